@@ -1,0 +1,278 @@
+import { describe, expect, it } from "vitest";
+import { checkGradients, relativeError, runGraph } from "../../test/support/check-gradients.js";
+import * as ops from "../graph/index.js";
+import { Graph, type Value } from "../graph/index.js";
+import { Generator, rand, randn } from "../tensor/random.js";
+import { tensor } from "../tensor/tensor.js";
+import { gradients } from "./gradients.js";
+import { NoGradient, RULES } from "./rules.js";
+
+const generator = new Generator(7);
+/** Positive values away from 0. */
+const positive = (shape: number[]) =>
+  tensor(
+    rand(shape, { generator }).data.map((x) => x + 0.5),
+    shape,
+  );
+/** Values at least 0.1 away from 0, where relu has its kink. */
+const awayFromZero = (shape: number[]) =>
+  tensor(
+    randn(shape, { generator }).data.map((x) => x + Math.sign(x) * 0.1),
+    shape,
+  );
+
+const checked = new Set<string>();
+const covers = (...names: string[]) => {
+  for (const name of names) checked.add(name);
+};
+
+describe("gradients agree with finite differences", () => {
+  for (const op of ["add", "sub", "mul", "div"] as const) {
+    it(`${op}, broadcasting both ways`, async () => {
+      covers(op[0]!.toUpperCase() + op.slice(1));
+      await checkGradients({
+        inputs: { a: [2, 1, 3], b: op === "div" ? positive([4, 3]) : [4, 3] },
+        build: ({ a, b }) => ops[op](a!, b!),
+      });
+    });
+  }
+
+  const unary = {
+    Neg: ops.neg,
+    Exp: ops.exp,
+    Log: ops.log,
+    Sqrt: ops.sqrt,
+    Sin: ops.sin,
+    Cos: ops.cos,
+    Sigmoid: ops.sigmoid,
+    Tanh: ops.tanh,
+    Relu: ops.relu,
+    Silu: ops.silu,
+    Gelu: ops.gelu,
+    QuickGelu: ops.quickGelu,
+    Erf: ops.erf,
+  };
+  for (const [name, op] of Object.entries(unary)) {
+    it(name, async () => {
+      covers(name);
+      const x = name === "Log" || name === "Sqrt" ? positive([3, 5]) : awayFromZero([3, 5]);
+      await checkGradients({ inputs: { x }, build: ({ x }) => op(x!) });
+    });
+  }
+
+  it("Where, into the chosen side only", async () => {
+    covers("Where");
+    const condition = tensor(Uint8Array.of(1, 0, 1, 0, 0, 1), [2, 3], "bool");
+    await checkGradients({
+      inputs: { a: [2, 3], b: [3] },
+      fixed: { condition },
+      build: ({ condition, a, b }) => ops.where(condition!, a!, b!),
+    });
+  });
+
+  for (const keepDims of [true, false]) {
+    it(`ReduceSum and ReduceMean, keepDims ${keepDims}`, async () => {
+      covers("ReduceSum", "ReduceMean");
+      await checkGradients({ inputs: { x: [2, 3, 4] }, build: ({ x }) => ops.reduceSum(x!, [0, 2], keepDims) });
+      await checkGradients({ inputs: { x: [2, 3, 4] }, build: ({ x }) => ops.reduceMean(x!, [-1], keepDims) });
+    });
+  }
+
+  it("Softmax", async () => {
+    covers("Softmax");
+    await checkGradients({ inputs: { x: [3, 5] }, build: ({ x }) => ops.softmax(x!) });
+  });
+
+  it("operators that move elements", async () => {
+    covers("Reshape", "Transpose", "Concat", "Slice", "Pad", "Expand");
+    await checkGradients({ inputs: { x: [2, 6] }, build: ({ x }) => ops.exp(ops.reshape(x!, [3, 4])) });
+    await checkGradients({ inputs: { x: [2, 3, 4] }, build: ({ x }) => ops.transpose(x!, [2, 0, 1]) });
+    await checkGradients({ inputs: { a: [2, 3], b: [2, 1] }, build: ({ a, b }) => ops.concat([a!, b!, a!], 1) });
+    await checkGradients({ inputs: { x: [2, 5] }, build: ({ x }) => ops.slice(x!, 1, 1, 4) });
+    await checkGradients({ inputs: { x: [2, 3] }, build: ({ x }) => ops.pad(x!, 1, 1, 2) });
+    await checkGradients({ inputs: { x: [2, 1, 3] }, build: ({ x }) => ops.expand(x!, [4, 2, 5, 3]) });
+  });
+
+  it("Gather, with repeated indices", async () => {
+    covers("Gather");
+    const indices = tensor([3, 0, 3, 1, 3, 2], [2, 3], "int64");
+    await checkGradients({
+      inputs: { table: [5, 4] },
+      fixed: { indices },
+      build: ({ table, indices }) => ops.gather(table!, indices!),
+    });
+  });
+
+  it("MatMul, every transposition, batched and broadcast", async () => {
+    covers("MatMul");
+    for (const transposeA of [false, true]) {
+      for (const transposeB of [false, true]) {
+        const a = transposeA ? [4, 3] : [3, 4];
+        const b = transposeB ? [5, 4] : [4, 5];
+        const build = ({ a, b }: Record<string, Value>) => ops.matMul(a!, b!, { transposeA, transposeB });
+        await checkGradients({ inputs: { a, b }, build });
+        await checkGradients({ inputs: { a: [2, ...a], b: [2, ...b] }, build });
+        await checkGradients({ inputs: { a: [2, ...a], b }, build });
+        await checkGradients({ inputs: { a, b: [2, ...b] }, build });
+      }
+    }
+  });
+
+  it("Linear, weight and bias included", async () => {
+    covers("Linear");
+    await checkGradients({
+      inputs: { x: [2, 3, 4], weight: [5, 4], bias: [5] },
+      build: ({ x, weight, bias }) => ops.linear(x!, weight!, bias!),
+    });
+  });
+
+  it("Geglu", async () => {
+    covers("Geglu");
+    await checkGradients({ inputs: { x: [2, 3, 8] }, build: ({ x }) => ops.geglu(x!) });
+  });
+
+  const convolutions = {
+    "3×3": { kernel: 3, options: { padding: 1 }, size: [5, 6] },
+    "3×3, stride 2": { kernel: 3, options: { padding: 1, stride: 2 }, size: [6, 6] },
+    "3×3, stride 2, odd size": { kernel: 3, options: { padding: 1, stride: 2 }, size: [5, 7] },
+    "3×3, stride 2, padded right and below": { kernel: 3, options: { padding: [0, 0, 1, 1], stride: 2 }, size: [6, 4] },
+    "1×1": { kernel: 1, options: {}, size: [3, 4] },
+  } as const;
+  for (const [name, { kernel, options, size }] of Object.entries(convolutions)) {
+    it(`Conv ${name}, kernel and bias included`, async () => {
+      covers("Conv");
+      await checkGradients({
+        inputs: { x: [2, 3, ...size], weight: [4, 3, kernel, kernel], bias: [4] },
+        build: ({ x, weight, bias }) => ops.conv(x!, weight!, bias!, options),
+        step: 5e-2,
+      });
+    });
+  }
+
+  it("nearest upsampling and block sums", async () => {
+    covers("UpsampleNearest", "SumPool");
+    await checkGradients({ inputs: { x: [1, 2, 2, 3] }, build: ({ x }) => ops.upsampleNearest(x!) });
+    await checkGradients({ inputs: { x: [1, 2, 4, 6] }, build: ({ x }) => ops.sumPool(x!) });
+  });
+
+  it("GroupNorm, scale and shift included", async () => {
+    covers("GroupNorm");
+    await checkGradients({
+      inputs: { x: [2, 6, 3, 3], weight: [6], bias: [6] },
+      build: ({ x, weight, bias }) => ops.groupNorm(x!, weight!, bias!, 3, 1e-5).y,
+    });
+  });
+
+  it("LayerNorm, scale and shift included", async () => {
+    covers("LayerNorm");
+    await checkGradients({
+      inputs: { x: [2, 3, 6], weight: [6], bias: [6] },
+      build: ({ x, weight, bias }) => ops.layerNorm(x!, weight!, bias!, 1e-5).y,
+    });
+  });
+
+  for (const [name, causal, keys] of [
+    ["self", false, 5],
+    ["cross", false, 3],
+    ["causal", true, 5],
+  ] as const) {
+    it(`Attention, ${name}`, async () => {
+      covers("Attention");
+      await checkGradients({
+        inputs: { q: [2, 5, 8], k: [2, keys, 8], v: [2, keys, 8] },
+        build: ({ q, k, v }) => ops.attention(q!, k!, v!, { heads: 2, causal }),
+        tolerance: 4e-3,
+      });
+    });
+  }
+
+  it("covers every operator that has a rule", () => {
+    const ruled = Object.entries(RULES).filter(([, rule]) => !(rule instanceof NoGradient));
+    expect(ruled.map(([name]) => name).filter((name) => !checked.has(name))).toEqual(["StopGradient"]);
+  });
+});
+
+it("attention in chunks gives the same gradients as in one block", async () => {
+  // 2·4 heads × 1536 × 1536 probabilities exceed one block, so that queries and heads are cut.
+  const shape = [2, 1536, 8];
+  const graph = new Graph();
+  const [q, k, v] = ["q", "k", "v"].map((name) => graph.input(name, "float32", shape)) as [Value, Value, Value];
+  const split = (x: Value) => ops.transpose(ops.reshape(x, [2, 1536, 4, 2]), [0, 2, 1, 3]);
+  const scores = ops.mul(ops.matMul(split(q), split(k), { transposeB: true }), 2 ** -0.5);
+  const plain = ops.reshape(ops.transpose(ops.matMul(ops.softmax(scores), split(v)), [0, 2, 1, 3]), shape);
+  const whole = ops.attention(q, k, v, { heads: 4 });
+  for (const [name, y] of [
+    ["plain", plain],
+    ["chunked", whole],
+  ] as const) {
+    gradients(ops.reduceSum(ops.mul(y, y)), [q, k, v]).forEach((slope, i) => graph.output(`${name}.${i}`, slope));
+  }
+  const feeds = Object.fromEntries(["q", "k", "v"].map((name) => [name, randn(shape, { generator })]));
+  const result = await runGraph(graph, feeds);
+  for (let i = 0; i < 3; i++) {
+    expect(
+      relativeError(result[`chunked.${i}`]!.data as Float32Array, result[`plain.${i}`]!.data as Float32Array),
+    ).toBeLessThan(1e-5);
+  }
+});
+
+describe("what gradients refuses and leaves out", () => {
+  it("names an operator without a gradient", () => {
+    const graph = new Graph();
+    const x = graph.input("x", "float32", [2]);
+    const loss = ops.reduceSum(ops.cast(ops.cast(x, "int32"), "float32"));
+    expect(() => gradients(loss, [x])).toThrow(/Cast has no gradient/);
+  });
+
+  it("names a second derivative through attention", () => {
+    const graph = new Graph();
+    const x = graph.input("x", "float32", [1, 2, 4]);
+    const [first] = gradients(ops.reduceSum(ops.attention(x, x, x, { heads: 1 })), [x]);
+    expect(() => gradients(ops.reduceSum(first!), [x])).toThrow(/AttentionGradient has no gradient/);
+  });
+
+  it("rejects a loss that is not one number", () => {
+    const graph = new Graph();
+    const x = graph.input("x", "float32", [2]);
+    expect(() => gradients(x, [x])).toThrow(/one float32 number; got float32\[2\]/);
+  });
+
+  it("adds no node for the gradient of a frozen weight", () => {
+    const graph = new Graph();
+    const x = graph.input("x", "float32", [4, 3]);
+    const weight = graph.input("weight", "float32", [5, 3]);
+    const loss = ops.reduceSum(ops.linear(x, weight));
+    const before = graph.nodes.length;
+    gradients(loss, [x]);
+    const added = graph.nodes.slice(before);
+    expect(added.some((node) => node.outputs.some((output) => ops.sameShape(output.shape, weight.shape)))).toBe(false);
+  });
+
+  it("stops at stopGradient", async () => {
+    const graph = new Graph();
+    const x = graph.input("x", "float32", [2]);
+    const [slope] = gradients(ops.reduceSum(ops.mul(x, ops.stopGradient(x))), [x]);
+    graph.output("slope", slope!);
+    const result = await runGraph(graph, { x: tensor([3, 5]) });
+    expect([...(result.slope!.data as Float32Array)]).toEqual([3, 5]);
+  });
+
+  it("gives zeros for a value that the loss does not depend on", async () => {
+    const graph = new Graph();
+    const x = graph.input("x", "float32", [2]);
+    const other = graph.input("other", "float32", [2]);
+    const [slope] = gradients(ops.reduceSum(x), [other]);
+    graph.output("slope", slope!);
+    const result = await runGraph(graph, { x: tensor([3, 5]), other: tensor([1, 1]) });
+    expect([...(result.slope!.data as Float32Array)]).toEqual([0, 0]);
+  });
+
+  it("takes the gradient of a norm as 0 at 0, without NaN", async () => {
+    const graph = new Graph();
+    const x = graph.input("x", "float32", [3]);
+    const [slope] = gradients(ops.sqrt(ops.reduceSum(ops.mul(x, x))), [x]);
+    graph.output("slope", slope!);
+    const result = await runGraph(graph, { x: tensor([0, 0, 0]) });
+    expect([...(result.slope!.data as Float32Array)]).toEqual([0, 0, 0]);
+  });
+});

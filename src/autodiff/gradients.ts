@@ -1,0 +1,83 @@
+// Reverse-mode differentiation over a graph: one walk backwards through the nodes that lead to a wanted value.
+
+import { GradientError } from "../errors.js";
+import { add, mul, type Node, type OperatorName, reduceSum, reshape, sameShape, type Value } from "../graph/index.js";
+import { NoGradient, RULES, type Rule } from "./rules.js";
+
+/**
+ * Adds the gradient of a scalar with respect to each wanted value to the graph.
+ *
+ * Only nodes between a wanted value and the loss are visited: a frozen weight gets no gradient node at all. Wanted
+ * values that do not reach the loss get zeros.
+ *
+ * @param loss - float32 with one element.
+ * @param wanted - Inputs, weights or intermediate values.
+ * @returns One gradient per wanted value, of its shape.
+ * @throws {GradientError} Where the path leads through an operator without a gradient; the message names it.
+ */
+export function gradients(loss: Value, wanted: readonly Value[]): Value[] {
+  if (loss.size !== 1 || loss.dtype !== "float32") {
+    throw new GradientError(
+      `gradients: the loss must be one float32 number; got ${loss}. Reduce it to a scalar first.`,
+    );
+  }
+  const graph = loss.graph;
+  const leads = new Set<Value>(wanted);
+  const nodes = graph.nodes.slice();
+  for (const node of nodes) {
+    if (node.op === "StopGradient") continue;
+    if (node.inputs.some((input) => input && leads.has(input))) for (const output of node.outputs) leads.add(output);
+  }
+  const contributions = new Map<Value, Value>();
+  if (leads.has(loss)) contributions.set(loss, reshape(graph.scalar(1), loss.shape));
+  for (let i = nodes.length - 1; i >= 0; i--) visit(nodes[i]!, leads, contributions);
+  return wanted.map((value) => contributions.get(value) ?? mul(value, 0));
+}
+
+function visit(node: Node, leads: ReadonlySet<Value>, contributions: Map<Value, Value>): void {
+  if (!node.outputs.some((output) => contributions.has(output))) return;
+  const needs = node.inputs.map((input) => input !== undefined && leads.has(input));
+  if (!needs.includes(true)) return;
+  const rule = RULES[node.op];
+  if (rule instanceof NoGradient) {
+    throw new GradientError(
+      `gradients: ${node.op} has no gradient: ${rule.reason}. Inputs were ${node.inputs.join(", ")}.`,
+    );
+  }
+  const results = applyRule(node, rule as Rule<OperatorName>, needs, contributions);
+  node.inputs.forEach((input, i) => {
+    const gradient = results[i];
+    if (!input || !needs[i]) return;
+    if (!gradient) throw new GradientError(`gradients: ${node.op} has no gradient in its input ${i} (${input}).`);
+    const summed = sumToShape(gradient, input.shape);
+    const known = contributions.get(input);
+    contributions.set(input, known ? add(known, summed) : summed);
+  });
+}
+
+function applyRule(
+  node: Node,
+  rule: Rule<OperatorName>,
+  needs: readonly boolean[],
+  contributions: ReadonlyMap<Value, Value>,
+): (Value | undefined)[] {
+  const [y, ...statistics] = node.outputs;
+  const beyond = statistics.findIndex((output) => contributions.has(output));
+  if (beyond >= 0) {
+    throw new GradientError(
+      `gradients: ${node.op} is differentiable in its first output only; output ${beyond + 1} was used.`,
+    );
+  }
+  const dy = contributions.get(y!)!;
+  return rule({ x: node.inputs as Value[], y: y!, dy, attributes: node.attributes as never, needs, node });
+}
+
+/** Sums over the axes that broadcasting added or stretched. */
+function sumToShape(gradient: Value, shape: readonly number[]): Value {
+  if (sameShape(gradient.shape, shape)) return gradient;
+  const extra = gradient.rank - shape.length;
+  const axes = gradient.shape.flatMap((dimension, i) =>
+    i < extra || (shape[i - extra] === 1 && dimension !== 1) ? [i] : [],
+  );
+  return reshape(reduceSum(gradient, axes), shape);
+}

@@ -1,0 +1,132 @@
+// Reading regular files in ranges and writing files atomically, with errors that say what to do. Node only.
+
+import { randomBytes } from "node:crypto";
+import { type FileHandle, open, realpath, rename, stat, unlink } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { FormatError } from "../errors.js";
+
+// A single read or write system call moves at most 2 GiB - 4096 bytes.
+const CHUNK_BYTES = 2 ** 30;
+
+/** An open regular file. */
+export interface OpenFile {
+  /** Absolute path with symbolic links resolved. */
+  path: string;
+  sizeBytes: number;
+  /** Reads exactly `length` bytes at `offset`. Throws FormatError if the file ends earlier. */
+  read(offset: number, length: number): Promise<Uint8Array>;
+}
+
+/**
+ * Opens a regular file for reading in ranges, and closes it when `use` is done.
+ *
+ * @throws {FormatError} If the path is missing, not a regular file, or unreadable; `cause` is the system's error.
+ */
+export async function withFile<T>(path: string, use: (file: OpenFile) => Promise<T>): Promise<T> {
+  let handle: FileHandle | undefined;
+  try {
+    const real = await realpath(path);
+    // Asked before opening: opening a named pipe would wait for a writer.
+    if (!(await stat(real)).isFile()) throw new FormatError(path, "is not a file. Name the file itself.");
+    handle = await open(real, "r");
+    const { size } = await handle.stat();
+    const from = handle;
+    return await use({
+      path: real,
+      sizeBytes: size,
+      read: (offset, length) => readRange(from, path, offset, length),
+    });
+  } catch (cause) {
+    if (isSystemError(cause)) throw new FormatError(path, `cannot be read: ${describe(cause)}.`, { cause });
+    throw cause;
+  } finally {
+    await handle?.close();
+  }
+}
+
+/** Reads a whole regular file. Throws FormatError as {@link withFile} does. */
+export function readWholeFile(path: string): Promise<Uint8Array> {
+  return withFile(path, (file) => file.read(0, file.sizeBytes));
+}
+
+/**
+ * Writes a file so that a reader sees the old content or the new, never a part: under a temporary name in the same
+ * folder, flushed to disk, then renamed. A symbolic link is followed and stays.
+ *
+ * @throws {FormatError} If the folder is missing or not writable, or the disk is full; `cause` is the system's error,
+ *   and nothing is left behind.
+ */
+export async function writeFileAtomically(path: string, parts: Iterable<Uint8Array>): Promise<void> {
+  const target = await realpath(path).catch(() => resolve(path));
+  const folder = dirname(target);
+  const temporary = join(folder, `.${basename(target)}.${process.pid}.${randomBytes(4).toString("hex")}.tmp`);
+  let created = false;
+  try {
+    const handle = await open(temporary, "wx");
+    created = true;
+    try {
+      for (const part of parts) await writeAll(handle, part);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, target);
+  } catch (cause) {
+    if (created) await unlink(temporary).catch(() => undefined);
+    if (isSystemError(cause)) throw new FormatError(path, `cannot be written: ${describe(cause)}.`, { cause });
+    throw cause;
+  }
+  await syncFolder(folder);
+}
+
+async function readRange(handle: FileHandle, path: string, offset: number, length: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  let done = 0;
+  while (done < length) {
+    const { bytesRead } = await handle.read(bytes, done, Math.min(length - done, CHUNK_BYTES), offset + done);
+    if (bytesRead === 0) throw new FormatError(path, `ends at byte ${offset + done}, inside the part being read.`);
+    done += bytesRead;
+  }
+  return bytes;
+}
+
+async function writeAll(handle: FileHandle, part: Uint8Array): Promise<void> {
+  let done = 0;
+  while (done < part.length) {
+    const { bytesWritten } = await handle.write(part, done, Math.min(part.length - done, CHUNK_BYTES));
+    done += bytesWritten;
+  }
+}
+
+/** Makes the rename itself durable; Windows cannot open folders, and losing only this is no failure. */
+async function syncFolder(folder: string): Promise<void> {
+  try {
+    const handle = await open(folder, "r");
+    await handle.sync().finally(() => handle.close());
+  } catch {}
+}
+
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === "string";
+}
+
+function describe(error: NodeJS.ErrnoException): string {
+  switch (error.code) {
+    case "ENOENT":
+      return error.syscall === "open" ? "its folder does not exist; create it first" : "no such file";
+    case "ENOTDIR":
+      return "a part of the path is a file, not a folder";
+    case "EISDIR":
+      return "there is a folder of that name";
+    case "EACCES":
+    case "EPERM":
+      return "permission denied; check who owns it";
+    case "EROFS":
+      return "the file system is read-only";
+    case "ENOSPC":
+    case "EDQUOT":
+      return "no space left; free some and try again";
+    default:
+      return error.message;
+  }
+}

@@ -1,0 +1,78 @@
+// safetensors files on disk. Node only; the format itself is in safetensors.ts.
+
+import type { Tensor } from "../tensor/tensor.js";
+import { type OpenFile, withFile, writeFileAtomically } from "./file-access.js";
+import {
+  decodeSafetensors,
+  decodeSafetensorsEntry,
+  type NamedTensors,
+  parseSafetensorsHeader,
+  SAFETENSORS_PREFIX_BYTES,
+  type Safetensors,
+  type SafetensorsEntry,
+  safetensorsHeaderLength,
+  safetensorsParts,
+} from "./safetensors.js";
+
+/** A file whose header has been read and validated; its data has not been read. */
+export interface OpenedSafetensors {
+  /** Absolute path with symbolic links resolved. */
+  path: string;
+  metadata: Record<string, string>;
+  /** By tensor name; `offset` is absolute in the file. */
+  entries: Map<string, SafetensorsEntry>;
+}
+
+/**
+ * Reads all tensors of a safetensors file.
+ *
+ * BF16 and F64 become float32; F32, F16, I64, I32 and BOOL keep their type.
+ *
+ * @param file - A path, or the file's bytes.
+ * @throws {FormatError} If the file is missing, breaks the format, or holds another dtype.
+ */
+export async function readSafetensors(file: string | Uint8Array): Promise<Safetensors> {
+  if (typeof file !== "string") return decodeSafetensors(file);
+  return withFile(file, async (handle) => {
+    const { metadata, entries } = await readHeader(handle, file);
+    const tensors = new Map<string, Tensor>();
+    for (const [name, entry] of entries) {
+      const bytes = await handle.read(entry.offset, entry.length);
+      tensors.set(name, decodeSafetensorsEntry(name, entry, bytes, file));
+    }
+    return { tensors, metadata };
+  });
+}
+
+/**
+ * Reads only the header, for using the file's data in place.
+ *
+ * @throws {FormatError} If the file is missing or its header breaks the format. Any dtype of the format is accepted.
+ */
+export function openSafetensors(path: string): Promise<OpenedSafetensors> {
+  return withFile(path, async (handle) => ({ path: handle.path, ...(await readHeader(handle, path)) }));
+}
+
+/**
+ * Writes tensors as a safetensors file, atomically.
+ *
+ * @param metadata - Strings for the header's `__metadata__`.
+ * @throws {FormatError} If a name or a metadata value is not allowed, or the file cannot be written.
+ */
+export async function writeSafetensors(
+  path: string,
+  tensors: NamedTensors,
+  metadata?: Readonly<Record<string, string>>,
+): Promise<void> {
+  await writeFileAtomically(path, safetensorsParts(tensors, metadata, path));
+}
+
+async function readHeader(file: OpenFile, source: string) {
+  const prefix = await file.read(0, Math.min(file.sizeBytes, SAFETENSORS_PREFIX_BYTES));
+  const headerLength = safetensorsHeaderLength(prefix, file.sizeBytes, source);
+  const dataStart = SAFETENSORS_PREFIX_BYTES + headerLength;
+  const header = await file.read(SAFETENSORS_PREFIX_BYTES, headerLength);
+  const { metadata, entries } = parseSafetensorsHeader(header, source, file.sizeBytes - dataStart);
+  for (const entry of entries.values()) entry.offset += dataStart;
+  return { metadata, entries };
+}

@@ -1,0 +1,160 @@
+// Graph, Node and Value: a static-shape intermediate representation. Building adds nodes; nothing executes here.
+
+import { ShapeError } from "../errors.js";
+import { checkShape, type DType, sizeOf, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
+import type { Attributes, OperatorName } from "./operators.js";
+
+/** A tensor that lies in a file as raw little-endian bytes, referenced in place. */
+export interface FileRange {
+  /** Real path of the file. */
+  path: string;
+  /** Absolute byte offset of the first element. */
+  offset: number;
+  /** Length in bytes. */
+  length: number;
+}
+
+/** Where a value comes from. */
+export type ValueSource =
+  | { kind: "input"; name: string }
+  | { kind: "constant"; tensor: Tensor }
+  | { kind: "file"; name: string; range: FileRange }
+  | { kind: "node"; node: Node; output: number };
+
+/** A tensor of known dtype and shape that exists once the graph runs. */
+export class Value {
+  constructor(
+    readonly graph: Graph,
+    /** Position among the graph's values; unique within it. */
+    readonly id: number,
+    readonly dtype: DType,
+    readonly shape: readonly number[],
+    readonly source: ValueSource,
+  ) {}
+
+  /** Number of dimensions. */
+  get rank(): number {
+    return this.shape.length;
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return sizeOf(this.shape);
+  }
+
+  /** `float32[2,4,64,64]`, for messages. */
+  toString(): string {
+    return `${this.dtype}[${this.shape.join(",")}]`;
+  }
+}
+
+/** One operator applied to values. An absent optional input is `undefined`. */
+export interface Node<Op extends OperatorName = OperatorName> {
+  readonly op: Op;
+  readonly inputs: readonly (Value | undefined)[];
+  readonly attributes: Attributes[Op];
+  readonly outputs: readonly Value[];
+  /** Position among the graph's nodes: creation order, which is a topological order. */
+  readonly index: number;
+}
+
+/** Dtype and shape of a node's output. */
+export interface OutputType {
+  dtype: DType;
+  shape: readonly number[];
+}
+
+/**
+ * A computation under construction.
+ *
+ * Equal nodes (same operator, inputs and attributes) are built once: a base pass and an adapted pass over the same
+ * latents share everything before the first adapted layer.
+ */
+export class Graph {
+  readonly inputs = new Map<string, Value>();
+  readonly outputs = new Map<string, Value>();
+  readonly nodes: Node[] = [];
+  private valueCount = 0;
+  private readonly constants = new Map<string, Value>();
+  private readonly files = new Map<string, Value>();
+  private readonly known = new Map<string, Node>();
+
+  /** Declares an input that every run must feed. */
+  input(name: string, dtype: DType, shape: readonly number[]): Value {
+    if (this.inputs.has(name)) throw new ShapeError(`Graph: there is already an input named "${name}".`);
+    checkShape(`Graph input "${name}"`, shape);
+    const value = this.makeValue(dtype, shape, { kind: "input", name });
+    this.inputs.set(name, value);
+    return value;
+  }
+
+  /** Declares a named result. */
+  output(name: string, value: Value): void {
+    if (this.outputs.has(name)) throw new ShapeError(`Graph: there is already an output named "${name}".`);
+    this.owns(value, `output "${name}"`);
+    this.outputs.set(name, value);
+  }
+
+  /** A tensor baked into the graph. Small equal constants are stored once. */
+  constant(value: Tensor): Value {
+    const make = () => this.makeValue(value.dtype, value.shape, { kind: "constant", tensor: value });
+    if (value.size > 256) return make();
+    const key = `${value.dtype}[${value.shape.join(",")}]${Array.from(toBytes(value)).join(",")}`;
+    let known = this.constants.get(key);
+    if (!known) {
+      known = make();
+      this.constants.set(key, known);
+    }
+    return known;
+  }
+
+  /** A float32 scalar constant of shape `[]`. */
+  scalar(value: number): Value {
+    return this.constant(tensor(Float32Array.of(value), []));
+  }
+
+  /**
+   * A tensor that stays in its file.
+   *
+   * @param name - Unique name of the weight; the same name gives the same value.
+   */
+  file(name: string, dtype: DType, shape: readonly number[], range: FileRange): Value {
+    const key = `${name}:${shape.join(",")}`;
+    let value = this.files.get(key);
+    if (!value) {
+      checkShape(`Graph weight "${name}"`, shape);
+      value = this.makeValue(dtype, shape, { kind: "file", name: this.files.has(name) ? key : name, range });
+      this.files.set(key, value);
+    }
+    return value;
+  }
+
+  /** Adds a node, or returns the equal one that exists. Operators call this after checking their inputs. */
+  node<Op extends OperatorName>(
+    op: Op,
+    inputs: readonly (Value | undefined)[],
+    attributes: Attributes[Op],
+    outputs: readonly OutputType[],
+  ): Node<Op> {
+    const key = `${op}(${inputs.map((input) => input?.id ?? "").join(",")})${JSON.stringify(attributes)}`;
+    const known = this.known.get(key);
+    if (known) return known as Node<Op>;
+    for (const input of inputs) if (input) this.owns(input, op);
+    const values: Value[] = [];
+    const node: Node<Op> = { op, inputs, attributes, outputs: values, index: this.nodes.length };
+    outputs.forEach(({ dtype, shape }, output) => {
+      values.push(this.makeValue(dtype, shape, { kind: "node", node: node as unknown as Node, output }));
+    });
+    this.nodes.push(node as unknown as Node);
+    this.known.set(key, node as unknown as Node);
+    return node;
+  }
+
+  private owns(value: Value, where: string): void {
+    if (value.graph !== this) throw new ShapeError(`${where}: the value ${value} belongs to another graph.`);
+  }
+
+  private makeValue(dtype: DType, shape: readonly number[], source: ValueSource): Value {
+    return new Value(this, this.valueCount++, dtype, [...shape], source);
+  }
+}

@@ -1,0 +1,99 @@
+// Turns a Graph into an ONNX model for one kind of device, in the node order that keeps memory low.
+
+import type { Graph, Node, Value } from "../graph.js";
+import { commonFolder } from "./external-files.js";
+import type { LoweringContext, Target } from "./lowering-context.js";
+import { LOWERINGS } from "./lowerings.js";
+import { OnnxModelBuilder } from "./onnx-model.js";
+
+/** A graph ready for ONNX Runtime. */
+export interface OnnxModel {
+  bytes: Uint8Array;
+  /** Folder that the external weights' locations are relative to; undefined where all weights are embedded. */
+  weightsFolder: string | undefined;
+  inputs: ReadonlyMap<string, Value>;
+  outputs: ReadonlyMap<string, Value>;
+}
+
+/**
+ * Lowers a graph.
+ *
+ * ONNX Runtime orders nodes by a depth-first search from the graph's leaves, the highest file index first. Forward
+ * nodes therefore come first, then backward nodes in the order they were made, and all leaves (nodes whose results
+ * are only graph outputs) last, in reverse: the leaf wanted first has the highest index.
+ */
+export function lower(graph: Graph, target: Target): OnnxModel {
+  const nodes = reachableNodes(graph);
+  const used = new Set<Value>();
+  const consumed = new Set<Value>();
+  for (const node of nodes) for (const input of node.inputs) if (input) consumed.add(input);
+  for (const value of consumed) used.add(value);
+  for (const value of graph.outputs.values()) used.add(value);
+
+  const paths = new Set<string>();
+  for (const value of used) if (value.source.kind === "file") paths.add(value.source.range.path);
+  const folder = commonFolder([...paths]);
+  const builder = new OnnxModelBuilder((path) => (folder ? path.slice(folder.length + 1) : path));
+
+  const names = new Map<Value, string>();
+  const outputNames = chooseOutputNames(graph);
+  const context: LoweringContext = {
+    target,
+    builder,
+    isUsed: (value) => used.has(value),
+    nameFor: (value) => outputNames.get(value) ?? `v${value.id}`,
+    name: (value) => nameOf(value, names, builder),
+    named: (value, name) => names.set(value, name),
+  };
+  for (const [name, value] of graph.inputs) {
+    names.set(value, name);
+    builder.input(name, value.dtype, value.shape);
+  }
+
+  const isLeaf = (node: Node): boolean => !node.outputs.some((output) => consumed.has(output));
+  const leaves = nodes.filter(isLeaf).reverse();
+  for (const node of nodes.filter((candidate) => !isLeaf(candidate))) LOWERINGS[node.op](node as never, context);
+  for (const node of leaves) LOWERINGS[node.op](node as never, context);
+
+  for (const [name, value] of graph.outputs) {
+    const actual = context.name(value);
+    if (actual !== name) builder.emit("Identity", [actual], { outputs: [name] });
+    builder.output(name, value.dtype, value.shape);
+  }
+  return { bytes: builder.toBytes(), weightsFolder: folder, inputs: graph.inputs, outputs: graph.outputs };
+}
+
+function nameOf(value: Value, names: Map<Value, string>, builder: OnnxModelBuilder): string {
+  const known = names.get(value);
+  if (known !== undefined) return known;
+  let name: string;
+  if (value.source.kind === "constant") name = builder.constant(value.source.tensor);
+  else if (value.source.kind === "file")
+    name = builder.file(value.source.name, value.dtype, value.shape, value.source.range);
+  else throw new Error(`lower: ${value} is used before it is made.`);
+  names.set(value, name);
+  return name;
+}
+
+/** Nodes that an output depends on, in creation order. */
+function reachableNodes(graph: Graph): Node[] {
+  const reached = new Set<Node>();
+  const stack: Value[] = [...graph.outputs.values()];
+  while (stack.length > 0) {
+    const { source } = stack.pop()!;
+    if (source.kind !== "node" || reached.has(source.node)) continue;
+    reached.add(source.node);
+    for (const input of source.node.inputs) if (input) stack.push(input);
+  }
+  return graph.nodes.filter((node) => reached.has(node));
+}
+
+/** The first output name of each computed value becomes its own name, so that no copy is needed. */
+function chooseOutputNames(graph: Graph): Map<Value, string> {
+  const names = new Map<Value, string>();
+  for (const [name, value] of graph.outputs) {
+    if (value.source.kind === "node" && value.source.node.op !== "StopGradient" && !names.has(value))
+      names.set(value, name);
+  }
+  return names;
+}

@@ -1,0 +1,98 @@
+// What a lowering sees, and small moves that several share.
+
+import type { Node, Value } from "../graph.js";
+import type { OperatorName } from "../operators.js";
+import { sameShape } from "../shapes.js";
+import type { OnnxAttribute, OnnxModelBuilder } from "./onnx-model.js";
+
+/**
+ * Which set of kernels a model is written for: `cpu` uses ONNX Runtime's fused CPU operators (also in WebAssembly);
+ * `portable` only standard operators, which GPU providers run without falling back.
+ */
+export type Target = "cpu" | "portable";
+
+export interface LoweringContext {
+  readonly target: Target;
+  readonly builder: OnnxModelBuilder;
+  /** Whether anything consumes the value. */
+  isUsed(value: Value): boolean;
+  /** The ONNX name that a computed value must get. */
+  nameFor(value: Value): string;
+  /** The ONNX name of an existing value. */
+  name(value: Value): string;
+  /** Records that a value lies under a name. */
+  named(value: Value, name: string): void;
+}
+
+/** Writes one IR node as ONNX nodes. */
+export type Lowering<Op extends OperatorName> = (node: Node<Op>, context: LoweringContext) => void;
+
+/** Emits the node that makes `value`, under its name. */
+export function produce(
+  context: LoweringContext,
+  value: Value,
+  opType: string,
+  inputs: readonly string[],
+  attributes: Record<string, OnnxAttribute> = {},
+  domain = "",
+): void {
+  const name = context.nameFor(value);
+  context.builder.emit(opType, inputs, { attributes, outputs: [name], domain });
+  context.named(value, name);
+}
+
+/** The name of `value` under another shape; weights and constants are aliased, anything else passes through Reshape. */
+export function reshaped(context: LoweringContext, value: Value, shape: readonly number[]): string {
+  if (sameShape(value.shape, shape)) return context.name(value);
+  const { source } = value;
+  if (source.kind === "constant") return context.builder.constant(source.tensor.reshape(shape));
+  return reshapedName(context, context.name(value), shape);
+}
+
+/** Emits a Reshape. */
+export function reshapedName(context: LoweringContext, name: string, shape: readonly number[]): string {
+  return context.builder.emit("Reshape", [name, context.builder.ints(shape)])[0]!;
+}
+
+/** Emits one node with one fresh output. */
+export function emit(
+  context: LoweringContext,
+  opType: string,
+  inputs: readonly string[],
+  attributes: Record<string, OnnxAttribute> = {},
+  domain = "",
+): string {
+  return context.builder.emit(opType, inputs, { attributes, domain })[0]!;
+}
+
+/** op(a) · op(b) over the last two axes; FusedMatMul on the CPU, Transpose and MatMul elsewhere. */
+export function emitMatMul(
+  context: LoweringContext,
+  a: { name: string; rank: number },
+  b: { name: string; rank: number },
+  options: { transposeA?: boolean; transposeB?: boolean; alpha?: number; output?: string } = {},
+): string {
+  const { transposeA = false, transposeB = false, alpha = 1 } = options;
+  const { builder } = context;
+  const outputs = options.output === undefined ? undefined : [options.output];
+  if (a.rank === 2 && b.rank === 2 && (transposeA || transposeB)) {
+    const attributes = { transA: { int: +transposeA }, transB: { int: +transposeB }, alpha: { float: alpha } };
+    return builder.emit("Gemm", [a.name, b.name], { attributes, outputs })[0]!;
+  }
+  if (!transposeA && !transposeB && alpha === 1) return builder.emit("MatMul", [a.name, b.name], { outputs })[0]!;
+  if (context.target === "cpu") {
+    const attributes = { transA: { int: +transposeA }, transB: { int: +transposeB }, alpha: { float: alpha } };
+    return builder.emit("FusedMatMul", [a.name, b.name], { attributes, outputs, domain: "com.microsoft" })[0]!;
+  }
+  const left = transposeA ? swapLastAxes(context, a) : a.name;
+  const right = transposeB ? swapLastAxes(context, b) : b.name;
+  if (alpha === 1) return builder.emit("MatMul", [left, right], { outputs })[0]!;
+  const product = emit(context, "MatMul", [left, right]);
+  return builder.emit("Mul", [product, builder.scalar(alpha)], { outputs })[0]!;
+}
+
+function swapLastAxes(context: LoweringContext, value: { name: string; rank: number }): string {
+  const axes = Array.from({ length: value.rank }, (_, i) => i);
+  axes.splice(value.rank - 2, 2, value.rank - 1, value.rank - 2);
+  return emit(context, "Transpose", [value.name], { perm: { ints: axes } });
+}

@@ -1,0 +1,281 @@
+// The ONNX form of every operator: one table.
+
+import { sizeOf, tensor } from "../../tensor/tensor.js";
+import type { Node, Value } from "../graph.js";
+import type { ConvolutionAttributes, OperatorName } from "../operators.js";
+import { lowerAttention, lowerAttentionGradient } from "./attention.js";
+import {
+  emit,
+  emitMatMul,
+  type Lowering,
+  type LoweringContext,
+  produce,
+  reshaped,
+  reshapedName,
+} from "./lowering-context.js";
+import { elementType } from "./onnx-model.js";
+
+type LoweringTable = { [Op in OperatorName]: Lowering<Op> };
+
+const MICROSOFT = "com.microsoft";
+
+/** One standard ONNX node of the same name. */
+const direct =
+  (opType: string): Lowering<OperatorName> =>
+  (node, context) =>
+    produce(context, node.outputs[0]!, opType, names(node, context));
+
+export const LOWERINGS: LoweringTable = {
+  Add: direct("Add"),
+  Sub: direct("Sub"),
+  Mul: direct("Mul"),
+  Div: direct("Div"),
+  Neg: direct("Neg"),
+  Exp: direct("Exp"),
+  Log: direct("Log"),
+  Sqrt: direct("Sqrt"),
+  Sin: direct("Sin"),
+  Cos: direct("Cos"),
+  Sigmoid: direct("Sigmoid"),
+  Tanh: direct("Tanh"),
+  Relu: direct("Relu"),
+  Erf: direct("Erf"),
+  Greater: direct("Greater"),
+  Where: direct("Where"),
+  Gather: direct("Gather"),
+  Silu: (node, context) => scaledSigmoid(node, context, 1),
+  QuickGelu: (node, context) => scaledSigmoid(node, context, 1.702),
+  Gelu: (node, context) => {
+    if (context.target === "cpu") produce(context, node.outputs[0]!, "Gelu", names(node, context), {}, MICROSOFT);
+    else produce(context, node.outputs[0]!, "Gelu", names(node, context));
+  },
+  Cast: (node, context) =>
+    produce(context, node.outputs[0]!, "Cast", names(node, context), { to: { int: elementType(node.attributes.to) } }),
+  StopGradient: (node, context) => context.named(node.outputs[0]!, context.name(node.inputs[0]!)),
+
+  ReduceSum: (node, context) => lowerReduction("ReduceSum", node, context),
+  ReduceMean: (node, context) => lowerReduction("ReduceMean", node, context),
+  Softmax: (node, context) =>
+    produce(context, node.outputs[0]!, "Softmax", names(node, context), { axis: { int: -1 } }),
+
+  Reshape: (node, context) => withInts(node, context, "Reshape", node.attributes.shape),
+  Expand: (node, context) => withInts(node, context, "Expand", node.attributes.shape),
+  Transpose: (node, context) =>
+    produce(context, node.outputs[0]!, "Transpose", names(node, context), {
+      perm: { ints: node.attributes.permutation },
+    }),
+  Concat: (node, context) =>
+    produce(context, node.outputs[0]!, "Concat", names(node, context), { axis: { int: node.attributes.axis } }),
+  Slice: (node, context) => {
+    const { axis, start, end } = node.attributes;
+    withInts(node, context, "Slice", [start], [end], [axis]);
+  },
+  Pad: (node, context) => {
+    const { axis, before, after } = node.attributes;
+    const rank = node.inputs[0]!.rank;
+    const pads = new Array<number>(2 * rank).fill(0);
+    pads[axis] = before;
+    pads[rank + axis] = after;
+    withInts(node, context, "Pad", pads);
+  },
+  ScatterSum: (node, context) => {
+    const [updates, indices] = node.inputs as [Value, Value];
+    const { builder } = context;
+    const empty = emit(context, "Expand", [builder.scalar(0), builder.ints(node.outputs[0]!.shape)]);
+    const index = reshaped(context, indices, [indices.size, 1]);
+    const index64 =
+      indices.dtype === "int64" ? index : emit(context, "Cast", [index], { to: { int: elementType("int64") } });
+    produce(context, node.outputs[0]!, "ScatterND", [empty, index64, context.name(updates)], {
+      reduction: { string: "add" },
+    });
+  },
+
+  MatMul: (node, context) => {
+    const [a, b] = node.inputs.map((value) => ({ name: context.name(value!), rank: value!.rank }));
+    const output = context.nameFor(node.outputs[0]!);
+    emitMatMul(context, a!, b!, { ...node.attributes, output });
+    context.named(node.outputs[0]!, output);
+  },
+  Linear: (node, context) => {
+    const [x, weight, bias] = node.inputs as [Value, Value, Value | undefined];
+    const output = node.outputs[0]!;
+    const inputs = [reshaped(context, x, [x.size / weight.shape[1]!, weight.shape[1]!]), context.name(weight)];
+    if (bias) inputs.push(context.name(bias));
+    if (output.rank === 2) {
+      produce(context, output, "Gemm", inputs, { transB: { int: 1 } });
+    } else {
+      const rows = emit(context, "Gemm", inputs, { transB: { int: 1 } });
+      produce(context, output, "Reshape", [rows, context.builder.ints(output.shape)]);
+    }
+  },
+  Geglu: (node, context) => {
+    const output = node.outputs[0]!;
+    const halves = context.builder.emit("Split", names(node, context), {
+      attributes: { axis: { int: -1 }, num_outputs: { int: 2 } },
+      outputs: [context.builder.fresh("geglu_a"), context.builder.fresh("geglu_b")],
+    });
+    const gate = emit(context, "Gelu", [halves[1]!], {}, context.target === "cpu" ? MICROSOFT : "");
+    produce(context, output, "Mul", [halves[0]!, gate]);
+  },
+
+  Conv: (node, context) => produce(context, node.outputs[0]!, "Conv", names(node, context), window(node.attributes)),
+  ConvInputGradient: (node, context) => lowerConvInputGradient(node, context),
+  ConvWeightGradient: (node, context) => lowerConvWeightGradient(node, context),
+  UpsampleNearest: (node, context) => {
+    const { scale } = node.attributes;
+    const scales = context.builder.constant(tensor(Float32Array.of(1, 1, scale, scale), [4]));
+    produce(context, node.outputs[0]!, "Resize", [context.name(node.inputs[0]!), "", scales], {
+      mode: { string: "nearest" },
+      nearest_mode: { string: "floor" },
+      coordinate_transformation_mode: { string: "asymmetric" },
+    });
+  },
+  SumPool: (node, context) => {
+    const { scale } = node.attributes;
+    const square = { ints: [scale, scale] };
+    const mean = emit(context, "AveragePool", names(node, context), { kernel_shape: square, strides: square });
+    produce(context, node.outputs[0]!, "Mul", [mean, context.builder.scalar(scale * scale)]);
+  },
+
+  GroupNorm: (node, context) => lowerGroupNorm(node, context),
+  LayerNorm: (node, context) => {
+    const [x, weight, bias] = node.inputs as [Value, Value, Value];
+    const { epsilon } = node.attributes;
+    if (context.target === "cpu") {
+      const outputs = outputNames(node, context);
+      const attributes = { axis: { int: -1 }, epsilon: { float: epsilon } };
+      context.builder.emit("LayerNormalization", [x, weight, bias].map(context.name), { attributes, outputs });
+      return;
+    }
+    const normalized = standardize(context, context.name(x), epsilon, node.outputs[1]!, node.outputs[2]!);
+    const scaled = emit(context, "Mul", [normalized, context.name(weight)]);
+    produce(context, node.outputs[0]!, "Add", [scaled, context.name(bias)]);
+  },
+
+  Attention: lowerAttention,
+  AttentionGradient: lowerAttentionGradient,
+};
+
+/** Names of the inputs; an absent trailing input is left out. */
+function names(node: Node, context: LoweringContext): string[] {
+  const result = node.inputs.map((input) => (input ? context.name(input) : ""));
+  while (result.at(-1) === "") result.pop();
+  return result;
+}
+
+/** Names of all outputs; those that nothing uses are left out with an empty name. */
+function outputNames(node: Node, context: LoweringContext): string[] {
+  const result = node.outputs.map((output, i) => {
+    if (i > 0 && !context.isUsed(output)) return "";
+    const name = context.nameFor(output);
+    context.named(output, name);
+    return name;
+  });
+  while (result.at(-1) === "") result.pop();
+  return result;
+}
+
+function withInts(node: Node, context: LoweringContext, opType: string, ...lists: (readonly number[])[]): void {
+  const extra = lists.map((list) => context.builder.ints(list));
+  produce(context, node.outputs[0]!, opType, [context.name(node.inputs[0]!), ...extra]);
+}
+
+function lowerReduction(opType: string, node: Node<"ReduceSum"> | Node<"ReduceMean">, context: LoweringContext): void {
+  const { axes, keepDims } = node.attributes;
+  const inputs = [context.name(node.inputs[0]!), context.builder.ints(axes)];
+  produce(context, node.outputs[0]!, opType, inputs, { keepdims: { int: +keepDims } });
+}
+
+/** x · sigmoid(alpha·x): one fused kernel on the CPU. */
+function scaledSigmoid(node: Node, context: LoweringContext, alpha: number): void {
+  const x = context.name(node.inputs[0]!);
+  const output = node.outputs[0]!;
+  if (context.target === "cpu") {
+    produce(context, output, "QuickGelu", [x], { alpha: { float: alpha } }, MICROSOFT);
+    return;
+  }
+  const scaled = alpha === 1 ? x : emit(context, "Mul", [x, context.builder.scalar(alpha)]);
+  produce(context, output, "Mul", [x, emit(context, "Sigmoid", [scaled])]);
+}
+
+function window({ stride, padding }: ConvolutionAttributes) {
+  return { strides: { ints: [stride, stride] }, pads: { ints: padding } };
+}
+
+/** ConvTranspose on the stored weight; a 1×1 kernel is a matrix product. */
+function lowerConvInputGradient(node: Node<"ConvInputGradient">, context: LoweringContext): void {
+  const [dy, weight] = node.inputs as [Value, Value];
+  const { stride, padding, inputShape } = node.attributes;
+  const [top, left, bottom, right] = padding;
+  const rest = (axis: number, before: number, after: number): number =>
+    inputShape[axis]! - ((dy.shape[axis]! - 1) * stride + weight.shape[axis]! - before - after);
+  produce(context, node.outputs[0]!, "ConvTranspose", [context.name(dy), context.name(weight)], {
+    ...window(node.attributes),
+    output_padding: { ints: [rest(2, top, bottom), rest(3, left, right)] },
+  });
+}
+
+/**
+ * Unfolds x into columns `[B, Cin·kH·kW, H'W']` with a grouped convolution of one-hot kernels, then dy · columnsᵀ per
+ * sample and a sum over the batch.
+ */
+function lowerConvWeightGradient(node: Node<"ConvWeightGradient">, context: LoweringContext): void {
+  const [dy, x] = node.inputs as [Value, Value];
+  const { stride, padding, weightShape } = node.attributes;
+  const [out, channels, kernelHeight, kernelWidth] = weightShape as [number, number, number, number];
+  const batch = dy.shape[0]!;
+  const pixels = dy.shape[2]! * dy.shape[3]!;
+  const taps = kernelHeight * kernelWidth;
+  let columns = context.name(x);
+  const isPointwise = taps === 1 && stride === 1 && padding.every((side) => side === 0);
+  if (!isPointwise) {
+    const oneHot = new Float32Array(sizeOf([channels, taps, taps]));
+    for (let i = 0; i < channels * taps; i++) oneHot[i * taps + (i % taps)] = 1;
+    const kernel = context.builder.constant(tensor(oneHot, [channels * taps, 1, kernelHeight, kernelWidth]));
+    columns = emit(context, "Conv", [columns, kernel], { ...window(node.attributes), group: { int: channels } });
+  }
+  const left = { name: reshaped(context, dy, [batch, out, pixels]), rank: 3 };
+  const right = { name: reshapedName(context, columns, [batch, channels * taps, pixels]), rank: 3 };
+  const perSample = emitMatMul(context, left, right, { transposeB: true });
+  const summed = emit(context, "ReduceSum", [perSample, context.builder.ints([0])], { keepdims: { int: 0 } });
+  produce(context, node.outputs[0]!, "Reshape", [summed, context.builder.ints(weightShape)]);
+}
+
+/** On the CPU: LayerNormalization over `[B, G, C/G·HW]` with unit scale, then scale and shift per channel. */
+function lowerGroupNorm(node: Node<"GroupNorm">, context: LoweringContext): void {
+  const [x, weight, bias] = node.inputs as [Value, Value, Value];
+  const { groups, epsilon } = node.attributes;
+  const [output, mean, reciprocalStd] = node.outputs as [Value, Value, Value];
+  const batch = x.shape[0]!;
+  const channels = x.shape[1]!;
+  const perGroup = x.size / (batch * groups);
+  const grouped = reshaped(context, x, [batch, groups, perGroup]);
+  let normalized: string;
+  if (context.target === "cpu") {
+    const ones = context.builder.constant(tensor(new Float32Array(perGroup).fill(1), [perGroup]));
+    const [, ...statistics] = outputNames(node, context);
+    normalized = context.builder.emit("LayerNormalization", [grouped, ones], {
+      attributes: { axis: { int: -1 }, epsilon: { float: epsilon } },
+      outputs: [context.builder.fresh("group_normalized"), ...statistics],
+    })[0]!;
+  } else {
+    normalized = standardize(context, grouped, epsilon, mean, reciprocalStd);
+  }
+  const perChannel = reshapedName(context, normalized, [batch, channels, perGroup / (channels / groups)]);
+  const scaled = emit(context, "Mul", [perChannel, reshaped(context, weight, [channels, 1])]);
+  const shifted = emit(context, "Add", [scaled, reshaped(context, bias, [channels, 1])]);
+  produce(context, output, "Reshape", [shifted, context.builder.ints(x.shape)]);
+}
+
+/** (x − mean) · rstd over the last axis from plain operators; the statistics are recorded as the given values. */
+function standardize(context: LoweringContext, x: string, epsilon: number, mean: Value, reciprocalStd: Value): string {
+  const { builder } = context;
+  const axis = builder.ints([-1]);
+  const keep = { keepdims: { int: 1 } };
+  produce(context, mean, "ReduceMean", [x, axis], keep);
+  const centred = emit(context, "Sub", [x, context.name(mean)]);
+  const variance = emit(context, "ReduceMean", [emit(context, "Mul", [centred, centred]), axis], keep);
+  const std = emit(context, "Sqrt", [emit(context, "Add", [variance, builder.scalar(epsilon)])]);
+  produce(context, reciprocalStd, "Reciprocal", [std]);
+  return emit(context, "Mul", [centred, context.name(reciprocalStd)]);
+}

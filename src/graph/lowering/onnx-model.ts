@@ -1,0 +1,193 @@
+// Assembles an ONNX model: nodes, initializers (embedded or in files), inputs and outputs, and its protobuf bytes.
+
+import { create, toBinary } from "@bufbuild/protobuf";
+import {
+  AttributeProto_AttributeType,
+  AttributeProtoSchema,
+  ModelProtoSchema,
+  type NodeProto,
+  NodeProtoSchema,
+  StringStringEntryProtoSchema,
+  type TensorProto,
+  TensorProto_DataLocation,
+  TensorProto_DataType,
+  TensorProtoSchema,
+  TensorShapeProto_DimensionSchema,
+  TypeProtoSchema,
+  type ValueInfoProto,
+  ValueInfoProtoSchema,
+} from "onnx-buf";
+import { type DType, type Tensor, tensor, toBytes } from "../../tensor/tensor.js";
+import type { FileRange } from "../graph.js";
+
+/** ONNX operator set version that every lowering is written for. */
+export const OPSET_VERSION = 20;
+const IR_VERSION = 9n;
+
+/** An ONNX attribute with its type spelled out: JavaScript cannot tell 1 from 1.0. */
+export type OnnxAttribute = { int: number } | { float: number } | { ints: readonly number[] } | { string: string };
+
+const ELEMENT_TYPE: Record<DType, number> = {
+  float32: TensorProto_DataType.FLOAT,
+  float16: TensorProto_DataType.FLOAT16,
+  int64: TensorProto_DataType.INT64,
+  int32: TensorProto_DataType.INT32,
+  bool: TensorProto_DataType.BOOL,
+};
+
+/** The ONNX data type number of a dtype. */
+export const elementType = (dtype: DType): number => ELEMENT_TYPE[dtype];
+
+/** An ONNX graph under construction; values are names. */
+export class OnnxModelBuilder {
+  private readonly nodes: NodeProto[] = [];
+  private readonly initializers: TensorProto[] = [];
+  private readonly inputs: ValueInfoProto[] = [];
+  private readonly outputs: ValueInfoProto[] = [];
+  private readonly small = new Map<string, string>();
+  private counter = 0;
+  /** Folder that all external locations are relative to. */
+  private readonly fileLocation: (path: string) => string;
+
+  constructor(fileLocation: (path: string) => string) {
+    this.fileLocation = fileLocation;
+  }
+
+  /** A name that nothing else has. */
+  fresh(prefix: string): string {
+    return `${prefix}_${this.counter++}`;
+  }
+
+  /** Adds a node and returns its output names. `outputs` may name them; an empty name leaves an optional output out. */
+  emit(
+    opType: string,
+    inputs: readonly string[],
+    options: { attributes?: Record<string, OnnxAttribute>; outputs?: readonly string[]; domain?: string } = {},
+  ): string[] {
+    const outputs = [...(options.outputs ?? [this.fresh(opType)])];
+    this.nodes.push(
+      create(NodeProtoSchema, {
+        opType,
+        name: this.fresh(`${opType}_node`),
+        domain: options.domain ?? "",
+        input: [...inputs],
+        output: outputs,
+        attribute: Object.entries(options.attributes ?? {}).map(([name, value]) => attributeProto(name, value)),
+      }),
+    );
+    return outputs;
+  }
+
+  /** An embedded tensor; small ones are shared by content. */
+  constant(value: Tensor): string {
+    const bytes = toBytes(value);
+    const key = bytes.length <= 1024 ? `${value.dtype}[${value.shape.join(",")}]${bytes.join(",")}` : undefined;
+    const known = key === undefined ? undefined : this.small.get(key);
+    if (known !== undefined) return known;
+    const name = this.fresh("constant");
+    this.initializers.push(
+      create(TensorProtoSchema, {
+        name,
+        dataType: elementType(value.dtype),
+        dims: value.shape.map(BigInt),
+        rawData: bytes as Uint8Array<ArrayBuffer>,
+      }),
+    );
+    if (key !== undefined) this.small.set(key, name);
+    return name;
+  }
+
+  /** An int64 vector, as shapes and axes are given. */
+  ints(values: readonly number[]): string {
+    return this.constant(tensor(BigInt64Array.from(values, BigInt), [values.length]));
+  }
+
+  /** A float32 scalar. */
+  scalar(value: number): string {
+    return this.constant(tensor(Float32Array.of(value), []));
+  }
+
+  /** A tensor that stays in its file. */
+  file(name: string, dtype: DType, shape: readonly number[], range: FileRange): string {
+    const entry = (key: string, value: string) => create(StringStringEntryProtoSchema, { key, value });
+    this.initializers.push(
+      create(TensorProtoSchema, {
+        name,
+        dataType: elementType(dtype),
+        dims: shape.map(BigInt),
+        dataLocation: TensorProto_DataLocation.EXTERNAL,
+        externalData: [
+          entry("location", this.fileLocation(range.path)),
+          entry("offset", String(range.offset)),
+          entry("length", String(range.length)),
+        ],
+      }),
+    );
+    return name;
+  }
+
+  input(name: string, dtype: DType, shape: readonly number[]): void {
+    this.inputs.push(valueInfo(name, dtype, shape));
+  }
+
+  output(name: string, dtype: DType, shape: readonly number[]): void {
+    this.outputs.push(valueInfo(name, dtype, shape));
+  }
+
+  /** Serializes the model. */
+  toBytes(): Uint8Array {
+    const model = create(ModelProtoSchema, {
+      irVersion: IR_VERSION,
+      producerName: "fera",
+      opsetImport: [
+        { domain: "", version: BigInt(OPSET_VERSION) },
+        { domain: "com.microsoft", version: 1n },
+      ],
+      graph: {
+        name: "fera",
+        node: this.nodes,
+        initializer: this.initializers,
+        input: this.inputs,
+        output: this.outputs,
+      },
+    });
+    return toBinary(ModelProtoSchema, model);
+  }
+}
+
+function attributeProto(name: string, value: OnnxAttribute) {
+  if ("int" in value) {
+    return create(AttributeProtoSchema, { name, type: AttributeProto_AttributeType.INT, i: BigInt(value.int) });
+  }
+  if ("float" in value) {
+    return create(AttributeProtoSchema, { name, type: AttributeProto_AttributeType.FLOAT, f: value.float });
+  }
+  if ("ints" in value) {
+    return create(AttributeProtoSchema, {
+      name,
+      type: AttributeProto_AttributeType.INTS,
+      ints: value.ints.map(BigInt),
+    });
+  }
+  const bytes = new TextEncoder().encode(value.string);
+  return create(AttributeProtoSchema, { name, type: AttributeProto_AttributeType.STRING, s: bytes });
+}
+
+function valueInfo(name: string, dtype: DType, shape: readonly number[]): ValueInfoProto {
+  return create(ValueInfoProtoSchema, {
+    name,
+    type: create(TypeProtoSchema, {
+      value: {
+        case: "tensorType",
+        value: {
+          elemType: elementType(dtype),
+          shape: { dim: shape.map((dimension) => create(TensorShapeProto_DimensionSchema, dimensionInit(dimension))) },
+        },
+      },
+    }),
+  });
+}
+
+function dimensionInit(dimension: number) {
+  return { value: { case: "dimValue" as const, value: BigInt(dimension) } };
+}

@@ -1,0 +1,65 @@
+// Matrix products.
+
+import type { Value } from "./graph.js";
+import { broadcastShapes, fail, requireFloat32, sameShape } from "./shapes.js";
+
+/**
+ * Batched matrix product op(a) · op(b) over the last two axes; the axes before broadcast.
+ *
+ * @param a - `[..., M, K]`, or `[..., K, M]` with `transposeA`.
+ * @param b - `[..., K, N]`, or `[..., N, K]` with `transposeB`.
+ * @returns `[..., M, N]`.
+ */
+export function matMul(a: Value, b: Value, options: { transposeA?: boolean; transposeB?: boolean } = {}): Value {
+  const { transposeA = false, transposeB = false } = options;
+  requireFloat32("MatMul", a, b);
+  if (a.rank < 2 || b.rank < 2) fail("MatMul", "both sides need at least two axes", a, b);
+  const [aRows, aColumns] = lastTwo(a, transposeA);
+  const [bRows, bColumns] = lastTwo(b, transposeB);
+  if (aColumns !== bRows) fail("MatMul", `inner sizes must agree (${aColumns} and ${bRows})`, a, b);
+  const batch =
+    broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2)) ?? fail("MatMul", "batch axes must broadcast", a, b);
+  const shape = [...batch, aRows, bColumns];
+  return a.graph.node("MatMul", [a, b], { transposeA, transposeB }, [{ dtype: "float32", shape }]).outputs[0]!;
+}
+
+/**
+ * y = x Wᵀ + b over the last axis.
+ *
+ * @param x - `[..., in]`.
+ * @param weight - `[out, in]`.
+ * @param bias - `[out]`.
+ * @returns `[..., out]`.
+ */
+export function linear(x: Value, weight: Value, bias?: Value): Value {
+  requireFloat32("Linear", x, weight, bias);
+  const features = x.shape.at(-1);
+  if (weight.rank !== 2 || weight.shape[1] !== features) {
+    fail("Linear", "the weight must be [out, in] with in the last axis of x", x, weight);
+  }
+  const out = weight.shape[0]!;
+  if (bias && !sameShape(bias.shape, [out])) fail("Linear", `the bias must be [${out}]`, bias);
+  const shape = [...x.shape.slice(0, -1), out];
+  return x.graph.node("Linear", [x, weight, bias], {}, [{ dtype: "float32", shape }]).outputs[0]!;
+}
+
+/**
+ * a · gelu(b) where `[a, b]` are the halves of the last axis.
+ *
+ * @param x - `[..., 2D]`.
+ * @returns `[..., D]`.
+ * @see Shazeer 2020, arXiv:2002.05202
+ */
+export function geglu(x: Value): Value {
+  requireFloat32("Geglu", x);
+  const features = x.shape.at(-1) ?? 0;
+  if (features === 0 || features % 2 !== 0) fail("Geglu", "the last axis must be even", x);
+  const shape = [...x.shape.slice(0, -1), features / 2];
+  return x.graph.node("Geglu", [x], {}, [{ dtype: "float32", shape }]).outputs[0]!;
+}
+
+function lastTwo(x: Value, transposed: boolean): [number, number] {
+  const rows = x.shape.at(-2)!;
+  const columns = x.shape.at(-1)!;
+  return transposed ? [columns, rows] : [rows, columns];
+}

@@ -1,0 +1,75 @@
+// Normalization over channel groups and over features. Both also yield the mean and the reciprocal standard deviation,
+// which their gradients use.
+
+import type { Value } from "./graph.js";
+import { fail, requireFloat32, sameShape } from "./shapes.js";
+
+/** A normalized value and the statistics that made it. */
+export interface Normalized {
+  y: Value;
+  mean: Value;
+  reciprocalStd: Value;
+}
+
+/**
+ * Normalizes channels within groups: y = (x − mean) / sqrt(var + epsilon) · weight + bias.
+ *
+ * @param x - `[B, C, ...]`.
+ * @param weight - `[C]`.
+ * @param bias - `[C]`.
+ * @param groups - Divides C.
+ * @param path - Names the layer in messages.
+ * @returns y like x; statistics `[B, groups, 1]`.
+ * @throws {ShapeError} If `groups` does not divide C.
+ * @see Wu & He 2018, arXiv:1803.08494
+ */
+export function groupNorm(
+  x: Value,
+  weight: Value,
+  bias: Value,
+  groups: number,
+  epsilon: number,
+  path = "",
+): Normalized {
+  const where = `groupNorm${path && ` "${path}"`}`;
+  requireFloat32(where, x, weight, bias);
+  if (x.rank < 3) fail(where, "x must be [B, C, ...]", x);
+  const channels = x.shape[1]!;
+  if (!Number.isInteger(groups) || groups < 1 || channels % groups !== 0) {
+    fail(where, `groups must divide channels (groups=${groups}, norm_num_groups in config.json)`, x);
+  }
+  if (!sameShape(weight.shape, [channels]) || !sameShape(bias.shape, [channels])) {
+    fail(where, `weight and bias must be [${channels}]`, weight, bias);
+  }
+  const statistics = { dtype: "float32", shape: [x.shape[0]!, groups, 1] } as const;
+  const [y, mean, reciprocalStd] = x.graph.node("GroupNorm", [x, weight, bias], { groups, epsilon }, [
+    { dtype: "float32", shape: x.shape },
+    statistics,
+    statistics,
+  ]).outputs as [Value, Value, Value];
+  return { y, mean, reciprocalStd };
+}
+
+/**
+ * Normalizes the last axis: y = (x − mean) / sqrt(var + epsilon) · weight + bias.
+ *
+ * @param x - `[..., D]`.
+ * @param weight - `[D]`.
+ * @param bias - `[D]`.
+ * @returns y like x; statistics `[..., 1]`.
+ * @see Ba et al. 2016, arXiv:1607.06450
+ */
+export function layerNorm(x: Value, weight: Value, bias: Value, epsilon: number): Normalized {
+  requireFloat32("layerNorm", x, weight, bias);
+  const features = x.shape.at(-1) ?? 0;
+  if (!sameShape(weight.shape, [features]) || !sameShape(bias.shape, [features])) {
+    fail("layerNorm", `weight and bias must be [${features}]`, x, weight, bias);
+  }
+  const statistics = { dtype: "float32", shape: [...x.shape.slice(0, -1), 1] } as const;
+  const [y, mean, reciprocalStd] = x.graph.node("LayerNorm", [x, weight, bias], { epsilon }, [
+    { dtype: "float32", shape: x.shape },
+    statistics,
+    statistics,
+  ]).outputs as [Value, Value, Value];
+  return { y, mean, reciprocalStd };
+}

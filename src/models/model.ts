@@ -1,0 +1,91 @@
+// What all models share: configuration, weights, and graphs compiled once per input shape.
+
+import type { z } from "zod";
+import { ConfigError } from "../errors.js";
+import { Graph } from "../graph/index.js";
+import { FreshParameters, ModelWeights, type ParameterSource, Scope } from "../nn/index.js";
+import { type CompiledGraph, compile, type RuntimeOptions } from "../runtime/index.js";
+import type { Generator } from "../tensor/random.js";
+
+/** A model: a configuration, weights, and a function from Values to Values that a subclass provides. */
+export abstract class Model<Config> {
+  private readonly compiledGraphs = new Map<string, Promise<CompiledGraph>>();
+
+  constructor(
+    readonly config: Config,
+    /** Frozen weights; replaced as a whole when a training puts its result back. */
+    public weights: ModelWeights,
+    readonly runtime: RuntimeOptions = {},
+  ) {}
+
+  /** A scope that reads this model's frozen weights. */
+  frozenScope(graph: Graph): Scope {
+    return new Scope(graph, this.weights);
+  }
+
+  /** The compiled graph of that key, built on first use. */
+  protected compiled(key: string, build: (graph: Graph) => void): Promise<CompiledGraph> {
+    let known = this.compiledGraphs.get(key);
+    if (!known) {
+      const graph = new Graph();
+      build(graph);
+      known = compile(graph, this.runtime);
+      this.compiledGraphs.set(key, known);
+      known.catch(() => this.compiledGraphs.delete(key));
+    }
+    return known;
+  }
+
+  /** Frees every compiled graph; they are made again when needed. */
+  async release(): Promise<void> {
+    const graphs = [...this.compiledGraphs.values()];
+    this.compiledGraphs.clear();
+    for (const graph of await Promise.allSettled(graphs)) if (graph.status === "fulfilled") await graph.value.release();
+  }
+
+  /** Puts other weights in place and forgets what was compiled with the old ones. */
+  async replaceWeights(weights: ModelWeights): Promise<void> {
+    await this.release();
+    this.weights = weights;
+  }
+}
+
+/** Fresh random weights for a model that is built by `build`, drawn in the order in which it asks for them. */
+export function freshWeights(build: (scope: Scope) => void, generator: Generator): ModelWeights {
+  const source = new FreshParameters(generator);
+  build(new Scope(new Graph(), source satisfies ParameterSource));
+  const weights = new Map(
+    [...source.tensors].map(([path, tensor]) => [path, { shape: tensor.shape, tensor }] as const),
+  );
+  return new ModelWeights(weights, "fresh weights");
+}
+
+/**
+ * Reads a configuration strictly: what the schema does not know, or fixes to another value, is refused by name.
+ *
+ * @param source - The file, for messages.
+ * @throws {ConfigError} That names the option, what came and what is supported.
+ */
+export function parseConfig<Schema extends z.ZodType>(
+  schema: Schema,
+  config: unknown,
+  source: string,
+): z.output<Schema> {
+  const known = config as Record<string, unknown>;
+  const cleaned = Object.fromEntries(Object.entries(known).filter(([key]) => !key.startsWith("_")));
+  const parsed = schema.safeParse(cleaned);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.slice(0, 5).map((issue) => {
+    if (issue.code === "unrecognized_keys") {
+      const listed = issue.keys.map((key) => `${key}=${JSON.stringify(cleaned[key])}`);
+      return `unsupported option ${listed.join(", ")}`;
+    }
+    const path = issue.path.join(".");
+    const came = issue.path.reduce<unknown>(
+      (value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key],
+      cleaned,
+    );
+    return `${path}: ${issue.message}; got ${JSON.stringify(came)}`;
+  });
+  throw new ConfigError(`${source}: ${problems.join("; ")}.`);
+}

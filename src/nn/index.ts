@@ -1,0 +1,3 @@
+export { type Conv2dOptions, conv2d, embedding, groupNorm, layerNorm, linear, sinusoidalEmbedding } from "./layers.js";
+export { draw, FreshParameters, ModelWeights, TrainableParameters, type Weight } from "./parameters.js";
+export { type AdapterSet, type Initializer, type ParameterSource, Scope } from "./scope.js";

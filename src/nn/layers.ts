@@ -1,0 +1,103 @@
+// Layers with parameters, named and initialized as torch's. Each takes the scope of its own module.
+
+import type { Value } from "../graph/index.js";
+import * as ops from "../graph/index.js";
+import { sizeOf, tensor } from "../tensor/tensor.js";
+import type { Initializer, Scope } from "./scope.js";
+
+/** torch's default for linear and convolution layers: uniform in ±1/√fan_in. */
+const fanIn = (count: number): Initializer => ({ kind: "uniform", bound: 1 / Math.sqrt(count) });
+const ones: Initializer = { kind: "constant", value: 1 };
+const zeros: Initializer = { kind: "constant", value: 0 };
+
+/**
+ * y = x Wᵀ + b, adapted where the adapters name this path.
+ *
+ * @param x - `[..., in]`.
+ * @returns `[..., outFeatures]`.
+ */
+export function linear(scope: Scope, x: Value, outFeatures: number, options: { bias?: boolean } = {}): Value {
+  const inFeatures = x.shape.at(-1)!;
+  const weight = scope.parameter("weight", [outFeatures, inFeatures], fanIn(inFeatures));
+  const bias = options.bias === false ? undefined : scope.parameter("bias", [outFeatures], fanIn(inFeatures));
+  return scope.adapt(x, ops.linear(x, weight, bias));
+}
+
+/** Options of {@link conv2d}. */
+export interface Conv2dOptions extends ops.ConvolutionOptions {
+  bias?: boolean;
+}
+
+/**
+ * 2-D convolution with a square kernel; a 1×1 kernel is computed as a matrix product.
+ *
+ * @param x - `[B, C, H, W]`.
+ * @returns `[B, outChannels, H', W']`.
+ */
+export function conv2d(
+  scope: Scope,
+  x: Value,
+  outChannels: number,
+  kernel: number,
+  options: Conv2dOptions = {},
+): Value {
+  const [batch, channels, height, width] = x.shape as [number, number, number, number];
+  const initializer = fanIn(channels * kernel * kernel);
+  const weight = scope.parameter("weight", [outChannels, channels, kernel, kernel], initializer);
+  const bias = options.bias === false ? undefined : scope.parameter("bias", [outChannels], initializer);
+  if (kernel !== 1 || (options.stride ?? 1) !== 1 || (options.padding ?? 0) !== 0)
+    return ops.conv(x, weight, bias, options);
+  const matrix = ops.reshape(weight, [outChannels, channels]);
+  const product = ops.matMul(matrix, ops.reshape(x, [batch, channels, height * width]));
+  const y = bias ? ops.add(product, ops.reshape(bias, [outChannels, 1])) : product;
+  return ops.reshape(y, [batch, outChannels, height, width]);
+}
+
+/** Group normalization over the channels of `[B, C, ...]`. */
+export function groupNorm(scope: Scope, x: Value, groups: number, epsilon: number): Value {
+  const channels = x.shape[1]!;
+  const weight = scope.parameter("weight", [channels], ones);
+  const bias = scope.parameter("bias", [channels], zeros);
+  return ops.groupNorm(x, weight, bias, groups, epsilon, scope.path).y;
+}
+
+/** Layer normalization over the last axis. */
+export function layerNorm(scope: Scope, x: Value, epsilon = 1e-5): Value {
+  const features = x.shape.at(-1)!;
+  const weight = scope.parameter("weight", [features], ones);
+  const bias = scope.parameter("bias", [features], zeros);
+  return ops.layerNorm(x, weight, bias, epsilon).y;
+}
+
+/**
+ * Rows of a learned table.
+ *
+ * @param indices - int64 or int32 of any shape, in 0 … rows−1.
+ * @param std - Standard deviation that a fresh table is drawn with.
+ * @returns `[...indices.shape, features]`.
+ */
+export function embedding(scope: Scope, indices: Value, rows: number, features: number, std = 1): Value {
+  return ops.gather(scope.parameter("weight", [rows, features], { kind: "normal", std }), indices);
+}
+
+/**
+ * Sinusoidal embedding of scalars: `[cos(t ω), sin(t ω)]` or the reverse, ω_i = 10000^(−i / (features/2 − shift)).
+ *
+ * @param values - float32, any shape: timesteps, or SDXL's sizes.
+ * @returns `[values.size, features]`.
+ * @see Ho et al. 2020, arXiv:2006.11239
+ */
+export function sinusoidalEmbedding(
+  values: Value,
+  features: number,
+  options: { flipSinToCos: boolean; frequencyShift: number },
+): Value {
+  const half = Math.floor(features / 2);
+  const frequencies = new Float32Array(half);
+  for (let i = 0; i < half; i++) frequencies[i] = Math.exp((-Math.log(10000) * i) / (half - options.frequencyShift));
+  const omega = values.graph.constant(tensor(frequencies, [1, half]));
+  const angles = ops.mul(ops.reshape(values, [sizeOf(values.shape), 1]), omega);
+  const parts = [ops.sin(angles), ops.cos(angles)];
+  const joined = ops.concat(options.flipSinToCos ? parts.reverse() : parts, -1);
+  return features % 2 === 1 ? ops.pad(joined, -1, 0, 1) : joined;
+}

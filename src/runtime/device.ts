@@ -1,0 +1,36 @@
+// The devices a graph can run on, and the kernels each is lowered for.
+
+import { ConfigError } from "../errors.js";
+import type { Target } from "../graph/index.js";
+
+/** ONNX Runtime execution providers under the names users type; `wasm` is the browser's CPU. */
+export const DEVICES = ["cpu", "webgpu", "cuda", "coreml", "dml", "wasm"] as const;
+
+export type Device = (typeof DEVICES)[number];
+
+/** A device, or `auto` for the fastest that this machine's ONNX Runtime offers. */
+export type DeviceOption = Device | "auto";
+
+/** Which kernels to write for: fused CPU operators where the CPU runs them, standard operators on GPUs. */
+export const targetOf = (device: Device): Target => (device === "cpu" || device === "wasm" ? "cpu" : "portable");
+
+/**
+ * Chooses a device.
+ *
+ * @param option - What the user asked for.
+ * @param available - What the backend offers, the fastest first.
+ * @throws {ConfigError} If the device is unknown or not offered; the message lists what is.
+ */
+export function resolveDevice(option: DeviceOption, available: readonly Device[]): Device {
+  if (option === "auto") return available[0]!;
+  if (!DEVICES.includes(option)) {
+    throw new ConfigError(`device: must be one of auto, ${DEVICES.join(", ")}; got "${String(option)}".`);
+  }
+  if (!available.includes(option)) {
+    throw new ConfigError(
+      `device: "${option}" is not offered by the ONNX Runtime on this machine; available: ${available.join(", ")}. ` +
+        "Choose one of these, or install ONNX Runtime's files for that device (README, “What runs where”).",
+    );
+  }
+  return option;
+}

@@ -1,0 +1,55 @@
+// The worker thread that owns ONNX Runtime sessions in Node: `run` blocks the thread it is called on, and this one has
+// nothing else to do. Plain JavaScript, so that it also runs unbuilt under the tests.
+
+import { parentPort } from "node:worker_threads";
+import * as ort from "onnxruntime-node";
+
+/** @typedef {{ dtype: string, shape: readonly number[], data: any }} Message */
+
+/** @type {Map<number, ort.InferenceSession>} */
+const sessions = new Map();
+
+/** @type {Record<string, (request: any) => Promise<{ result?: unknown, transfer?: ArrayBuffer[] }>>} */
+const handlers = {
+  async create({ session, bytes, options }) {
+    sessions.set(session, await ort.InferenceSession.create(bytes, options));
+    return {};
+  },
+  async run({ session, feeds }) {
+    /** @type {Record<string, ort.Tensor>} */
+    const inputs = {};
+    for (const [name, { dtype, shape, data }] of Object.entries(/** @type {Record<string, Message>} */ (feeds))) {
+      inputs[name] = new ort.Tensor(/** @type {any} */ (dtype), data, shape);
+    }
+    const outputs = await /** @type {ort.InferenceSession} */ (sessions.get(session)).run(inputs);
+    /** @type {Record<string, Message>} */
+    const result = {};
+    /** @type {ArrayBuffer[]} */
+    const transfer = [];
+    for (const [name, output] of Object.entries(outputs)) {
+      const data = /** @type {any} */ (output.data);
+      result[name] = { dtype: output.type, shape: output.dims, data };
+      if (!transfer.includes(data.buffer)) transfer.push(data.buffer);
+    }
+    return { result, transfer };
+  },
+  async release({ session }) {
+    const loaded = sessions.get(session);
+    sessions.delete(session);
+    loaded?.endProfiling();
+    await loaded?.release();
+    return {};
+  },
+  async devices() {
+    return { result: ort.listSupportedBackends().map(({ name }) => name) };
+  },
+};
+
+parentPort?.on("message", async ({ id, kind, ...request }) => {
+  try {
+    const { result, transfer } = await /** @type {NonNullable<typeof handlers[string]>} */ (handlers[kind])(request);
+    parentPort?.postMessage({ id, result }, transfer ?? []);
+  } catch (error) {
+    parentPort?.postMessage({ id, error: error instanceof Error ? error.message : String(error) });
+  }
+});

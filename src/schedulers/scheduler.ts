@@ -1,0 +1,82 @@
+// What every sampler offers, under diffusers' meanings. Types only.
+
+import type { Tensor } from "../tensor/tensor.js";
+
+/** What a model's output stands for: the noise, the velocity, or the clean sample. */
+export type PredictionType = "epsilon" | "v_prediction" | "sample";
+
+/** A configuration in diffusers' spelling, as read from `scheduler_config.json`. */
+export type SchedulerConfig = Readonly<Record<string, unknown>>;
+
+/** Options of one step; a sampler ignores those that it has no use for. */
+export interface StepOptions {
+  /** Noise for samplers that add some: a tensor of the sample's shape, or a function that draws one when needed. */
+  noise?: Tensor | ((shape: readonly number[]) => Tensor);
+  /** DDIM only: 0 is deterministic, 1 adds as much noise as DDPM. Default 0. */
+  eta?: number;
+  /** DDIM only: derive the noise anew from the clipped clean sample. Default false. */
+  useClippedModelOutput?: boolean;
+}
+
+/** What one step gives back. */
+export interface StepOutput {
+  /** The sample at the next, less noisy timestep; same shape as the input. */
+  prevSample: Tensor<"float32">;
+  /** The clean sample as predicted in this step; absent where the algorithm does not form one. */
+  predOriginalSample?: Tensor<"float32">;
+}
+
+/**
+ * A noise schedule together with a way to walk it backwards.
+ *
+ * Samples are float32 `[B, …]`, B the batch. T is the number of training timesteps; timesteps lie in [0, T).
+ */
+export interface Scheduler {
+  /** The configuration with every default filled in, in diffusers' spelling. */
+  readonly config: SchedulerConfig;
+  /** What the model is expected to predict. */
+  readonly predictionType: PredictionType;
+  /** ᾱ_t = Π_{s≤t} (1 − β_s), T values in float64. */
+  readonly alphasCumprod: Float64Array;
+  /** The timesteps to visit, noisiest first; all T of them before `setTimesteps`. */
+  readonly timesteps: number[];
+  /** Standard deviation that the initial noise must be scaled to. */
+  readonly initNoiseSigma: number;
+
+  /**
+   * Chooses the timesteps of a run and forgets everything about the previous run.
+   *
+   * @param steps - 1 to T.
+   * @throws {ConfigError} If `steps` is no such integer.
+   */
+  setTimesteps(steps: number): void;
+
+  /** The sample as the model wants to see it at timestep `t`; may be the same tensor. */
+  scaleModelInput(sample: Tensor, t: number): Tensor<"float32">;
+
+  /**
+   * Goes from timestep `t` to the next one.
+   *
+   * @param modelOutput - The model's prediction, float32, the sample's shape.
+   * @param t - One of `timesteps`, in their order.
+   * @param sample - The current sample, not scaled.
+   * @throws {ShapeError} If shapes or dtypes do not fit.
+   * @throws {ConfigError} If `t` is not the timestep that is due, or `setTimesteps` was not called where it must be.
+   */
+  step(modelOutput: Tensor, t: number, sample: Tensor, options?: StepOptions): StepOutput;
+
+  /**
+   * Diffuses clean samples to the given timesteps.
+   *
+   * @param timesteps - int64, int32 or float32, one per sample of the batch or one for all.
+   */
+  addNoise(original: Tensor, noise: Tensor, timesteps: Tensor): Tensor<"float32">;
+
+  /**
+   * The training target of v-prediction, v = sqrt(ᾱ_t)·noise − sqrt(1 − ᾱ_t)·sample.
+   *
+   * @param timesteps - int64, int32 or float32 holding integers, one per sample of the batch or one for all.
+   * @see Salimans & Ho 2022, arXiv:2202.00512
+   */
+  getVelocity(sample: Tensor, noise: Tensor, timesteps: Tensor): Tensor<"float32">;
+}
