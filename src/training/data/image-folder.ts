@@ -35,7 +35,7 @@ export interface ImageFolder {
  * Opens a folder of training images, subfolders included, and reads every image once to know that it can be read.
  *
  * The caption of `a/cat.png` is, in this order: the text of `a/cat.txt`; the `text` of the line of `a/metadata.jsonl`
- * whose `file_name` is `cat.png`; the file name with spaces for "-" and "_". Hidden files are left alone.
+ * whose `file_name` is `cat.png` (of a folder further up: its path from there); the file name with spaces for "-" and "_". Hidden files are left alone.
  *
  * @param options - `size` S, in pixels.
  * @throws {FormatError} If the folder is missing, holds no usable image, or a `metadata.jsonl` is malformed.
@@ -88,33 +88,38 @@ interface Found {
 
 async function walk(root: string): Promise<Found> {
   const found: Found = { images: [], skipped: [] };
+  const ownCaptions = new Map<string, string>();
+  const listed = new Map<string, string>();
   async function visit(folder: string): Promise<void> {
     const entries = list(root, folder).filter((entry) => !entry.name.startsWith("."));
     const files = new Set(entries.filter((entry) => isFile(path.join(root, folder), entry)).map((entry) => entry.name));
-    const captions = await readMetadata(path.join(root, folder), files);
+    if (files.has("metadata.jsonl")) await readMetadata(root, folder, listed);
     for (const name of files) {
       const relative = path.posix.join(folder, name);
       const extension = path.extname(name).toLowerCase();
       if (READ.has(extension)) {
-        const caption = (await readCaption(path.join(root, folder), name, files)) ?? captions.get(name);
-        found.images.push({ path: relative, caption: caption ?? captionOfFile(name) });
+        const text = `${path.parse(name).name}.txt`;
+        if (files.has(text)) ownCaptions.set(relative, (await readText(path.join(root, folder, text))).trim());
+        found.images.push({ path: relative, caption: captionOfFile(name) });
       } else if (NOT_READ.has(extension)) {
         found.skipped.push({ path: relative, reason: `${extension} files are not read; convert it to PNG` });
       } else if (name === "metadata.csv" || name === "metadata.parquet") {
         found.skipped.push({ path: relative, reason: "only metadata.jsonl is read for captions" });
       }
     }
-    for (const name of captions.keys()) {
-      if (!files.has(name) && !name.includes("/")) {
-        found.skipped.push({
-          path: path.posix.join(folder, name),
-          reason: "metadata.jsonl names it, but it is missing",
-        });
-      }
-    }
     for (const entry of entries) if (entry.isDirectory()) await visit(path.posix.join(folder, entry.name));
   }
   await visit("");
+
+  for (const image of found.images) {
+    image.caption = ownCaptions.get(image.path) ?? listed.get(image.path) ?? image.caption;
+    listed.delete(image.path);
+  }
+  const named = new Set(found.skipped.map((skipped) => skipped.path));
+  for (const file of listed.keys()) {
+    if (!named.has(file))
+      found.skipped.push({ path: file, reason: "metadata.jsonl names it, but there is no such image" });
+  }
   return found;
 }
 
@@ -136,16 +141,9 @@ function isFile(folder: string, entry: Dirent): boolean {
   return statSync(path.join(folder, entry.name), { throwIfNoEntry: false })?.isFile() ?? false;
 }
 
-async function readCaption(folder: string, image: string, files: ReadonlySet<string>): Promise<string | undefined> {
-  const name = `${path.parse(image).name}.txt`;
-  if (!files.has(name)) return undefined;
-  return (await readText(path.join(folder, name))).trim();
-}
-
-async function readMetadata(folder: string, files: ReadonlySet<string>): Promise<Map<string, string>> {
-  const captions = new Map<string, string>();
-  if (!files.has("metadata.jsonl")) return captions;
-  const file = path.join(folder, "metadata.jsonl");
+/** Adds the captions of a folder's `metadata.jsonl`, by path relative to the root. */
+async function readMetadata(root: string, folder: string, captions: Map<string, string>): Promise<void> {
+  const file = path.join(root, folder, "metadata.jsonl");
   for (const [index, line] of (await readText(file)).split(/\r?\n/).entries()) {
     if (line.trim() === "") continue;
     let row: { file_name?: unknown; text?: unknown } | null;
@@ -157,9 +155,8 @@ async function readMetadata(folder: string, files: ReadonlySet<string>): Promise
     if (typeof row?.file_name !== "string" || typeof row.text !== "string") {
       throw new FormatError(file, `line ${index + 1} must have a "file_name" and a "text".`);
     }
-    captions.set(row.file_name.replace(/^\.\//, ""), row.text.trim());
+    captions.set(path.posix.join(folder, row.file_name), row.text.trim());
   }
-  return captions;
 }
 
 async function readText(file: string): Promise<string> {

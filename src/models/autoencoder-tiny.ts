@@ -1,0 +1,143 @@
+// AutoencoderTiny: a small residual autoencoder between images and latents, without normalization.
+
+import { z } from "zod";
+import * as ops from "../graph/index.js";
+import type { Value } from "../graph/index.js";
+import { ShapeError } from "../errors.js";
+import { type Scope, conv2d } from "../nn/index.js";
+import type { RuntimeOptions } from "../runtime/index.js";
+import type { Generator } from "../tensor/random.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { Model, freshWeights, parseConfig } from "./model.js";
+import { type PretrainedOptions, loadPretrained } from "./pretrained.js";
+
+const channels = z.array(z.int().positive()).min(1);
+
+const schema = z.strictObject({
+  in_channels: z.int().positive().default(3),
+  out_channels: z.int().positive().default(3),
+  encoder_block_out_channels: channels.default([64, 64, 64, 64]),
+  decoder_block_out_channels: channels.default([64, 64, 64, 64]),
+  act_fn: z.literal("relu").default("relu"),
+  upsample_fn: z.literal("nearest").default("nearest"),
+  latent_channels: z.int().positive().default(4),
+  upsampling_scaling_factor: z.literal(2).default(2),
+  num_encoder_blocks: z.array(z.int().min(0)).default([1, 3, 3, 3]),
+  num_decoder_blocks: z.array(z.int().min(0)).default([3, 3, 3, 1]),
+  latent_magnitude: z.number().positive().default(3),
+  latent_shift: z.number().default(0.5),
+  force_upcast: z.boolean().default(false),
+  scaling_factor: z.number().positive().default(1),
+  shift_factor: z.number().default(0),
+  block_out_channels: z.array(z.int()).optional(),
+});
+
+export type AutoencoderTinyConfig = z.output<typeof schema>;
+
+/** @see https://github.com/madebyollin/taesd */
+export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
+  /** Loads `config.json` and weights from a folder. */
+  static async fromPretrained(dir: string, options: PretrainedOptions = {}): Promise<AutoencoderTiny> {
+    const loaded = await loadPretrained(dir, options, { expectedClass: "AutoencoderTiny" });
+    return new AutoencoderTiny(parseConfig(schema, loaded.config, loaded.source), loaded.weights, loaded.runtime);
+  }
+
+  /** A model with random weights. */
+  static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): AutoencoderTiny {
+    const parsed = parseConfig(schema, config, "AutoencoderTiny");
+    const size = 2 ** (parsed.encoder_block_out_channels.length - 1);
+    const weights = freshWeights((scope) => {
+      const image = scope.graph.input("image", "float32", [1, parsed.in_channels, size, size]);
+      decodeTiny(scope, encodeTiny(scope, image, parsed), parsed);
+    }, generator);
+    return new AutoencoderTiny(parsed, weights, runtime);
+  }
+
+  /** Image pixels per latent pixel, along each side. */
+  get downscale(): number {
+    return 2 ** (this.config.encoder_block_out_channels.length - 1);
+  }
+
+  /**
+   * @param image - `[B, in_channels, H, W]` in −1 … 1; H and W multiples of {@link downscale}.
+   * @returns `[B, latent_channels, H/downscale, W/downscale]`, before scaling.
+   */
+  async encode(image: Tensor): Promise<{ latents: Tensor<"float32"> }> {
+    const [, , height, width] = image.shape;
+    const step = this.downscale;
+    if (image.shape.length !== 4 || height! % step !== 0 || width! % step !== 0) {
+      throw new ShapeError(
+        `AutoencoderTiny.encode: the image must be [B, ${this.config.in_channels}, H, W] with H and W multiples of ${step}; ` +
+          `got [${image.shape.join(",")}].`,
+      );
+    }
+    const compiled = await this.compiled(`encode ${image.shape.join("x")}`, (graph) => {
+      const x = graph.input("image", "float32", image.shape);
+      graph.output("latents", encodeTiny(this.frozenScope(graph), x, this.config));
+    });
+    const { latents } = await compiled.run({ image });
+    return { latents: latents as Tensor<"float32"> };
+  }
+
+  /**
+   * @param latents - `[B, latent_channels, H, W]`, already divided by the scaling factor.
+   * @returns `[B, out_channels, H·downscale, W·downscale]`, about −1 … 1.
+   */
+  async decode(latents: Tensor): Promise<Tensor<"float32">> {
+    const compiled = await this.compiled(`decode ${latents.shape.join("x")}`, (graph) => {
+      const z = graph.input("latents", "float32", latents.shape);
+      graph.output("image", decodeTiny(this.frozenScope(graph), z, this.config));
+    });
+    return (await compiled.run({ latents })).image as Tensor<"float32">;
+  }
+}
+
+/** Image `[B, C, H, W]` in −1 … 1 to latents. */
+export function encodeTiny(model: Scope, image: Value, config: AutoencoderTinyConfig): Value {
+  const layers = new Sequence(model.in("encoder.layers"));
+  let x = ops.mul(ops.add(image, 1), 0.5);
+  config.num_encoder_blocks.forEach((blocks, stage) => {
+    const width = config.encoder_block_out_channels[stage]!;
+    x = conv2d(layers.next(), x, width, 3, stage === 0 ? { padding: 1 } : { padding: 1, stride: 2, bias: false });
+    for (let block = 0; block < blocks; block++) x = tinyBlock(layers.next(), x, width);
+  });
+  return conv2d(layers.next(), x, config.latent_channels, 3, { padding: 1 });
+}
+
+/** Latents to an image, about −1 … 1. Latents are squashed to ±3 first, as the encoder was trained to give them. */
+export function decodeTiny(model: Scope, latents: Value, config: AutoencoderTinyConfig): Value {
+  const layers = new Sequence(model.in("decoder.layers"));
+  const squashed = ops.mul(ops.tanh(ops.mul(latents, 1 / 3)), 3);
+  let x = ops.relu(conv2d(layers.next(), squashed, config.decoder_block_out_channels[0]!, 3, { padding: 1 }));
+  layers.next(); // the activation's own place
+  config.num_decoder_blocks.forEach((blocks, stage) => {
+    const width = config.decoder_block_out_channels[stage]!;
+    const isLast = stage === config.num_decoder_blocks.length - 1;
+    for (let block = 0; block < blocks; block++) x = tinyBlock(layers.next(), x, width);
+    if (!isLast) {
+      layers.next(); // the upsampling's own place
+      x = ops.upsampleNearest(x);
+    }
+    x = conv2d(layers.next(), x, isLast ? config.out_channels : width, 3, { padding: 1, bias: isLast });
+  });
+  return ops.sub(ops.mul(x, 2), 1);
+}
+
+/** relu(conv(relu(conv(relu(conv(x))))) + x). */
+function tinyBlock(scope: Scope, x: Value, width: number): Value {
+  let y = ops.relu(conv2d(scope.in("conv.0"), x, width, 3, { padding: 1 }));
+  y = ops.relu(conv2d(scope.in("conv.2"), y, width, 3, { padding: 1 }));
+  y = conv2d(scope.in("conv.4"), y, width, 3, { padding: 1 });
+  const skip = x.shape[1] === width ? x : conv2d(scope.in("skip"), x, width, 1, { bias: false });
+  return ops.relu(ops.add(y, skip));
+}
+
+/** Numbers the members of a torch Sequential. */
+class Sequence {
+  private count = 0;
+  constructor(private readonly scope: Scope) {}
+  next(): Scope {
+    return this.scope.in(this.count++);
+  }
+}
+
