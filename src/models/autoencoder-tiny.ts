@@ -1,15 +1,15 @@
 // AutoencoderTiny: a small residual autoencoder between images and latents, without normalization.
 
 import { z } from "zod";
-import * as ops from "../graph/index.js";
-import type { Value } from "../graph/index.js";
 import { ShapeError } from "../errors.js";
-import { type Scope, conv2d } from "../nn/index.js";
+import type { Value } from "../graph/index.js";
+import * as ops from "../graph/index.js";
+import { conv2d, type Scope } from "../nn/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
 import type { Generator } from "../tensor/random.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { Model, freshWeights, parseConfig } from "./model.js";
-import { type PretrainedOptions, loadPretrained } from "./pretrained.js";
+import { freshWeights, Model, parseConfig } from "./model.js";
+import { loadPretrained, type PretrainedOptions } from "./pretrained.js";
 
 const channels = z.array(z.int().positive()).min(1);
 
@@ -140,4 +140,3 @@ class Sequence {
     return this.scope.in(this.count++);
   }
 }
-

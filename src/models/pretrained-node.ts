@@ -19,7 +19,12 @@ registerModelFolderReader(async (dir, request) => {
           continue;
         }
         if (dtype === "I64") continue; // position_ids of older text encoders: constants that the code knows.
-        const decoded = decodeSafetensorsEntry(name, { dtype, shape, offset, length }, await file.read(offset, length), path);
+        const decoded = decodeSafetensorsEntry(
+          name,
+          { dtype, shape, offset, length },
+          await file.read(offset, length),
+          path,
+        );
         if (decoded.dtype === "float16") {
           const values = float16ToFloat32(decoded.data as Uint16Array);
           weights.set(name, { shape, tensor: new Tensor("float32", shape, values) });

@@ -13,7 +13,10 @@ export interface ModelFolder {
   source: string;
   config: Record<string, unknown>;
   /** float32 tensors in memory, or ranges of files that are used in place. */
-  weights: Map<string, { shape: readonly number[]; tensor: Tensor<"float32"> } | { shape: readonly number[]; range: FileRange }>;
+  weights: Map<
+    string,
+    { shape: readonly number[]; tensor: Tensor<"float32"> } | { shape: readonly number[]; range: FileRange }
+  >;
 }
 
 /** Which part of a pipeline's folder to read. */
@@ -55,7 +58,11 @@ export async function loadPretrained(
     throw new ConfigError(`dtype: models compute in float32; got "${String(options.dtype)}". Leave the option out.`);
   }
   if (!reader) throw new FormatError(dir, "this platform has registered no reader of model folders.");
-  const folder = await reader(dir, { ...request, subfolder: options.subfolder ?? request.subfolder, variant: options.variant });
+  const folder = await reader(dir, {
+    ...request,
+    subfolder: options.subfolder ?? request.subfolder,
+    variant: options.variant,
+  });
   const weights = new Map<string, Weight>();
   for (const [name, weight] of folder.weights) {
     weights.set(name, "tensor" in weight ? weight : { ...weight, dtype: "float32" });

@@ -1,0 +1,242 @@
+// AutoencoderKL: the variational autoencoder of Stable Diffusion, between images and the mean and variance of latents.
+
+import { z } from "zod";
+import { ShapeError } from "../errors.js";
+import type { Value } from "../graph/index.js";
+import * as ops from "../graph/index.js";
+import { conv2d, groupNorm, linear, ModelWeights, type Scope } from "../nn/index.js";
+import type { RuntimeOptions } from "../runtime/index.js";
+import type { Generator } from "../tensor/random.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { downsample, resnetBlock, upsample } from "./blocks.js";
+import { freshWeights, Model, parseConfig } from "./model.js";
+import { loadPretrained, type PretrainedOptions } from "./pretrained.js";
+
+const EPSILON = 1e-6;
+/** diffusers keeps the logarithm of the variance within these limits. */
+const LOGVAR_RANGE = [-30, 20] as const;
+/** One pixel at the bottom and one at the right. */
+const DOWNSAMPLE_PADDING = [0, 0, 1, 1] as const;
+
+const count = z.int().positive();
+
+const schema = z
+  .strictObject({
+    in_channels: count.default(3),
+    out_channels: count.default(3),
+    down_block_types: z.array(z.literal("DownEncoderBlock2D")).default(["DownEncoderBlock2D"]),
+    up_block_types: z.array(z.literal("UpDecoderBlock2D")).default(["UpDecoderBlock2D"]),
+    block_out_channels: z.array(count).min(1).default([64]),
+    layers_per_block: count.default(1),
+    act_fn: z.literal("silu").default("silu"),
+    latent_channels: count.default(4),
+    norm_num_groups: count.default(32),
+    scaling_factor: z.number().positive().default(0.18215),
+    shift_factor: z
+      .number()
+      .nullish()
+      .transform((shift) => shift ?? 0),
+    use_quant_conv: z.boolean().default(true),
+    use_post_quant_conv: z.boolean().default(true),
+    mid_block_add_attention: z.boolean().default(true),
+    latents_mean: z.null().optional(),
+    latents_std: z.null().optional(),
+    // Without effect on what is computed here.
+    sample_size: z.unknown().optional(),
+    force_upcast: z.unknown().optional(),
+  })
+  .refine((config) => config.down_block_types.length === config.block_out_channels.length, {
+    path: ["down_block_types"],
+    error: "must be as many as block_out_channels",
+  })
+  .refine((config) => config.up_block_types.length === config.block_out_channels.length, {
+    path: ["up_block_types"],
+    error: "must be as many as block_out_channels",
+  });
+
+/** diffusers' configuration of AutoencoderKL, as far as it is supported. */
+export type AutoencoderKLConfig = z.output<typeof schema>;
+
+/** Mean and logarithm of the variance of the normal distribution over latents that an image stands for. */
+export interface LatentDistribution<T> {
+  mean: T;
+  /** Within −30 … 20. */
+  logvar: T;
+}
+
+/**
+ * The autoencoder of latent diffusion.
+ *
+ * A diffusion model works on `(z − shift_factor) · scaling_factor`; encode and decode take and give z itself.
+ *
+ * @see Kingma & Welling 2013, arXiv:1312.6114; Rombach et al. 2022, arXiv:2112.10752
+ */
+export class AutoencoderKL extends Model<AutoencoderKLConfig> {
+  /**
+   * Loads `config.json` and weights from a folder.
+   *
+   * @throws {ConfigError} If the configuration asks for what is not supported.
+   * @throws {FormatError} If a file or a weight is missing or malformed.
+   */
+  static async fromPretrained(dir: string, options: PretrainedOptions = {}): Promise<AutoencoderKL> {
+    const loaded = await loadPretrained(dir, options, { expectedClass: "AutoencoderKL" });
+    const config = parseConfig(schema, loaded.config, loaded.source);
+    return new AutoencoderKL(config, withCurrentNames(loaded.weights), loaded.runtime);
+  }
+
+  /** A model with random weights. @throws {ConfigError} If the configuration asks for what is not supported. */
+  static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): AutoencoderKL {
+    const parsed = parseConfig(schema, config, "AutoencoderKL");
+    const size = downscaleOf(parsed);
+    const weights = freshWeights((scope) => {
+      const image = scope.graph.input("image", "float32", [1, parsed.in_channels, size, size]);
+      decodeKl(scope, encodeKl(scope, image, parsed).mean, parsed);
+    }, generator);
+    return new AutoencoderKL(parsed, weights, runtime);
+  }
+
+  /** Image pixels per latent pixel, along each side. */
+  get downscale(): number {
+    return downscaleOf(this.config);
+  }
+
+  /**
+   * @param image - `[B, in_channels, H, W]` in −1 … 1; H and W multiples of {@link downscale}.
+   * @returns Each `[B, latent_channels, H/downscale, W/downscale]`, before scaling.
+   * @throws {ShapeError} If the image has another shape.
+   */
+  async encode(image: Tensor): Promise<LatentDistribution<Tensor<"float32">>> {
+    const { shape } = image;
+    const { in_channels: channels } = this.config;
+    const step = this.downscale;
+    if (shape.length !== 4 || shape[1] !== channels || shape[2]! % step !== 0 || shape[3]! % step !== 0) {
+      throw new ShapeError(
+        `AutoencoderKL.encode: the image must be [B, ${channels}, H, W] with H and W multiples of ${step}; ` +
+          `got [${shape.join(",")}].`,
+      );
+    }
+    const compiled = await this.compiled(`encode ${shape.join("x")}`, (graph) => {
+      const x = graph.input("image", "float32", shape);
+      const { mean, logvar } = encodeKl(this.frozenScope(graph), x, this.config);
+      graph.output("mean", mean);
+      graph.output("logvar", logvar);
+    });
+    const { mean, logvar } = await compiled.run({ image });
+    return { mean: mean as Tensor<"float32">, logvar: logvar as Tensor<"float32"> };
+  }
+
+  /**
+   * @param latents - `[B, latent_channels, H, W]`, already divided by the scaling factor.
+   * @returns `[B, out_channels, H·downscale, W·downscale]`, about −1 … 1.
+   * @throws {ShapeError} If the latents have another shape.
+   */
+  async decode(latents: Tensor): Promise<Tensor<"float32">> {
+    const { shape } = latents;
+    if (shape.length !== 4 || shape[1] !== this.config.latent_channels) {
+      throw new ShapeError(
+        `AutoencoderKL.decode: the latents must be [B, ${this.config.latent_channels}, H, W]; got [${shape.join(",")}].`,
+      );
+    }
+    const compiled = await this.compiled(`decode ${shape.join("x")}`, (graph) => {
+      const z = graph.input("latents", "float32", shape);
+      graph.output("image", decodeKl(this.frozenScope(graph), z, this.config));
+    });
+    return (await compiled.run({ latents })).image as Tensor<"float32">;
+  }
+}
+
+/** Image `[B, in_channels, H, W]` in −1 … 1 to the distribution of its latents. */
+export function encodeKl(model: Scope, image: Value, config: AutoencoderKLConfig): LatentDistribution<Value> {
+  const encoder = model.in("encoder");
+  const widths = config.block_out_channels;
+  let x = conv2d(encoder.in("conv_in"), image, widths[0]!, 3, { padding: 1 });
+  widths.forEach((width, level) => {
+    const block = encoder.in(`down_blocks.${level}`);
+    x = resnets(block, x, width, config.layers_per_block, config);
+    const isLast = level === widths.length - 1;
+    if (!isLast) x = downsample(block.in("downsamplers.0"), x, width, DOWNSAMPLE_PADDING);
+  });
+  x = midBlock(encoder.in("mid_block"), x, config);
+  const latent = config.latent_channels;
+  let moments = outputLayers(encoder, x, 2 * latent, config);
+  if (config.use_quant_conv) moments = conv2d(model.in("quant_conv"), moments, 2 * latent, 1);
+  return {
+    mean: ops.slice(moments, 1, 0, latent),
+    logvar: clamp(ops.slice(moments, 1, latent, 2 * latent), ...LOGVAR_RANGE),
+  };
+}
+
+/** Latents `[B, latent_channels, H, W]` to an image, about −1 … 1. */
+export function decodeKl(model: Scope, latents: Value, config: AutoencoderKLConfig): Value {
+  const decoder = model.in("decoder");
+  const widths = [...config.block_out_channels].reverse();
+  let x = latents;
+  if (config.use_post_quant_conv) x = conv2d(model.in("post_quant_conv"), x, config.latent_channels, 1);
+  x = conv2d(decoder.in("conv_in"), x, widths[0]!, 3, { padding: 1 });
+  x = midBlock(decoder.in("mid_block"), x, config);
+  widths.forEach((width, level) => {
+    const block = decoder.in(`up_blocks.${level}`);
+    x = resnets(block, x, width, config.layers_per_block + 1, config);
+    const isLast = level === widths.length - 1;
+    if (!isLast) x = upsample(block.in("upsamplers.0"), x, width);
+  });
+  return outputLayers(decoder, x, config.out_channels, config);
+}
+
+function resnets(scope: Scope, x: Value, width: number, layers: number, config: AutoencoderKLConfig): Value {
+  let y = x;
+  for (let layer = 0; layer < layers; layer++) {
+    y = resnetBlock(scope.in(`resnets.${layer}`), y, width, { groups: config.norm_num_groups, epsilon: EPSILON });
+  }
+  return y;
+}
+
+/** resnet, attention, resnet at the lowest resolution. */
+function midBlock(scope: Scope, x: Value, config: AutoencoderKLConfig): Value {
+  const width = x.shape[1]!;
+  const options = { groups: config.norm_num_groups, epsilon: EPSILON };
+  let y = resnetBlock(scope.in("resnets.0"), x, width, options);
+  if (config.mid_block_add_attention) y = pixelAttention(scope.in("attentions.0"), y, config.norm_num_groups);
+  return resnetBlock(scope.in("resnets.1"), y, width, options);
+}
+
+/** x + attention over all pixels of the normalized x, with one head. */
+function pixelAttention(scope: Scope, x: Value, groups: number): Value {
+  const [batch, channels, height, width] = x.shape as [number, number, number, number];
+  const normalized = groupNorm(scope.in("group_norm"), x, groups, EPSILON);
+  const pixels = ops.transpose(ops.reshape(normalized, [batch, channels, height * width]), [0, 2, 1]);
+  const q = linear(scope.in("to_q"), pixels, channels);
+  const k = linear(scope.in("to_k"), pixels, channels);
+  const v = linear(scope.in("to_v"), pixels, channels);
+  const y = linear(scope.in("to_out.0"), ops.attention(q, k, v, { heads: 1 }), channels);
+  return ops.add(x, ops.reshape(ops.transpose(y, [0, 2, 1]), x.shape));
+}
+
+function outputLayers(scope: Scope, x: Value, channels: number, config: AutoencoderKLConfig): Value {
+  const normalized = groupNorm(scope.in("conv_norm_out"), x, config.norm_num_groups, EPSILON);
+  return conv2d(scope.in("conv_out"), ops.silu(normalized), channels, 3, { padding: 1 });
+}
+
+function clamp(x: Value, low: number, high: number): Value {
+  const { graph } = x;
+  const belowHigh = ops.where(ops.greater(x, high), graph.scalar(high), x);
+  return ops.where(ops.greater(belowHigh, low), belowHigh, graph.scalar(low));
+}
+
+function downscaleOf(config: AutoencoderKLConfig): number {
+  return 2 ** (config.block_out_channels.length - 1);
+}
+
+const CURRENT_NAMES: Readonly<Record<string, string>> = {
+  query: "to_q",
+  key: "to_k",
+  value: "to_v",
+  proj_attn: "to_out.0",
+};
+
+/** Checkpoints from before diffusers 0.17 name the attention's layers query, key, value and proj_attn. */
+function withCurrentNames(loaded: ModelWeights): ModelWeights {
+  const rename = (name: string) =>
+    name.replace(/(\.attentions\.\d+)\.(query|key|value|proj_attn)\./, (_, at, old) => `${at}.${CURRENT_NAMES[old]}.`);
+  return new ModelWeights(new Map([...loaded.weights].map(([name, weight]) => [rename(name), weight])), loaded.source);
+}
