@@ -26,7 +26,9 @@ export function gradients(loss: Value, wanted: readonly Value[]): Value[] {
   const nodes = graph.nodes.slice();
   for (const node of nodes) {
     if (node.op === "StopGradient") continue;
-    if (node.inputs.some((input) => input && leads.has(input))) for (const output of node.outputs) leads.add(output);
+    // A bool is a choice, not a quantity: nothing flows through it, and `where` differentiates its two sides only.
+    if (!node.inputs.some((input) => input && leads.has(input))) continue;
+    for (const output of node.outputs) if (output.dtype !== "bool") leads.add(output);
   }
   const contributions = new Map<Value, Value>();
   if (leads.has(loss)) contributions.set(loss, reshape(graph.scalar(1), loss.shape));

@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { checkGradients, relativeError } from "../../test/support/check-gradients.js";
 import { ConfigError, FormatError, ShapeError } from "../errors.js";
 import { readSafetensors, writeSafetensors } from "../formats/index.js";
+import { add, type Value } from "../graph/index.js";
 import { type ParameterSource, Scope } from "../nn/index.js";
 import { Generator, randn } from "../tensor/random.js";
 import { type Tensor, zeros } from "../tensor/tensor.js";
@@ -68,19 +69,20 @@ describe("golden values", () => {
   });
 });
 
-it("makes a working model from a configuration alone, without quantization layers and attention too", async () => {
-  const bare = { ...tiny, use_quant_conv: false, use_post_quant_conv: false, mid_block_add_attention: false };
-  for (const [config, weights] of [
-    [tiny, 110],
-    [bare, 110 - 4 - 20],
-  ] as const) {
-    const model = AutoencoderKL.fromConfig(config, new Generator(0));
-    expect(model.weights.weights.size).toBe(weights);
-    const { mean } = await model.encode(randn([1, 3, 4, 6], { generator: new Generator(1) }));
-    expect(mean.shape).toEqual([1, 2, 2, 3]);
-    expect((await model.decode(mean)).shape).toEqual([1, 3, 4, 6]);
-    await model.release();
-  }
+it("makes fresh weights under the checkpoint's names", async () => {
+  const { tensors } = await readSafetensors(`${FOLDER}/vae/diffusion_pytorch_model.safetensors`);
+  const { weights } = AutoencoderKL.fromConfig(tiny, new Generator(0)).weights;
+  expect([...weights.keys()].sort()).toEqual([...tensors.keys()].sort());
+});
+
+it("leaves out quantization layers and attention where the configuration does", async () => {
+  const config = { ...tiny, use_quant_conv: false, use_post_quant_conv: false, mid_block_add_attention: false };
+  const model = AutoencoderKL.fromConfig(config, new Generator(0));
+  expect([...model.weights.weights.keys()].filter((name) => /quant_conv|attentions/.test(name))).toEqual([]);
+  const { mean } = await model.encode(randn([1, 3, 4, 6], { generator: new Generator(1) }));
+  expect(mean.shape).toEqual([1, 2, 2, 3]);
+  expect((await model.decode(mean)).shape).toEqual([1, 3, 4, 6]);
+  await model.release();
 });
 
 it("keeps logvar within -30 and 20", async () => {
@@ -92,22 +94,43 @@ it("keeps logvar within -30 and 20", async () => {
   await model.release();
 });
 
-it("has gradients in the input and in weights that agree with finite differences", async () => {
+describe("gradients agree with finite differences", () => {
   const { config, weights } = AutoencoderKL.fromConfig(tiny, new Generator(0));
-  await checkGradients({
-    inputs: {
-      image: [1, 3, 4, 4],
-      "encoder.mid_block.attentions.0.to_q.weight": [6, 6],
-      "encoder.down_blocks.0.downsamplers.0.conv.weight": [4, 4, 3, 3],
-      "decoder.up_blocks.0.upsamplers.0.conv.weight": [6, 6, 3, 3],
-    },
-    build: (values) => {
-      const source: ParameterSource = {
-        parameter: (graph, path, shape) => values[path] ?? weights.parameter(graph, path, shape),
-      };
-      const scope = new Scope(values.image!.graph, source);
-      return decodeKl(scope, encodeKl(scope, values.image!, config).mean, config);
-    },
+  /** The model's weights, except for those that are given. */
+  const scopeWith = (given: Record<string, Value>): Scope => {
+    const source: ParameterSource = {
+      parameter: (graph, path, shape) => given[path] ?? weights.parameter(graph, path, shape),
+    };
+    return new Scope(Object.values(given)[0]!.graph, source);
+  };
+
+  it("encoder, in the image and in weights", async () => {
+    await checkGradients({
+      inputs: {
+        image: [1, 3, 4, 4],
+        "encoder.down_blocks.0.downsamplers.0.conv.weight": [4, 4, 3, 3],
+        "encoder.mid_block.attentions.0.to_q.weight": [6, 6],
+        "encoder.mid_block.attentions.0.to_v.weight": [6, 6],
+        "encoder.conv_out.weight": [4, 6, 3, 3],
+      },
+      build: (values) => {
+        const { mean, logvar } = encodeKl(scopeWith(values), values.image!, config);
+        return add(mean, logvar);
+      },
+    });
+  });
+
+  it("decoder, in the latents and in weights", async () => {
+    await checkGradients({
+      inputs: {
+        latents: [1, 2, 2, 2],
+        "decoder.mid_block.attentions.0.to_k.weight": [6, 6],
+        "decoder.mid_block.attentions.0.to_out.0.weight": [6, 6],
+        "decoder.up_blocks.0.upsamplers.0.conv.weight": [6, 6, 3, 3],
+        "decoder.conv_out.weight": [3, 4, 3, 3],
+      },
+      build: (values) => decodeKl(scopeWith(values), values.latents!, config),
+    });
   });
 });
 

@@ -217,10 +217,13 @@ function outputLayers(scope: Scope, x: Value, channels: number, config: Autoenco
   return conv2d(scope.in("conv_out"), ops.silu(normalized), channels, 3, { padding: 1 });
 }
 
+/** The gradient passes where x is within the limits. */
 function clamp(x: Value, low: number, high: number): Value {
   const { graph } = x;
-  const belowHigh = ops.where(ops.greater(x, high), graph.scalar(high), x);
-  return ops.where(ops.greater(belowHigh, low), belowHigh, graph.scalar(low));
+  // Comparisons have no gradient, and the walk refuses a path through one.
+  const compared = ops.stopGradient(x);
+  const notAbove = ops.where(ops.greater(compared, high), graph.scalar(high), x);
+  return ops.where(ops.greater(compared, low), notAbove, graph.scalar(low));
 }
 
 function downscaleOf(config: AutoencoderKLConfig): number {
@@ -234,7 +237,7 @@ const CURRENT_NAMES: Readonly<Record<string, string>> = {
   proj_attn: "to_out.0",
 };
 
-/** Checkpoints from before diffusers 0.17 name the attention's layers query, key, value and proj_attn. */
+/** Older checkpoints name the attention's layers query, key, value and proj_attn. */
 function withCurrentNames(loaded: ModelWeights): ModelWeights {
   const rename = (name: string) =>
     name.replace(/(\.attentions\.\d+)\.(query|key|value|proj_attn)\./, (_, at, old) => `${at}.${CURRENT_NAMES[old]}.`);

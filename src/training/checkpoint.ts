@@ -1,0 +1,107 @@
+// Checkpoints: one safetensors file each, with parameters, optimizer state, average and the stream's state. Node only.
+
+import { access, constants, mkdir, readdir, unlink } from "node:fs/promises";
+import { join } from "node:path";
+import { FormatError, TrainingError } from "../errors.js";
+import { readSafetensors, writeSafetensors } from "../formats/safetensors-file.js";
+import { sameShape } from "../graph/index.js";
+import type { Tensor } from "../tensor/tensor.js";
+
+/** What a training is made of at a step's end. */
+export interface Checkpoint {
+  /** Optimizer steps done. */
+  step: number;
+  parameters: ReadonlyMap<string, Tensor<"float32">>;
+  optimizer: ReadonlyMap<string, Tensor>;
+  average?: ReadonlyMap<string, Tensor<"float32">>;
+  /** State of the batch stream, as JSON. */
+  stream: unknown;
+  /** What must agree for a resumed run to be the same run. */
+  fingerprint: string;
+}
+
+const NAME = /^checkpoint-(\d{8})\.safetensors$/;
+const KEPT = 2;
+
+/** Says before training starts that a folder cannot be written. @throws {TrainingError} */
+export async function prepareOutputFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+    await access(folder, constants.W_OK);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new TrainingError(`output folder ${folder}: cannot be written: ${reason}. Choose another --output.`, {
+      cause,
+    });
+  }
+}
+
+/** Writes a checkpoint under a temporary name, renames it, and deletes all but the last two. */
+export async function saveCheckpoint(folder: string, checkpoint: Checkpoint): Promise<string> {
+  const tensors = new Map<string, Tensor>();
+  for (const [name, tensor] of checkpoint.parameters) tensors.set(`parameter.${name}`, tensor);
+  for (const [name, tensor] of checkpoint.optimizer) tensors.set(`optimizer.${name}`, tensor);
+  for (const [name, tensor] of checkpoint.average ?? []) tensors.set(`average.${name}`, tensor);
+  const path = join(folder, `checkpoint-${String(checkpoint.step).padStart(8, "0")}.safetensors`);
+  const state = { step: checkpoint.step, stream: checkpoint.stream, fingerprint: checkpoint.fingerprint };
+  await mkdir(folder, { recursive: true });
+  await writeSafetensors(path, tensors, { fera_checkpoint: JSON.stringify(state) });
+  const names = await checkpointNames(folder);
+  for (const name of names.slice(0, -KEPT)) await unlink(join(folder, name));
+  return path;
+}
+
+/** The newest checkpoint of a folder, or undefined where there is none. */
+export async function latestCheckpoint(folder: string): Promise<string | undefined> {
+  const last = (await checkpointNames(folder)).at(-1);
+  return last === undefined ? undefined : join(folder, last);
+}
+
+/** Reads a checkpoint. @throws {FormatError} If it is not one. */
+export async function readCheckpoint(path: string): Promise<Checkpoint> {
+  const { tensors, metadata } = await readSafetensors(path);
+  const text = metadata.fera_checkpoint;
+  if (text === undefined) throw new FormatError(path, "is no training checkpoint (its header has no fera_checkpoint).");
+  let state: Pick<Checkpoint, "step" | "stream" | "fingerprint">;
+  try {
+    state = JSON.parse(text);
+  } catch (cause) {
+    throw new FormatError(path, "its fera_checkpoint header is not JSON.", { cause });
+  }
+  const part = (prefix: string) =>
+    new Map(
+      [...tensors]
+        .filter(([name]) => name.startsWith(prefix))
+        .map(([name, value]) => [name.slice(prefix.length), value]),
+    );
+  const average = part("average.") as Map<string, Tensor<"float32">>;
+  return {
+    ...state,
+    parameters: part("parameter.") as Map<string, Tensor<"float32">>,
+    optimizer: part("optimizer."),
+    average: average.size > 0 ? average : undefined,
+  };
+}
+
+/** Copies kept values into live ones of the same names and shapes. @throws {TrainingError} Naming the first that differs. */
+export function restoreInto(
+  live: ReadonlyMap<string, Tensor<"float32">>,
+  kept: ReadonlyMap<string, Tensor<"float32">>,
+  path: string,
+): void {
+  for (const [name, tensor] of live) {
+    const saved = kept.get(name);
+    if (!saved || !sameShape(saved.shape, tensor.shape)) {
+      const came = saved ? `[${saved.shape.join(",")}]` : "nothing";
+      throw new TrainingError(
+        `${path}: the checkpoint is of another training: "${name}" must be [${tensor.shape.join(",")}]; got ${came}.`,
+      );
+    }
+  }
+  for (const [name, tensor] of live) tensor.data.set(kept.get(name)!.data);
+}
+
+async function checkpointNames(folder: string): Promise<string[]> {
+  const names = await readdir(folder).catch(() => [] as string[]);
+  return names.filter((name) => NAME.test(name)).sort();
+}

@@ -1,0 +1,230 @@
+// The training loop: batches in, optimizer steps, metrics and checkpoints out. Node only, for its files.
+
+import { appendFile, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { ConfigError, TrainingError } from "../errors.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { ParameterAverage } from "./average.js";
+import type { DiffusionBatches } from "./batches.js";
+import { latestCheckpoint, prepareOutputFolder, readCheckpoint, restoreInto, saveCheckpoint } from "./checkpoint.js";
+import { type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
+import { type AdamW, clipGradients, gradientNorm } from "./optimizers.js";
+import type { DiffusionBatch, Losses, Trainable } from "./trainable.js";
+
+/** Settings of a {@link Trainer}. */
+export interface TrainerOptions {
+  trainable: Trainable;
+  batches: DiffusionBatches;
+  optimizer: AdamW;
+  /** Optimizer steps in all, those of a resumed run included. */
+  steps: number;
+  /** Folder for `metrics.jsonl` and `checkpoints/`. */
+  output: string;
+  schedule?: LearningRateScheduleName;
+  warmupSteps?: number;
+  /** Batches whose gradients are averaged into one step. */
+  gradientAccumulation?: number;
+  /** Largest L2 norm of all gradients together; 0 for no clipping. */
+  maxGradientNorm?: number;
+  /** Decay of an average of the parameters; 0 for none. */
+  averageDecay?: number;
+  /** Steps between checkpoints; 0 for one at the end only. */
+  checkpointEvery?: number;
+  /** Says what must agree for a resumed run to be the same run: seed, data, configuration. */
+  fingerprint?: string;
+  /** Called after every step. */
+  onStep?: (report: StepReport) => void | Promise<void>;
+  /** Ends the run after the current step, with a checkpoint. */
+  signal?: AbortSignal;
+}
+
+/** What one step did. */
+export interface StepReport extends Losses {
+  /** Steps done, this one included. */
+  step: number;
+  steps: number;
+  learningRate: number;
+  gradientNorm: number;
+  /** Since the run began. */
+  seconds: number;
+  stepsPerSecond: number;
+}
+
+/** How a run ended. */
+export interface TrainingResult {
+  step: number;
+  /** False where the signal ended it early. */
+  finished: boolean;
+  checkpoint: string;
+  /** The averaged parameters, or the parameters themselves without an average. */
+  parameters: ReadonlyMap<string, Tensor<"float32">>;
+}
+
+/** Trains any {@link Trainable}: adapters, or a whole model. */
+export class Trainer {
+  private step = 0;
+  private readonly average: ParameterAverage | undefined;
+  private readonly checkpoints: string;
+  private readonly metrics: string;
+
+  constructor(private readonly options: TrainerOptions) {
+    const { steps, gradientAccumulation = 1, maxGradientNorm = 0, averageDecay = 0, checkpointEvery = 0 } = options;
+    checkInteger("steps", steps, 1);
+    checkInteger("gradientAccumulation", gradientAccumulation, 1);
+    checkInteger("checkpointEvery", checkpointEvery, 0);
+    if (!(maxGradientNorm >= 0))
+      throw new ConfigError(`Trainer: maxGradientNorm must be 0 or more; got ${maxGradientNorm}.`);
+    if (!(averageDecay >= 0 && averageDecay < 1)) {
+      throw new ConfigError(`Trainer: averageDecay must lie in 0 … 1, 1 excluded; got ${averageDecay}.`);
+    }
+    this.average = averageDecay > 0 ? new ParameterAverage(options.trainable.parameters, averageDecay) : undefined;
+    this.checkpoints = join(options.output, "checkpoints");
+    this.metrics = join(options.output, "metrics.jsonl");
+  }
+
+  /**
+   * Puts the newest checkpoint of the output folder back; the run then goes on as if it had never been cut.
+   *
+   * @returns The step it continues from, 0 where there is no checkpoint.
+   * @throws {TrainingError} If the checkpoint is of another training.
+   */
+  async resume(): Promise<number> {
+    const path = await latestCheckpoint(this.checkpoints);
+    if (path === undefined) return 0;
+    const { trainable, optimizer, batches, fingerprint = "" } = this.options;
+    const kept = await readCheckpoint(path);
+    if (kept.fingerprint !== fingerprint) {
+      throw new TrainingError(
+        `${path}: made with other settings (${kept.fingerprint}) than this run's (${fingerprint}). ` +
+          "Resume with the same ones, or choose another output folder.",
+      );
+    }
+    restoreInto(trainable.parameters, kept.parameters, path);
+    if (this.average) restoreInto(this.average.values, kept.average ?? new Map(), path);
+    optimizer.loadStateDict(new Map(kept.optimizer));
+    batches.restore(kept.stream as ReturnType<DiffusionBatches["state"]>);
+    this.step = kept.step;
+    await this.truncateMetrics();
+    return this.step;
+  }
+
+  /**
+   * Trains until `steps` are done or the signal fires; always leaves a checkpoint of where it ended.
+   *
+   * @throws {TrainingError} If a loss or gradient is not finite: names step and tensor; the last good checkpoint stays.
+   */
+  async run(): Promise<TrainingResult> {
+    const { options } = this;
+    await prepareOutputFolder(this.checkpoints);
+    if (this.step === 0) await writeFile(this.metrics, "");
+    const rateOf = learningRateSchedule({
+      name: options.schedule ?? "constant",
+      learningRate: options.optimizer.lr,
+      warmupSteps: options.warmupSteps ?? 0,
+      totalSteps: options.steps,
+    });
+    const startedAt = performance.now();
+    const firstStep = this.step;
+    let checkpoint = "";
+    // The next batch is drawn while ONNX Runtime computes; its checkpoint is the state before the draw.
+    let stream = options.batches.state();
+    let upcoming = this.draw();
+    while (this.step < options.steps && !options.signal?.aborted) {
+      const batches = upcoming;
+      const pending = this.gradients(batches);
+      pending.catch(() => {});
+      stream = options.batches.state();
+      upcoming = this.draw();
+      const { gradients, ...losses } = await pending;
+      const norm = options.maxGradientNorm
+        ? clipGradients(gradients, options.maxGradientNorm)
+        : gradientNorm(gradients);
+      this.requireFinite(losses, norm, gradients);
+      const learningRate = rateOf(this.step);
+      const live = new Map([...options.trainable.parameters].map(([name, { data }]) => [name, data]));
+      options.optimizer.step(live, gradients, { learningRate });
+      this.average?.update(this.step);
+      this.step++;
+      const seconds = (performance.now() - startedAt) / 1000;
+      const stepsPerSecond = (this.step - firstStep) / seconds;
+      const report: StepReport = {
+        step: this.step,
+        steps: options.steps,
+        ...losses,
+        learningRate,
+        gradientNorm: norm,
+        seconds,
+        stepsPerSecond,
+      };
+      await appendFile(this.metrics, `${JSON.stringify(report)}\n`);
+      await options.onStep?.(report);
+      const due = options.checkpointEvery && this.step % options.checkpointEvery === 0;
+      if (due && this.step < options.steps) checkpoint = await this.save(stream);
+    }
+    checkpoint = await this.save(stream);
+    const parameters = this.average?.values ?? options.trainable.parameters;
+    return { step: this.step, finished: this.step >= options.steps, checkpoint, parameters };
+  }
+
+  private draw(): DiffusionBatch[] {
+    return Array.from({ length: this.options.gradientAccumulation ?? 1 }, () => this.options.batches.next());
+  }
+
+  /** Mean losses and gradients over the batches of one step. */
+  private async gradients(
+    batches: readonly DiffusionBatch[],
+  ): Promise<Losses & { gradients: Map<string, Float32Array> }> {
+    const { trainable } = this.options;
+    const sum = await trainable.compute(batches[0]!);
+    for (const batch of batches.slice(1)) {
+      const next = await trainable.compute(batch);
+      for (const key of ["loss", "mse", "fecl"] as const) sum[key] += next[key];
+      for (const [name, gradient] of sum.gradients) {
+        const more = next.gradients.get(name)!;
+        for (let i = 0; i < gradient.length; i++) gradient[i] = gradient[i]! + more[i]!;
+      }
+    }
+    if (batches.length > 1) {
+      for (const key of ["loss", "mse", "fecl"] as const) sum[key] /= batches.length;
+      for (const gradient of sum.gradients.values()) {
+        for (let i = 0; i < gradient.length; i++) gradient[i] = gradient[i]! / batches.length;
+      }
+    }
+    return sum;
+  }
+
+  private requireFinite(losses: Losses, norm: number, gradients: ReadonlyMap<string, Float32Array>): void {
+    const bad = Object.entries(losses).find(([, value]) => !Number.isFinite(value));
+    const where = `step ${this.step + 1}`;
+    const advice = "The last checkpoint is intact; lower the learning rate or clip gradients, and resume.";
+    if (bad) throw new TrainingError(`${where}: ${bad[0]} is ${bad[1]}. ${advice}`);
+    if (Number.isFinite(norm)) return;
+    const name = [...gradients].find(([, gradient]) => gradient.some((value) => !Number.isFinite(value)))?.[0];
+    throw new TrainingError(`${where}: the gradient of "${name ?? "all parameters"}" is not finite. ${advice}`);
+  }
+
+  private save(stream: unknown): Promise<string> {
+    const { trainable, optimizer, fingerprint = "" } = this.options;
+    return saveCheckpoint(this.checkpoints, {
+      step: this.step,
+      parameters: trainable.parameters,
+      optimizer: optimizer.stateDict(),
+      average: this.average?.values,
+      stream,
+      fingerprint,
+    });
+  }
+
+  /** Forgets the lines of steps after the checkpoint, which will be written again. */
+  private async truncateMetrics(): Promise<void> {
+    const text = await readFile(this.metrics, "utf8").catch(() => "");
+    const lines = text.split("\n").filter((line) => line && (JSON.parse(line) as StepReport).step <= this.step);
+    await writeFile(this.metrics, lines.map((line) => `${line}\n`).join(""));
+  }
+}
+
+function checkInteger(name: string, value: number, least: number): void {
+  if (!Number.isSafeInteger(value) || value < least) {
+    throw new ConfigError(`Trainer: ${name} must be an integer of ${least} or more; got ${value}.`);
+  }
+}

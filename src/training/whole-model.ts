@@ -1,0 +1,133 @@
+// Trains a whole UNet, alone or together with its text encoder: every weight is a graph input with a gradient.
+
+import { gradients } from "../autodiff/index.js";
+import { ConfigError } from "../errors.js";
+import * as ops from "../graph/index.js";
+import { Graph, type Value } from "../graph/index.js";
+import { type CLIPTextModel, clipTextModel } from "../models/clip-text-model.js";
+import type { Model } from "../models/model.js";
+import { type UNet2DConditionModel, unet, unetFeeds, unetInputs } from "../models/unet-2d-condition.js";
+import { ModelWeights, Scope, TrainableParameters } from "../nn/index.js";
+import { type CompiledGraph, compile, type RuntimeOptions } from "../runtime/index.js";
+import type { Tensor } from "../tensor/tensor.js";
+import type { DiffusionBatch, Losses, Trainable } from "./trainable.js";
+
+const UNET = "unet.";
+const TEXT_ENCODER = "text_encoder.";
+
+/** Shapes that a whole-model step is compiled for. */
+export interface WholeModelOptions extends RuntimeOptions {
+  batchSize: number;
+  /** Latent size. */
+  height: number;
+  width: number;
+  tokens: number;
+}
+
+/** All weights of a UNet, and of its text encoder where one is given, as trainable parameters. */
+export class WholeModel implements Trainable {
+  readonly parameters: ReadonlyMap<string, Tensor<"float32">>;
+
+  private constructor(
+    private readonly unetModel: UNet2DConditionModel,
+    private readonly textEncoder: CLIPTextModel | undefined,
+    parameters: ReadonlyMap<string, Tensor<"float32">>,
+    private readonly compiled: CompiledGraph,
+    private readonly trained: readonly string[],
+  ) {
+    this.parameters = parameters;
+  }
+
+  /**
+   * Compiles forward, mean squared error and the gradients of all weights into one graph.
+   *
+   * @throws {ConfigError} If a model's weights are not in memory.
+   */
+  static async compile(
+    models: { unet: UNet2DConditionModel; textEncoder?: CLIPTextModel },
+    options: WholeModelOptions,
+  ): Promise<WholeModel> {
+    const { unet: unetModel, textEncoder } = models;
+    const parameters = new Map([
+      ...prefixed(UNET, unetModel),
+      ...(textEncoder ? prefixed(TEXT_ENCODER, textEncoder) : []),
+    ]);
+    const graph = new Graph();
+    const source = new TrainableParameters(parameters, "whole model", UNET);
+    const textSource = new TrainableParameters(parameters, "whole model", TEXT_ENCODER);
+    const inputs = unetInputs(graph, unetModel.config, options);
+    if (textEncoder) {
+      const ids = graph.input("inputIds", "int64", [options.batchSize, options.tokens]);
+      inputs.encoderHiddenStates = clipTextModel(new Scope(graph, textSource), ids, textEncoder.config);
+      graph.inputs.delete("encoderHiddenStates");
+    }
+    const output = unet(new Scope(graph, source), inputs, unetModel.config);
+    const target = graph.input("target", "float32", output.shape);
+    const difference = ops.sub(output, target);
+    const mse = ops.reduceMean(ops.mul(difference, difference));
+    const wanted: [string, Value][] = [...source.values, ...textSource.values];
+    gradients(
+      mse,
+      wanted.map(([, value]) => value),
+    ).forEach((gradient, i) => {
+      graph.output(`gradient.${wanted[i]![0]}`, gradient);
+    });
+    graph.output("mse", mse);
+    const compiled = await compile(graph, options);
+    return new WholeModel(
+      unetModel,
+      textEncoder,
+      parameters,
+      compiled,
+      wanted.map(([name]) => name),
+    );
+  }
+
+  async compute(batch: DiffusionBatch): Promise<Losses & { gradients: Map<string, Float32Array> }> {
+    const { latents, timesteps, target, inputIds, addedConditions } = batch;
+    const states = batch.encoderHiddenStates;
+    if (this.textEncoder ? !inputIds : !states) {
+      throw new ConfigError(`WholeModel: the batch lacks ${this.textEncoder ? "inputIds" : "encoderHiddenStates"}.`);
+    }
+    const feeds: Record<string, Tensor> = {
+      ...unetFeeds({ latents, timesteps, encoderHiddenStates: states ?? inputIds!, addedConditions }),
+      target,
+    };
+    if (this.textEncoder) {
+      delete feeds.encoderHiddenStates;
+      feeds.inputIds = inputIds!;
+    }
+    for (const name of this.trained) feeds[name] = this.parameters.get(name)!;
+    const result = await this.compiled.run(feeds);
+    const slopes = new Map(this.trained.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
+    const mse = (result.mse!.data as Float32Array)[0]!;
+    return { loss: mse, mse, fecl: 0, gradients: slopes };
+  }
+
+  /** Puts weights (by default the trained ones) into the models, which then predict with them. */
+  async apply(weights: ReadonlyMap<string, Tensor<"float32">> = this.parameters): Promise<void> {
+    await this.unetModel.replaceWeights(weightsOf(weights, UNET));
+    if (this.textEncoder) await this.textEncoder.replaceWeights(weightsOf(weights, TEXT_ENCODER));
+  }
+
+  async release(): Promise<void> {
+    await this.compiled.release();
+  }
+}
+
+function prefixed(prefix: string, model: Model<unknown>): [string, Tensor<"float32">][] {
+  return [...model.weights.weights].map(([name, weight]) => {
+    if (!("tensor" in weight)) {
+      throw new ConfigError(
+        `WholeModel: the weight "${name}" lies in a file; whole-model training needs it in memory.`,
+      );
+    }
+    return [prefix + name, weight.tensor];
+  });
+}
+
+function weightsOf(weights: ReadonlyMap<string, Tensor<"float32">>, prefix: string): ModelWeights {
+  const own = [...weights].filter(([name]) => name.startsWith(prefix));
+  const copied = own.map(([name, tensor]) => [name.slice(prefix.length), { shape: tensor.shape, tensor }] as const);
+  return new ModelWeights(new Map(copied), "trained weights");
+}
