@@ -13,34 +13,25 @@ import { compile } from "../../src/runtime/index.js";
 import "../../src/runtime/node.js";
 import { Generator, rand, randn } from "../../src/tensor/random.js";
 import { type Tensor, tensor } from "../../src/tensor/tensor.js";
-import { hasSkinTone, isFlag, isHeldOut, loadIconSet, rasterizeIcons } from "../../src/training/data/icons.js";
+import { rasterizeIcons } from "../../src/training/data/icons.js";
 import { learningRateSchedule } from "../../src/training/learning-rate.js";
 import { AdamW } from "../../src/training/optimizers.js";
+import { AUTOENCODER_CONFIG, IMAGE_SIZE, SEED, trainingNames } from "./recipe.js";
 
-const [output = "runs/embedded/vae", stepsText = "4000"] = process.argv.slice(2);
+const [output = "runs/embedded/vae", stepsText = "2200"] = process.argv.slice(2);
 const STEPS = Number(stepsText);
 const BATCH = 16;
 const CROP = 64;
-const SIZE = 128;
-const SEED = 1;
+const SIZE = IMAGE_SIZE;
 /** Weight of the latents' mean square: keeps them near unit size. */
 const LATENT_WEIGHT = 2e-3;
 /** Standard deviation of the noise that the decoder must bear: makes latents smooth. */
 const LATENT_NOISE = 0.1;
 
-const config = {
-  in_channels: 3,
-  out_channels: 3,
-  encoder_block_out_channels: [32, 32, 32],
-  decoder_block_out_channels: [32, 32, 32],
-  num_encoder_blocks: [0, 2, 2],
-  num_decoder_blocks: [2, 2, 0],
-  latent_channels: 4,
-};
-
+const config = AUTOENCODER_CONFIG;
 const generator = new Generator(SEED);
 const model = AutoencoderTiny.fromConfig(config, generator);
-const names = loadIconSet("noto").names.filter((name) => !isFlag(name) && !hasSkinTone(name) && !isHeldOut(name));
+const names = trainingNames();
 const rgb = await rasterizeIcons("noto", names, SIZE);
 console.log(`${names.length} icons`);
 

@@ -1,0 +1,151 @@
+// Adapters as files, in three formats. How bytes are read and written is the platform's business: the Node entry
+// registers its file system, a web page may register something of its own.
+
+import { ConfigError, FormatError } from "../errors.js";
+import { decodeSafetensors, encodeSafetensors } from "../formats/safetensors.js";
+import { decodeTorch, encodeTorch } from "../formats/torch.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { type AdapterLayout, floatState, layoutOfState } from "./adapter-state.js";
+import { pathSuffix } from "./experts.js";
+import { FeRAConfig } from "./fera-config.js";
+
+/** An adapter by itself, without its model. */
+export interface Adapter {
+  config: FeRAConfig;
+  /** Under the reference's names. */
+  state: ReadonlyMap<string, Tensor<"float32">>;
+}
+
+/** An adapter as read: {@link Adapter}, and what its tensors tell. */
+export interface LoadedAdapter extends Adapter {
+  state: Map<string, Tensor<"float32">>;
+  layout: AdapterLayout;
+  /** False where the file has no configuration, so that what shapes do not tell was assumed. */
+  hasConfig: boolean;
+}
+
+/** `safetensors`, `torch` (the reference's, no configuration) or `folder` (as PEFT lays adapters out). */
+export type AdapterFormat = "safetensors" | "torch" | "folder";
+
+/** What a platform provides. */
+export interface AdapterFileAccess {
+  /** @throws {FormatError} If the file is missing or unreadable. */
+  read(path: string): Promise<Uint8Array>;
+  /** Writes whole files only; makes the folder where asked to. @throws {FormatError} If that fails. */
+  write(path: string, bytes: Uint8Array, options: { makeFolder: boolean }): Promise<void>;
+}
+
+const METADATA_KEY = "fera_config";
+const FOLDER_CONFIG = "adapter_config.json";
+const FOLDER_WEIGHTS = "adapter_model.safetensors";
+const PEFT_TYPE = "FERA";
+/** Keys that PEFT adds to every adapter_config.json; they say nothing about the adapter's function. */
+const PEFT_KEYS = ["peft_type", "auto_mapping", "base_model_name_or_path", "inference_mode", "revision", "task_type"];
+
+let access: AdapterFileAccess | undefined;
+
+/** Called once by the platform's entry point. */
+export function registerAdapterFileAccess(next: AdapterFileAccess): void {
+  access = next;
+}
+
+/** The format that a path asks for: by its ending, otherwise a folder. */
+export function adapterFormatOf(path: string): AdapterFormat {
+  if (/\.safetensors$/i.test(path)) return "safetensors";
+  if (/\.(pt|pth)$/i.test(path)) return "torch";
+  if (/\.(bin|ckpt|pkl|json|zip|onnx)$/i.test(path)) {
+    throw new ConfigError(`${path}: an adapter is a .safetensors file, a .pt file, or a folder; choose one of these.`);
+  }
+  return "folder";
+}
+
+/**
+ * Reads an adapter.
+ *
+ * Where the file has no configuration (a `.pt`, or a safetensors file without it), rank, experts and bands are taken
+ * from the shapes, the target modules from the names, and everything else from `assumed`.
+ *
+ * @param assumed - Defaults to `new FeRAConfig()`: alpha 1, temperature 0.7, the reference's bands.
+ * @throws {FormatError} If the file is missing, damaged, or not a FeRA adapter.
+ * @throws {ConfigError} If its configuration is invalid.
+ */
+export async function readAdapter(path: string, assumed: FeRAConfig = new FeRAConfig()): Promise<LoadedAdapter> {
+  const files = platform(path);
+  const format = adapterFormatOf(path);
+  if (format === "torch") return complete(decodeTorch(await files.read(path), path), undefined, assumed, path);
+  const source = format === "folder" ? `${path}/${FOLDER_WEIGHTS}` : path;
+  const folderConfig = format === "folder" ? await readFolderConfig(files, `${path}/${FOLDER_CONFIG}`) : undefined;
+  const { tensors, metadata } = decodeSafetensors(await files.read(source), source);
+  const embedded = metadata[METADATA_KEY];
+  const config = folderConfig ?? (embedded === undefined ? undefined : parseEmbedded(embedded, source));
+  return complete(tensors, config, assumed, source);
+}
+
+/**
+ * Writes an adapter in the format that the path asks for.
+ *
+ * @throws {FormatError} If it cannot be written; what was there before is then still whole.
+ */
+export async function writeAdapter(path: string, { config, state }: Adapter): Promise<void> {
+  const files = platform(path);
+  const format = adapterFormatOf(path);
+  if (format === "torch") return files.write(path, encodeTorch(state, path), { makeFolder: false });
+  const bytes = encodeSafetensors(state, { [METADATA_KEY]: JSON.stringify(config) });
+  if (format === "safetensors") return files.write(path, bytes, { makeFolder: false });
+  const json = JSON.stringify({ peft_type: PEFT_TYPE, ...config.toJSON() }, undefined, 2);
+  await files.write(`${path}/${FOLDER_WEIGHTS}`, bytes, { makeFolder: true });
+  await files.write(`${path}/${FOLDER_CONFIG}`, new TextEncoder().encode(`${json}\n`), { makeFolder: true });
+}
+
+function platform(path: string): AdapterFileAccess {
+  if (!access) throw new FormatError(path, "this platform has registered no access to adapter files.");
+  return access;
+}
+
+function complete(
+  tensors: ReadonlyMap<string, Tensor>,
+  config: FeRAConfig | undefined,
+  assumed: FeRAConfig,
+  source: string,
+): LoadedAdapter {
+  const layout = layoutOfState(tensors, source);
+  const state = floatState(tensors, source);
+  if (config) {
+    for (const key of ["rank", "numExperts", "numBands"] as const) {
+      if (config[key] !== layout[key]) {
+        throw new FormatError(source, `its configuration says ${key}=${config[key]}, its tensors ${layout[key]}.`);
+      }
+    }
+    return { config, state, layout, hasConfig: true };
+  }
+  const { rank, numExperts, numBands, layers } = layout;
+  const targetModules = [...new Set(layers.map(({ path }) => pathSuffix(path)))];
+  const inferred = assumed.with({ rank, numExperts, numBands, targetModules, matching: "path" });
+  return { config: inferred, state, layout, hasConfig: false };
+}
+
+async function readFolderConfig(files: AdapterFileAccess, path: string): Promise<FeRAConfig> {
+  const json = parseJson(new TextDecoder().decode(await files.read(path)), path);
+  const peftType = (json as { peft_type?: unknown } | null)?.peft_type;
+  if (peftType !== PEFT_TYPE) {
+    throw new FormatError(
+      path,
+      `peft_type must be "${PEFT_TYPE}"; got ${JSON.stringify(peftType)}. It is no FeRA adapter.`,
+    );
+  }
+  const own = Object.entries(json as object).filter(([key]) => !PEFT_KEYS.includes(key));
+  return FeRAConfig.fromJSON(Object.fromEntries(own), path);
+}
+
+function parseEmbedded(text: string, source: string): FeRAConfig {
+  const where = `${source} (metadata ${METADATA_KEY})`;
+  return FeRAConfig.fromJSON(parseJson(text, where), where);
+}
+
+function parseJson(text: string, source: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new FormatError(source, `is not valid JSON: ${(cause as Error).message}.`, { cause });
+  }
+}

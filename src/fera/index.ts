@@ -1,0 +1,24 @@
+export {
+  type Adapter,
+  type AdapterFileAccess,
+  type AdapterFormat,
+  adapterFormatOf,
+  type LoadedAdapter,
+  readAdapter,
+  registerAdapterFileAccess,
+  writeAdapter,
+} from "./adapter-files.js";
+export type { AdapterLayout } from "./adapter-state.js";
+export { type ConsistencyLossInputs, feclLoss, frequencyEnergyConsistencyLoss } from "./consistency-loss.js";
+export { addExperts, expandGates, type LinearLayer, linearLayers, matchesTarget, RoutedExperts } from "./experts.js";
+export {
+  type BandDefinition,
+  FeRAConfig,
+  type FeRAOptions,
+  type LayerMatching,
+  type SigmaRule,
+} from "./fera-config.js";
+export { type FeRAInputs, FeRAModel, type Routing } from "./fera-model.js";
+export { type BandOptions, bandEnergies, FrequencyEnergyIndicator, frequencyBands } from "./indicator.js";
+export { route, SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./router.js";
+export { type StepOptimizer, TrainStep, type TrainStepInputs, type TrainStepOptions } from "./train-step.js";
