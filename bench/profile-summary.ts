@@ -23,6 +23,10 @@ for (const { args, dur } of events) {
 }
 const all = [...totals.values()].reduce((sum, { microseconds }) => sum + microseconds, 0);
 for (const [name, { count, microseconds }] of [...totals].sort((a, b) => b[1].microseconds - a[1].microseconds)) {
-  const cells = [String(count / runs), `${(microseconds / 1000 / runs).toFixed(1)} ms`, `${((100 * microseconds) / all).toFixed(1)} %`];
+  const cells = [
+    String(count / runs),
+    `${(microseconds / 1000 / runs).toFixed(1)} ms`,
+    `${((100 * microseconds) / all).toFixed(1)} %`,
+  ];
   console.log(name.padEnd(24), ...cells.map((cell) => cell.padStart(12)));
 }

@@ -1,6 +1,6 @@
 // FeRAModel: a frozen UNet with routed experts on some of its linear layers.
 
-import { ShapeError } from "../errors.js";
+import { ConfigError, ShapeError } from "../errors.js";
 import { type UNet2DConditionModel, type UNetInputs, unetFeeds, unetShapeOf } from "../models/unet-2d-condition.js";
 import { draw } from "../nn/index.js";
 import { Generator } from "../tensor/random.js";
@@ -52,27 +52,29 @@ export class FeRAModel {
   };
   private readonly available: readonly LinearLayer[];
   private readonly compiled: CompiledGraphs;
-  private compiledWeights: UNet2DConditionModel["weights"];
+  /** What the compiled graphs were built from. */
+  private compiledFor: readonly [weights: unknown, parameters: unknown] = [undefined, undefined];
+  private readonly givenConfig: FeRAConfig;
 
   /**
    * Fresh adapters: `lora_down` uniform in ±1/√in, `lora_up` 0 (so that nothing changes yet), the router as torch's.
    *
-   * @param options.seed - Default 0.
+   * @param options - Defaults as in {@link FeRAOptions}.
+   * @param random.seed - Default 0.
    * @throws {ConfigError} If the configuration is invalid or its targets name no layer of the model.
    */
   constructor(
     readonly model: UNet2DConditionModel,
-    private readonly givenConfig: FeRAConfig = new FeRAConfig(),
+    options: FeRAConfig | FeRAOptions = {},
     { seed = 0 }: { seed?: number } = {},
   ) {
-    const config = givenConfig instanceof FeRAConfig ? givenConfig : new FeRAConfig(givenConfig as FeRAOptions);
+    const config = options instanceof FeRAConfig ? options : new FeRAConfig(options);
     this.givenConfig = config;
     this.available = linearLayers(model);
     const { rank, numExperts, numBands } = config;
     const layout = { layers: adaptedLayers(this.available, config), rank, numExperts, numBands };
     this.current = { config, layout, parameters: freshParameters(layout, new Generator(seed)) };
     this.compiled = new CompiledGraphs(model.runtime);
-    this.compiledWeights = model.weights;
   }
 
   get config(): FeRAConfig {
@@ -121,7 +123,7 @@ export class FeRAModel {
   /** Energies and gates of latents `[B, C, H, W]`. */
   async route(latents: Tensor): Promise<Routing> {
     const { config, layout, parameters } = this.current;
-    await this.forgetOldWeights();
+    await this.forgetStale();
     const graph = await this.compiled.get(`route ${latents.shape.join(",")}`, (graph) => {
       const { energies, weights } = buildRoute(graph.input("latents", "float32", latents.shape), layout, config);
       graph.output("energies", energies);
@@ -146,10 +148,11 @@ export class FeRAModel {
   /** As {@link predict}, with the routing that made it. */
   async predictWithRoute(inputs: FeRAInputs): Promise<Routing & { output: Tensor<"float32"> }> {
     const { adapters = true, adapterScale = 1 } = inputs;
+    if (!Number.isFinite(adapterScale)) throw new ConfigError(`adapterScale: must be finite; got ${adapterScale}.`);
     if (!adapters) return { ...(await this.route(inputs.latents)), output: await this.model.predict(inputs) };
     const { config, layout, parameters } = this.current;
     const shape = unetShapeOf(inputs, this.model.config);
-    await this.forgetOldWeights();
+    await this.forgetStale();
     const graph = await this.compiled.get(JSON.stringify(shape), (graph) => {
       const scale = graph.input("adapterScale", "float32", []);
       const pass = buildAdaptedPass(graph, this.model, layout, config, shape, { scale });
@@ -172,7 +175,9 @@ export class FeRAModel {
    */
   compileTrainStep(options: TrainStepOptions): Promise<TrainStep> {
     const { config, layout, parameters } = this.current;
-    const adapter = { parameters, layout, isCurrent: () => this.current.parameters === parameters };
+    const { weights } = this.model;
+    const isCurrent = () => this.current.parameters === parameters && this.model.weights === weights;
+    const adapter = { parameters, layout, isCurrent };
     return TrainStep.compile(this.model, adapter, config, options);
   }
 
@@ -214,13 +219,14 @@ export class FeRAModel {
       return;
     }
     this.current = { config, layout, parameters: stackState(state, layout) };
-    void this.compiled.release();
   }
 
-  /** The base model's weights may be replaced as a whole by a training; compiled graphs hold the old ones. */
-  private async forgetOldWeights(): Promise<void> {
-    if (this.compiledWeights === this.model.weights) return;
-    this.compiledWeights = this.model.weights;
+  /** Frees graphs that were built for adapters or base weights that have been replaced since. */
+  private async forgetStale(): Promise<void> {
+    const { weights } = this.model;
+    const { parameters } = this.current;
+    if (this.compiledFor[0] === weights && this.compiledFor[1] === parameters) return;
+    this.compiledFor = [weights, parameters];
     await this.compiled.release();
   }
 }

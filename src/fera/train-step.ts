@@ -7,6 +7,7 @@ import * as ops from "../graph/index.js";
 import { Graph, type Value } from "../graph/index.js";
 import {
   type UNet2DConditionModel,
+  type UNetInputs,
   type UNetShape,
   type UNetValues,
   unet,
@@ -48,8 +49,11 @@ export interface TrainStepOptions {
   dropoutSeed?: number;
 }
 
-/** One batch; see {@link DiffusionBatch}. */
-export type TrainStepInputs = DiffusionBatch & { encoderHiddenStates: Tensor };
+/** One batch: the UNet's inputs, and what it must predict. */
+export interface TrainStepInputs extends UNetInputs {
+  /** Noise (or velocity, or flow), float32 like the UNet's output. */
+  target: Tensor;
+}
 
 /** An adapted pass under construction. */
 export interface AdaptedPass {
@@ -166,7 +170,7 @@ export class TrainStep implements Trainable {
    *
    * @throws {ShapeError} If the batch does not fit what the step was compiled for.
    */
-  async compute(batch: DiffusionBatch): Promise<Losses & { gradients: Map<string, Float32Array> }> {
+  async compute(batch: DiffusionBatch | TrainStepInputs): Promise<Losses & { gradients: Map<string, Float32Array> }> {
     const feeds = this.feeds(batch);
     if (this.masks.size > 0) Object.assign(feeds, this.dropoutMasks(batch.latents));
     const result = await this.compiled.run(feeds);
@@ -223,10 +227,12 @@ export class TrainStep implements Trainable {
     await (await this.evaluation)?.release();
   }
 
-  private feeds(batch: DiffusionBatch): Record<string, Tensor> {
+  private feeds(batch: DiffusionBatch | TrainStepInputs): Record<string, Tensor> {
     const { latents, timesteps, encoderHiddenStates, addedConditions, target } = batch;
     if (!this.isCurrent()) {
-      throw new ConfigError("train step: adapters of another layout were loaded since; call compileTrainStep again.");
+      throw new ConfigError(
+        "train step: adapters of another kind or other base weights were loaded since; call compileTrainStep again.",
+      );
     }
     if (!encoderHiddenStates) throw new ConfigError("train step: the batch lacks encoderHiddenStates.");
     const inputs = { latents, timesteps, encoderHiddenStates, addedConditions };

@@ -34,28 +34,60 @@ describe("building", () => {
 
 describe("refuses, with the rule and what came", () => {
   const cases: [string, () => unknown, RegExp][] = [
-    ["shapes that do not broadcast", () => ops.add(...(inputs([2, 3], [4]) as [never, never])), /Add: shapes must broadcast; got float32\[2,3\], float32\[4\]/],
-    ["inner sizes that differ", () => ops.matMul(...(inputs([2, 3], [4, 5]) as [never, never])), /inner sizes must agree \(3 and 4\)/],
-    ["a weight of other features", () => ops.linear(...(inputs([2, 3], [5, 4]) as [never, never])), /weight must be \[out, in\]/],
-    ["a kernel for other channels", () => ops.conv(...(inputs([1, 3, 4, 4], [2, 4, 3, 3]) as [never, never])), /Conv: x must be/],
-    ["a kernel larger than the image", () => ops.conv(...(inputs([1, 3, 2, 2], [2, 3, 3, 3]) as [never, never])), /must fit into the padded image/],
-    ["groups that do not divide channels", () => {
-      const [x, w] = inputs([1, 320, 4, 4], [320]);
-      return ops.groupNorm(x!, w!, w!, 48, 1e-5, "down_blocks.0.resnets.0.norm1");
-    }, /groupNorm "down_blocks.0.resnets.0.norm1": groups must divide channels \(groups=48.*got float32\[1,320,4,4\]/],
-    ["heads that do not divide features", () => {
-      const [q] = inputs([1, 4, 10]);
-      return ops.attention(q!, q!, q!, { heads: 3 });
-    }, /3 heads must divide/],
+    [
+      "shapes that do not broadcast",
+      () => ops.add(...(inputs([2, 3], [4]) as [never, never])),
+      /Add: shapes must broadcast; got float32\[2,3\], float32\[4\]/,
+    ],
+    [
+      "inner sizes that differ",
+      () => ops.matMul(...(inputs([2, 3], [4, 5]) as [never, never])),
+      /inner sizes must agree \(3 and 4\)/,
+    ],
+    [
+      "a weight of other features",
+      () => ops.linear(...(inputs([2, 3], [5, 4]) as [never, never])),
+      /weight must be \[out, in\]/,
+    ],
+    [
+      "a kernel for other channels",
+      () => ops.conv(...(inputs([1, 3, 4, 4], [2, 4, 3, 3]) as [never, never])),
+      /Conv: x must be/,
+    ],
+    [
+      "a kernel larger than the image",
+      () => ops.conv(...(inputs([1, 3, 2, 2], [2, 3, 3, 3]) as [never, never])),
+      /must fit into the padded image/,
+    ],
+    [
+      "groups that do not divide channels",
+      () => {
+        const [x, w] = inputs([1, 320, 4, 4], [320]);
+        return ops.groupNorm(x!, w!, w!, 48, 1e-5, "down_blocks.0.resnets.0.norm1");
+      },
+      /groupNorm "down_blocks.0.resnets.0.norm1": groups must divide channels \(groups=48.*got float32\[1,320,4,4\]/,
+    ],
+    [
+      "heads that do not divide features",
+      () => {
+        const [q] = inputs([1, 4, 10]);
+        return ops.attention(q!, q!, q!, { heads: 3 });
+      },
+      /3 heads must divide/,
+    ],
     ["a reshape to another size", () => ops.reshape(inputs([2, 3])[0]!, [4]), /must hold 6 elements/],
     ["a slice outside", () => ops.slice(inputs([2, 3])[0]!, 1, 2, 5), /range 2..5 must lie within the 3 elements/],
     ["an axis outside", () => ops.reduceSum(inputs([2, 3])[0]!, [2]), /axis 2 must lie within the rank 2/],
     ["values of two graphs", () => ops.add(inputs([2])[0]!, inputs([2])[0]!), /belongs to another graph/],
-    ["an input declared twice", () => {
-      const graph = new Graph();
-      graph.input("x", "float32", [1]);
-      graph.input("x", "float32", [1]);
-    }, /already an input named "x"/],
+    [
+      "an input declared twice",
+      () => {
+        const graph = new Graph();
+        graph.input("x", "float32", [1]);
+        graph.input("x", "float32", [1]);
+      },
+      /already an input named "x"/,
+    ],
   ];
   for (const [name, run, message] of cases) it(name, () => expect(run).toThrow(message));
 });

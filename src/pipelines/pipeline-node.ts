@@ -12,7 +12,10 @@ registerPipelineFolderReader(async (dir) => {
   const known = await stat(dir).catch(() => undefined);
   if (!known) throw new FormatError(dir, adviceForMissing(dir));
   if (!known.isDirectory()) {
-    throw new FormatError(dir, "is a file, but a pipeline is a folder in diffusers' layout; single files are not read.");
+    throw new FormatError(
+      dir,
+      "is a file, but a pipeline is a folder in diffusers' layout; single files are not read.",
+    );
   }
   const names = (await readdir(dir)).sort();
   if (!names.includes("model_index.json")) {

@@ -117,14 +117,17 @@ export class StableDiffusionPipeline {
   /**
    * Makes images.
    *
-   * Calls that overlap run one after the other, because they share the scheduler.
+   * Calls that overlap run one after the other, because they share the scheduler; so `onStep` must not await another.
    *
    * @throws {ConfigError} If an option is invalid or a prompt is too long.
    * @throws {ShapeError} If the size is no multiple of {@link latentScale}, or `latents` have another shape.
    * @throws {AbortError} If the signal fires.
    */
   generate(options: GenerateOptions): Promise<GenerateResult> {
-    const run = this.#queue.then(() => this.#generate(options));
+    // Adapters and scheduler are those of the call, whatever happens while it waits.
+    const predict = this.#predictor(options.adapters ?? true);
+    const scheduler = options.scheduler ?? this.scheduler;
+    const run = this.#queue.then(() => this.#generate(options, scheduler, predict));
     this.#queue = run.catch(() => undefined);
     return run;
   }
@@ -136,8 +139,9 @@ export class StableDiffusionPipeline {
    * @throws {FormatError} If the file is malformed or made for another model; the adapters in use then stay.
    */
   async loadAdapters(path: string): Promise<void> {
-    const fera = await FeRAModel.fromAdapters(this.unet, path);
-    await this.unloadAdapters();
+    const fera = new FeRAModel(this.unet);
+    await fera.loadAdapters(path);
+    this.unloadAdapters();
     this.#fera = fera;
     this.#ownsFera = true;
   }
@@ -147,11 +151,12 @@ export class StableDiffusionPipeline {
    *
    * @throws {ConfigError} If they are made for another UNet than this pipeline's.
    */
-  async useAdapters(fera: FeRAModel | undefined): Promise<void> {
+  useAdapters(fera: FeRAModel | undefined): void {
     if (fera && fera.model !== this.unet) {
       throw new ConfigError("useAdapters: the FeRAModel must be made around this pipeline's own unet.");
     }
-    if (fera !== this.#fera) await this.unloadAdapters();
+    if (fera === this.#fera) return;
+    this.unloadAdapters();
     this.#fera = fera;
   }
 
@@ -165,20 +170,25 @@ export class StableDiffusionPipeline {
     this.#adapterScale = scale;
   }
 
-  /** Goes back to the base model. */
-  async unloadAdapters(): Promise<void> {
+  /** Goes back to the base model. Runs that were asked for before keep the adapters. */
+  unloadAdapters(): void {
     const owned = this.#ownsFera ? this.#fera : undefined;
     this.#fera = undefined;
     this.#ownsFera = false;
-    await owned?.release();
+    if (owned) this.#queue = this.#queue.then(() => owned.release()).catch(() => undefined);
   }
 
-  /** Frees every compiled graph; they are made again when needed. */
+  /** Frees every compiled graph, after the runs under way; they are made again when needed. */
   async release(): Promise<void> {
+    await this.#queue;
     await Promise.all([this.unet, this.vae, this.textEncoder, this.#fera].map((part) => part?.release()));
   }
 
-  async #generate(options: GenerateOptions): Promise<GenerateResult> {
+  async #generate(
+    options: GenerateOptions,
+    scheduler: Scheduler,
+    predict: DenoiseOptions["predict"],
+  ): Promise<GenerateResult> {
     const { steps = 25, guidanceScale = 7.5, signal } = options;
     throwIfAborted("generate", signal);
 
@@ -189,7 +199,6 @@ export class StableDiffusionPipeline {
     if (!Number.isSafeInteger(steps) || steps < 1) {
       throw new ConfigError(`generate: steps must be a positive integer; got ${steps}.`);
     }
-    const scheduler = options.scheduler ?? this.scheduler;
     scheduler.setTimesteps(steps);
 
     // 2. Text
@@ -202,7 +211,7 @@ export class StableDiffusionPipeline {
     const seed = options.seed ?? Math.floor(Math.random() * 2 ** 32);
     const generator = new Generator(seed);
     const { latents, route } = await denoise({
-      predict: this.#predictor(options.adapters ?? true),
+      predict,
       scheduler,
       noise: (options.latents as Tensor<"float32"> | undefined) ?? randn(shape.latentShape, { generator }),
       conditional: guides ? sliceRows(states, count, 2 * count) : states,

@@ -1,0 +1,197 @@
+// Fine-tunes a pipeline with FeRA from a dataset to an adapter file. Node only, for its files.
+
+import { join } from "node:path";
+import { ConfigError } from "../errors.js";
+import { type FeRAConfig, FeRAModel } from "../fera/index.js";
+import { renderGrid } from "../images/grid.js";
+import { writePng } from "../images/png.js";
+import type { StableDiffusionPipeline } from "../pipelines/index.js";
+import { DDPMScheduler } from "../schedulers/index.js";
+import { Generator } from "../tensor/random.js";
+import { DiffusionBatches, type EncodedDataset } from "../training/batches.js";
+import { prepareOutputFolder } from "../training/checkpoint.js";
+import type { ImageDataset } from "../training/data/dataset.js";
+import { encodeCaptions, encodeImages } from "../training/encode.js";
+import type { LearningRateScheduleName } from "../training/learning-rate.js";
+import { AdamW } from "../training/optimizers.js";
+import { type StepReport, Trainer, type TrainingResult } from "../training/trainer.js";
+
+/** Settings of {@link fineTune}. */
+export interface FineTuneOptions {
+  pipeline: StableDiffusionPipeline;
+  dataset: ImageDataset;
+  config: FeRAConfig;
+  /** Folder for the adapter, checkpoints, metrics and validation images. */
+  output: string;
+  /** File name of the adapter inside `output`; its ending chooses the format. Default `adapter.safetensors`. */
+  adapterName?: string;
+  steps: number;
+  batchSize: number;
+  learningRate: number;
+  schedule?: LearningRateScheduleName;
+  warmupSteps?: number;
+  weightDecay?: number;
+  captionDropout?: number;
+  gradientAccumulation?: number;
+  maxGradientNorm?: number;
+  averageDecay?: number;
+  checkpointEvery?: number;
+  /** Images of these prompts are drawn every `validateEvery` steps. */
+  validationPrompts?: readonly string[];
+  validateEvery?: number;
+  seed: number;
+  /** What the data is called, so that a resumed run is the same run. */
+  dataName: string;
+  /** Goes on from the newest checkpoint in `output`. */
+  resume?: boolean;
+  onPhase?: (phase: FineTunePhase) => void;
+  onStep?: (report: StepReport) => void;
+  signal?: AbortSignal;
+}
+
+/** What a fine-tuning is doing before it steps. */
+export type FineTunePhase =
+  | { kind: "encoding"; done: number; of: number }
+  | { kind: "compiling" }
+  | { kind: "resumed"; step: number }
+  | { kind: "validation"; path: string };
+
+/** What a fine-tuning made. */
+export interface FineTuneResult extends TrainingResult {
+  fera: FeRAModel;
+  adapter: string;
+}
+
+/** The scheduler that adds noise in training: the pipeline's own schedule under DDPM. */
+export function trainingScheduler(pipeline: StableDiffusionPipeline): DDPMScheduler {
+  const { config } = pipeline.scheduler;
+  const shared = [
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+  ];
+  const picked = Object.fromEntries(shared.filter((key) => key in config).map((key) => [key, config[key]]));
+  const scheduler = new DDPMScheduler(picked);
+  if (scheduler.predictionType === "sample") {
+    throw new ConfigError(
+      "training: prediction_type must be epsilon or v_prediction; the model's scheduler says sample.",
+    );
+  }
+  return scheduler;
+}
+
+/** Encodes a dataset with a pipeline's autoencoder and text encoder. */
+export async function encodeDataset(
+  pipeline: StableDiffusionPipeline,
+  dataset: ImageDataset,
+  onProgress?: (done: number) => void,
+): Promise<EncodedDataset> {
+  const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
+  const text = await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, captions);
+  const emptyText = await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, [""]);
+  const images = await encodeImages(pipeline.vae, dataset, onProgress);
+  await pipeline.vae.release();
+  await pipeline.textEncoder.release();
+  return { ...images, text, emptyText };
+}
+
+/**
+ * Trains FeRA adapters on a dataset and writes them.
+ *
+ * On abort the run ends after its step with a checkpoint and the adapter so far; `finished` is then false.
+ *
+ * @throws {TrainingError} If the output folder cannot be written (before anything else), or a loss is not finite.
+ * @throws {ConfigError} If an option is invalid, or a caption is longer than the model allows.
+ */
+export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult> {
+  const { pipeline, dataset, config, output, seed, onPhase, signal } = options;
+  await prepareOutputFolder(output);
+  const scheduler = trainingScheduler(pipeline);
+  if (pipeline.unet.config.addition_embed_type !== null) {
+    throw new ConfigError(
+      "training: this UNet needs pooled text and sizes (text_time), which the trainer does not make yet.",
+    );
+  }
+  const fera = new FeRAModel(pipeline.unet, config, { seed });
+  const encoded = await encodeDataset(pipeline, dataset, (done) =>
+    onPhase?.({ kind: "encoding", done, of: dataset.size }),
+  );
+  onPhase?.({ kind: "compiling" });
+  const [, , height, width] = encoded.latents.shape as [number, number, number, number];
+  const tokens = pipeline.tokenizer.maxLength;
+  const trainable = await fera.compileTrainStep({ batchSize: options.batchSize, height, width, tokens });
+  const trainer = new Trainer({
+    trainable,
+    batches: new DiffusionBatches(encoded, {
+      batchSize: options.batchSize,
+      captionDropout: options.captionDropout ?? 0.1,
+      scheduler,
+      generator: new Generator(seed),
+    }),
+    optimizer: new AdamW({ lr: options.learningRate, weightDecay: options.weightDecay ?? 0.01 }),
+    steps: options.steps,
+    output,
+    schedule: options.schedule ?? "constant",
+    warmupSteps: options.warmupSteps ?? 0,
+    gradientAccumulation: options.gradientAccumulation ?? 1,
+    maxGradientNorm: options.maxGradientNorm ?? 1,
+    averageDecay: options.averageDecay ?? 0,
+    checkpointEvery: options.checkpointEvery ?? 0,
+    fingerprint: fingerprintOf(options),
+    onStep: async (report) => {
+      options.onStep?.(report);
+      const { validationPrompts = [], validateEvery = 0 } = options;
+      if (validationPrompts.length > 0 && validateEvery > 0 && report.step % validateEvery === 0) {
+        onPhase?.({ kind: "validation", path: await validate(pipeline, fera, options, report.step) });
+      }
+    },
+    signal,
+  });
+  if (options.resume) onPhase?.({ kind: "resumed", step: await trainer.resume() });
+  const result = await trainer.run();
+  await trainable.release();
+  if (result.parameters !== fera.parameters) {
+    for (const [name, { data }] of result.parameters) fera.parameters.get(name)!.data.set(data);
+  }
+  const adapter = join(output, options.adapterName ?? "adapter.safetensors");
+  await fera.saveAdapters(adapter);
+  return { ...result, fera, adapter };
+}
+
+/** Draws the validation prompts with the adapters as they are. */
+async function validate(
+  pipeline: StableDiffusionPipeline,
+  fera: FeRAModel,
+  options: FineTuneOptions,
+  step: number,
+): Promise<string> {
+  const { validationPrompts = [], output, seed } = options;
+  await pipeline.useAdapters(fera);
+  const { images } = await pipeline.generate({ prompt: validationPrompts, seed, steps: 20 });
+  const folder = join(output, "validation");
+  await prepareOutputFolder(folder);
+  const path = join(folder, `step-${String(step).padStart(6, "0")}.png`);
+  await writePng(path, await renderGrid({ rows: [images], columnTitles: validationPrompts }));
+  return path;
+}
+
+/** What must agree between a run and its continuation. */
+function fingerprintOf(options: FineTuneOptions): string {
+  const { config, steps, batchSize, learningRate, schedule, warmupSteps, seed, dataName, gradientAccumulation } =
+    options;
+  return JSON.stringify({
+    config,
+    steps,
+    batchSize,
+    learningRate,
+    schedule,
+    warmupSteps,
+    gradientAccumulation,
+    seed,
+    dataName,
+    images: options.dataset.size,
+  });
+}

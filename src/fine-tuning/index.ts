@@ -1,0 +1,9 @@
+export { type EvaluationOptions, type NoisePredictionError, noisePredictionError } from "./evaluation.js";
+export {
+  encodeDataset,
+  type FineTuneOptions,
+  type FineTunePhase,
+  type FineTuneResult,
+  fineTune,
+  trainingScheduler,
+} from "./fine-tune.js";
