@@ -4,7 +4,13 @@ import { mkdir, stat } from "node:fs/promises";
 import path from "node:path";
 import { FormatError } from "../errors.js";
 import { readWholeFile, writeFileAtomically } from "../formats/file-access.js";
-import { CLIP_BOS_TOKEN, CLIP_EOS_TOKEN, CLIP_MAX_LENGTH, type ClipTokenizerFiles } from "./clip-tokenizer.js";
+import {
+  CLIP_BOS_TOKEN,
+  CLIP_EOS_TOKEN,
+  CLIP_MAX_LENGTH,
+  type ClipTokenizerFiles,
+  registerClipTokenizerReader,
+} from "./clip-tokenizer.js";
 
 const MERGES_HEADER = "#version: 0.2";
 
@@ -126,3 +132,5 @@ async function isFolder(dir: string): Promise<boolean> {
     () => false,
   );
 }
+
+registerClipTokenizerReader(readClipTokenizer);

@@ -1,5 +1,5 @@
 // CLIP's tokenizer: lower-cased byte-level BPE with an end-of-word mark, on @huggingface/tokenizers.
-// Works on parsed JSON; the file access behind fromPretrained is in clip-tokenizer-files.ts.
+// Works on parsed JSON; the file access that Node registers for fromPretrained is in clip-tokenizer-files.ts.
 
 import { Tokenizer } from "@huggingface/tokenizers";
 import { ConfigError, FormatError } from "../errors.js";
@@ -61,6 +61,15 @@ interface Bpe {
   get_vocab(withAddedTokens: boolean): Map<string, number>;
 }
 
+type ClipTokenizerReader = (dir: string, subfolder: string) => Promise<ClipTokenizerFiles>;
+
+let reader: ClipTokenizerReader | undefined;
+
+/** Called once by the platform's entry point. */
+export function registerClipTokenizerReader(next: ClipTokenizerReader): void {
+  reader = next;
+}
+
 /**
  * Turns prompts into the padded token ids that a CLIP text encoder takes.
  *
@@ -111,7 +120,7 @@ export class CLIPTokenizer {
   }
 
   /**
-   * Reads a tokenizer from a diffusers folder. Node only.
+   * Reads a tokenizer from a diffusers folder, with the platform's reader.
    *
    * @param dir - The model's folder.
    * @param options - `subfolder`: "tokenizer" by default, "tokenizer_2" for SDXL's second one, "" for `dir` itself.
@@ -119,8 +128,8 @@ export class CLIPTokenizer {
    * @throws {ConfigError} If it holds another kind of tokenizer.
    */
   static async fromPretrained(dir: string, { subfolder = "tokenizer" }: { subfolder?: string } = {}) {
-    const { readClipTokenizer } = await import("./clip-tokenizer-files.js");
-    return new CLIPTokenizer(await readClipTokenizer(dir, subfolder));
+    if (!reader) throw new FormatError(dir, "this platform has registered no reader of tokenizer folders.");
+    return new CLIPTokenizer(await reader(dir, subfolder));
   }
 
   /** Encodes one prompt. What does not fit is left out and named in `overflow`. */

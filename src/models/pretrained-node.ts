@@ -6,6 +6,7 @@ import { withFile } from "../formats/file-access.js";
 import { decodeSafetensorsEntry } from "../formats/safetensors.js";
 import { float16ToFloat32 } from "../tensor/float16.js";
 import { Tensor } from "../tensor/tensor.js";
+import "./clip-tokenizer-files.js";
 import { type ModelFolder, registerModelFolderReader } from "./pretrained.js";
 
 registerModelFolderReader(async (dir, request) => {
