@@ -86,6 +86,16 @@ describe("an adapter", () => {
     for (const [name, value] of tensors) expect(torch.get(name), name).toEqual(value);
   });
 
+  it("loads from bytes of either kind", async () => {
+    const fera = new FeRAModel(model);
+    await fera.loadAdapters(new Uint8Array(readFileSync(TRAINED)));
+    const state = fera.stateDict();
+    fera.loadStateDict(new FeRAModel(model).stateDict());
+    await fera.loadAdapters(new Uint8Array(readFileSync("test/reference/unet-sd15/fera_output.pt")));
+    expect(fera.stateDict()).toEqual(state);
+    await expect(fera.loadAdapters(new Uint8Array(3))).rejects.toThrow(/^adapter data: /);
+  });
+
   it("may be float16", async () => {
     const { tensors } = await readSafetensors(TRAINED);
     const halves = [...tensors].map(([name, { data, shape }]) => {

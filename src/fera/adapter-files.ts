@@ -38,6 +38,8 @@ export interface AdapterFileAccess {
 const METADATA_KEY = "fera_config";
 const FOLDER_CONFIG = "adapter_config.json";
 const FOLDER_WEIGHTS = "adapter_model.safetensors";
+/** Names bytes that came without a path in messages. */
+export const ADAPTER_DATA = "adapter data";
 const PEFT_TYPE = "FERA";
 /** Keys that PEFT adds to every adapter_config.json; they say nothing about the adapter's function. */
 const PEFT_KEYS = ["peft_type", "auto_mapping", "base_model_name_or_path", "inference_mode", "revision", "task_type"];
@@ -65,20 +67,22 @@ export function adapterFormatOf(path: string): AdapterFormat {
  * Where the file has no configuration (a `.pt`, or a safetensors file without it), rank, experts and bands are taken
  * from the shapes, the target modules from the names, and everything else from `assumed`.
  *
+ * @param file - A path, or the bytes of a `.safetensors` or `.pt` file.
  * @param assumed - Defaults to `new FeRAConfig()`: alpha 1, temperature 0.7, the reference's bands.
  * @throws {FormatError} If the file is missing, damaged, or not a FeRA adapter.
  * @throws {ConfigError} If its configuration is invalid.
  */
-export async function readAdapter(path: string, assumed: FeRAConfig = new FeRAConfig()): Promise<LoadedAdapter> {
-  const files = platform(path);
-  const format = adapterFormatOf(path);
-  if (format === "torch") return complete(decodeTorch(await files.read(path), path), undefined, assumed, path);
-  const source = format === "folder" ? `${path}/${FOLDER_WEIGHTS}` : path;
-  const folderConfig = format === "folder" ? await readFolderConfig(files, `${path}/${FOLDER_CONFIG}`) : undefined;
-  const { tensors, metadata } = decodeSafetensors(await files.read(source), source);
-  const embedded = metadata[METADATA_KEY];
-  const config = folderConfig ?? (embedded === undefined ? undefined : parseEmbedded(embedded, source));
-  return complete(tensors, config, assumed, source);
+export async function readAdapter(file: string | Uint8Array, assumed = new FeRAConfig()): Promise<LoadedAdapter> {
+  if (typeof file !== "string") {
+    const isZip = file[0] === 0x50 && file[1] === 0x4b;
+    return decodeAdapter(file, isZip ? "torch" : "safetensors", undefined, assumed, ADAPTER_DATA);
+  }
+  const files = platform(file);
+  const format = adapterFormatOf(file);
+  if (format !== "folder") return decodeAdapter(await files.read(file), format, undefined, assumed, file);
+  const config = await readFolderConfig(files, `${file}/${FOLDER_CONFIG}`);
+  const source = `${file}/${FOLDER_WEIGHTS}`;
+  return decodeAdapter(await files.read(source), "safetensors", config, assumed, source);
 }
 
 /**
@@ -100,6 +104,21 @@ export async function writeAdapter(path: string, { config, state }: Adapter): Pr
 function platform(path: string): AdapterFileAccess {
   if (!access) throw new FormatError(path, "this platform has registered no access to adapter files.");
   return access;
+}
+
+/** @param given - A configuration from beside the file, which goes before the one in it. */
+function decodeAdapter(
+  bytes: Uint8Array,
+  format: "safetensors" | "torch",
+  given: FeRAConfig | undefined,
+  assumed: FeRAConfig,
+  source: string,
+): LoadedAdapter {
+  if (format === "torch") return complete(decodeTorch(bytes, source), undefined, assumed, source);
+  const { tensors, metadata } = decodeSafetensors(bytes, source);
+  const embedded = metadata[METADATA_KEY];
+  const config = given ?? (embedded === undefined ? undefined : parseEmbedded(embedded, source));
+  return complete(tensors, config, assumed, source);
 }
 
 function complete(

@@ -17,6 +17,11 @@ const GRADIENT_TOLERANCE = 2e-3;
 const LOSS_TOLERANCE = 1e-5;
 const FECL_TOLERANCE = 1e-3;
 const TRAINED_TOLERANCE = 2e-3;
+/**
+ * Of a single tensor. In unet-sd21 one element of one tensor of 64 has a gradient of 1e-8, AdamW's eps, which AdamW
+ * turns into a step of full size: latents changed by one unit in the last place move that tensor by 3.4e-3.
+ */
+const TRAINED_TENSOR_TOLERANCE: Record<string, number> = { "unet-sd15": 2e-3, "unet-sd21": 5e-3, "unet-sdxl": 2e-3 };
 const STEPS = 8;
 
 const models = new Map<string, Promise<UNet2DConditionModel>>();
@@ -132,7 +137,11 @@ for (const name of ["unet-sd15", "unet-sd21", "unet-sdxl"]) {
       const state = fera.stateDict();
       expect([...state.keys()].sort()).toEqual([...trained.tensors.keys()].sort());
       const errors = [...state].map(([key, value]) => distance(value, trained.tensors.get(key)));
-      within(`${name} trained adapters, worst of ${errors.length}`, Math.max(...errors), TRAINED_TOLERANCE);
+      const joined = (tensors: Map<string, Tensor>) =>
+        [...state.keys()].flatMap((key) => [...(tensors.get(key)!.data as Float32Array)]);
+      within(`${name} trained adapters`, relativeError(joined(state), joined(trained.tensors)), TRAINED_TOLERANCE);
+      const limit = TRAINED_TENSOR_TOLERANCE[name]!;
+      within(`${name} trained adapters, worst of ${errors.length}`, Math.max(...errors), limit);
       await step.release();
     });
 

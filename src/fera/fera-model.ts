@@ -5,7 +5,7 @@ import { type UNet2DConditionModel, type UNetInputs, unetFeeds, unetShapeOf } fr
 import { draw } from "../nn/index.js";
 import { Generator } from "../tensor/random.js";
 import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
-import { readAdapter, writeAdapter } from "./adapter-files.js";
+import { ADAPTER_DATA, readAdapter, writeAdapter } from "./adapter-files.js";
 import {
   type AdapterLayout,
   checkLayers,
@@ -192,11 +192,12 @@ export class FeRAModel {
    * Where the file has no configuration, what its shapes do not tell (alpha, temperature, bands, …) is as this model
    * was made with.
    *
+   * @param file - A path, or the bytes of a `.safetensors` or `.pt` file.
    * @throws {FormatError} If the file is damaged or for another model; nothing is changed then.
    */
-  async loadAdapters(path: string): Promise<void> {
-    const { config, layout, state } = await readAdapter(path, this.givenConfig);
-    this.install(config, layout, state, path);
+  async loadAdapters(file: string | Uint8Array): Promise<void> {
+    const { config, layout, state } = await readAdapter(file, this.givenConfig);
+    this.install(config, layout, state, typeof file === "string" ? file : ADAPTER_DATA);
   }
 
   /** Frees what was compiled; it is made again when needed. */

@@ -1,3 +1,4 @@
+export { DEMO_STYLES, type DemoOptions, type DemoReport, EMBEDDED_MODEL, runDemo } from "./demo.js";
 export { type EvaluationOptions, type NoisePredictionError, noisePredictionError } from "./evaluation.js";
 export {
   encodeDataset,

@@ -60,6 +60,16 @@ describe("generate", () => {
     expect(again.images).toEqual(images);
   });
 
+  it("decodes the latents, unscaled and shifted back", async () => {
+    const { images, latents } = await generate({ steps: 1 });
+    const z = tensor(
+      latents.data.map((value) => value / 0.8 + 0.1),
+      latents.shape,
+    );
+    const decoded = (await pipe.vae.decode(z)).data.map((value) => Math.min(Math.max(value, -1), 1));
+    expect(difference(images[0]!, tensor(decoded, [3, 32, 32]))).toBeLessThan(BATCH_TOLERANCE);
+  });
+
   it("gives another image for another seed, prompt, guidance, or negative prompt", async () => {
     const first = (await generate()).images[0]!;
     for (const options of [

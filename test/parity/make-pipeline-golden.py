@@ -31,6 +31,7 @@ CASES = {
     "ddpm": {"scheduler": "DDPMScheduler", "guidanceScale": 3.0, "seed": 5, "steps": 6, "numImages": 1},
     "pndm": {"scheduler": "PNDMScheduler", "guidanceScale": 3.0, "seed": 6, "steps": 6, "numImages": 1},
 }
+SCHEDULER_OPTIONS = {"pndm": {"skip_prk_steps": True}}
 PROMPTS = ["a red circle", "blue square, star!"]
 NEGATIVE_PROMPTS = ["blue", ""]
 
@@ -101,7 +102,6 @@ def build() -> StableDiffusionPipeline:
         block_out_channels=(8, 16),
         norm_num_groups=4,
         scaling_factor=0.7,
-        shift_factor=0.1,
     )
     for seed, model in enumerate((text_encoder, unet, vae)):
         randomize(model.eval(), seed)
@@ -122,10 +122,11 @@ def main() -> None:
     pipeline = build()
     pipeline.save_pretrained(TARGET)
     pipeline.set_progress_bar_config(disable=True)
-    config = pipeline.scheduler.config
+    # From the file: a configuration in memory knows which options were left to DDIM's defaults, and loses them.
+    config = DDIMScheduler.load_config(TARGET / "scheduler")
     expected = {}
     for name, case in CASES.items():
-        pipeline.scheduler = getattr(diffusers, case["scheduler"]).from_config(config)
+        pipeline.scheduler = getattr(diffusers, case["scheduler"]).from_config(config, **SCHEDULER_OPTIONS.get(name, {}))
         options = {
             "prompt": PROMPTS,
             "negative_prompt": NEGATIVE_PROMPTS,
@@ -143,6 +144,7 @@ def main() -> None:
             {"torch": torch.__version__, "diffusers": diffusers.__version__, "transformers": transformers.__version__}
         ),
         "cases": json.dumps(CASES),
+        "schedulerOptions": json.dumps(SCHEDULER_OPTIONS),
         "prompts": json.dumps(PROMPTS),
         "negativePrompts": json.dumps(NEGATIVE_PROMPTS),
     }

@@ -68,7 +68,7 @@ export async function checkGradients({ inputs, fixed = {}, build, step = 1e-2, s
       names.map((name) => values[name]!),
     );
     graph.output("y", y);
-    names.forEach((name, i) => graph.output(`gradient.${name}`, slopes[i]!));
+    for (const [i, name] of names.entries()) graph.output(`gradient.${name}`, slopes[i]!);
     const session = await backend().create(lower(graph, target), { device: "cpu" });
     const feeds: Record<string, Tensor> = {
       ...points,
