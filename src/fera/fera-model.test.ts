@@ -67,6 +67,7 @@ const distance = (a: Tensor, b: Tensor | undefined): number =>
 const apart = (a: number, b: number): number => Math.abs(a - b) / Math.abs(b);
 
 afterAll(async () => {
+  // FERA_PARITY=1 prints the table of errors against limits.
   if (process.env.FERA_PARITY) console.table(parity.map(([what, error, limit]) => ({ what, error, limit })));
   for (const model of models.values()) await (await model).release();
 });
