@@ -77,6 +77,7 @@ export class Graph {
   private valueCount = 0;
   private readonly constants = new Map<string, Value>();
   private readonly files = new Map<string, Value>();
+  private readonly fileNames = new Set<string>();
   private readonly known = new Map<string, Node>();
 
   /** Declares an input that every run must feed. */
@@ -123,7 +124,8 @@ export class Graph {
     let value = this.files.get(key);
     if (!value) {
       checkShape(`Graph weight "${name}"`, shape);
-      value = this.makeValue(dtype, shape, { kind: "file", name: this.files.has(name) ? key : name, range });
+      value = this.makeValue(dtype, shape, { kind: "file", name: this.fileNames.has(name) ? key : name, range });
+      this.fileNames.add(name);
       this.files.set(key, value);
     }
     return value;

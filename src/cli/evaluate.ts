@@ -1,0 +1,107 @@
+// fera evaluate: held-out noise-prediction error of a model, and of the same model with an adapter.
+
+import { writeFile } from "node:fs/promises";
+import { Command } from "commander";
+import { encodeDataset, noisePredictionError, trainingScheduler } from "../fine-tuning/index.js";
+import type { UNetInputs } from "../models/index.js";
+import { describeSkipped, openSplit, SPLITS } from "./datasets.js";
+import { counted } from "./format.js";
+import { interruptible } from "./interrupt.js";
+import { checkedResolution, loadAdapters, loadPipeline, MODEL_HELP, RUNTIME_OPTIONS } from "./model-options.js";
+import { choice, integer, type OptionValues, text } from "./option-specs.js";
+import { addOptions, readOptions } from "./options.js";
+import { prepareOutputFile } from "./output-file.js";
+import "./platform.js";
+import { Progress } from "./progress.js";
+
+const OPTIONS = {
+  model: text(MODEL_HELP, "FOLDER").required(),
+  adapter: text("adapter to compare with the model by itself", "PATH"),
+  data: text("a folder of images, or icons:STYLE", "FOLDER").required(),
+  split: choice("which images: those that fera train leaves out, those it trains on, or all", SPLITS).withDefault(
+    "heldOut",
+  ),
+  limit: integer("most images to use, spread evenly over all", { min: 1 }),
+  timestepsPerImage: integer("timesteps per image, spread evenly", { min: 1 }).withDefault(4),
+  batchSize: integer("predictions at once", { min: 1 }).withDefault(8),
+  seed: integer("of the noise, which is the same for model and adapter", { min: 0 }).withDefault(0),
+  resolution: integer("side of the images in pixels; by default the model's own size", { min: 1 }),
+  json: text("writes the result to this file, too", "FILE"),
+  ...RUNTIME_OPTIONS,
+};
+
+type EvaluateOptions = OptionValues<typeof OPTIONS>;
+
+/** The command. */
+export function evaluateCommand(): Command {
+  const command = new Command("evaluate").description("Measures the noise-prediction error on held-out images.");
+  addOptions(command, OPTIONS, { config: true });
+  return command.action(async () => evaluate(await readOptions(command, OPTIONS)));
+}
+
+async function evaluate(options: EvaluateOptions): Promise<void> {
+  const { model, adapter, data, split, limit, timestepsPerImage, batchSize, seed, json } = options;
+  if (json !== undefined) await prepareOutputFile(json);
+  const pipeline = await loadPipeline(model, options);
+  const resolution = checkedResolution(pipeline, options.resolution);
+  const scheduler = trainingScheduler(pipeline);
+  if (adapter !== undefined) await loadAdapters(pipeline, adapter);
+  const dataset = await openSplit(data, split, { size: resolution, limit });
+  for (const line of describeSkipped(dataset.skipped)) console.error(line);
+  const kind = { heldOut: "held-out ", train: "training ", all: "" }[split];
+  const predictions = dataset.size * timestepsPerImage;
+  console.log(
+    `${counted(dataset.size, `${kind}image`)} of ${data}, ${counted(predictions, "prediction")}, seed ${seed}`,
+  );
+
+  const started = performance.now();
+  const errors = await interruptible("Stopping after this batch.", async (signal) => {
+    const encodingBar = new Progress({ label: "encoding", total: dataset.size, unit: "images" });
+    const encoded = await encodeDataset(pipeline, dataset, (done) => {
+      signal.throwIfAborted();
+      encodingBar.update(done);
+    }).finally(() => encodingBar.end());
+    const measure = async (label: string, subject: Parameters<typeof noisePredictionError>[0]) => {
+      const bar = new Progress({ label, total: predictions, unit: "predictions" });
+      let done = 0;
+      const watched = {
+        async predict(inputs: UNetInputs) {
+          const output = await subject.predict(inputs);
+          done = Math.min(predictions, done + batchSize);
+          bar.update(done);
+          return output;
+        },
+      };
+      const settings = { scheduler, seed, timestepsPerImage, batchSize, signal };
+      const { error } = await noisePredictionError(watched, encoded, settings).finally(() => bar.end());
+      return error;
+    };
+    const base = await measure("base", pipeline.unet);
+    return pipeline.fera ? { base, adapted: await measure("adapted", pipeline.fera) } : { base };
+  });
+  const { base, adapted } = errors;
+  console.log("mean squared error of the predicted noise");
+  console.log(`  base      ${base.toFixed(5)}`);
+  if (adapted !== undefined) {
+    const change = (100 * (adapted - base)) / base;
+    console.log(`  adapted   ${adapted.toFixed(5)}  (${change > 0 ? "+" : ""}${change.toFixed(2)} %)`);
+  }
+  if (json === undefined) return;
+  const result = {
+    model,
+    adapter,
+    data,
+    split,
+    resolution,
+    images: dataset.size,
+    timestepsPerImage,
+    predictions,
+    seed,
+    skipped: dataset.skipped.length,
+    base,
+    adapted,
+    seconds: (performance.now() - started) / 1000,
+  };
+  await writeFile(json, `${JSON.stringify(result, undefined, 2)}\n`);
+  console.log(`written to ${json}`);
+}

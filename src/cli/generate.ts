@@ -1,0 +1,125 @@
+// fera generate: samples images, with or without adapters.
+
+import { randomInt } from "node:crypto";
+import { parse } from "node:path";
+import { Command } from "commander";
+import { writePng } from "../images/png.js";
+import type { StableDiffusionPipeline } from "../pipelines/index.js";
+import { createScheduler, type Scheduler } from "../schedulers/index.js";
+import { interruptible } from "./interrupt.js";
+import { loadAdapters, loadPipeline, MODEL_HELP, RUNTIME_OPTIONS } from "./model-options.js";
+import { anyText, choice, integer, number, type OptionValues, repeated, text } from "./option-specs.js";
+import { addOptions, readOptions } from "./options.js";
+import { prepareOutputFile } from "./output-file.js";
+import "./platform.js";
+import { Progress } from "./progress.js";
+import { UsageError } from "./usage-error.js";
+
+const SCHEDULERS = {
+  ddim: "DDIMScheduler",
+  euler: "EulerDiscreteScheduler",
+  dpmpp_2m: "DPMSolverMultistepScheduler",
+  pndm: "PNDMScheduler",
+  ddpm: "DDPMScheduler",
+} as const;
+
+type SchedulerName = keyof typeof SCHEDULERS;
+
+const OPTIONS = {
+  model: text(MODEL_HELP, "FOLDER").required(),
+  adapter: text("adapter to use: a .safetensors or .pt file, or a folder", "PATH"),
+  adapterScale: number("how strongly the adapter acts; 0 is not at all").withDefault(1),
+  prompt: repeated("what to draw", "PROMPT").required(),
+  output: text("the image, a .png; several become NAME-1.png, NAME-2.png, …", "FILE").required(),
+  negativePrompt: anyText("what to be guided away from", "PROMPT").withDefault(""),
+  steps: integer("sampling steps", { min: 1 }).withDefault(25),
+  guidanceScale: number("strength of the prompt; 1 and below is without guidance").withDefault(7.5),
+  seed: integer("the same seed gives the same images; by default drawn anew", { min: 0 }),
+  width: integer("pixels; by default the model's own size", { min: 1 }),
+  height: integer("pixels; by default the model's own size", { min: 1 }),
+  numImages: integer("images per prompt", { min: 1 }).withDefault(1),
+  scheduler: choice("sampler; by default the model's own", Object.keys(SCHEDULERS) as SchedulerName[]),
+  ...RUNTIME_OPTIONS,
+};
+
+type GenerateCommandOptions = OptionValues<typeof OPTIONS>;
+
+/** The command. */
+export function generateCommand(): Command {
+  const command = new Command("generate").description("Samples images from a diffusion model.");
+  addOptions(command, OPTIONS, { config: true });
+  return command.action(async () => {
+    const options = await readOptions(command, OPTIONS);
+    if (parse(options.output).ext.toLowerCase() !== ".png") {
+      throw new UsageError(command, `--output must end in .png; got ${JSON.stringify(options.output)}.`);
+    }
+    await generate(options);
+  });
+}
+
+async function generate(options: GenerateCommandOptions): Promise<void> {
+  const { prompt, output, numImages, adapter, steps } = options;
+  const paths = outputPaths(output, prompt.length * numImages);
+  for (const path of paths) await prepareOutputFile(path);
+  const pipeline = await loadPipeline(options.model, options);
+  if (adapter !== undefined) await loadAdapters(pipeline, adapter);
+  pipeline.setAdapterScale(options.adapterScale);
+
+  const seed = options.seed ?? randomInt(2 ** 32);
+  const bar = new Progress({ label: "sampling", total: steps, unit: "steps" });
+  const { images } = await interruptible("Stopping after this step.", (signal) =>
+    pipeline.generate({
+      prompt,
+      negativePrompt: options.negativePrompt,
+      steps,
+      guidanceScale: options.guidanceScale,
+      seed,
+      width: options.width,
+      height: options.height,
+      numImages,
+      scheduler: options.scheduler && schedulerFor(pipeline, options.scheduler),
+      // Some schedulers visit more timesteps than were asked for.
+      onStep: ({ step, steps: visited }) => bar.update(Math.floor((step * steps) / visited)),
+      signal,
+    }),
+  ).finally(() => bar.end());
+  for (const [index, path] of paths.entries()) {
+    await writePng(path, images[index]!);
+    console.log(`${path}  ${prompt[Math.floor(index / numImages)]}`);
+  }
+  console.log(`seed ${seed}`);
+}
+
+/** `image.png` alone, or `image-1.png`, `image-2.png`, … */
+function outputPaths(output: string, count: number): string[] {
+  if (count === 1) return [output];
+  const stem = output.slice(0, -parse(output).ext.length);
+  const digits = String(count).length;
+  return Array.from({ length: count }, (_, i) => `${stem}-${String(i + 1).padStart(digits, "0")}.png`);
+}
+
+/** Options that mean the same in every scheduler, and describe the model rather than the sampler. */
+const SHARED = [
+  "num_train_timesteps",
+  "beta_start",
+  "beta_end",
+  "beta_schedule",
+  "trained_betas",
+  "prediction_type",
+  "timestep_spacing",
+  "steps_offset",
+  "rescale_betas_zero_snr",
+  "set_alpha_to_one",
+];
+
+/** Another scheduler over the noise schedule of the pipeline's own. */
+export function schedulerFor(pipeline: Pick<StableDiffusionPipeline, "scheduler">, name: SchedulerName): Scheduler {
+  const { config } = pipeline.scheduler;
+  return createScheduler({
+    ...Object.fromEntries(SHARED.filter((key) => config[key] !== undefined).map((key) => [key, config[key]])),
+    // Latents are not confined to −1 … 1; the Runge-Kutta start of PNDM is not used by latent diffusion.
+    clip_sample: false,
+    skip_prk_steps: true,
+    _class_name: SCHEDULERS[name],
+  });
+}

@@ -1,0 +1,46 @@
+// Ctrl-C: the first asks a command to end well, the second ends the process.
+
+import { AbortError } from "../pipelines/index.js";
+
+/** Between two signals that come from one key press: a terminal and npm may both send it. */
+const SAME_PRESS_MS = 500;
+const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+
+let exitCode: number = EXIT_CODES.SIGINT;
+
+/** The exit code of a command that was interrupted: 128 and the signal's number. */
+export const interruptedExitCode = (): number => exitCode;
+
+/** Whether an error says no more than that the user interrupted. */
+export function isInterruption(error: unknown): boolean {
+  return error instanceof AbortError || (error instanceof Error && error.name === "AbortError");
+}
+
+/**
+ * Runs something that a signal can end.
+ *
+ * @param advice - Printed at the first signal: what happens now.
+ */
+export async function interruptible<T>(advice: string, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  let pressedAt = Number.NEGATIVE_INFINITY;
+  const onSignal = (signal: keyof typeof EXIT_CODES): void => {
+    const now = performance.now();
+    exitCode = EXIT_CODES[signal];
+    if (!controller.signal.aborted) {
+      pressedAt = now;
+      process.stderr.write(`\n${advice} Press Ctrl-C again to quit at once.\n`);
+      controller.abort();
+    } else if (now - pressedAt > SAME_PRESS_MS) {
+      process.exit(exitCode);
+    }
+  };
+  process.on("SIGINT", onSignal);
+  process.on("SIGTERM", onSignal);
+  try {
+    return await run(controller.signal);
+  } finally {
+    process.off("SIGINT", onSignal);
+    process.off("SIGTERM", onSignal);
+  }
+}

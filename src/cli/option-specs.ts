@@ -1,0 +1,113 @@
+// What an option of a command is: its check, its spelling on the command line, its help. One definition serves flags
+// and configuration files.
+
+import { z } from "zod";
+
+/** How an option is written on the command line. */
+interface Spelling {
+  /** What stands for the value in the help; a switch has none. */
+  placeholder?: string;
+  /** Turns one text into a value for the schema; what it cannot turn stays text, and the schema refuses it. */
+  parse?: (text: string) => unknown;
+  /** Whether the flag may be given several times, each time with one value. */
+  repeatable?: boolean;
+}
+
+/** One option. T is what a command gets; `undefined` is part of T unless there is a default or it is required. */
+export class OptionSpec<T> {
+  constructor(
+    readonly schema: z.ZodType,
+    /** Completes "must be …". */
+    readonly rule: string,
+    readonly help: string,
+    readonly spelling: Spelling,
+    readonly preset?: T,
+    readonly isRequired = false,
+  ) {}
+
+  /** With a value for when none is given. */
+  withDefault(preset: NonNullable<T>): OptionSpec<NonNullable<T>> {
+    return new OptionSpec(this.schema, this.rule, this.help, this.spelling, preset);
+  }
+
+  /** Without which the command does not run. */
+  required(): OptionSpec<NonNullable<T>> {
+    return new OptionSpec<NonNullable<T>>(this.schema, this.rule, this.help, this.spelling, undefined, true);
+  }
+}
+
+/** Options by their camelCase names. */
+export type OptionSpecs = Readonly<Record<string, OptionSpec<unknown>>>;
+
+/** What a command gets. */
+export type OptionValues<S extends OptionSpecs> = { [K in keyof S]: S[K] extends OptionSpec<infer T> ? T : never };
+
+// `Number("")` would be 0.
+const toNumber = (text: string): unknown => (text.trim() === "" ? text : Number(text));
+
+/** An integer of `min` or more, `max` or less. */
+export function integer(help: string, { min, max }: { min?: number; max?: number } = {}) {
+  const schema = z
+    .int()
+    .min(min ?? -Number.MAX_SAFE_INTEGER)
+    .max(max ?? Number.MAX_SAFE_INTEGER);
+  const range = min === undefined ? "" : max === undefined ? ` of ${min} or more` : ` from ${min} to ${max}`;
+  return new OptionSpec<number | undefined>(schema, `an integer${range}`, help, { placeholder: "N", parse: toNumber });
+}
+
+/** A finite number; `above` and `below` are excluded, `min` is not. */
+export function number(help: string, { min, above, below }: { min?: number; above?: number; below?: number } = {}) {
+  let schema = z.number();
+  const rules: string[] = [];
+  if (min !== undefined) {
+    schema = schema.min(min);
+    rules.push(`${min} or more`);
+  }
+  if (above !== undefined) {
+    schema = schema.gt(above);
+    rules.push(`above ${above}`);
+  }
+  if (below !== undefined) {
+    schema = schema.lt(below);
+    rules.push(`below ${below}`);
+  }
+  const rule = ["a finite number", rules.join(" and ")].filter(Boolean).join(", ");
+  return new OptionSpec<number | undefined>(schema, rule, help, { placeholder: "X", parse: toNumber });
+}
+
+/** A text that is not empty. */
+export function text(help: string, placeholder: string) {
+  return new OptionSpec<string | undefined>(z.string().min(1), "a text that is not empty", help, { placeholder });
+}
+
+/** A text that may be empty. */
+export function anyText(help: string, placeholder: string) {
+  return new OptionSpec<string | undefined>(z.string(), "a text", help, { placeholder });
+}
+
+/** One of some words. */
+export function choice<const Words extends readonly string[]>(help: string, words: Words) {
+  const spelling = { placeholder: words.join("|") };
+  return new OptionSpec<Words[number] | undefined>(z.enum(words), `one of ${words.join(", ")}`, help, spelling);
+}
+
+/** Words with commas between them; a list in a file. */
+export function list(help: string, placeholder: string) {
+  const schema = z.array(z.string().min(1)).min(1);
+  const parse = (given: string) => given.split(",").map((item) => item.trim());
+  return new OptionSpec<string[] | undefined>(schema, "a list without empty items", help, { placeholder, parse });
+}
+
+/** A flag that may be given several times; a list in a file. */
+export function repeated(help: string, placeholder: string) {
+  const schema = z.array(z.string()).min(1);
+  return new OptionSpec<string[] | undefined>(schema, "a list of at least one text", `${help} (repeatable)`, {
+    placeholder,
+    repeatable: true,
+  });
+}
+
+/** A switch: off unless given. */
+export function flag(help: string) {
+  return new OptionSpec<boolean>(z.boolean(), "true or false", help, {}, false);
+}

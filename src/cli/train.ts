@@ -1,0 +1,265 @@
+// fera train: fine-tunes a pipeline on images, from options to an adapter file.
+
+import { basename, join, resolve } from "node:path";
+import { Command } from "commander";
+import { type FineTunePhase, type FineTuneResult, fineTune } from "../fine-tuning/index.js";
+import {
+  type ImageDataset,
+  LEARNING_RATE_SCHEDULES,
+  openDataset,
+  prepareOutputFolder,
+  type StepReport,
+  tokenizeCaptions,
+} from "../training/index.js";
+import { describeSkipped } from "./datasets.js";
+import { adapterPathProblem, FERA_OPTIONS, sigmaProblem, toFeRAConfig } from "./fera-options.js";
+import { counted, formatCount, shellCommand } from "./format.js";
+import { interruptedExitCode, interruptible } from "./interrupt.js";
+import { checkedResolution, loadPipeline, MODEL_HELP, RUNTIME_OPTIONS } from "./model-options.js";
+import { choice, flag, integer, number, type OptionValues, repeated, text } from "./option-specs.js";
+import { addOptions, givenLayers, kebabCase, type OptionLayer, readOptions } from "./options.js";
+import "./platform.js";
+import { Progress } from "./progress.js";
+import {
+  claimFolder,
+  drawLosses,
+  readLosses,
+  readSettings,
+  settingsPath,
+  smoother,
+  writeSettings,
+} from "./training-run.js";
+import { UsageError } from "./usage-error.js";
+
+const OUTPUT = {
+  output: text("folder for the adapter, checkpoints, metrics and validation images", "FOLDER").required(),
+  resume: flag("go on with the training in --output, with its options"),
+  overwrite: flag("replace the training in --output"),
+};
+
+const SETTINGS = {
+  model: text(MODEL_HELP, "FOLDER").required(),
+  data: text("a folder of images, or icons:STYLE", "FOLDER").required(),
+  ...FERA_OPTIONS,
+  steps: integer("optimizer steps", { min: 1 }).withDefault(1000),
+  batchSize: integer("images per batch", { min: 1 }).withDefault(4),
+  learningRate: number("learning rate of AdamW", { min: 0 }).withDefault(1e-4),
+  schedule: choice("course of the learning rate", LEARNING_RATE_SCHEDULES).withDefault("constant"),
+  warmupSteps: integer("steps over which the learning rate rises from 0", { min: 0 }).withDefault(0),
+  weightDecay: number("decoupled weight decay of AdamW", { min: 0 }).withDefault(0.01),
+  captionDropout: number("share of captions replaced by the empty one", { min: 0, below: 1 }).withDefault(0.1),
+  gradientAccumulation: integer("batches per step", { min: 1 }).withDefault(1),
+  maxGradientNorm: number("largest norm of all gradients; 0 for no clipping", { min: 0 }).withDefault(1),
+  averageDecay: number("decay of an average of the adapters, which is then what is saved; 0 for none", {
+    min: 0,
+    below: 1,
+  }).withDefault(0),
+  seed: integer("the same seed gives the same training", { min: 0 }).withDefault(0),
+  resolution: integer("side of the images in pixels; by default the model's own size", { min: 1 }),
+  checkpointEvery: integer("steps between checkpoints; 0 for one at the end", { min: 0 }).withDefault(250),
+  validationPrompts: repeated("a prompt to draw while training", "PROMPT"),
+  validateEvery: integer("steps between drawings; by default a quarter of --steps", { min: 1 }),
+  adapterName: text("the adapter in --output: NAME.safetensors, NAME.pt, or a folder", "NAME").withDefault(
+    "adapter.safetensors",
+  ),
+  ...RUNTIME_OPTIONS,
+};
+
+const OPTIONS = { ...OUTPUT, ...SETTINGS };
+
+type TrainOptions = OptionValues<typeof OPTIONS>;
+
+/** What may differ between a run and its continuation: it changes no number. */
+const FREE = [
+  "model",
+  "data",
+  "checkpointEvery",
+  "validationPrompts",
+  "validateEvery",
+  "adapterName",
+  "device",
+  "threads",
+];
+
+/** The command. */
+export function trainCommand(): Command {
+  const command = new Command("train").description("Fine-tunes a diffusion model with FeRA adapters.");
+  addOptions(command, OPTIONS, { config: true });
+  return command.action(async () => {
+    process.exitCode = await train(command, await readTrainOptions(command));
+  });
+}
+
+/** Flags and file, on top of the options of the run that is resumed. */
+async function readTrainOptions(command: Command): Promise<TrainOptions> {
+  const given = await givenLayers(command, OPTIONS);
+  const last = (name: string) => given.findLast(({ values }) => values[name] !== undefined)?.values[name];
+  const output = last("output");
+  const before: OptionLayer[] = [];
+  if (last("resume") === true && typeof output === "string") {
+    const started = await readSettings(output);
+    if (started) {
+      before.push({ source: settingsPath(output), values: started });
+      refuseChanges(command, started, given);
+    }
+  }
+  const options = await readOptions(command, OPTIONS, before);
+  const problem = trainProblem(options);
+  if (problem) throw new UsageError(command, problem);
+  return options;
+}
+
+function trainProblem(options: TrainOptions): string | undefined {
+  const { resume, overwrite, adapterName, warmupSteps, steps, validateEvery, validationPrompts } = options;
+  if (resume && overwrite) return "--resume and --overwrite exclude each other.";
+  if (basename(adapterName) !== adapterName || adapterName === "." || adapterName === "..") {
+    return `--adapter-name must be a plain name inside --output; got ${JSON.stringify(adapterName)}.`;
+  }
+  if (warmupSteps > steps) return `--warmup-steps must not exceed --steps; got ${warmupSteps} and ${steps}.`;
+  if (validateEvery !== undefined && !validationPrompts) return "--validate-every needs --validation-prompts.";
+  return sigmaProblem(options) ?? adapterPathProblem(adapterName);
+}
+
+function refuseChanges(command: Command, started: Record<string, unknown>, given: readonly OptionLayer[]): void {
+  const problems = Object.entries(SETTINGS).flatMap(([name, { preset }]) => {
+    const layer = given.findLast(({ values }) => values[name] !== undefined);
+    const before = started[name] ?? preset;
+    if (!layer || FREE.includes(name) || JSON.stringify(layer.values[name]) === JSON.stringify(before)) return [];
+    return [`--${kebabCase(name)} was ${JSON.stringify(before ?? null)}; got ${JSON.stringify(layer.values[name])}`];
+  });
+  if (problems.length === 0) return;
+  throw new UsageError(
+    command,
+    `a resumed training keeps its options: ${problems.join("; ")}. Leave them out, or start anew in another --output.`,
+  );
+}
+
+async function train(command: Command, options: TrainOptions): Promise<number> {
+  const { output, resume, adapterName } = options;
+  await prepareOutputFolder(output);
+  if (!resume) await claimFolder(output, join(output, adapterName), options.overwrite);
+
+  const pipeline = await loadPipeline(options.model, options);
+  const resolution = checkedResolution(pipeline, options.resolution);
+  if (options.validationPrompts) tokenizeCaptions(pipeline.tokenizer, options.validationPrompts);
+  const dataset = await openDataset(options.data, { size: resolution, split: "train" });
+  console.log(`data      ${counted(dataset.size, "image")} of ${options.data} to train on, ${resolution} pixels`);
+  for (const line of describeSkipped(dataset.skipped)) console.error(line);
+  await writeSettings(output, settingsOf(options, resolution));
+
+  const bars = new TrainBars(dataset.size, options.steps);
+  const result = await interruptible("Stopping after this step.", async (signal) => {
+    const outcome = await fineTune({
+      pipeline,
+      dataset,
+      config: toFeRAConfig(options),
+      output,
+      adapterName,
+      ...pick(options, "steps", "batchSize", "learningRate", "schedule", "warmupSteps", "weightDecay"),
+      ...pick(options, "captionDropout", "gradientAccumulation", "maxGradientNorm", "averageDecay", "seed"),
+      checkpointEvery: options.checkpointEvery,
+      validationPrompts: options.validationPrompts ?? [],
+      validateEvery: options.validateEvery ?? Math.ceil(options.steps / 4),
+      dataName: `${basename(options.data)} ${resolution}`,
+      resume,
+      signal,
+      onPhase: (phase) => {
+        // Before the first step there is nothing to keep.
+        if (phase.kind === "encoding") signal.throwIfAborted();
+        bars.phase(phase);
+      },
+      onStep: (report) => bars.step(report),
+    });
+    bars.end();
+    return outcome;
+  });
+  if (!result.finished) {
+    console.log(`stopped   after step ${result.step} of ${options.steps}; checkpoint ${result.checkpoint}`);
+    console.log(`To go on: ${shellCommand(["fera", command.name(), "--resume", "--output", output])}`);
+    return interruptedExitCode();
+  }
+  await report(options, result, dataset);
+  return 0;
+}
+
+/** What `--resume` needs to know; paths so that they hold from any folder. */
+function settingsOf(options: TrainOptions, resolution: number): object {
+  const { output, resume, overwrite, ...settings } = options;
+  const data = settings.data.startsWith("icons:") ? settings.data : resolve(settings.data);
+  return { ...settings, model: resolve(settings.model), data, resolution };
+}
+
+async function report(options: TrainOptions, result: FineTuneResult, dataset: ImageDataset): Promise<void> {
+  const { model, data, output } = options;
+  const { smoothed } = await readLosses(output);
+  const picture = await drawLosses(output);
+  const { layers, parameterCount } = result.fera;
+  console.log(
+    `adapter   ${result.adapter} (${counted(layers.length, "layer")}, ${formatCount(parameterCount)} parameters)`,
+  );
+  const drawn = picture ? `, drawn in ${picture}` : "";
+  console.log(`loss      ${smoothed.at(-1)!.toFixed(4)} (mean of the last steps)${drawn}`);
+  const scaled = ["--model", model, "--adapter", result.adapter];
+  console.log("Next:");
+  console.log(
+    `  ${shellCommand(["fera", "generate", ...scaled, "--prompt", dataset.caption(0), "--output", "image.png"])}`,
+  );
+  console.log(`  ${shellCommand(["fera", "evaluate", ...scaled, "--data", data])}`);
+}
+
+/** What a training shows while it runs. */
+class TrainBars {
+  private bar: Progress | undefined;
+  private readonly smooth = smoother();
+  private from = 0;
+  private startedAt = 0;
+
+  constructor(
+    private readonly images: number,
+    private readonly steps: number,
+  ) {}
+
+  phase(phase: FineTunePhase): void {
+    if (phase.kind === "encoding") {
+      this.bar ??= new Progress({ label: "encoding", total: this.images, unit: "images" });
+      this.bar.update(phase.done);
+      return;
+    }
+    if (phase.kind === "validation") {
+      this.bar?.say(`drawn     ${phase.path}`);
+      return;
+    }
+    this.end();
+    if (phase.kind === "compiling") {
+      console.error("compiling the training step");
+      this.startedAt = performance.now();
+    } else {
+      this.from = phase.step;
+      console.error(phase.step > 0 ? `resuming after step ${phase.step}` : "nothing to resume; starting anew");
+    }
+  }
+
+  step({ step, loss }: StepReport): void {
+    if (!this.bar) {
+      // Begun with the first step done, whose time counts.
+      const { startedAt } = this;
+      let first = true;
+      const now = (): number => {
+        const at = first ? startedAt : performance.now();
+        first = false;
+        return at;
+      };
+      this.bar = new Progress({ label: "training", total: this.steps, unit: "steps", from: this.from, now });
+    }
+    this.bar.update(step, `loss ${this.smooth(loss).toFixed(4)}`);
+  }
+
+  end(): void {
+    this.bar?.end();
+    this.bar = undefined;
+  }
+}
+
+function pick<T extends object, K extends keyof T>(source: T, ...keys: K[]): Pick<T, K> {
+  return Object.fromEntries(keys.map((key) => [key, source[key]])) as Pick<T, K>;
+}

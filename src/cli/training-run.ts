@@ -1,0 +1,129 @@
+// A training's output folder: what started it, whether it may be written, and what its metrics say.
+
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { FormatError, TrainingError } from "../errors.js";
+import { readJson } from "../formats/index.js";
+import { renderPlot } from "../images/plot.js";
+import { writePng } from "../images/png.js";
+import { latestCheckpoint } from "../training/index.js";
+
+const SETTINGS = "run.json";
+const METRICS = "metrics.jsonl";
+/** Weight of what came before in the smoothed loss: about the last 50 steps count. */
+const SMOOTHING = 0.98;
+
+/** The file with the options of a run, for those who resume it. */
+export const settingsPath = (output: string): string => join(output, SETTINGS);
+
+/** Options of the run that was started in a folder; undefined where there was none. */
+export async function readSettings(output: string): Promise<Record<string, unknown> | undefined> {
+  const names = await readdir(output).catch(() => [] as string[]);
+  if (!names.includes(SETTINGS)) return undefined;
+  const settings = await readJson(settingsPath(output));
+  if (typeof settings === "object" && settings !== null && !Array.isArray(settings)) {
+    return settings as Record<string, unknown>;
+  }
+  throw new FormatError(settingsPath(output), "must hold a JSON object.");
+}
+
+/** Keeps a run's options in its folder. */
+export async function writeSettings(output: string, settings: object): Promise<void> {
+  await writeFile(settingsPath(output), `${JSON.stringify(settings, undefined, 2)}\n`);
+}
+
+/**
+ * Leaves a run that is already in the folder alone, unless it is to be replaced.
+ *
+ * @param adapter - The adapter's path.
+ * @throws {TrainingError} If there is one and `overwrite` is false.
+ */
+export async function claimFolder(output: string, adapter: string, overwrite: boolean): Promise<void> {
+  const checkpoint = await latestCheckpoint(join(output, "checkpoints"));
+  const names = await readdir(output);
+  const found = [SETTINGS, METRICS].find((name) => names.includes(name)) ?? checkpoint;
+  if (found === undefined && !(await exists(adapter))) return;
+  if (!overwrite) {
+    throw new TrainingError(
+      `output folder ${output}: already holds a training (${found ?? adapter}). ` +
+        "Go on with it (--resume), replace it (--overwrite), or choose another --output.",
+    );
+  }
+  for (const name of [SETTINGS, METRICS, "checkpoints", "validation", "loss.png"]) {
+    await rm(join(output, name), { recursive: true, force: true });
+  }
+  await rm(adapter, { recursive: true, force: true });
+}
+
+async function exists(path: string): Promise<boolean> {
+  const parent = await readdir(join(path, "..")).catch(() => [] as string[]);
+  return parent.includes(path.split(/[\\/]/).at(-1)!);
+}
+
+/** Losses by step, as `metrics.jsonl` has them. */
+export interface LossCurve {
+  steps: number[];
+  losses: number[];
+  /** Exponential mean, without the bias of its start. */
+  smoothed: number[];
+}
+
+/** Reads `metrics.jsonl`. @throws {FormatError} If it is missing or malformed. */
+export async function readLosses(output: string): Promise<LossCurve> {
+  const path = join(output, METRICS);
+  const text = await readFile(path, "utf8").catch((cause: Error) => {
+    throw new FormatError(path, `cannot be read: ${cause.message}.`, { cause });
+  });
+  const curve: LossCurve = { steps: [], losses: [], smoothed: [] };
+  const smooth = smoother();
+  for (const [index, line] of text.split("\n").entries()) {
+    if (line === "") continue;
+    const { step, loss } = parseLine(line, `${path} line ${index + 1}`);
+    curve.steps.push(step);
+    curve.losses.push(loss);
+    curve.smoothed.push(smooth(loss));
+  }
+  return curve;
+}
+
+function parseLine(line: string, where: string): { step: number; loss: number } {
+  let row: { step?: unknown; loss?: unknown } | null;
+  try {
+    row = JSON.parse(line);
+  } catch (cause) {
+    throw new FormatError(where, `is not valid JSON: ${(cause as Error).message}.`, { cause });
+  }
+  if (typeof row?.step !== "number" || typeof row.loss !== "number") {
+    throw new FormatError(where, 'must have a "step" and a "loss".');
+  }
+  return { step: row.step, loss: row.loss };
+}
+
+/** A running mean m ← s·m + (1 − s)·x, divided by 1 − sᵏ after k values. */
+export function smoother(smoothing = SMOOTHING): (value: number) => number {
+  let mean = 0;
+  let weight = 0;
+  return (value) => {
+    mean = smoothing * mean + (1 - smoothing) * value;
+    weight = smoothing * weight + (1 - smoothing);
+    return mean / weight;
+  };
+}
+
+/** Draws a run's losses into `loss.png`. @returns Its path, or undefined where there are too few steps for a curve. */
+export async function drawLosses(output: string): Promise<string | undefined> {
+  const { steps, losses, smoothed } = await readLosses(output);
+  if (steps.length < 2) return undefined;
+  const path = join(output, "loss.png");
+  const picture = await renderPlot({
+    title: "Training loss",
+    xLabel: "step",
+    yLabel: "loss",
+    series: [
+      { label: "each step", x: steps, y: losses, faint: true, color: "#0072b2" },
+      { label: "smoothed", x: steps, y: smoothed, color: "#0072b2" },
+    ],
+  });
+  await writePng(path, picture);
+  return path;
+}
