@@ -63,7 +63,7 @@ export async function readOptions<S extends OptionSpecs>(
     if (parsed.success) values[name] = parsed.data;
     else problems.push(`${place(layer, name)} must be ${spec.rule}; got ${shown(command, layer, name)}`);
   }
-  if (problems.length > 0) throw new UsageError(command, `${problems.join(";\n")}.`);
+  if (problems.length > 0) throw new UsageError(command, `${problems.join(";\n  ")}.`);
   return values as OptionValues<S>;
 }
 

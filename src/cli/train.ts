@@ -65,7 +65,8 @@ const SETTINGS = {
   ...RUNTIME_OPTIONS,
 };
 
-const OPTIONS = { ...OUTPUT, ...SETTINGS };
+// The order is that of the help.
+const OPTIONS = { model: SETTINGS.model, data: SETTINGS.data, ...OUTPUT, ...SETTINGS };
 
 type TrainOptions = OptionValues<typeof OPTIONS>;
 
@@ -211,46 +212,29 @@ async function report(options: TrainOptions, result: FineTuneResult, dataset: Im
 class TrainBars {
   private bar: Progress | undefined;
   private readonly smooth = smoother();
-  private from = 0;
-  private startedAt = 0;
 
   constructor(
-    private readonly images: number,
+    images: number,
     private readonly steps: number,
-  ) {}
+  ) {
+    this.bar = new Progress({ label: "encoding", total: images, unit: "images" });
+  }
 
   phase(phase: FineTunePhase): void {
     if (phase.kind === "encoding") {
-      this.bar ??= new Progress({ label: "encoding", total: this.images, unit: "images" });
-      this.bar.update(phase.done);
-      return;
-    }
-    if (phase.kind === "validation") {
+      this.bar?.update(phase.done);
+    } else if (phase.kind === "validation") {
       this.bar?.say(`drawn     ${phase.path}`);
-      return;
-    }
-    this.end();
-    if (phase.kind === "compiling") {
-      console.error("compiling the training step");
-      this.startedAt = performance.now();
     } else {
-      this.from = phase.step;
-      console.error(phase.step > 0 ? `resuming after step ${phase.step}` : "nothing to resume; starting anew");
+      this.end();
+      if (phase.kind === "compiling") console.error("compiling the training step");
+      else console.error(phase.step > 0 ? `resuming after step ${phase.step}` : "nothing to resume; starting anew");
     }
   }
 
   step({ step, loss }: StepReport): void {
-    if (!this.bar) {
-      // Begun with the first step done, whose time counts.
-      const { startedAt } = this;
-      let first = true;
-      const now = (): number => {
-        const at = first ? startedAt : performance.now();
-        first = false;
-        return at;
-      };
-      this.bar = new Progress({ label: "training", total: this.steps, unit: "steps", from: this.from, now });
-    }
+    // The first step of a run warms up; the speed is that of the others.
+    this.bar ??= new Progress({ label: "training", total: this.steps, unit: "steps", from: step });
     this.bar.update(step, `loss ${this.smooth(loss).toFixed(4)}`);
   }
 

@@ -1,6 +1,9 @@
 // The worker thread that owns ONNX Runtime sessions in Node: `run` blocks the thread it is called on, and this one has
 // nothing else to do. Plain JavaScript, so that it also runs unbuilt under the tests.
 
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
 import { parentPort } from "node:worker_threads";
 import * as ort from "onnxruntime-node";
 
@@ -8,6 +11,15 @@ import * as ort from "onnxruntime-node";
 
 /** @type {Map<number, ort.InferenceSession>} */
 const sessions = new Map();
+
+/** @param {string} name */
+function providerFile(name) {
+  const root = dirname(createRequire(import.meta.url).resolve("onnxruntime-node/package.json"));
+  const prefix = process.platform === "win32" ? "" : "lib";
+  const ending = process.platform === "win32" ? ".dll" : ".so";
+  const file = `${prefix}onnxruntime_providers_${name}${ending}`;
+  return join(root, "bin", "napi-v6", process.platform, process.arch, file);
+}
 
 /** @type {Record<string, (request: any) => Promise<{ result?: unknown, transfer?: ArrayBuffer[] }>>} */
 const handlers = {
@@ -41,7 +53,9 @@ const handlers = {
     return {};
   },
   async devices() {
-    return { result: ort.listSupportedBackends().map(({ name }) => name) };
+    // What is not bundled may have been installed beside the library (CUDA's provider comes as a file of its own).
+    const names = ort.listSupportedBackends().filter(({ name, bundled }) => bundled || existsSync(providerFile(name)));
+    return { result: names.map(({ name }) => name) };
   },
 };
 
