@@ -58,3 +58,12 @@ export const SCHEDULER_CONFIG = {
 /** Names of the noto drawings that are trained on: one skin tone of each, no flags, nothing held out. */
 export const trainingNames = (): string[] =>
   loadIconSet("noto").names.filter((name) => !isFlag(name) && !hasSkinTone(name) && !isHeldOut(name));
+
+/**
+ * The course of the diffusion training: each stage goes on from the one before, with a cosine over `total` steps that
+ * it leaves at `until`.
+ */
+export const STAGES = [
+  { until: 1500, total: 4000, timestepSampling: "independent" },
+  { until: 4600, total: 4600, timestepSampling: "stratified" },
+] as const;

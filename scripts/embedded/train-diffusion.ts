@@ -1,6 +1,6 @@
 // Trains the embedded model's UNet and text encoder from scratch on the noto icons, in the latents of its autoencoder.
 // Goes on from the newest checkpoint when started again.
-// Usage: npx tsx scripts/embedded/train-diffusion.ts OUTPUT_FOLDER AUTOENCODER_FOLDER [STEPS]
+// Usage: npx tsx scripts/embedded/train-diffusion.ts OUTPUT_FOLDER AUTOENCODER_FOLDER
 
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -32,9 +32,7 @@ import { Trainer } from "../../src/training/trainer.js";
 import { WholeModel } from "../../src/training/whole-model.js";
 import * as recipe from "./recipe.js";
 
-const [output = "runs/embedded/diffusion", autoencoderFolder = "runs/embedded/vae", stepsText = "5000"] =
-  process.argv.slice(2);
-const STEPS = Number(stepsText);
+const [output = "runs/embedded/diffusion", autoencoderFolder = "runs/embedded/vae"] = process.argv.slice(2);
 const BATCH = 16;
 
 const captions = Object.keys(ICON_STYLES).flatMap((style) => loadIconSet(style as IconStyle).names.map(captionOf));
@@ -68,35 +66,48 @@ const trainable = await WholeModel.compile(
 const count = [...trainable.parameters.values()].reduce((sum, { size }) => sum + size, 0);
 console.log(`${count} parameters`);
 
-const trainer = new Trainer({
-  trainable,
-  batches: new DiffusionBatches(
-    { latents, text: tokenizeCaptions(tokenizer, names.map(captionOf)), emptyText: tokenizeCaptions(tokenizer, [""]) },
-    { batchSize: BATCH, captionDropout: 0.1, scheduler: new DDPMScheduler(recipe.SCHEDULER_CONFIG), generator },
-  ),
-  optimizer: new AdamW({ lr: 1e-3, weightDecay: 0.01 }),
-  steps: STEPS,
-  output,
-  schedule: "cosine",
-  warmupSteps: 200,
-  maxGradientNorm: 1,
-  averageDecay: 0.999,
-  checkpointEvery: 250,
-  fingerprint: `embedded ${STEPS}`,
-  onStep: async (report) => {
-    if (report.step % 25 === 0) {
-      console.log(
-        `step ${report.step} loss ${report.loss.toFixed(4)} norm ${report.gradientNorm.toFixed(2)} ` +
-          `${report.stepsPerSecond.toFixed(2)} steps/s ${report.seconds.toFixed(0)} s`,
-      );
-    }
-    if (report.step % 500 === 1) await exportPipeline();
-  },
-});
-const from = await trainer.resume();
-console.log(`from step ${from}`);
-const result = await trainer.run();
-await exportPipeline(result.parameters);
+const text = tokenizeCaptions(tokenizer, names.map(captionOf));
+const emptyText = tokenizeCaptions(tokenizer, [""]);
+for (const [index, { until, total, timestepSampling }] of recipe.STAGES.entries()) {
+  const stage = new AbortController();
+  const trainer = new Trainer({
+    trainable,
+    batches: new DiffusionBatches(
+      { latents, text, emptyText },
+      {
+        batchSize: BATCH,
+        captionDropout: 0.1,
+        timestepSampling,
+        scheduler: new DDPMScheduler(recipe.SCHEDULER_CONFIG),
+        generator,
+      },
+    ),
+    optimizer: new AdamW({ lr: 1e-3, weightDecay: 0.01 }),
+    steps: total,
+    output,
+    schedule: "cosine",
+    warmupSteps: 200,
+    maxGradientNorm: 1,
+    averageDecay: 0.999,
+    checkpointEvery: 250,
+    fingerprint: `embedded ${recipe.SEED}`,
+    signal: stage.signal,
+    onStep: async (report) => {
+      if (report.step >= until) stage.abort();
+      if (report.step % 25 === 0) {
+        console.log(
+          `step ${report.step} loss ${report.loss.toFixed(4)} norm ${report.gradientNorm.toFixed(2)} ` +
+            `${report.stepsPerSecond.toFixed(2)} steps/s ${report.seconds.toFixed(0)} s`,
+        );
+      }
+      if (report.step % 500 === 1) await exportPipeline();
+    },
+  });
+  const from = await trainer.resume();
+  if (from >= until && index < recipe.STAGES.length - 1) continue;
+  console.log(`stage ${index + 1} from step ${from}`);
+  await exportPipeline((await trainer.run()).parameters);
+}
 process.exit(0);
 
 /** Writes the pipeline in diffusers' layout, float16, with the averaged weights of the newest checkpoint by default. */

@@ -47,7 +47,7 @@ export async function describePipelineFolder(dir: string): Promise<string[]> {
   );
   return [
     `${dir}: ${String(index._class_name)} in diffusers' layout`,
-    ...formatTable(rows).map((line) => `  ${line}`),
+    ...formatTable(rows, 2).map((line) => `  ${line}`),
     ...details,
     problem === undefined ? "  fera can load it" : `  fera cannot load it: ${problem}`,
   ];

@@ -36,10 +36,13 @@ type EvaluateOptions = OptionValues<typeof OPTIONS>;
 export function evaluateCommand(): Command {
   const command = new Command("evaluate").description("Measures the noise-prediction error on held-out images.");
   addOptions(command, OPTIONS, { config: true });
-  return command.action(async () => evaluate(await readOptions(command, OPTIONS)));
+  return command.action(async () => {
+    const options = await readOptions(command, OPTIONS);
+    await interruptible("Stopping after this batch.", (signal) => evaluate(options, signal));
+  });
 }
 
-async function evaluate(options: EvaluateOptions): Promise<void> {
+async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<void> {
   const { model, adapter, data, split, limit, timestepsPerImage, batchSize, seed, json } = options;
   if (json !== undefined) await prepareOutputFile(json);
   const pipeline = await loadPipeline(model, options);
@@ -55,31 +58,28 @@ async function evaluate(options: EvaluateOptions): Promise<void> {
   );
 
   const started = performance.now();
-  const errors = await interruptible("Stopping after this batch.", async (signal) => {
-    const encodingBar = new Progress({ label: "encoding", total: dataset.size, unit: "images" });
-    const encoded = await encodeDataset(pipeline, dataset, (done) => {
-      signal.throwIfAborted();
-      encodingBar.update(done);
-    }).finally(() => encodingBar.end());
-    const measure = async (label: string, subject: Parameters<typeof noisePredictionError>[0]) => {
-      const bar = new Progress({ label, total: predictions, unit: "predictions" });
-      let done = 0;
-      const watched = {
-        async predict(inputs: UNetInputs) {
-          const output = await subject.predict(inputs);
-          done = Math.min(predictions, done + batchSize);
-          bar.update(done);
-          return output;
-        },
-      };
-      const settings = { scheduler, seed, timestepsPerImage, batchSize, signal };
-      const { error } = await noisePredictionError(watched, encoded, settings).finally(() => bar.end());
-      return error;
+  const encodingBar = new Progress({ label: "encoding", total: dataset.size, unit: "images" });
+  const encoded = await encodeDataset(pipeline, dataset, (done) => {
+    signal.throwIfAborted();
+    encodingBar.update(done);
+  }).finally(() => encodingBar.end());
+  const measure = async (label: string, subject: Parameters<typeof noisePredictionError>[0]) => {
+    const bar = new Progress({ label, total: predictions, unit: "predictions" });
+    let done = 0;
+    const watched = {
+      async predict(inputs: UNetInputs) {
+        const output = await subject.predict(inputs);
+        done = Math.min(predictions, done + batchSize);
+        bar.update(done);
+        return output;
+      },
     };
-    const base = await measure("base", pipeline.unet);
-    return pipeline.fera ? { base, adapted: await measure("adapted", pipeline.fera) } : { base };
-  });
-  const { base, adapted } = errors;
+    const settings = { scheduler, seed, timestepsPerImage, batchSize, signal };
+    const { error } = await noisePredictionError(watched, encoded, settings).finally(() => bar.end());
+    return error;
+  };
+  const base = await measure("base", pipeline.unet);
+  const adapted = pipeline.fera && (await measure("adapted", pipeline.fera));
   console.log("mean squared error of the predicted noise");
   console.log(`  base      ${base.toFixed(5)}`);
   if (adapted !== undefined) {

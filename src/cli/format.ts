@@ -31,15 +31,15 @@ export function shellCommand(words: readonly string[]): string {
   return words.map((word) => (/^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`)).join(" ");
 }
 
-/** Columns of a table, the first aligned left, the others right. */
-export function formatTable(rows: readonly (readonly string[])[]): string[] {
+/** Columns of a table, the first `leftColumns` aligned left, the others right. */
+export function formatTable(rows: readonly (readonly string[])[], leftColumns = 1): string[] {
   const widths = rows.reduce<number[]>(
     (known, row) => row.map((cell, column) => Math.max(known[column] ?? 0, cell.length)),
     [],
   );
   return rows.map((row) =>
     row
-      .map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!)))
+      .map((cell, column) => (column < leftColumns ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!)))
       .join("  ")
       .trimEnd(),
   );

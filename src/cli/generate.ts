@@ -53,11 +53,11 @@ export function generateCommand(): Command {
     if (parse(options.output).ext.toLowerCase() !== ".png") {
       throw new UsageError(command, `--output must end in .png; got ${JSON.stringify(options.output)}.`);
     }
-    await generate(options);
+    await interruptible("Stopping after this step.", (signal) => generate(options, signal));
   });
 }
 
-async function generate(options: GenerateCommandOptions): Promise<void> {
+async function generate(options: GenerateCommandOptions, signal: AbortSignal): Promise<void> {
   const { prompt, output, numImages, adapter, steps } = options;
   const paths = outputPaths(output, prompt.length * numImages);
   for (const path of paths) await prepareOutputFile(path);
@@ -67,8 +67,8 @@ async function generate(options: GenerateCommandOptions): Promise<void> {
 
   const seed = options.seed ?? randomInt(2 ** 32);
   const bar = new Progress({ label: "sampling", total: steps, unit: "steps" });
-  const { images } = await interruptible("Stopping after this step.", (signal) =>
-    pipeline.generate({
+  const { images } = await pipeline
+    .generate({
       prompt,
       negativePrompt: options.negativePrompt,
       steps,
@@ -81,8 +81,8 @@ async function generate(options: GenerateCommandOptions): Promise<void> {
       // Some schedulers visit more timesteps than were asked for.
       onStep: ({ step, steps: visited }) => bar.update(Math.floor((step * steps) / visited)),
       signal,
-    }),
-  ).finally(() => bar.end());
+    })
+    .finally(() => bar.end());
   for (const [index, path] of paths.entries()) {
     await writePng(path, images[index]!);
     console.log(`${path}  ${prompt[Math.floor(index / numImages)]}`);

@@ -8,8 +8,6 @@ export interface ProgressOptions {
   total: number;
   /** What is counted, for "3.1 steps/s". */
   unit: string;
-  /** What was done before, such as by the run that is resumed; it does not count for the speed. */
-  from?: number;
   /** Default stderr, so that stdout holds results only. */
   stream?: Pick<NodeJS.WriteStream, "write" | "isTTY" | "columns">;
   /** Milliseconds from any start. */
@@ -22,11 +20,16 @@ const REDRAW_MS = 80;
 const LINE_MS = 2000;
 const LINE_SHARE = 1 / 30;
 
-/** Shows how far something is: count, note, speed, time left. */
+/**
+ * Shows how far something is: count, note, speed, time left.
+ *
+ * The speed is that from the first update on: what comes before it, compiling or an earlier run's steps, does not count.
+ */
 export class Progress {
   private readonly stream: NonNullable<ProgressOptions["stream"]>;
   private readonly now: () => number;
   private readonly startedAt: number;
+  private first: { done: number; at: number } | undefined;
   private shownAt = Number.NEGATIVE_INFINITY;
   private open = false;
 
@@ -37,16 +40,17 @@ export class Progress {
   }
 
   /**
-   * @param done - 0 … total, `from` included.
+   * @param done - 0 … total.
    * @param note - Shown after the count, such as "loss 0.12".
    */
   update(done: number, note = ""): void {
     const now = this.now();
     const elapsed = now - this.startedAt;
+    this.first ??= { done, at: now };
     const pause = this.stream.isTTY ? REDRAW_MS : Math.max(LINE_MS, elapsed * LINE_SHARE);
     if (done < this.options.total && now - this.shownAt < pause) return;
     this.shownAt = now;
-    const line = this.line(done, note, elapsed / 1000);
+    const line = this.line(done, note, now, this.first);
     if (!this.stream.isTTY) {
       this.stream.write(`${line}\n`);
       return;
@@ -67,17 +71,15 @@ export class Progress {
     this.open = false;
   }
 
-  private line(done: number, note: string, seconds: number): string {
-    const { label, total, unit, from = 0 } = this.options;
+  private line(done: number, note: string, now: number, first: { done: number; at: number }): string {
+    const { label, total, unit } = this.options;
     const filled = Math.round((BAR_WIDTH * done) / Math.max(1, total));
     const parts = [`${done}/${total}`];
     if (note !== "") parts.push(note);
-    const rate = (done - from) / seconds;
-    if (Number.isFinite(rate) && rate > 0) {
-      parts.push(`${rate >= 10 ? rate.toFixed(0) : rate.toPrecision(2)} ${unit}/s`);
-      if (done < total) parts.push(`${formatDuration((total - done) / rate)} left`);
-      else parts.push(formatDuration(seconds));
-    }
+    const rate = (1000 * (done - first.done)) / (now - first.at);
+    if (rate > 0) parts.push(`${rate >= 10 ? rate.toFixed(0) : rate.toPrecision(2)} ${unit}/s`);
+    if (done >= total) parts.push(formatDuration((now - this.startedAt) / 1000));
+    else if (rate > 0) parts.push(`${formatDuration((total - done) / rate)} left`);
     const bar = this.stream.isTTY ? `${"█".repeat(filled)}${"░".repeat(BAR_WIDTH - filled)}  ` : "";
     return `${label}  ${bar}${parts.join("  ")}`;
   }

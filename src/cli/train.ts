@@ -31,6 +31,11 @@ import {
 } from "./training-run.js";
 import { UsageError } from "./usage-error.js";
 
+const SOURCES = {
+  model: text(MODEL_HELP, "FOLDER").required(),
+  data: text("a folder of images, or icons:STYLE", "FOLDER").required(),
+};
+
 const OUTPUT = {
   output: text("folder for the adapter, checkpoints, metrics and validation images", "FOLDER").required(),
   resume: flag("go on with the training in --output, with its options"),
@@ -38,8 +43,6 @@ const OUTPUT = {
 };
 
 const SETTINGS = {
-  model: text(MODEL_HELP, "FOLDER").required(),
-  data: text("a folder of images, or icons:STYLE", "FOLDER").required(),
   ...FERA_OPTIONS,
   steps: integer("optimizer steps", { min: 1 }).withDefault(1000),
   batchSize: integer("images per batch", { min: 1 }).withDefault(4),
@@ -65,29 +68,20 @@ const SETTINGS = {
   ...RUNTIME_OPTIONS,
 };
 
-// The order is that of the help.
-const OPTIONS = { model: SETTINGS.model, data: SETTINGS.data, ...OUTPUT, ...SETTINGS };
+const OPTIONS = { ...SOURCES, ...OUTPUT, ...SETTINGS };
 
 type TrainOptions = OptionValues<typeof OPTIONS>;
 
 /** What may differ between a run and its continuation: it changes no number. */
-const FREE = [
-  "model",
-  "data",
-  "checkpointEvery",
-  "validationPrompts",
-  "validateEvery",
-  "adapterName",
-  "device",
-  "threads",
-];
+const FREE = ["checkpointEvery", "validationPrompts", "validateEvery", "adapterName", "device", "threads"];
 
 /** The command. */
 export function trainCommand(): Command {
   const command = new Command("train").description("Fine-tunes a diffusion model with FeRA adapters.");
   addOptions(command, OPTIONS, { config: true });
   return command.action(async () => {
-    process.exitCode = await train(command, await readTrainOptions(command));
+    const options = await readTrainOptions(command);
+    process.exitCode = await interruptible("Stopping after this step.", (signal) => train(command, options, signal));
   });
 }
 
@@ -135,7 +129,7 @@ function refuseChanges(command: Command, started: Record<string, unknown>, given
   );
 }
 
-async function train(command: Command, options: TrainOptions): Promise<number> {
+async function train(command: Command, options: TrainOptions, signal: AbortSignal): Promise<number> {
   const { output, resume, adapterName } = options;
   await prepareOutputFolder(output);
   if (!resume) await claimFolder(output, join(output, adapterName), options.overwrite);
@@ -146,35 +140,37 @@ async function train(command: Command, options: TrainOptions): Promise<number> {
   const dataset = await openDataset(options.data, { size: resolution, split: "train" });
   console.log(`data      ${counted(dataset.size, "image")} of ${options.data} to train on, ${resolution} pixels`);
   for (const line of describeSkipped(dataset.skipped)) console.error(line);
-  await writeSettings(output, settingsOf(options, resolution));
 
+  // Kept once a step has been done: what failed before is no training that could be resumed.
+  const keepSettings = () => writeSettings(output, settingsOf(options, resolution));
   const bars = new TrainBars(dataset.size, options.steps);
-  const result = await interruptible("Stopping after this step.", async (signal) => {
-    const outcome = await fineTune({
-      pipeline,
-      dataset,
-      config: toFeRAConfig(options),
-      output,
-      adapterName,
-      ...pick(options, "steps", "batchSize", "learningRate", "schedule", "warmupSteps", "weightDecay"),
-      ...pick(options, "captionDropout", "gradientAccumulation", "maxGradientNorm", "averageDecay", "seed"),
-      checkpointEvery: options.checkpointEvery,
-      validationPrompts: options.validationPrompts ?? [],
-      validateEvery: options.validateEvery ?? Math.ceil(options.steps / 4),
-      dataName: `${basename(options.data)} ${resolution}`,
-      resume,
-      signal,
-      onPhase: (phase) => {
-        // Before the first step there is nothing to keep.
-        if (phase.kind === "encoding") signal.throwIfAborted();
-        bars.phase(phase);
-      },
-      onStep: (report) => bars.step(report),
-    });
-    bars.end();
-    return outcome;
+  const result = await fineTune({
+    pipeline,
+    dataset,
+    config: toFeRAConfig(options),
+    output,
+    adapterName,
+    ...pick(options, "steps", "batchSize", "learningRate", "schedule", "warmupSteps", "weightDecay"),
+    ...pick(options, "captionDropout", "gradientAccumulation", "maxGradientNorm", "averageDecay", "seed"),
+    checkpointEvery: options.checkpointEvery,
+    validationPrompts: options.validationPrompts ?? [],
+    validateEvery: options.validateEvery ?? Math.ceil(options.steps / 4),
+    dataName: `${basename(options.data)} ${resolution}`,
+    resume,
+    signal,
+    onPhase: (phase) => {
+      // Before the first step there is nothing to keep.
+      if (phase.kind === "encoding") signal.throwIfAborted();
+      bars.phase(phase);
+    },
+    onStep: (report) => {
+      if (!bars.stepping) keepSettings();
+      bars.step(report);
+    },
   });
+  bars.end();
   if (!result.finished) {
+    keepSettings();
     console.log(`stopped   after step ${result.step} of ${options.steps}; checkpoint ${result.checkpoint}`);
     console.log(`To go on: ${shellCommand(["fera", command.name(), "--resume", "--output", output])}`);
     return interruptedExitCode();
@@ -212,6 +208,8 @@ async function report(options: TrainOptions, result: FineTuneResult, dataset: Im
 class TrainBars {
   private bar: Progress | undefined;
   private readonly smooth = smoother();
+  /** Whether a step has been done. */
+  stepping = false;
 
   constructor(
     images: number,
@@ -233,8 +231,8 @@ class TrainBars {
   }
 
   step({ step, loss }: StepReport): void {
-    // The first step of a run warms up; the speed is that of the others.
-    this.bar ??= new Progress({ label: "training", total: this.steps, unit: "steps", from: step });
+    this.stepping = true;
+    this.bar ??= new Progress({ label: "training", total: this.steps, unit: "steps" });
     this.bar.update(step, `loss ${this.smooth(loss).toFixed(4)}`);
   }
 

@@ -1,6 +1,7 @@
 // A training's output folder: what started it, whether it may be written, and what its metrics say.
 
-import { readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { writeFileSync } from "node:fs";
+import { readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, TrainingError } from "../errors.js";
 import { readJson } from "../formats/index.js";
@@ -27,9 +28,9 @@ export async function readSettings(output: string): Promise<Record<string, unkno
   throw new FormatError(settingsPath(output), "must hold a JSON object.");
 }
 
-/** Keeps a run's options in its folder. */
-export async function writeSettings(output: string, settings: object): Promise<void> {
-  await writeFile(settingsPath(output), `${JSON.stringify(settings, undefined, 2)}\n`);
+/** Keeps a run's options in its folder. At once, so that they are there before anything that belongs to them. */
+export function writeSettings(output: string, settings: object): void {
+  writeFileSync(settingsPath(output), `${JSON.stringify(settings, undefined, 2)}\n`);
 }
 
 /**
@@ -40,12 +41,21 @@ export async function writeSettings(output: string, settings: object): Promise<v
  */
 export async function claimFolder(output: string, adapter: string, overwrite: boolean): Promise<void> {
   const checkpoint = await latestCheckpoint(join(output, "checkpoints"));
-  const names = await readdir(output);
-  const found = [SETTINGS, METRICS].find((name) => names.includes(name)) ?? checkpoint;
-  if (found === undefined && !(await exists(adapter))) return;
+  const files = [settingsPath(output), join(output, METRICS), ...(checkpoint ? [checkpoint] : []), adapter];
+  const sizes = await Promise.all(
+    files.map((path) =>
+      stat(path).then(
+        ({ size }) => size,
+        () => 0,
+      ),
+    ),
+  );
+  // A training that failed at its first step leaves empty metrics, which are no loss.
+  const found = files.find((_, index) => sizes[index]! > 0);
+  if (found === undefined) return;
   if (!overwrite) {
     throw new TrainingError(
-      `output folder ${output}: already holds a training (${found ?? adapter}). ` +
+      `output folder ${output}: already holds a training (${found}). ` +
         "Go on with it (--resume), replace it (--overwrite), or choose another --output.",
     );
   }
@@ -53,11 +63,6 @@ export async function claimFolder(output: string, adapter: string, overwrite: bo
     await rm(join(output, name), { recursive: true, force: true });
   }
   await rm(adapter, { recursive: true, force: true });
-}
-
-async function exists(path: string): Promise<boolean> {
-  const parent = await readdir(join(path, "..")).catch(() => [] as string[]);
-  return parent.includes(path.split(/[\\/]/).at(-1)!);
 }
 
 /** Losses by step, as `metrics.jsonl` has them. */

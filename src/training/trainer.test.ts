@@ -150,6 +150,21 @@ describe("a run", () => {
   });
 });
 
+it("stratified timesteps take one from every part of the range", () => {
+  const stream = new DiffusionBatches(data, {
+    batchSize: 5,
+    timestepSampling: "stratified",
+    scheduler: new DDPMScheduler({}),
+    generator: new Generator(2),
+  });
+  for (let i = 0; i < 4; i++) {
+    const parts = Array.from(stream.next().timesteps.data as BigInt64Array, (timestep) =>
+      Math.floor(Number(timestep) / 200),
+    );
+    expect(parts.sort()).toEqual([0, 1, 2, 3, 4]);
+  }
+});
+
 describe("what the trainer refuses", () => {
   it("a loss that is not finite: step and tensor named, the last checkpoint intact", async () => {
     const output = folder();
