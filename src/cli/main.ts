@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { FeraError } from "../errors.js";
 import { convertCommand } from "./convert.js";
-// import { demoCommand } from "./demo.js";
+import { demoCommand } from "./demo.js";
 import { evaluateCommand } from "./evaluate.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
@@ -26,7 +26,7 @@ const program = new Command("fera")
   .version(version);
 
 for (const command of [
-  // demoCommand(),
+  demoCommand(),
   trainCommand(),
   generateCommand(),
   evaluateCommand(),

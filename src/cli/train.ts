@@ -21,10 +21,11 @@ import { addOptions, givenLayers, kebabCase, type OptionLayer, readOptions } fro
 import "./platform.js";
 import { Progress } from "./progress.js";
 import {
-  claimFolder,
+  clearRun,
   drawLosses,
   readLosses,
   readSettings,
+  refuseStartedRun,
   settingsPath,
   smoother,
   writeSettings,
@@ -132,7 +133,8 @@ function refuseChanges(command: Command, started: Record<string, unknown>, given
 async function train(command: Command, options: TrainOptions, signal: AbortSignal): Promise<number> {
   const { output, resume, adapterName } = options;
   await prepareOutputFolder(output);
-  if (!resume) await claimFolder(output, join(output, adapterName), options.overwrite);
+  const adapter = join(output, adapterName);
+  if (!resume && !options.overwrite) await refuseStartedRun(output, adapter);
 
   const pipeline = await loadPipeline(options.model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
@@ -143,6 +145,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
 
   // Kept once a step has been done: what failed before is no training that could be resumed.
   const keepSettings = () => writeSettings(output, settingsOf(options, resolution));
+  if (options.overwrite) await clearRun(output, adapter);
   const bars = new TrainBars(dataset.size, options.steps);
   const result = await fineTune({
     pipeline,

@@ -11,6 +11,7 @@ import { latestCheckpoint } from "../training/index.js";
 
 const SETTINGS = "run.json";
 const METRICS = "metrics.jsonl";
+const LOSS_PICTURE = "loss.png";
 /** Weight of what came before in the smoothed loss: about the last 50 steps count. */
 const SMOOTHING = 0.98;
 
@@ -34,32 +35,28 @@ export function writeSettings(output: string, settings: object): void {
 }
 
 /**
- * Leaves a run that is already in the folder alone, unless it is to be replaced.
+ * Leaves a training that is already in the folder alone.
  *
  * @param adapter - The adapter's path.
- * @throws {TrainingError} If there is one and `overwrite` is false.
+ * @throws {TrainingError} If there is one.
  */
-export async function claimFolder(output: string, adapter: string, overwrite: boolean): Promise<void> {
+export async function refuseStartedRun(output: string, adapter: string): Promise<void> {
   const checkpoint = await latestCheckpoint(join(output, "checkpoints"));
   const files = [settingsPath(output), join(output, METRICS), ...(checkpoint ? [checkpoint] : []), adapter];
-  const sizes = await Promise.all(
-    files.map((path) =>
-      stat(path).then(
-        ({ size }) => size,
-        () => 0,
-      ),
-    ),
-  );
-  // A training that failed at its first step leaves empty metrics, which are no loss.
-  const found = files.find((_, index) => sizes[index]! > 0);
-  if (found === undefined) return;
-  if (!overwrite) {
+  for (const path of files) {
+    // A training that failed at its first step leaves empty metrics, which are no loss.
+    const known = await stat(path).catch(() => undefined);
+    if (!known || known.size === 0) continue;
     throw new TrainingError(
-      `output folder ${output}: already holds a training (${found}). ` +
+      `output folder ${output}: already holds a training (${path}). ` +
         "Go on with it (--resume), replace it (--overwrite), or choose another --output.",
     );
   }
-  for (const name of [SETTINGS, METRICS, "checkpoints", "validation", "loss.png"]) {
+}
+
+/** Deletes what a training wrote into its folder, and nothing else. */
+export async function clearRun(output: string, adapter: string): Promise<void> {
+  for (const name of [SETTINGS, METRICS, "checkpoints", "validation", LOSS_PICTURE]) {
     await rm(join(output, name), { recursive: true, force: true });
   }
   await rm(adapter, { recursive: true, force: true });
@@ -119,7 +116,7 @@ export function smoother(smoothing = SMOOTHING): (value: number) => number {
 export async function drawLosses(output: string): Promise<string | undefined> {
   const { steps, losses, smoothed } = await readLosses(output);
   if (steps.length < 2) return undefined;
-  const path = join(output, "loss.png");
+  const path = join(output, LOSS_PICTURE);
   const picture = await renderPlot({
     title: "Training loss",
     xLabel: "step",

@@ -8,7 +8,7 @@ import { ConfigError } from "../errors.js";
 import { FeRAConfig } from "../fera/index.js";
 import { StableDiffusionPipeline } from "../pipelines/index.js";
 import type { DeviceOption } from "../runtime/index.js";
-import { prepareOutputFolder } from "../training/checkpoint.js";
+import { clearCheckpoints, prepareOutputFolder } from "../training/checkpoint.js";
 import { captionOf, ICON_STYLES, type IconStyle } from "../training/data/icons.js";
 import { type ImageDataset, openDataset } from "../training/index.js";
 import type { StepReport } from "../training/trainer.js";
@@ -91,6 +91,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
   }
   const startedAt = performance.now();
   await prepareOutputFolder(output);
+  // The demo's folder is its own: a run that is not resumed replaces the one before.
+  if (!options.resume) await clearCheckpoints(join(output, "checkpoints"));
 
   onPhase?.("loading the model");
   const { device, threads } = options;

@@ -101,6 +101,11 @@ export function restoreInto(
   for (const [name, tensor] of live) tensor.data.set(kept.get(name)!.data);
 }
 
+/** Deletes a folder's checkpoints, and nothing else. */
+export async function clearCheckpoints(folder: string): Promise<void> {
+  for (const name of await checkpointNames(folder)) await unlink(join(folder, name));
+}
+
 async function checkpointNames(folder: string): Promise<string[]> {
   const names = await readdir(folder).catch(() => [] as string[]);
   return names.filter((name) => NAME.test(name)).sort();

@@ -191,6 +191,12 @@ describe("what the trainer refuses", () => {
     );
   });
 
+  it("to mix its checkpoints with those of an earlier run", async () => {
+    const output = folder();
+    await (await trainer(output, { steps: 1, warmupSteps: 0 })).run();
+    await expect((await trainer(output)).run()).rejects.toThrow(/left by an earlier run/);
+  });
+
   it("a damaged checkpoint", async () => {
     const output = folder();
     await (await trainer(output, { steps: 1, warmupSteps: 0 })).run();

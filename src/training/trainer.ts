@@ -116,7 +116,7 @@ export class Trainer {
   async run(): Promise<TrainingResult> {
     const { options } = this;
     await prepareOutputFolder(this.checkpoints);
-    if (this.step === 0) await writeFile(this.metrics, "");
+    if (this.step === 0) await this.startAnew();
     const rateOf = learningRateSchedule({
       name: options.schedule ?? "constant",
       learningRate: options.optimizer.lr,
@@ -164,6 +164,15 @@ export class Trainer {
     checkpoint = await this.save(stream);
     const parameters = this.average?.values ?? options.trainable.parameters;
     return { step: this.step, finished: this.step >= options.steps, checkpoint, parameters };
+  }
+
+  /** @throws {TrainingError} Where an earlier run left checkpoints: they would be mixed with this run's. */
+  private async startAnew(): Promise<void> {
+    const earlier = await latestCheckpoint(this.checkpoints);
+    if (earlier !== undefined) {
+      throw new TrainingError(`${earlier}: left by an earlier run. Resume it, or choose another output folder.`);
+    }
+    await writeFile(this.metrics, "");
   }
 
   private draw(): DiffusionBatch[] {

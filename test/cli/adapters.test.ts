@@ -1,0 +1,119 @@
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readAdapter } from "../../src/fera/index.js";
+import { runFera, writeTinyAdapter, writeTinyImages } from "../support/fera-program.js";
+import { writeTinyPipeline } from "../support/tiny-pipeline.js";
+
+let dir: string;
+let model: string;
+let adapter: string;
+const at = (...parts: string[]) => join(dir, ...parts);
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "fera-cli-adapters-"));
+  model = at("model");
+  adapter = at("adapter.safetensors");
+  await writeTinyPipeline(model);
+  await writeTinyImages(at("images"));
+  await writeTinyAdapter(model, adapter, { rank: 2, alpha: 3, numExperts: 2, sigma: { rule: "latent", divisor: 8 } });
+});
+afterAll(() => rm(dir, { recursive: true, force: true }));
+
+describe("fera convert", () => {
+  it("loses nothing on the way through a folder", async () => {
+    expect((await runFera("convert", adapter, at("new/folder"))).code).toBe(0);
+    expect((await runFera("convert", at("new/folder"), at("back.safetensors"))).code).toBe(0);
+    expect(readFileSync(at("back.safetensors")).equals(readFileSync(adapter))).toBe(true);
+  });
+
+  it("keeps all tensors in a .pt, says that it has no configuration, and takes one on the way back", async () => {
+    const there = await runFera("convert", adapter, at("adapter.pt"));
+    expect(there.stderr).toMatch(/keeps no configuration; remember: alpha 3, .*latent blur \/ 8/);
+    const untold = ["--alpha", "3", "--sigma-rule", "latent", "--sigma-divisor", "8"];
+    const back = await runFera("convert", at("adapter.pt"), at("from-pt.safetensors"), ...untold);
+    expect(back.code).toBe(0);
+    const [before, after] = [await readAdapter(adapter), await readAdapter(at("from-pt.safetensors"))];
+    expect(after.state).toEqual(before.state);
+    expect(after.config).toMatchObject({ rank: 2, numExperts: 2, alpha: 3, sigma: { rule: "latent", divisor: 8 } });
+  });
+
+  it.each([
+    ["an adapter that is missing", 1, ["none.pt", "x.safetensors"], /none\.pt: cannot be read/],
+    ["a format that is unknown", 2, ["ADAPTER", "x.bin"], /x\.bin: an adapter is a \.safetensors file/],
+    ["the same file twice", 2, ["ADAPTER", "ADAPTER"], /IN and OUT are the same/],
+    ["options that the file has itself", 2, ["ADAPTER", "x.pt", "--alpha", "1"], /leave --alpha out/],
+    ["no OUT", 2, ["ADAPTER"], /missing required argument 'OUT'/],
+  ])("ends with a message for %s, with exit code %i", async (_, expected, args, message) => {
+    const { code, stderr } = await runFera("convert", ...args.map((arg) => (arg === "ADAPTER" ? adapter : arg)));
+    expect(stderr).toMatch(message);
+    expect(code).toBe(expected);
+    expect(existsSync("x.pt")).toBe(false);
+  });
+});
+
+describe("fera inspect", () => {
+  it("tells an adapter's layers, configuration and norms, and draws its routing with its model", async () => {
+    const plot = at("routing.png");
+    const flags = ["--model", model, "--plot", plot, "--steps", "3", "--num-images", "1"];
+    const { code, stdout } = await runFera("inspect", adapter, ...flags);
+    expect(code).toBe(0);
+    expect(stdout).toContain("rank 2, 2 experts, 3 bands");
+    expect(stdout).toContain("32 layers");
+    expect(stdout).toMatch(/alpha 3, .*\n.*blur latent \/ 8/);
+    expect(stdout).toMatch(/down_blocks\.0\..*to_k +16 +16 +0\.\d+ +0\.\d+/);
+    expect(stdout).toMatch(/all layers +\d/);
+    expect(readFileSync(plot).subarray(1, 4).toString()).toBe("PNG");
+  });
+
+  it("tells the parts of a pipeline and of a model", async () => {
+    const pipeline = await runFera("inspect", model);
+    expect(pipeline.stdout).toMatch(/unet +UNet2DConditionModel +201,924 +808 kB +F32/);
+    expect(pipeline.stdout).toContain("fera can load it");
+    const unet = await runFera("inspect", join(model, "unet"));
+    expect(unet.stdout).toMatch(/UNet2DConditionModel\n {2}201,924 parameters/);
+  });
+
+  it.each([
+    ["nothing", 1, ["none"], /none: there is no such file or folder/],
+    ["a folder of something else", 1, ["IMAGES"], /is no adapter, training or model; it holds a-blue-square\.png/],
+    ["a damaged file", 1, ["DAMAGED"], /damaged\.safetensors: /],
+    ["--plot without a model", 2, ["ADAPTER", "--plot", "x.png"], /--plot needs --model/],
+  ])("ends with a message for %s, with exit code %i", async (_, expected, args, message) => {
+    await writeFile(at("damaged.safetensors"), readFileSync(adapter).subarray(0, 1000));
+    const places: Record<string, string> = {
+      ADAPTER: adapter,
+      IMAGES: at("images"),
+      DAMAGED: at("damaged.safetensors"),
+    };
+    const { code, stderr } = await runFera("inspect", ...args.map((arg) => places[arg] ?? arg));
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/\n {4}at /);
+    expect(code).toBe(expected);
+  });
+});
+
+describe("fera evaluate", () => {
+  it("measures model and adapter with the same noise, and writes JSON", async () => {
+    const run = async (name: string, ...flags: string[]) => {
+      const json = at("reports", name);
+      const { code, stdout } = await runFera(
+        ...["evaluate", "--model", model, "--data", at("images"), "--json", json, "--batch-size", "4", ...flags],
+      );
+      expect(code).toBe(0);
+      return { stdout, result: JSON.parse(readFileSync(json, "utf8")) };
+    };
+    const both = await run("both.json", "--adapter", adapter, "--split", "all");
+    expect(both.result).toMatchObject({ split: "all", images: 6, timestepsPerImage: 4, predictions: 24, seed: 0 });
+    expect(both.result.base).toBeGreaterThan(0);
+    expect(both.result.adapted).not.toBe(both.result.base);
+    expect(both.stdout).toMatch(/base +\d\.\d{5}\n +adapted +\d\.\d{5} +\([+-]\d+\.\d\d %\)/);
+    const base = await run("base.json", "--split", "all");
+    expect(base.result.base).toBe(both.result.base);
+    expect(base.result.adapted).toBeUndefined();
+    const limited = await run("limited.json", "--split", "train", "--limit", "2", "--timesteps-per-image", "1");
+    expect(limited.result).toMatchObject({ images: 2, predictions: 2 });
+  });
+});

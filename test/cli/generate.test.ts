@@ -1,0 +1,82 @@
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import sharp from "sharp";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { runFera, writeTinyAdapter } from "../support/fera-program.js";
+import { writeTinyPipeline } from "../support/tiny-pipeline.js";
+
+let dir: string;
+let model: string;
+const generate = (...more: string[]) => runFera("generate", "--model", model, "--steps", "2", ...more);
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "fera-cli-generate-"));
+  model = join(dir, "model");
+  await writeTinyPipeline(model);
+});
+afterAll(() => rm(dir, { recursive: true, force: true }));
+
+describe("fera generate", () => {
+  it("writes one image, makes its folders, and prints the seed that makes it again", async () => {
+    const first = join(dir, "some/folder/image.png");
+    const { code, stdout } = await generate("--prompt", "a red circle", "--output", first);
+    expect(code).toBe(0);
+    const seed = stdout.match(/^seed (\d+)$/m)![1]!;
+    const again = join(dir, "again.png");
+    await generate("--prompt", "a red circle", "--output", again, "--seed", seed);
+    expect(readFileSync(again).equals(readFileSync(first))).toBe(true);
+    expect(await sharp(first).metadata()).toMatchObject({ format: "png", width: 32, height: 32 });
+  });
+
+  it("numbers several images, and draws others with an adapter and another sampler", async () => {
+    const adapter = join(dir, "adapter.safetensors");
+    await writeTinyAdapter(model, adapter);
+    const common = ["--prompt", "red", "--seed", "1", "--width", "24", "--height", "16"];
+    const { code, stdout } = await generate(
+      ...[...common, "--prompt", "blue", "--num-images", "2"],
+      ...["--adapter", adapter, "--output", join(dir, "many.png")],
+    );
+    expect(code).toBe(0);
+    for (let i = 1; i <= 4; i++) expect(stdout).toContain(`many-${i}.png  ${i <= 2 ? "red" : "blue"}`);
+    const { width, height } = await sharp(join(dir, "many-4.png")).metadata();
+    expect([width, height]).toEqual([24, 16]);
+    await generate(...common, "--adapter", adapter, "--adapter-scale", "0", "--output", join(dir, "base.png"));
+    await generate(...common, "--adapter", adapter, "--output", join(dir, "adapted.png"));
+    await generate(...common, "--scheduler", "euler", "--output", join(dir, "euler.png"));
+    const bytes = ["base", "adapted", "euler"].map((name) => readFileSync(join(dir, `${name}.png`)).toString("hex"));
+    expect(new Set(bytes).size).toBe(3);
+  });
+
+  it.each([
+    ["a prompt that is too long", 1, ["--prompt", "one two three four five six seven"], /does not fit. Shorten/],
+    ["a width that does not fit", 1, ["--prompt", "red", "--width", "30"], /width must be a positive multiple of 4/],
+    ["an adapter that is missing", 1, ["--prompt", "red", "--adapter", "none.pt"], /none\.pt: cannot be read/],
+    ["an output without .png", 2, ["--prompt", "red", "--output", "image.jpg"], /--output must end in \.png/],
+    ["no prompt", 2, [], /--prompt is required/],
+    ["a sampler that is unknown", 2, ["--prompt", "red", "--scheduler", "x"], /must be one of ddim, .*got "x"/],
+  ])("ends with a message for %s, with exit code %i", async (_, expected, flags, message) => {
+    const output = join(dir, "refused.png");
+    const { code, stderr } = await generate("--output", output, ...flags);
+    expect(stderr).toMatch(message);
+    expect(/^Usage: /m.test(stderr)).toBe(expected === 2);
+    expect(code).toBe(expected);
+    expect(existsSync(output)).toBe(false);
+  });
+
+  it("says before any work that the output cannot be written", async () => {
+    const { code, stderr } = await generate("--prompt", "red", "--output", join(model, "model_index.json/x.png"));
+    expect(stderr).toMatch(/x\.png: its folder cannot be written/);
+    expect(stderr).not.toContain("sampling");
+    expect(code).toBe(1);
+  });
+
+  it("refuses an adapter for another model, naming the first layer and counting the rest", async () => {
+    const path = join(dir, "foreign.safetensors");
+    await writeTinyAdapter("test/reference/pipeline-tiny", path);
+    const { code, stderr } = await generate("--prompt", "red", "--adapter", path, "--output", join(dir, "no.png"));
+    expect(stderr).toMatch(/foreign\.safetensors: .*the layer ".*" is .* in the adapter and .*\(and \d+ more/s);
+    expect(code).toBe(1);
+  });
+});

@@ -1,0 +1,138 @@
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readSafetensors } from "../../src/formats/index.js";
+import { runFera, startFera, writeTinyImages } from "../support/fera-program.js";
+import { writeTinyPipeline } from "../support/tiny-pipeline.js";
+
+const STEPS = 12;
+
+let dir: string;
+let model: string;
+let data: string;
+const train = (output: string, ...more: string[]) => [
+  ...["train", "--model", model, "--data", data, "--output", join(dir, output)],
+  ...["--steps", String(STEPS), "--batch-size", "2", "--learning-rate", "1e-3", "--threads", "1", ...more],
+];
+const metrics = (output: string): { step: number; loss: number }[] =>
+  readFileSync(join(dir, output, "metrics.jsonl"), "utf8")
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
+const checkpoints = (output: string) => readdirSync(join(dir, output, "checkpoints")).sort();
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "fera-cli-train-"));
+  model = join(dir, "model");
+  data = join(dir, "images");
+  await writeTinyPipeline(model);
+  await writeTinyImages(data);
+});
+afterAll(() => rm(dir, { recursive: true, force: true }));
+
+describe("fera train", () => {
+  it("writes adapter, metrics, checkpoints, validation images and the loss curve, and says what to do next", async () => {
+    await writeFile(join(data, "broken.png"), "no image");
+    const { code, stdout, stderr } = await runFera(
+      ...train("whole", "--validation-prompts", "a red circle", "--validation-prompts", "blue"),
+      ...["--validate-every", "6", "--checkpoint-every", "5", "--dropout", "0.1", "--rank", "2"],
+    );
+    await rm(join(data, "broken.png"));
+    expect(stderr).toMatch(/skipped +1 file:\n {2}broken\.png: is no readable image/);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/data +5 images of .* 32 pixels/);
+    expect(stderr).toMatch(/training +1\/12 +loss \d\.\d{4}/);
+    expect(stderr).toMatch(/training +12\/12 /);
+    expect(metrics("whole").map(({ step }) => step)).toEqual(Array.from({ length: STEPS }, (_, i) => i + 1));
+    expect(checkpoints("whole")).toEqual(["checkpoint-00000010.safetensors", "checkpoint-00000012.safetensors"]);
+    expect(readdirSync(join(dir, "whole/validation"))).toEqual(["step-000006.png", "step-000012.png"]);
+    expect(readFileSync(join(dir, "whole/loss.png")).subarray(1, 4).toString()).toBe("PNG");
+    const adapter = join(dir, "whole/adapter.safetensors");
+    const { metadata } = await readSafetensors(adapter);
+    expect(JSON.parse(metadata.fera_config!)).toMatchObject({ rank: 2, dropout: 0.1, num_experts: 3 });
+    expect(stdout).toContain(`fera generate --model ${model} --adapter ${adapter} --prompt`);
+  });
+
+  it("interrupted by Ctrl-C leaves a checkpoint and exit code 130; resumed, it has the losses of a run never cut", async () => {
+    // One that is never cut, and one that is cut as soon as its third step is logged.
+    const whole = runFera(...train("uncut", "--schedule", "cosine", "--average-decay", "0.9"));
+    const running = startFera(...train("cut", "--schedule", "cosine", "--average-decay", "0.9"));
+    const watch = setInterval(() => {
+      if (existsSync(join(dir, "cut/metrics.jsonl")) && metrics("cut").length >= 3) running.interrupt();
+    }, 5);
+    const cut = await running.result.finally(() => clearInterval(watch));
+    expect(cut.stderr).toContain("Stopping after this step. Press Ctrl-C again");
+    expect(cut.code).toBe(130);
+    expect(cut.stdout).toContain(`To go on: fera train --resume --output ${join(dir, "cut")}`);
+    const done = metrics("cut").length;
+    expect(done).toBeGreaterThanOrEqual(3);
+    expect(done).toBeLessThan(STEPS);
+    expect(checkpoints("cut")).toEqual([`checkpoint-${String(done).padStart(8, "0")}.safetensors`]);
+    expect((await whole).code).toBe(0);
+
+    // Other settings would be another training.
+    const other = await runFera("train", "--resume", "--output", join(dir, "cut"), "--rank", "8");
+    expect(other.code).toBe(2);
+    expect(other.stderr).toContain("--rank was 4; got 8");
+
+    const resumed = await runFera("train", "--resume", "--output", join(dir, "cut"));
+    expect(resumed.stderr).toContain(`resuming after step ${done}`);
+    expect(resumed.code).toBe(0);
+    const losses = (output: string) => metrics(output).map(({ step, loss }) => [step, loss]);
+    expect(losses("cut")).toEqual(losses("uncut"));
+    const adapter = (output: string) => readFileSync(join(dir, output, "adapter.safetensors"));
+    expect(adapter("cut").equals(adapter("uncut"))).toBe(true);
+
+    const again = await runFera(...train("cut"));
+    expect(again.code).toBe(1);
+    expect(again.stderr).toMatch(/already holds a training.*--resume.*--overwrite/);
+  });
+
+  it("takes options from a file, flags first, and refuses keys and values by name", async () => {
+    const config = join(dir, "config.json");
+    await writeFile(config, JSON.stringify({ num_bands: 3, speed: 9, steps: 1.5, sigmaRule: "latent" }));
+    const refused = await runFera("train", "--config", config, "--data", data, "--output", join(dir, "x"));
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain("--model is required");
+    expect(refused.stderr).toContain('unknown key "num_bands"; write numBands');
+    expect(refused.stderr).toContain('unknown key "speed"; known are model, ');
+    expect(refused.stderr).toContain(`${config}: "steps" must be an integer of 1 or more; got 1.5`);
+    expect(refused.stderr).toContain("Usage: fera train --model FOLDER");
+
+    const options = { model, data, steps: 9, batchSize: 1, rank: 1, targetModules: ["to_q"], adapterName: "own.pt" };
+    await writeFile(config, JSON.stringify(options));
+    const { code, stderr } = await runFera(
+      ...["train", "--config", config, "--output", join(dir, "configured"), "--steps", "2", "--threads", "1"],
+    );
+    expect(stderr).toMatch(/training +2\/2 /);
+    expect(code).toBe(0);
+    expect(existsSync(join(dir, "configured/own.pt"))).toBe(true);
+  });
+
+  it.each([
+    [
+      "a resolution that does not fit the model",
+      ["--resolution", "30"],
+      /--resolution must be a multiple of 4.*got 30/,
+    ],
+    ["a validation prompt that is too long", ["--validation-prompts", "a b c d e f g h"], /"g h" does not fit/],
+    ["a data folder without images", ["--data", "EMPTY"], /empty: holds no image that can be used/],
+    ["a data folder that is missing", ["--data", "nowhere"], /nowhere: no such folder/],
+    ["an icon style that is unknown", ["--data", "icons:crayon"], /crayon/],
+    ["a model folder that is missing", ["--model", "nowhere"], /nowhere: there is no such folder/],
+    ["an output folder that cannot be written", ["--output", "FILE"], /output folder .*: cannot be written/],
+    ["a layer that the model does not have", ["--target-modules", "to_x"], /to_x/],
+  ])("fails with exit code 1 for %s", async (_, flags, message) => {
+    const empty = join(dir, "empty");
+    await mkdir(empty, { recursive: true });
+    const places: Record<string, string> = { EMPTY: empty, FILE: join(model, "model_index.json", "x") };
+    const { code, stderr } = await runFera(...train("refused", ...flags.map((flag) => places[flag] ?? flag)));
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/Usage|\n {4}at /);
+    expect(code).toBe(1);
+    // Nothing is left that the next attempt would have to replace.
+    expect(existsSync(join(dir, "refused/run.json"))).toBe(false);
+  });
+});
