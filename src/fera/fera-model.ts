@@ -3,6 +3,7 @@
 import { ConfigError, ShapeError } from "../errors.js";
 import { type UNet2DConditionModel, type UNetInputs, unetFeeds, unetShapeOf } from "../models/unet-2d-condition.js";
 import { draw } from "../nn/index.js";
+import { CompiledGraphs } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
 import { ADAPTER_DATA, readAdapter, writeAdapter } from "./adapter-files.js";
@@ -16,7 +17,6 @@ import {
   stackState,
   unstackState,
 } from "./adapter-state.js";
-import { CompiledGraphs } from "./compiled-graphs.js";
 import { adaptedLayers, type LinearLayer, linearLayers } from "./experts.js";
 import { FeRAConfig, type FeRAOptions } from "./fera-config.js";
 import { initialRouter } from "./router.js";

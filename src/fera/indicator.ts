@@ -4,8 +4,8 @@ import { ShapeError } from "../errors.js";
 import type { Graph, Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
+import { CompiledGraphs } from "../runtime/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
-import { CompiledGraphs } from "./compiled-graphs.js";
 import { FeRAConfig, type FeRAOptions, type SigmaRule } from "./fera-config.js";
 
 /** What defines the bands; a {@link FeRAConfig} has all of it. */

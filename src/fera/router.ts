@@ -5,9 +5,9 @@ import * as ops from "../graph/index.js";
 import { sameShape, type Value } from "../graph/index.js";
 import { draw } from "../nn/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
+import { CompiledGraphs } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { CompiledGraphs } from "./compiled-graphs.js";
 import { FeRAConfig } from "./fera-config.js";
 
 const HIDDEN = 64;

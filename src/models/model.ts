@@ -4,19 +4,21 @@ import type { z } from "zod";
 import { ConfigError } from "../errors.js";
 import { Graph } from "../graph/index.js";
 import { FreshParameters, ModelWeights, type ParameterSource, Scope } from "../nn/index.js";
-import { type CompiledGraph, compile, type RuntimeOptions } from "../runtime/index.js";
+import { type CompiledGraph, CompiledGraphs, type RuntimeOptions } from "../runtime/index.js";
 import type { Generator } from "../tensor/random.js";
 
 /** A model: a configuration, weights, and a function from Values to Values that a subclass provides. */
 export abstract class Model<Config> {
-  private readonly compiledGraphs = new Map<string, Promise<CompiledGraph>>();
+  private readonly compiledGraphs: CompiledGraphs;
 
   constructor(
     readonly config: Config,
     /** Frozen weights; replaced as a whole when a training puts its result back. */
     public weights: ModelWeights,
     readonly runtime: RuntimeOptions = {},
-  ) {}
+  ) {
+    this.compiledGraphs = new CompiledGraphs(runtime);
+  }
 
   /** A scope that reads this model's frozen weights. */
   frozenScope(graph: Graph): Scope {
@@ -25,22 +27,12 @@ export abstract class Model<Config> {
 
   /** The compiled graph of that key, built on first use. */
   protected compiled(key: string, build: (graph: Graph) => void): Promise<CompiledGraph> {
-    let known = this.compiledGraphs.get(key);
-    if (!known) {
-      const graph = new Graph();
-      build(graph);
-      known = compile(graph, this.runtime);
-      this.compiledGraphs.set(key, known);
-      known.catch(() => this.compiledGraphs.delete(key));
-    }
-    return known;
+    return this.compiledGraphs.get(key, build);
   }
 
   /** Frees every compiled graph; they are made again when needed. */
-  async release(): Promise<void> {
-    const graphs = [...this.compiledGraphs.values()];
-    this.compiledGraphs.clear();
-    for (const graph of await Promise.allSettled(graphs)) if (graph.status === "fulfilled") await graph.value.release();
+  release(): Promise<void> {
+    return this.compiledGraphs.release();
   }
 
   /** Puts other weights in place and forgets what was compiled with the old ones. */

@@ -1,7 +1,7 @@
 // Graphs compiled once per key, made on first use.
 
 import { Graph } from "../graph/index.js";
-import { type CompiledGraph, compile, type RuntimeOptions } from "../runtime/index.js";
+import { type CompiledGraph, compile, type RuntimeOptions } from "./compile.js";
 
 /** A cache of compiled graphs that share their runtime options. */
 export class CompiledGraphs {
