@@ -64,6 +64,7 @@ export const trainingNames = (): string[] =>
  * it leaves at `until`.
  */
 export const STAGES = [
-  { until: 1500, total: 4000, timestepSampling: "independent" },
-  { until: 4600, total: 4600, timestepSampling: "stratified" },
+  { until: 1500, total: 4000, timestepSampling: "independent", timestepShift: 1 },
+  { until: 2250, total: 4600, timestepSampling: "stratified", timestepShift: 1 },
+  { until: 5000, total: 5000, timestepSampling: "stratified", timestepShift: 3 },
 ] as const;

@@ -68,7 +68,7 @@ console.log(`${count} parameters`);
 
 const text = tokenizeCaptions(tokenizer, names.map(captionOf));
 const emptyText = tokenizeCaptions(tokenizer, [""]);
-for (const [index, { until, total, timestepSampling }] of recipe.STAGES.entries()) {
+for (const [index, { until, total, timestepSampling, timestepShift }] of recipe.STAGES.entries()) {
   const stage = new AbortController();
   const trainer = new Trainer({
     trainable,
@@ -78,6 +78,7 @@ for (const [index, { until, total, timestepSampling }] of recipe.STAGES.entries(
         batchSize: BATCH,
         captionDropout: 0.1,
         timestepSampling,
+        timestepShift,
         scheduler: new DDPMScheduler(recipe.SCHEDULER_CONFIG),
         generator,
       },

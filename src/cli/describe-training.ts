@@ -39,7 +39,7 @@ export async function describeRun(dir: string): Promise<string[]> {
       );
     }
     if (settings && (steps.at(-1) ?? 0) < Number(settings.steps)) {
-      lines.push(`  not finished: ${shellCommand(["fera", "train", "--resume", "--output", dir])}`);
+      lines.push(`  not finished: ${shellCommand(["npx", "fera", "train", "--resume", "--output", dir])}`);
     }
   }
   const checkpoint = await latestCheckpoint(join(dir, "checkpoints"));

@@ -55,7 +55,7 @@ export class Progress {
       this.stream.write(`${line}\n`);
       return;
     }
-    this.stream.write(`\r\x1b[2K${line.slice(0, Math.max(20, (this.stream.columns ?? 100) - 1))}`);
+    this.stream.write(`\r\x1b[2K${line.slice(0, Math.max(20, (this.stream.columns || 100) - 1))}`);
     this.open = true;
   }
 

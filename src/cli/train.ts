@@ -175,7 +175,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   if (!result.finished) {
     keepSettings();
     console.log(`stopped   after step ${result.step} of ${options.steps}; checkpoint ${result.checkpoint}`);
-    console.log(`To go on: ${shellCommand(["fera", command.name(), "--resume", "--output", output])}`);
+    console.log(`To go on: ${shellCommand(["npx", "fera", command.name(), "--resume", "--output", output])}`);
     return interruptedExitCode();
   }
   await report(options, result, dataset);
@@ -202,9 +202,9 @@ async function report(options: TrainOptions, result: FineTuneResult, dataset: Im
   const scaled = ["--model", model, "--adapter", result.adapter];
   console.log("Next:");
   console.log(
-    `  ${shellCommand(["fera", "generate", ...scaled, "--prompt", dataset.caption(0), "--output", "image.png"])}`,
+    `  ${shellCommand(["npx", "fera", "generate", ...scaled, "--prompt", dataset.caption(0), "--output", "image.png"])}`,
   );
-  console.log(`  ${shellCommand(["fera", "evaluate", ...scaled, "--data", data])}`);
+  console.log(`  ${shellCommand(["npx", "fera", "evaluate", ...scaled, "--data", data])}`);
 }
 
 /** What a training shows while it runs. */

@@ -29,6 +29,11 @@ export interface BatchOptions {
    * covers the range in every batch and so lowers the noise of the gradient. Default `independent`.
    */
   timestepSampling?: TimestepSampling;
+  /**
+   * Moves timesteps u in 0 … 1 to s·u / (1 + (s − 1)·u): above 1 towards noise, where the caption decides what is
+   * drawn. Default 1. Needs stratified sampling. @see Esser et al. 2024, arXiv:2403.03206
+   */
+  timestepShift?: number;
   scheduler: DDPMScheduler;
   generator: Generator;
 }
@@ -45,6 +50,10 @@ export class DiffusionBatches {
   ) {
     const dropout = options.captionDropout ?? 0;
     if (!(dropout >= 0 && dropout <= 1)) throw new ConfigError(`captionDropout must lie in 0 … 1; got ${dropout}.`);
+    const shift = options.timestepShift ?? 1;
+    if (!(shift > 0) || (shift !== 1 && options.timestepSampling !== "stratified")) {
+      throw new ConfigError(`timestepShift must be above 0, and 1 unless sampling is stratified; got ${shift}.`);
+    }
     if (!Number.isInteger(options.batchSize) || options.batchSize < 1) {
       throw new ConfigError(`batchSize must be a positive integer; got ${options.batchSize}.`);
     }
@@ -63,11 +72,13 @@ export class DiffusionBatches {
   }
 
   private stratifiedTimesteps(): number[] {
-    const { batchSize, generator, scheduler } = this.options;
+    const { batchSize, generator, scheduler, timestepShift: shift = 1 } = this.options;
     const order = Array.from(randperm(batchSize, { generator }).data, Number);
-    return order.map((part) =>
-      Math.floor(((part + generator.uniform()) / batchSize) * scheduler.config.num_train_timesteps),
-    );
+    return order.map((part) => {
+      const even = (part + generator.uniform()) / batchSize;
+      const shifted = (shift * even) / (1 + (shift - 1) * even);
+      return Math.floor(shifted * scheduler.config.num_train_timesteps);
+    });
   }
 
   /** What a checkpoint must keep so that the stream goes on as if never cut. */

@@ -44,10 +44,10 @@ describe("fera generate", () => {
     expect([width, height]).toEqual([24, 16]);
     await generate(...common, "--adapter", adapter, "--adapter-scale", "0", "--output", join(dir, "base.png"));
     await generate(...common, "--adapter", adapter, "--output", join(dir, "adapted.png"));
-    await generate(...common, "--scheduler", "euler", "--output", join(dir, "euler.png"));
-    const bytes = ["base", "adapted", "euler"].map((name) => readFileSync(join(dir, `${name}.png`)).toString("hex"));
+    await generate(...common, "--scheduler", "ddpm", "--output", join(dir, "ddpm.png"));
+    const bytes = ["base", "adapted", "ddpm"].map((name) => readFileSync(join(dir, `${name}.png`)).toString("hex"));
     expect(new Set(bytes).size).toBe(3);
-  });
+  }, 300_000);
 
   it.each([
     ["a prompt that is too long", 1, ["--prompt", "one two three four five six seven"], /does not fit. Shorten/],
@@ -76,7 +76,7 @@ describe("fera generate", () => {
     const path = join(dir, "foreign.safetensors");
     await writeTinyAdapter("test/reference/pipeline-tiny", path);
     const { code, stderr } = await generate("--prompt", "red", "--adapter", path, "--output", join(dir, "no.png"));
-    expect(stderr).toMatch(/foreign\.safetensors: .*the layer ".*" is .* in the adapter and .*\(and \d+ more/s);
+    expect(stderr).toMatch(/foreign\.safetensors: .*the layer ".*" is .* in the adapter and .* and \d+ more of its/);
     expect(code).toBe(1);
   });
 });
