@@ -178,10 +178,10 @@ async function validate(
   return path;
 }
 
-/** What must agree between a run and its continuation. */
+/** What must agree between a run and its continuation: all that its numbers depend on. */
 function fingerprintOf(options: FineTuneOptions): string {
-  const { config, steps, batchSize, learningRate, schedule, warmupSteps, seed, dataName, gradientAccumulation } =
-    options;
+  const { config, steps, batchSize, learningRate, schedule, warmupSteps, weightDecay, captionDropout } = options;
+  const { gradientAccumulation, maxGradientNorm, averageDecay, seed, dataName, dataset } = options;
   return JSON.stringify({
     config,
     steps,
@@ -189,9 +189,13 @@ function fingerprintOf(options: FineTuneOptions): string {
     learningRate,
     schedule,
     warmupSteps,
+    weightDecay,
+    captionDropout,
     gradientAccumulation,
+    maxGradientNorm,
+    averageDecay,
     seed,
     dataName,
-    images: options.dataset.size,
+    images: dataset.size,
   });
 }

@@ -63,6 +63,7 @@ export interface TrainingResult {
 /** Trains any {@link Trainable}: adapters, or a whole model. */
 export class Trainer {
   private step = 0;
+  private lastCheckpoint: string | undefined;
   private readonly average: ParameterAverage | undefined;
   private readonly checkpoints: string;
   private readonly metrics: string;
@@ -104,6 +105,7 @@ export class Trainer {
     optimizer.loadStateDict(new Map(kept.optimizer));
     batches.restore(kept.stream as ReturnType<DiffusionBatches["state"]>);
     this.step = kept.step;
+    this.lastCheckpoint = path;
     await this.truncateMetrics();
     return this.step;
   }
@@ -125,7 +127,6 @@ export class Trainer {
     });
     const startedAt = performance.now();
     const firstStep = this.step;
-    let checkpoint = "";
     // The next batch is drawn while ONNX Runtime computes; its checkpoint is the state before the draw.
     let stream = options.batches.state();
     let upcoming = this.draw();
@@ -159,9 +160,9 @@ export class Trainer {
       await appendFile(this.metrics, `${JSON.stringify(report)}\n`);
       await options.onStep?.(report);
       const due = options.checkpointEvery && this.step % options.checkpointEvery === 0;
-      if (due && this.step < options.steps) checkpoint = await this.save(stream);
+      if (due && this.step < options.steps) await this.save(stream);
     }
-    checkpoint = await this.save(stream);
+    const checkpoint = await this.save(stream);
     const parameters = this.average?.values ?? options.trainable.parameters;
     return { step: this.step, finished: this.step >= options.steps, checkpoint, parameters };
   }
@@ -205,16 +206,17 @@ export class Trainer {
   private requireFinite(losses: Losses, norm: number, gradients: ReadonlyMap<string, Float32Array>): void {
     const bad = Object.entries(losses).find(([, value]) => !Number.isFinite(value));
     const where = `step ${this.step + 1}`;
-    const advice = "The last checkpoint is intact; lower the learning rate or clip gradients, and resume.";
+    const kept = this.lastCheckpoint === undefined ? "There is no checkpoint yet" : `${this.lastCheckpoint} is intact`;
+    const advice = `${kept}; lower the learning rate or clip gradients.`;
     if (bad) throw new TrainingError(`${where}: ${bad[0]} is ${bad[1]}. ${advice}`);
     if (Number.isFinite(norm)) return;
     const name = [...gradients].find(([, gradient]) => gradient.some((value) => !Number.isFinite(value)))?.[0];
     throw new TrainingError(`${where}: the gradient of "${name ?? "all parameters"}" is not finite. ${advice}`);
   }
 
-  private save(stream: unknown): Promise<string> {
+  private async save(stream: unknown): Promise<string> {
     const { trainable, optimizer, fingerprint = "" } = this.options;
-    return saveCheckpoint(this.checkpoints, {
+    this.lastCheckpoint = await saveCheckpoint(this.checkpoints, {
       step: this.step,
       parameters: trainable.parameters,
       optimizer: optimizer.stateDict(),
@@ -222,6 +224,7 @@ export class Trainer {
       stream,
       fingerprint,
     });
+    return this.lastCheckpoint;
   }
 
   /** Forgets the lines of steps after the checkpoint, which will be written again. */
