@@ -78,6 +78,7 @@ async function stack(pictures: readonly RgbImage[]): Promise<RgbImage> {
   });
   const { data, info } = await sharp({ create: { width, height, channels: 3, background: "white" } })
     .composite(layers)
+    .removeAlpha()
     .raw()
     .toBuffer({ resolveWithObject: true });
   return { width: info.width, height: info.height, data: new Uint8Array(data) };
