@@ -4,7 +4,7 @@
 import { renderGrid } from "../../src/images/grid.js";
 import { StableDiffusionPipeline, writePng } from "../../src/index.js";
 
-const [folder = "assets/icons", output = "runs/embedded/samples.png", guidance = "3"] = process.argv.slice(2);
+const [folder = "assets/icons", output = "runs/embedded/samples.png", guidance = "6"] = process.argv.slice(2);
 
 const SEEN = [
   "red apple",

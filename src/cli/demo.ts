@@ -16,7 +16,7 @@ const OPTIONS = {
   output: text("folder for the adapter, pictures and report", "FOLDER").withDefault("runs/demo"),
   steps: integer("optimizer steps", { min: 1 }).withDefault(600),
   batchSize: integer("images per batch", { min: 1 }).withDefault(8),
-  learningRate: number("learning rate of AdamW", { min: 0 }).withDefault(2e-3),
+  learningRate: number("learning rate of AdamW", { min: 0 }).withDefault(1.5e-3),
   seed: integer("the same seed gives the same training", { min: 0 }).withDefault(0),
   resume: flag("go on from the newest checkpoint in --output"),
   ...RUNTIME_OPTIONS,

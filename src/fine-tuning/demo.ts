@@ -25,7 +25,7 @@ export const DEMO_STYLES = Object.keys(ICON_STYLES).filter((style) => style !== 
 /** Held-out drawings that the pictures show, where a style has them. */
 const SHOWN = 8;
 const SAMPLING_STEPS = 25;
-const GUIDANCE_SCALE = 3;
+const GUIDANCE_SCALE = 5;
 
 /** Settings of {@link runDemo}. */
 export interface DemoOptions {
@@ -74,7 +74,9 @@ export const demoConfig = (): FeRAConfig =>
     numExperts: 3,
     numBands: 3,
     bands: "complete",
-    sigma: { rule: "latent", divisor: 8 },
+    // On 32×32 latents: half a pixel and one. The share of the lowest band then goes from 0.17 in noise to 0.74 in a clean
+    // drawing; with a divisor of 8 nine tenths of all energy stay in the highest band throughout.
+    sigma: { rule: "latent", divisor: 64 },
     targetModules: ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "time_emb_proj"],
   });
 
