@@ -1,8 +1,9 @@
 // Says before any work that a result could not be written.
 
-import { access, constants, mkdir, stat } from "node:fs/promises";
+import { access, constants, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { FormatError } from "../errors.js";
+import { makeFolder } from "../formats/file-access.js";
 
 /**
  * Makes the folders on the way to a file and checks that it can be written there.
@@ -24,7 +25,7 @@ export async function prepareOutputFile(path: string): Promise<void> {
 export async function prepareParent(path: string): Promise<void> {
   const folder = dirname(path);
   try {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     await access(folder, constants.W_OK);
   } catch (cause) {
     const reason = (cause as Error).message;

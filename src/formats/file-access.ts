@@ -1,7 +1,7 @@
 // Reading regular files in ranges and writing files atomically, with errors that say what to do. Node only.
 
 import { randomBytes } from "node:crypto";
-import { type FileHandle, open, realpath, rename, stat, unlink } from "node:fs/promises";
+import { type FileHandle, mkdir, open, realpath, rename, stat, unlink } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { FormatError } from "../errors.js";
 
@@ -47,6 +47,24 @@ export async function withFile<T>(path: string, use: (file: OpenFile) => Promise
 /** Reads a whole regular file. Throws FormatError as {@link withFile} does. */
 export function readWholeFile(path: string): Promise<Uint8Array> {
   return withFile(path, (file) => file.read(0, file.sizeBytes));
+}
+
+/**
+ * Makes a folder with the folders above it; one that is there is fine.
+ *
+ * One level at a time: Node's own recursive mkdir (20.20) never ends where a file system refuses with ENOENT, as /proc does.
+ *
+ * @throws The system's error.
+ */
+export async function makeFolder(folder: string): Promise<void> {
+  const target = resolve(folder);
+  const known = await stat(target).catch(() => undefined);
+  if (known?.isDirectory()) return;
+  if (dirname(target) !== target) await makeFolder(dirname(target));
+  await mkdir(target).catch(async (error: NodeJS.ErrnoException) => {
+    // Another process may have made it meanwhile.
+    if (error.code !== "EEXIST" || !(await stat(target)).isDirectory()) throw error;
+  });
 }
 
 /**

@@ -1,10 +1,9 @@
 // Images in and out of files, through sharp. Node only.
 
-import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import sharp from "sharp";
 import { ConfigError, FormatError } from "../errors.js";
-import { readWholeFile, writeFileAtomically } from "../formats/file-access.js";
+import { makeFolder, readWholeFile, writeFileAtomically } from "../formats/file-access.js";
 import { Tensor } from "../tensor/tensor.js";
 import { type ImageLike, rgbToPlanar, toRgbImage } from "./pixels.js";
 
@@ -25,7 +24,7 @@ export async function encodePng(image: ImageLike): Promise<Uint8Array> {
  */
 export async function writePng(file: string, image: ImageLike): Promise<void> {
   const png = await encodePng(image);
-  await mkdir(path.dirname(file), { recursive: true }).catch((cause: Error) => {
+  await makeFolder(path.dirname(file)).catch((cause: Error) => {
     throw new FormatError(file, `its folder cannot be made: ${cause.message}`, { cause });
   });
   await writeFileAtomically(file, [png]);

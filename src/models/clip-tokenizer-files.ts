@@ -1,9 +1,9 @@
 // Reading and writing the tokenizer folder of a diffusers model. Node only.
 
-import { mkdir, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import path from "node:path";
 import { FormatError } from "../errors.js";
-import { readWholeFile, writeFileAtomically } from "../formats/file-access.js";
+import { makeFolder, readWholeFile, writeFileAtomically } from "../formats/file-access.js";
 import {
   CLIP_BOS_TOKEN,
   CLIP_EOS_TOKEN,
@@ -77,7 +77,7 @@ export async function writeClipTokenizer(
     model_max_length: maxLength,
     tokenizer_class: "CLIPTokenizer",
   };
-  await mkdir(dir, { recursive: true });
+  await makeFolder(dir);
   const lines = [MERGES_HEADER, ...merges.map((pair) => pair.join(" "))];
   await writeText(path.join(dir, "vocab.json"), JSON.stringify(vocab));
   await writeText(path.join(dir, "merges.txt"), `${lines.join("\n")}\n`);

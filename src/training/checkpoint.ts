@@ -1,8 +1,9 @@
 // Checkpoints: one safetensors file each, with parameters, optimizer state, average and the stream's state. Node only.
 
-import { access, constants, mkdir, readdir, unlink } from "node:fs/promises";
+import { access, constants, readdir, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, TrainingError } from "../errors.js";
+import { makeFolder } from "../formats/file-access.js";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors-file.js";
 import { sameShape } from "../graph/index.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -26,7 +27,7 @@ const KEPT = 2;
 /** Says before training starts that a folder cannot be written. @throws {TrainingError} */
 export async function prepareOutputFolder(folder: string): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     await access(folder, constants.W_OK);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -44,7 +45,7 @@ export async function saveCheckpoint(folder: string, checkpoint: Checkpoint): Pr
   for (const [name, tensor] of checkpoint.average ?? []) tensors.set(`average.${name}`, tensor);
   const path = join(folder, `checkpoint-${String(checkpoint.step).padStart(8, "0")}.safetensors`);
   const state = { step: checkpoint.step, stream: checkpoint.stream, fingerprint: checkpoint.fingerprint };
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   await writeSafetensors(path, tensors, { fera_checkpoint: JSON.stringify(state) });
   const names = await checkpointNames(folder);
   for (const name of names.slice(0, -KEPT)) await unlink(join(folder, name));

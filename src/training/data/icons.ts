@@ -2,12 +2,12 @@
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import path from "node:path";
 import sharp from "sharp";
 import { ConfigError, FormatError } from "../../errors.js";
-import { writeFileAtomically } from "../../formats/file-access.js";
+import { makeFolder, writeFileAtomically } from "../../formats/file-access.js";
 import { cacheFolder } from "./cache.js";
 import { ICON_STYLES, type IconStyle } from "./icon-names.js";
 
@@ -186,7 +186,7 @@ export async function rasterizeIcons(
 }
 
 async function keep(file: string, pixels: Uint8Array): Promise<void> {
-  await mkdir(path.dirname(file), { recursive: true });
+  await makeFolder(path.dirname(file));
   await writeFileAtomically(file, [pixels]);
 }
 
