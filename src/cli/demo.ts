@@ -7,7 +7,7 @@ import { formatCount, formatDuration, shellCommand } from "./format.js";
 import { interruptedExitCode, interruptible } from "./interrupt.js";
 import { RUNTIME_OPTIONS } from "./model-options.js";
 import { choice, flag, integer, number, type OptionValues, text } from "./option-specs.js";
-import { addOptions, readOptions } from "./options.js";
+import { addOptions, kebabCase, readOptions } from "./options.js";
 import "./platform.js";
 import { Progress } from "./progress.js";
 
@@ -53,11 +53,19 @@ async function demo(options: OptionValues<typeof OPTIONS>, signal: AbortSignal):
   progress?.end();
   if (!report) {
     console.log(`Stopped; a checkpoint is in ${join(output, "checkpoints")}. Go on with:`);
-    console.log(`  ${shellCommand(["npx", "fera", "demo", "--output", output, "--resume"])}`);
+    console.log(`  ${shellCommand(["npx", "fera", "demo", ...changedFlags(options), "--resume"])}`);
     return interruptedExitCode();
   }
   printReport(report, output);
   return 0;
+}
+
+/** The flags whose values are not the defaults: a resumed run needs the same. */
+function changedFlags(options: OptionValues<typeof OPTIONS>): string[] {
+  return Object.entries(OPTIONS).flatMap(([name, { preset }]) => {
+    const value = options[name as keyof typeof options];
+    return value === preset || name === "resume" ? [] : [`--${kebabCase(name)}`, String(value)];
+  });
 }
 
 function printReport(report: DemoReport, output: string): void {
