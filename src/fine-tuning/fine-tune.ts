@@ -145,12 +145,16 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       options.onStep?.(report);
       const { validationPrompts = [], validateEvery = 0 } = options;
       if (validationPrompts.length > 0 && validateEvery > 0 && report.step % validateEvery === 0) {
-        onPhase?.({ kind: "validation", path: await validate(pipeline, fera, options, report.step) });
+        const path = await validate(pipeline, fera, options, report.step);
+        onPhase?.({ kind: "validation", path });
       }
     },
     signal,
   });
-  if (options.resume) onPhase?.({ kind: "resumed", step: await trainer.resume() });
+  if (options.resume) {
+    const step = await trainer.resume();
+    onPhase?.({ kind: "resumed", step });
+  }
   const result = await trainer.run();
   await trainable.release();
   if (result.parameters !== fera.parameters) {
