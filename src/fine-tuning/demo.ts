@@ -75,7 +75,7 @@ export const demoConfig = (): FeRAConfig =>
     numBands: 3,
     bands: "complete",
     // On 32×32 latents: half a pixel and one. The share of the lowest band then goes from 0.17 in noise to 0.74 in a clean
-    // drawing; with a divisor of 8 nine tenths of all energy stay in the highest band throughout.
+    // drawing; with a divisor of 8 the highest band keeps more than four fifths of all energy throughout.
     sigma: { rule: "latent", divisor: 64 },
     targetModules: ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "time_emb_proj"],
   });
