@@ -36,13 +36,14 @@ export async function routingPicture(path: string, route: RoutingTrace): Promise
     );
   };
   const axis = { xLabel: "timestep (noise on the left)", xRange: [Math.max(...route.timesteps), 0] as const };
+  const bands = means(route.energies);
   const energies = await renderPlot({
     ...axis,
     title: "Share of the latent's energy per frequency band",
     kind: "area",
     yRange: [0, 1],
-    series: means(route.energies).map((y, band) => ({
-      label: bandName(band, means(route.energies).length),
+    series: bands.map((y, band) => ({
+      label: bandName(band, bands.length),
       x: route.timesteps,
       y,
     })),

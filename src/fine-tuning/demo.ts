@@ -19,7 +19,7 @@ import { encodeDataset, fineTune, trainingScheduler } from "./fine-tune.js";
 /** Folder of the embedded pipeline, in diffusers' layout. */
 export const EMBEDDED_MODEL = fileURLToPath(new URL("../../assets/icons", import.meta.url));
 
-/** What each style's pictures are called in running text, and what shows it well. */
+/** The icon sets that the embedded model can be taught: all but the one that it was trained on. */
 export const DEMO_STYLES = Object.keys(ICON_STYLES).filter((style) => style !== "noto") as IconStyle[];
 
 /** Held-out drawings that the pictures show, where a style has them. */

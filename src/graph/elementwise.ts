@@ -2,7 +2,6 @@
 
 import type { DType } from "../tensor/tensor.js";
 import type { Value } from "./graph.js";
-import type { OperatorName } from "./operators.js";
 import { broadcastShapes, fail, requireFloat32 } from "./shapes.js";
 
 type Binary = "Add" | "Sub" | "Mul" | "Div";
@@ -95,20 +94,3 @@ export function where(condition: Value, a: Value, b: Value): Value {
 export function stopGradient(x: Value): Value {
   return x.graph.node("StopGradient", [x], {}, [{ dtype: x.dtype, shape: x.shape }]).outputs[0]!;
 }
-
-/** Operators of one float32 input, for tests that go through all of them. */
-export const UNARY_OPERATORS: readonly OperatorName[] = [
-  "Neg",
-  "Exp",
-  "Log",
-  "Sqrt",
-  "Sin",
-  "Cos",
-  "Sigmoid",
-  "Tanh",
-  "Relu",
-  "Silu",
-  "Gelu",
-  "QuickGelu",
-  "Erf",
-];

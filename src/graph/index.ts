@@ -28,7 +28,6 @@ export {
   stopGradient,
   sub,
   tanh,
-  UNARY_OPERATORS,
   where,
 } from "./elementwise.js";
 export { type FileRange, Graph, type Node, Value, type ValueSource } from "./graph.js";

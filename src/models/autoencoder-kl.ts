@@ -220,10 +220,8 @@ function outputLayers(scope: Scope, x: Value, channels: number, config: Autoenco
 /** The gradient passes where x is within the limits. */
 function clamp(x: Value, low: number, high: number): Value {
   const { graph } = x;
-  // Comparisons have no gradient, and the walk refuses a path through one.
-  const compared = ops.stopGradient(x);
-  const notAbove = ops.where(ops.greater(compared, high), graph.scalar(high), x);
-  return ops.where(ops.greater(compared, low), notAbove, graph.scalar(low));
+  const notAbove = ops.where(ops.greater(x, high), graph.scalar(high), x);
+  return ops.where(ops.greater(x, low), notAbove, graph.scalar(low));
 }
 
 function downscaleOf(config: AutoencoderKLConfig): number {

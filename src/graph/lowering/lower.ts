@@ -24,11 +24,9 @@ export interface OnnxModel {
  */
 export function lower(graph: Graph, target: Target): OnnxModel {
   const nodes = reachableNodes(graph);
-  const used = new Set<Value>();
   const consumed = new Set<Value>();
   for (const node of nodes) for (const input of node.inputs) if (input) consumed.add(input);
-  for (const value of consumed) used.add(value);
-  for (const value of graph.outputs.values()) used.add(value);
+  const used = new Set([...consumed, ...graph.outputs.values()]);
 
   const paths = new Set<string>();
   for (const value of used) if (value.source.kind === "file") paths.add(value.source.range.path);
