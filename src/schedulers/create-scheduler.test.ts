@@ -149,8 +149,11 @@ describe("createScheduler", () => {
     "DDPMScheduler",
     "DDIMScheduler",
     "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
     "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler",
     "PNDMScheduler",
+    "LCMScheduler",
   ];
 
   it.each(classes)("%s refuses unknown options and unsupported values by name", (name) => {
@@ -174,14 +177,25 @@ describe("createScheduler", () => {
     scheduler.setTimesteps(10);
     const x = zeros([1, 4, 2, 2]);
     const t = scheduler.timesteps[0]!;
-    expect(() => scheduler.step(zeros([1, 4, 2, 3]), t, x)).toThrow(/same shape/);
-    expect(() => scheduler.step(zeros([1, 4, 2, 2], "float16"), t, x)).toThrow(/float32/);
-    expect(() => scheduler.step(x, 1000, x)).toThrow(ConfigError);
-    expect(() => scheduler.step(x, -1, x)).toThrow(ConfigError);
+    expect(() => scheduler.step(zeros([1, 4, 2, 3]), t, x, { noise: x })).toThrow(/same shape/);
+    expect(() => scheduler.step(zeros([1, 4, 2, 2], "float16"), t, x, { noise: x })).toThrow(/float32/);
+    expect(() => scheduler.step(x, 1000, x, { noise: x })).toThrow(ConfigError);
+    expect(() => scheduler.step(x, -1, x, { noise: x })).toThrow(ConfigError);
     expect(() => scheduler.addNoise(x, x, zeros([1], "bool"))).toThrow(/int64, int32 or float32/);
     expect(() => scheduler.addNoise(x, x, zeros([2], "int64"))).toThrow(/one per sample/);
     expect(() => scheduler.getVelocity(x, x, new Tensor("int64", [1], BigInt64Array.of(1000n)))).toThrow(/0 to 999/);
     expect(() => scheduler.getVelocity(x, x, new Tensor("float32", [1], Float32Array.of(0.5)))).toThrow(/0\.5/);
+  });
+
+  it.each(classes)("%s starts where it is told to", (name) => {
+    const scheduler = createScheduler({ _class_name: name, skip_prk_steps: true, prediction_type: "v_prediction" });
+    scheduler.setTimesteps(10);
+    for (const index of [-1, scheduler.timesteps.length, 1.5]) {
+      expect(() => scheduler.setBeginIndex(index)).toThrow(/setBeginIndex: index must be/);
+    }
+    scheduler.setBeginIndex(6);
+    const x = zeros([1, 4, 2, 2]);
+    expect(() => scheduler.step(x, scheduler.timesteps[6]!, x, { noise: x })).not.toThrow();
   });
 
   it.each(classes)("%s works with every spacing, with 1 step and with many", (name) => {
@@ -196,6 +210,7 @@ describe("createScheduler", () => {
             beta_end: 0.012,
             beta_schedule: "scaled_linear",
             skip_prk_steps: true,
+            original_inference_steps: 1000,
             timestep_spacing,
             prediction_type,
           });

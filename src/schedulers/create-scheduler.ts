@@ -4,16 +4,22 @@ import { ConfigError } from "../errors.js";
 import { DDIMScheduler } from "./ddim-scheduler.js";
 import { DDPMScheduler } from "./ddpm-scheduler.js";
 import { DPMSolverMultistepScheduler } from "./dpm-solver-multistep-scheduler.js";
+import { EulerAncestralDiscreteScheduler } from "./euler-ancestral-discrete-scheduler.js";
 import { EulerDiscreteScheduler } from "./euler-discrete-scheduler.js";
+import { LCMScheduler } from "./lcm-scheduler.js";
 import { PNDMScheduler } from "./pndm-scheduler.js";
 import type { Scheduler, SchedulerConfig } from "./scheduler.js";
+import { UniPCMultistepScheduler } from "./uni-pc-multistep-scheduler.js";
 
 const CLASSES: ReadonlyMap<string, new (config: SchedulerConfig) => Scheduler> = new Map([
   ["DDPMScheduler", DDPMScheduler],
   ["DDIMScheduler", DDIMScheduler],
   ["EulerDiscreteScheduler", EulerDiscreteScheduler],
+  ["EulerAncestralDiscreteScheduler", EulerAncestralDiscreteScheduler],
   ["DPMSolverMultistepScheduler", DPMSolverMultistepScheduler],
+  ["UniPCMultistepScheduler", UniPCMultistepScheduler],
   ["PNDMScheduler", PNDMScheduler],
+  ["LCMScheduler", LCMScheduler],
 ] as [string, new (config: SchedulerConfig) => Scheduler][]);
 
 /**

@@ -49,6 +49,17 @@ describe("DDPMScheduler", () => {
     expect(draws).toBe(1);
   });
 
+  it("steps to the next timestep of the run, however they are spaced", () => {
+    const options = { clip_sample: false, prediction_type: "sample", timestep_spacing: "linspace" };
+    const scheduler = new DDPMScheduler(options);
+    scheduler.setTimesteps(4);
+    expect(scheduler.timesteps).toEqual([999, 666, 333, 0]);
+    const [now, next] = [scheduler.alphasCumprod[666]!, scheduler.alphasCumprod[333]!];
+    const { prevSample } = scheduler.step(tensor([1]), 666, tensor([0]), { noise: tensor([0]) });
+    expect(prevSample.data[0]).toBeCloseTo((Math.sqrt(next) * (1 - now / next)) / (1 - now), 6);
+    expect(() => scheduler.step(tensor([1]), 665, tensor([0]))).toThrow(/t=665 is none of the timesteps/);
+  });
+
   it("refuses learned variances, thresholding, and noise prediction from pure noise", () => {
     expect(() => new DDPMScheduler({ variance_type: "learned_range" })).toThrow(/variance_type="learned_range"/);
     expect(() => new DDPMScheduler({ thresholding: true })).toThrow(/thresholding=true/);

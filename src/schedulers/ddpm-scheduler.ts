@@ -1,6 +1,7 @@
 // DDPM: ancestral sampling. Also the usual choice for adding noise in training.
 
 import { z } from "zod";
+import { ConfigError } from "../errors.js";
 import { Tensor } from "../tensor/tensor.js";
 import { DiscreteScheduler } from "./discrete-scheduler.js";
 import { predictOriginal } from "./predictions.js";
@@ -38,33 +39,33 @@ const SCHEMA = z.object({
  * @see Ho et al. 2020, arXiv:2006.11239
  */
 export class DDPMScheduler extends DiscreteScheduler<z.output<typeof SCHEMA>> {
-  #steps: number;
-
   /**
    * @param config - diffusers' options; its defaults apply.
    * @throws {ConfigError} If an option is unknown, invalid or not supported.
    */
   constructor(config: SchedulerConfig = {}) {
     super("DDPMScheduler", parseSchedulerConfig("DDPMScheduler", SCHEMA, config));
-    this.#steps = this.config.num_train_timesteps;
   }
 
   setTimesteps(steps: number): void {
     const { num_train_timesteps: trainTimesteps, timestep_spacing: spacing, steps_offset: offset } = this.config;
     checkSteps(this.className, steps, trainTimesteps);
     this.timesteps = spacedTimesteps(this.className, { spacing, steps, trainTimesteps, offset });
-    this.#steps = steps;
   }
 
-  /** Needs `options.noise` at every timestep but 0. May be called at any timestep of the schedule. */
+  /** Needs `options.noise` at every timestep but 0. May be called at any timestep of the run, in any order. */
   step(modelOutput: Tensor, t: number, sample: Tensor, options: StepOptions = {}): StepOutput {
     const where = `${this.className}.step`;
     const [output, x] = float32Pair(where, ["modelOutput", "sample"], modelOutput, sample);
 
     // 1. ᾱ at both ends of the stride
     const alphaProd = this.alphaAt(where, t);
-    const previous = t - Math.floor(this.config.num_train_timesteps / this.#steps);
-    const alphaProdPrev = previous >= 0 ? this.alphasCumprod[previous]! : 1;
+    const index = this.timesteps.indexOf(t);
+    if (index < 0) {
+      throw new ConfigError(`${where}: t=${t} is none of the timesteps; pass an element of scheduler.timesteps.`);
+    }
+    const next = this.timesteps[index + 1];
+    const alphaProdPrev = next === undefined ? 1 : this.alphasCumprod[next]!;
     const betaProd = 1 - alphaProd;
     const betaProdPrev = 1 - alphaProdPrev;
     const alpha = alphaProd / alphaProdPrev;

@@ -34,6 +34,9 @@ describe("a perfect model", () => {
     ["DPMSolverMultistepScheduler", { final_sigmas_type: "zero", use_karras_sigmas: true, solver_order: 1 }],
     ["DPMSolverMultistepScheduler", { final_sigmas_type: "zero", solver_type: "heun", timestep_spacing: "trailing" }],
     ["DPMSolverMultistepScheduler", { final_sigmas_type: "zero", rescale_betas_zero_snr: true }],
+    ["UniPCMultistepScheduler", {}],
+    ["UniPCMultistepScheduler", { solver_order: 3, solver_type: "bh1", timestep_spacing: "trailing" }],
+    ["UniPCMultistepScheduler", { rescale_betas_zero_snr: true, disable_corrector: [3] }],
   ] as const;
   const solvers = cases.flatMap(([name, options]) =>
     (["epsilon", "v_prediction", "sample"] as const)
@@ -45,6 +48,9 @@ describe("a perfect model", () => {
   const others = [
     ["PNDMScheduler", "epsilon", { skip_prk_steps: true, set_alpha_to_one: true }],
     ["DDPMScheduler", "sample", { clip_sample: false }],
+    ["EulerAncestralDiscreteScheduler", "sample", { timestep_spacing: "leading" }],
+    ["DPMSolverMultistepScheduler", "sample", { algorithm_type: "sde-dpmsolver++", final_sigmas_type: "zero" }],
+    ["LCMScheduler", "sample", {}],
   ] as const;
 
   it.each([...solvers, ...others])("leads %s (%s) to the clean sample with %o", (name, type, options) => {

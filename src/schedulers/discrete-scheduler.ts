@@ -4,6 +4,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import { type NoiseScheduleConfig, noiseAlphasCumprod } from "./noise-schedule.js";
 import { combinePerSample, float32, timestepIndex } from "./samples.js";
 import type { PredictionType, Scheduler, StepOptions, StepOutput } from "./scheduler.js";
+import { checkBeginIndex } from "./step-cursor.js";
 import { allTimesteps } from "./timestep-spacing.js";
 
 /** The least that every scheduler's configuration has. */
@@ -34,6 +35,11 @@ export abstract class DiscreteScheduler<C extends DiscreteSchedulerConfig> imple
 
   abstract setTimesteps(steps: number): void;
   abstract step(modelOutput: Tensor, t: number, sample: Tensor, options?: StepOptions): StepOutput;
+
+  /** Of no effect where a step needs to know nothing but its timestep. */
+  setBeginIndex(index: number): void {
+    checkBeginIndex(this.className, index, this.timesteps);
+  }
 
   get initNoiseSigma(): number {
     return 1;

@@ -52,15 +52,82 @@ describe("DPMSolverMultistepScheduler", () => {
     expect(scheduler.sigmas).toHaveLength(scheduler.timesteps.length + 1);
   });
 
+  it("keeps duplicate timesteps and exact noise levels where final_sigmas_type is named", () => {
+    const scheduler = new DPMSolverMultistepScheduler({
+      ...LATENT,
+      use_karras_sigmas: true,
+      final_sigmas_type: "zero",
+    });
+    scheduler.setTimesteps(200);
+    expect(scheduler.timesteps).toHaveLength(200);
+    expect(new Set(scheduler.timesteps).size).toBeLessThan(200);
+    expect(new Set(scheduler.sigmas).size).toBe(201);
+    expect(scheduler.sigmas.at(-1)).toBe(0);
+    let x = X;
+    for (const t of scheduler.timesteps) x = scheduler.step(OUTPUT, t, x).prevSample;
+    expect(x.data.every(Number.isFinite)).toBe(true);
+  });
+
+  it("remembers in its configuration that final_sigmas_type was not named", () => {
+    const once = new DPMSolverMultistepScheduler({ ...LATENT, use_karras_sigmas: true });
+    const twice = new DPMSolverMultistepScheduler(once.config);
+    for (const scheduler of [once, twice]) scheduler.setTimesteps(40);
+    expect(twice.sigmas).toEqual(once.sigmas);
+    expect(once.sigmas.at(-1)).toBe(once.sigmas.at(-2));
+  });
+
+  it("takes solver types of UniPC for its own default, as diffusers does", () => {
+    expect(new DPMSolverMultistepScheduler({ solver_type: "bh2" }).config.solver_type).toBe("midpoint");
+  });
+
+  describe("sde-dpmsolver++", () => {
+    const SDE = { ...LATENT, algorithm_type: "sde-dpmsolver++", final_sigmas_type: "zero" };
+
+    it("keeps the variance of noise from step to step", () => {
+      const scheduler = new DPMSolverMultistepScheduler({ ...SDE, prediction_type: "sample", solver_order: 1 });
+      scheduler.setTimesteps(5);
+      scheduler.timesteps.slice(0, -1).forEach((t, i) => {
+        const s = (sigma: number) => sigma / Math.hypot(sigma, 1);
+        const [from, to] = [s(scheduler.sigmas[i]!), s(scheduler.sigmas[i + 1]!)];
+        // Both directions of the noise at once: one element sees only x, the other only the fresh noise.
+        const x = tensor([from, 0]);
+        const { data } = scheduler.step(zeros([2]), t, x, { noise: tensor([0, 1]) }).prevSample;
+        expect(Math.hypot(data[0]!, data[1]!)).toBeCloseTo(to, 5);
+      });
+    });
+
+    it("ends at the clean sample of the last step, whatever the noise", () => {
+      const scheduler = new DPMSolverMultistepScheduler({ ...SDE, prediction_type: "sample" });
+      scheduler.setTimesteps(4);
+      let x = X;
+      for (const t of scheduler.timesteps) x = scheduler.step(OUTPUT, t, x, { noise: tensor([9, -9, 9]) }).prevSample;
+      x.data.forEach((value, i) => {
+        expect(value).toBeCloseTo(OUTPUT.data[i]!, 5);
+      });
+    });
+
+    it("asks for noise, and can repeat the step once it has some", () => {
+      const scheduler = new DPMSolverMultistepScheduler(SDE);
+      scheduler.setTimesteps(4);
+      const t = scheduler.timesteps[0]!;
+      expect(() => scheduler.step(OUTPUT, t, X)).toThrow(/pass options\.noise/);
+      expect(() => scheduler.step(OUTPUT, t, X, { noise: zeros([2]) })).toThrow(/same shape/);
+      scheduler.step(OUTPUT, t, X, { noise: X });
+    });
+  });
+
   it("refuses variants that it does not have", () => {
     for (const options of [
-      { algorithm_type: "sde-dpmsolver++" },
+      { algorithm_type: "sde-dpmsolver" },
+      { algorithm_type: "dpmsolver" },
       { solver_order: 3 },
-      { solver_type: "bh2" },
+      { solver_type: "bh3" },
       { lambda_min_clipped: -5.1 },
       { variance_type: "learned_range" },
       { use_lu_lambdas: true },
       { use_flow_sigmas: true },
+      { use_beta_sigmas: true },
+      { use_karras_sigmas: true, use_exponential_sigmas: true },
     ]) {
       expect(() => new DPMSolverMultistepScheduler(options)).toThrow(new RegExp(Object.keys(options)[0]!));
     }

@@ -59,7 +59,7 @@ describe("EulerDiscreteScheduler", () => {
   it("refuses noise levels and interpolations that it does not have", () => {
     for (const options of [
       { use_beta_sigmas: true },
-      { use_exponential_sigmas: true },
+      { use_exponential_sigmas: true, use_karras_sigmas: true },
       { interpolation_type: "log_linear" },
       { timestep_type: "continuous" },
       { sigma_max: 80 },

@@ -22,7 +22,7 @@ export interface StepOptions {
 export interface StepOutput {
   /** The sample at the next, less noisy timestep; same shape as the input. */
   prevSample: Tensor<"float32">;
-  /** The clean sample as predicted in this step; absent where the algorithm does not form one. */
+  /** The clean sample as this step sees it; absent where the algorithm does not form one. */
   predOriginalSample?: Tensor<"float32">;
 }
 
@@ -50,6 +50,14 @@ export interface Scheduler {
    * @throws {ConfigError} If `steps` is no such integer.
    */
   setTimesteps(steps: number): void;
+
+  /**
+   * Says where among `timesteps` the run starts, for one that leaves out the first ones; otherwise it starts at the
+   * first timestep that is stepped from. Needed where a timestep occurs twice. To be called after `setTimesteps`.
+   *
+   * @throws {ConfigError} If `index` is no index of `timesteps`.
+   */
+  setBeginIndex(index: number): void;
 
   /** The sample as the model wants to see it at timestep `t`; may be the same tensor. */
   scaleModelInput(sample: Tensor, t: number): Tensor<"float32">;

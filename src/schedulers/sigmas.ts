@@ -1,19 +1,21 @@
 // Noise levels in the variance-exploding view, sigma = sqrt((1 − ᾱ)/ᾱ), for the samplers that walk along them.
 
+import { ConfigError } from "../errors.js";
 import { roundHalfEven } from "./timestep-spacing.js";
 
+/** The noise level that stands in for an infinite one (zero terminal SNR): that of ᾱ = 2⁻²⁴, as in diffusers. */
+const LARGEST_SIGMA = 4096;
+
 /**
- * The noise level of each training timestep, sigma_t = sqrt((1 − ᾱ_t)/ᾱ_t).
+ * The noise level of each training timestep, sigma_t = sqrt((1 − ᾱ_t)/ᾱ_t), rounded as float32 rounds it.
  *
  * An ᾱ of 0 (zero terminal SNR) would be infinite; it counts as 2⁻²⁴, as in diffusers.
  *
  * @returns T ascending values.
  */
 export function trainingSigmas(alphasCumprod: Float64Array): Float64Array {
-  return alphasCumprod.map((alpha) => {
-    const positive = Math.max(alpha, 2 ** -24);
-    return Math.sqrt((1 - positive) / positive);
-  });
+  const { fround, sqrt } = Math;
+  return alphasCumprod.map((alpha) => (alpha === 0 ? LARGEST_SIGMA : fround(sqrt(fround(fround(1 - alpha) / alpha)))));
 }
 
 /** The noise level at a timestep that may be fractional, by linear interpolation between its neighbours. */
@@ -21,6 +23,28 @@ export function sigmaAt(sigmas: Float64Array, timestep: number): number {
   const low = Math.min(Math.max(Math.floor(timestep), 0), sigmas.length - 1);
   const high = Math.min(low + 1, sigmas.length - 1);
   return sigmas[low]! + (sigmas[high]! - sigmas[low]!) * (timestep - low);
+}
+
+/** How the noise levels of a run are laid out, where they are not those of evenly spaced timesteps. */
+export type SigmaLadder = (min: number, max: number, count: number) => Float64Array;
+
+/**
+ * The ladder that a configuration asks for.
+ *
+ * @throws {ConfigError} If it asks for two.
+ */
+export function sigmaLadder(
+  where: string,
+  config: { use_karras_sigmas?: boolean | null; use_exponential_sigmas?: boolean | null },
+): SigmaLadder | undefined {
+  if (config.use_karras_sigmas && config.use_exponential_sigmas) {
+    throw new ConfigError(
+      `${where}: use_karras_sigmas and use_exponential_sigmas exclude each other; got both. ` +
+        "Check them in scheduler_config.json.",
+    );
+  }
+  if (config.use_karras_sigmas) return karrasSigmas;
+  return config.use_exponential_sigmas ? exponentialSigmas : undefined;
 }
 
 /**
@@ -33,31 +57,62 @@ export function karrasSigmas(min: number, max: number, count: number): Float64Ar
   const rho = 7;
   const from = max ** (1 / rho);
   const to = min ** (1 / rho);
-  return Float64Array.from({ length: count }, (_, i) => (from + (i / Math.max(1, count - 1)) * (to - from)) ** rho);
+  const level = (i: number) => (from + (i / (count - 1)) * (to - from)) ** rho;
+  return ladder(min, max, count, level);
+}
+
+/** `count` noise levels from `max` down to `min`, in equal ratios: sigma_i = max · (min/max)^(i/(n − 1)). */
+export function exponentialSigmas(min: number, max: number, count: number): Float64Array {
+  const from = Math.log(max);
+  const to = Math.log(min);
+  return ladder(min, max, count, (i) => Math.exp(from + ((to - from) * i) / (count - 1)));
+}
+
+/** Levels that start and end exactly where they should, whatever the powers and logarithms between round to. */
+function ladder(min: number, max: number, count: number, level: (i: number) => number): Float64Array {
+  return Float64Array.from({ length: count }, (_, i) => (i === 0 ? max : i === count - 1 ? min : level(i)));
 }
 
 /**
  * The timestep, possibly fractional, at which the training schedule has a given noise level: the inverse of `sigmaAt`,
  * interpolated between logarithms, and clamped to the schedule.
  *
+ * The schedule's logarithms are rounded to float32, as in diffusers: that decides whether the largest noise level lies
+ * at T − 1 or just below.
+ *
  * @param sigmas - The T ascending training noise levels.
  */
 export function timestepOfSigma(sigmas: Float64Array, sigma: number): number {
   if (sigmas.length < 2) return 0;
+  const wanted = Math.log(Math.max(sigma, 1e-10));
+  const logarithm = (t: number) => Math.fround(Math.log(sigmas[t]!));
   let low = 0;
   let high = sigmas.length - 1;
   while (high - low > 1) {
     const middle = (low + high) >> 1;
-    if (sigmas[middle]! <= sigma) low = middle;
+    if (logarithm(middle) <= wanted) low = middle;
     else high = middle;
   }
-  const below = Math.log(sigmas[low]!);
-  const above = Math.log(sigmas[high]!);
-  const weight = (Math.log(Math.max(sigma, 1e-10)) - below) / (above - below);
+  const below = logarithm(low);
+  const weight = (wanted - below) / (logarithm(high) - below);
   return low + Math.min(Math.max(weight, 0), 1);
 }
 
 /** As `timestepOfSigma`, rounded to an integer, halves to the even one. */
 export function nearestTimestepOfSigma(sigmas: Float64Array, sigma: number): number {
   return roundHalfEven(timestepOfSigma(sigmas, sigma));
+}
+
+/** A noise level in the variance-preserving view: x = alpha·x_0 + s·noise, alpha² + s² = 1, lambda = log(alpha/s). */
+export interface NoiseLevel {
+  alpha: number;
+  s: number;
+  /** Infinite where there is no noise. */
+  lambda: number;
+}
+
+/** The noise level sigma = s/alpha. */
+export function noiseLevel(sigma: number): NoiseLevel {
+  const alpha = 1 / Math.hypot(sigma, 1);
+  return { alpha, s: sigma * alpha, lambda: -Math.log(sigma) };
 }

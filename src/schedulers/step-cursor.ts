@@ -18,6 +18,16 @@ export class StepCursor {
   }
 
   /**
+   * Makes the timestep at `index` the one that is due.
+   *
+   * @throws {ConfigError} If there is none.
+   */
+  begin(index: number): void {
+    checkBeginIndex(this.#where, index, this.#timesteps);
+    this.#next = index;
+  }
+
+  /**
    * The position of `t` without moving: the step that is due if `t` is its timestep, otherwise the first with that value.
    *
    * @throws {ConfigError} If `t` is no timestep of the run.
@@ -49,5 +59,18 @@ export class StepCursor {
       );
     }
     return this.#next++;
+  }
+}
+
+/**
+ * Throws unless a run can start at `index`.
+ *
+ * @throws {ConfigError} If it is no index of the timesteps.
+ */
+export function checkBeginIndex(where: string, index: number, timesteps: readonly number[]): void {
+  if (!Number.isSafeInteger(index) || index < 0 || index >= timesteps.length) {
+    throw new ConfigError(
+      `${where}.setBeginIndex: index must be an integer from 0 to ${timesteps.length - 1}; got ${index}.`,
+    );
   }
 }
