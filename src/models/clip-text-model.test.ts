@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { checkEncodeAll } from "../../test/support/check-clip-text.js";
 import { checkGradients, relativeError } from "../../test/support/check-gradients.js";
 import { ConfigError, FormatError, ShapeError } from "../errors.js";
 import { readSafetensors } from "../formats/index.js";
@@ -32,6 +33,15 @@ describe("golden values", () => {
       expect(states.shape).toEqual(expected.shape);
       expect(relativeError(states.data, expected.data as Float32Array)).toBeLessThan(TOLERANCE);
       await model.release();
+    });
+  }
+
+  for (const activation of ["quick_gelu", "gelu"] as const) {
+    it(`agrees with transformers in every hidden state and the pooled state, activation ${activation}`, async () => {
+      const loaded = await CLIPTextModel.fromPretrained(FOLDER);
+      const model = new CLIPTextModel({ ...loaded.config, hidden_act: activation }, loaded.weights);
+      const legacy = new CLIPTextModel({ ...model.config, eos_token_id: 2 }, loaded.weights);
+      await checkEncodeAll(model, legacy, `${FOLDER}/expected.safetensors`, activation);
     });
   }
 
@@ -81,12 +91,48 @@ it("has gradients in the token embeddings and in a weight that agree with finite
   });
 });
 
+describe("encodeAll", () => {
+  it("without options gives encode's states, and their row at the first end token", async () => {
+    const model = CLIPTextModel.fromConfig({ ...tiny, eos_token_id: 4 }, new Generator(1));
+    const prompts = ids([0, 3, 4, 4, 4, 0, 1, 2, 3, 4], [2, 5]);
+    const states = await model.encode(prompts);
+    const all = await model.encodeAll(prompts);
+    expect(all.lastHiddenState.data).toEqual(states.data);
+    expect(all.hiddenState).toBe(all.lastHiddenState);
+    expect(all.pooled.shape).toEqual([2, 8]);
+    expect([...all.pooled.data]).toEqual([...states.data.subarray(2 * 8, 3 * 8), ...states.data.subarray(9 * 8)]);
+    await model.release();
+  });
+
+  it("pools the first position where there is no end token, as transformers does", async () => {
+    const model = CLIPTextModel.fromConfig(tiny, new Generator(1));
+    const { lastHiddenState, pooled } = await model.encodeAll(ids([3, 1, 2], [1, 3]));
+    expect(pooled.data).toEqual(lastHiddenState.data.slice(0, 8));
+    await model.release();
+  });
+
+  it("refuses layers that the model does not have, and ids outside the vocabulary", async () => {
+    const model = CLIPTextModel.fromConfig(tiny, new Generator(1));
+    for (const hiddenLayersFromEnd of [3, -1, 0.5]) {
+      const wrong = model.encodeAll(ids([0], [1, 1]), { hiddenLayersFromEnd });
+      await expect(wrong).rejects.toThrow(ConfigError);
+      await expect(wrong).rejects.toThrow(`0 … 2; got ${hiddenLayersFromEnd}`);
+    }
+    await expect(model.encodeAll(ids([5], [1, 1]))).rejects.toThrow(ShapeError);
+  });
+});
+
 describe("refuses by name", () => {
   const make = (change: object) => () => CLIPTextModel.fromConfig({ ...tiny, ...change }, new Generator(0));
 
   it("an activation that is not supported", () => {
     expect(make({ hidden_act: "relu" })).toThrow(/hidden_act.*"relu"/);
     expect(make({ hidden_act: "relu" })).toThrow(ConfigError);
+  });
+
+  it("an end token that is no id", () => {
+    expect(make({ eos_token_id: [4] })).toThrow(/eos_token_id/);
+    expect(make({ eos_token_id: null })).toThrow(ConfigError);
   });
 
   it("an option that is not known", () => {

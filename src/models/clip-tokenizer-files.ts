@@ -4,13 +4,10 @@ import { stat } from "node:fs/promises";
 import path from "node:path";
 import { FormatError } from "../errors.js";
 import { makeFolder, readWholeFile, writeFileAtomically } from "../formats/file-access.js";
-import {
-  CLIP_BOS_TOKEN,
-  CLIP_EOS_TOKEN,
-  CLIP_MAX_LENGTH,
-  type ClipTokenizerFiles,
-  registerClipTokenizerReader,
-} from "./clip-tokenizer.js";
+import { parseMerges } from "./clip-merges.js";
+import { type ClipTokenizerFiles, registerClipTokenizerReader } from "./clip-tokenizer.js";
+import { CLIP_MAX_LENGTH } from "./clip-tokenizer-description.js";
+import { CLIP_BOS_TOKEN, CLIP_EOS_TOKEN } from "./clip-words.js";
 
 const MERGES_HEADER = "#version: 0.2";
 
@@ -83,19 +80,6 @@ export async function writeClipTokenizer(
   await writeText(path.join(dir, "merges.txt"), `${lines.join("\n")}\n`);
   await writeText(path.join(dir, "special_tokens_map.json"), `${JSON.stringify(special, undefined, 2)}\n`);
   await writeText(path.join(dir, "tokenizer_config.json"), `${JSON.stringify(config, undefined, 2)}\n`);
-}
-
-function parseMerges(source: string, text: string): [string, string][] {
-  const merges: [string, string][] = [];
-  for (const [index, line] of text.split(/\r?\n/).entries()) {
-    if (line === "" || (index === 0 && line.startsWith("#version"))) continue;
-    const [left, right, ...rest] = line.split(" ");
-    if (!left || !right || rest.length > 0) {
-      throw new FormatError(source, `line ${index + 1} must be two symbols; got "${line.slice(0, 80)}".`);
-    }
-    merges.push([left, right]);
-  }
-  return merges;
 }
 
 async function readJsonObject(file: string): Promise<Record<string, unknown> | undefined> {

@@ -4,7 +4,7 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ConfigError, FormatError } from "../errors.js";
 import { trainClipVocabulary } from "../training/data/bpe-trainer.js";
-import { CLIPTokenizer, clipByteSymbols } from "./clip-tokenizer.js";
+import { CLIPTokenizer } from "./clip-tokenizer.js";
 import { readClipTokenizer, writeClipTokenizer } from "./clip-tokenizer-files.js";
 
 const CAPTIONS = [
@@ -172,6 +172,18 @@ describe("CLIPTokenizer", () => {
     expect(sd1.maxLength).toBe(16);
   });
 
+  it("finds additional special tokens that the vocabulary has, and refuses those without an id", async () => {
+    const map = JSON.stringify({ additional_special_tokens: ["cat</w>"] });
+    const tokenizer = await CLIPTokenizer.fromPretrained(
+      await variant("additional", { "special_tokens_map.json": map }),
+    );
+    expect(tokenizer.encode("a cat</w>cat").ids.slice(0, 5)).toEqual([537, 320, 516, 516, 538]);
+    const without = await variant("without-id", {
+      "special_tokens_map.json": JSON.stringify({ additional_special_tokens: [{ content: "<other>" }] }),
+    });
+    await expect(CLIPTokenizer.fromPretrained(without)).rejects.toThrow(/special token .*<other>.* has no id/);
+  });
+
   it("recognizes added tokens of textual inversion", async () => {
     const dir = await variant("inversion", { "added_tokens.json": JSON.stringify({ "<my-style>": 539 }) });
     const tokenizer = await CLIPTokenizer.fromPretrained(dir);
@@ -204,6 +216,23 @@ describe("CLIPTokenizer", () => {
     await expect(open("no-pad", { "special_tokens_map.json": '{"pad_token":"<pad>"}' })).rejects.toThrow(
       /pad_token "<pad>" is not in the vocabulary/,
     );
+    await expect(open("left", { "tokenizer_config.json": '{"padding_side":"left"}' })).rejects.toThrow(
+      /padding_side must be right; got "left"/,
+    );
+    await expect(open("moved", { "added_tokens.json": '{"<|endoftext|>":3}' })).rejects.toThrow(
+      /"<\|endoftext\|>" has the id 3, the vocabulary 538/,
+    );
+    const fast = (model: object, rest: object = { added_tokens: [] }) => ({
+      "tokenizer.json": JSON.stringify({
+        model: { type: "BPE", vocab: { a: 0, b: 1 }, merges: [], ...model },
+        ...rest,
+      }),
+    });
+    await expect(open("no-suffix", fast({}))).rejects.toThrow(/end_of_word_suffix must be "<\/w>"/);
+    await expect(open("no-added", fast({}, {}))).rejects.toThrow(/must describe a BPE model/);
+    const suffix = { end_of_word_suffix: "</w>" };
+    await expect(open("triple", fast({ ...suffix, merges: ["a b c"] }))).rejects.toThrow(/a merge must be two symbols/);
+    await expect(open("lost", fast({ ...suffix, merges: [["a", "b"]] }))).rejects.toThrow(/tokenizer\.json lacks "ab"/);
     await expect(open("not-bpe", { "tokenizer.json": '{"model":{"type":"Unigram"}}' })).rejects.toThrow(FormatError);
   });
 });
@@ -215,15 +244,5 @@ describe("writeClipTokenizer", () => {
     expect(files.merges).toEqual(vocabulary.merges);
     expect(files.config).toMatchObject({ tokenizer_class: "CLIPTokenizer", model_max_length: 16, pad_token: "!" });
     expect(await readFile(path.join(root, "sd2", "tokenizer", "merges.txt"), "utf8")).toMatch(/^#version: 0\.2\n/);
-  });
-});
-
-describe("clipByteSymbols", () => {
-  it("gives every byte its own visible symbol", () => {
-    const pairs = clipByteSymbols();
-    expect(new Set(pairs.map(([byte]) => byte)).size).toBe(256);
-    expect(new Set(pairs.map(([, symbol]) => symbol)).size).toBe(256);
-    expect(new Map(pairs).get(0x20)).toBe("Ġ");
-    expect(new Map(pairs).get(0x41)).toBe("A");
   });
 });

@@ -7,7 +7,7 @@ import {
   CLIP_EOS_TOKEN,
   clipByteSymbols,
   splitClipWords,
-} from "../../models/clip-tokenizer.js";
+} from "../../models/clip-words.js";
 
 // 256 bytes, 256 bytes that end a word, start and end of text.
 const FIXED_TOKENS = 514;
