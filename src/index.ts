@@ -14,6 +14,7 @@ export {
   trainingScheduler,
 } from "./fine-tuning/index.js";
 export { readSafetensors, readTorch, writeSafetensors, writeTorch } from "./formats/index.js";
+export { type DownloadProgress, fetchModel, HubError, type HubOptions } from "./hub/index.js";
 export { encodePng, readImage, writePng } from "./images/png.js";
 export * from "./library.js";
 export { type ImageDataset, openDataset, Trainer, type TrainerOptions } from "./training/index.js";

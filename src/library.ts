@@ -16,9 +16,15 @@ export {
   FeRAModel,
   type FeRAOptions,
   FrequencyEnergyIndicator,
+  freezeGates,
+  freezingError,
   frequencyEnergyConsistencyLoss,
+  gatesOverTimesteps,
+  meanGates,
+  readAdapter,
   SoftFrequencyRouter,
   TrainStep,
+  writePlainLora,
 } from "./fera/index.js";
 export { decodeSafetensors, encodeSafetensors } from "./formats/safetensors.js";
 export { decodeTorch, encodeTorch } from "./formats/torch.js";
@@ -28,12 +34,24 @@ export {
   AutoencoderKL,
   AutoencoderTiny,
   CLIPTextModel,
+  CLIPTextModelWithProjection,
   CLIPTokenizer,
+  type ClipHiddenStateOptions,
+  type ClipTextStates,
+  type LatentDistribution,
   type PretrainedOptions,
+  sampleLatents,
+  type TilingOptions,
   UNet2DConditionModel,
   type UNetInputs,
 } from "./models/index.js";
-export { type GenerateOptions, type GenerateResult, StableDiffusionPipeline } from "./pipelines/index.js";
+export {
+  type GenerateOptions,
+  type GenerateResult,
+  StableDiffusionPipeline,
+  type StableDiffusionXLOptions,
+  StableDiffusionXLPipeline,
+} from "./pipelines/index.js";
 export {
   type CompiledGraph,
   type CompileOptions,
@@ -47,9 +65,12 @@ export {
   DDIMScheduler,
   DDPMScheduler,
   DPMSolverMultistepScheduler,
+  EulerAncestralDiscreteScheduler,
   EulerDiscreteScheduler,
+  LCMScheduler,
   PNDMScheduler,
   type Scheduler,
+  UniPCMultistepScheduler,
 } from "./schedulers/index.js";
 export { Generator, rand, randint, randn, randperm } from "./tensor/random.js";
 export { type DType, Tensor, tensor, zeros } from "./tensor/tensor.js";

@@ -7,7 +7,7 @@ import type { UNetInputs } from "../models/index.js";
 import { describeSkipped, openSplit, SPLITS } from "./datasets.js";
 import { counted } from "./format.js";
 import { interruptible } from "./interrupt.js";
-import { checkedResolution, loadAdapters, loadPipeline, MODEL_HELP, RUNTIME_OPTIONS } from "./model-options.js";
+import { checkedResolution, loadAdapters, loadPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
 import { choice, integer, type OptionValues, text } from "./option-specs.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
@@ -15,7 +15,7 @@ import "./platform.js";
 import { Progress } from "./progress.js";
 
 const OPTIONS = {
-  model: text(MODEL_HELP, "FOLDER").required(),
+  model: text(MODEL_HELP, "MODEL").required(),
   adapter: text("adapter to compare with the model by itself", "PATH"),
   data: text("a folder of images, or icons:STYLE", "FOLDER").required(),
   split: choice("which images: those that fera train leaves out, those it trains on, or all", SPLITS).withDefault(
@@ -27,7 +27,7 @@ const OPTIONS = {
   seed: integer("of the noise, which is the same for model and adapter", { min: 0 }).withDefault(0),
   resolution: integer("side of the images in pixels; by default the model's own size", { min: 1 }),
   json: text("writes the result to this file, too", "FILE"),
-  ...RUNTIME_OPTIONS,
+  ...MODEL_OPTIONS,
 };
 
 type EvaluateOptions = OptionValues<typeof OPTIONS>;

@@ -1,5 +1,7 @@
 // Numbers, durations and commands as people read them.
 
+export { formatBytes } from "../formats/byte-size.js";
+
 /** 3725 → "1 h 2 min"; 75 → "1 min 15 s"; 4.2 → "4 s". */
 export function formatDuration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
@@ -15,16 +17,6 @@ export const formatCount = (count: number): string => count.toLocaleString("en-U
 /** "1 image", "1,200 images". */
 export const counted = (count: number, one: string, many = `${one}s`): string =>
   `${formatCount(count)} ${count === 1 ? one : many}`;
-
-/** 12_345_678 → "12.3 MB". */
-export function formatBytes(bytes: number): string {
-  if (bytes < 1000) return `${bytes} B`;
-  const units = ["kB", "MB", "GB", "TB"];
-  let value = bytes / 1000;
-  let unit = 0;
-  for (; value >= 1000 && unit < units.length - 1; unit++) value /= 1000;
-  return `${value < 100 ? value.toPrecision(3) : value.toFixed(0)} ${units[unit]}`;
-}
 
 /** Arguments as they can be typed into a POSIX shell. */
 export function shellCommand(words: readonly string[]): string {

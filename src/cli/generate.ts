@@ -3,11 +3,11 @@
 import { randomInt } from "node:crypto";
 import { parse } from "node:path";
 import { Command } from "commander";
-import { writePng } from "../images/png.js";
-import type { StableDiffusionPipeline } from "../pipelines/index.js";
+import { readImage, writePng } from "../images/png.js";
+import type { AnyPipeline } from "../pipelines/index.js";
 import { createScheduler, type Scheduler } from "../schedulers/index.js";
 import { interruptible } from "./interrupt.js";
-import { loadAdapters, loadPipeline, MODEL_HELP, RUNTIME_OPTIONS } from "./model-options.js";
+import { loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
 import { anyText, choice, integer, number, type OptionValues, repeated, text } from "./option-specs.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
@@ -16,30 +16,42 @@ import { Progress } from "./progress.js";
 import { UsageError } from "./usage-error.js";
 
 const SCHEDULERS = {
-  ddim: "DDIMScheduler",
-  euler: "EulerDiscreteScheduler",
-  dpmpp_2m: "DPMSolverMultistepScheduler",
-  pndm: "PNDMScheduler",
-  ddpm: "DDPMScheduler",
+  ddim: { _class_name: "DDIMScheduler" },
+  euler: { _class_name: "EulerDiscreteScheduler" },
+  euler_a: { _class_name: "EulerAncestralDiscreteScheduler" },
+  dpmpp_2m: { _class_name: "DPMSolverMultistepScheduler", final_sigmas_type: "zero" },
+  dpmpp_2m_sde: {
+    _class_name: "DPMSolverMultistepScheduler",
+    algorithm_type: "sde-dpmsolver++",
+    final_sigmas_type: "zero",
+  },
+  unipc: { _class_name: "UniPCMultistepScheduler" },
+  pndm: { _class_name: "PNDMScheduler" },
+  ddpm: { _class_name: "DDPMScheduler" },
+  lcm: { _class_name: "LCMScheduler" },
 } as const;
 
 type SchedulerName = keyof typeof SCHEDULERS;
 
 const OPTIONS = {
-  model: text(MODEL_HELP, "FOLDER").required(),
+  model: text(MODEL_HELP, "MODEL").required(),
   adapter: text("adapter to use: a .safetensors or .pt file, or a folder", "PATH"),
   adapterScale: number("how strongly the adapter acts; 0 is not at all").withDefault(1),
   prompt: repeated("what to draw", "PROMPT").required(),
   output: text("the image, a .png; several become NAME-1.png, NAME-2.png, …", "FILE").required(),
-  negativePrompt: anyText("what to be guided away from", "PROMPT").withDefault(""),
+  negativePrompt: anyText("what to be guided away from", "PROMPT"),
+  image: text("image to start from; it keeps its size", "FILE"),
+  strength: number("share of the steps done from --image, up to 1; by default 0.8, SDXL 0.3", { above: 0 }),
   steps: integer("sampling steps", { min: 1 }).withDefault(25),
-  guidanceScale: number("strength of the prompt; 1 and below is without guidance").withDefault(7.5),
+  guidanceScale: number("strength of the prompt; 1 and below is without guidance; by default 7.5, SDXL 5"),
+  guidanceRescale: number("0 to 1: keeps guidance from making images glaring").withDefault(0),
+  clipSkip: integer("takes the text states this many layers earlier", { min: 0 }).withDefault(0),
   seed: integer("the same seed gives the same images; by default drawn anew", { min: 0 }),
   width: integer("pixels; by default the model's own size", { min: 1 }),
   height: integer("pixels; by default the model's own size", { min: 1 }),
   numImages: integer("images per prompt", { min: 1 }).withDefault(1),
   scheduler: choice("sampler; by default the model's own", Object.keys(SCHEDULERS) as SchedulerName[]),
-  ...RUNTIME_OPTIONS,
+  ...MODEL_OPTIONS,
 };
 
 type GenerateCommandOptions = OptionValues<typeof OPTIONS>;
@@ -61,7 +73,8 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
   const { prompt, output, numImages, adapter, steps } = options;
   const paths = outputPaths(output, prompt.length * numImages);
   for (const path of paths) await prepareOutputFile(path);
-  const pipeline = await loadPipeline(options.model, options);
+  const pipeline = await loadAnyPipeline(options.model, options);
+  const image = options.image === undefined ? undefined : await readImage(options.image);
   if (adapter !== undefined) await loadAdapters(pipeline, adapter);
   pipeline.setAdapterScale(options.adapterScale);
 
@@ -71,14 +84,18 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
     .generate({
       prompt,
       negativePrompt: options.negativePrompt,
+      image,
+      strength: options.strength,
       steps,
       guidanceScale: options.guidanceScale,
+      guidanceRescale: options.guidanceRescale,
+      clipSkip: options.clipSkip,
       seed,
       width: options.width,
       height: options.height,
       numImages,
       scheduler: options.scheduler && schedulerFor(pipeline, options.scheduler),
-      // Some schedulers visit more timesteps than were asked for.
+      // Some schedulers visit more timesteps than were asked for; a run from an image visits fewer.
       onStep: ({ step, steps: visited }) => bar.update(Math.floor((step * steps) / visited)),
       signal,
     })
@@ -113,13 +130,13 @@ const SHARED = [
 ];
 
 /** Another scheduler over the noise schedule of the pipeline's own. */
-export function schedulerFor(pipeline: Pick<StableDiffusionPipeline, "scheduler">, name: SchedulerName): Scheduler {
+export function schedulerFor(pipeline: Pick<AnyPipeline, "scheduler">, name: SchedulerName): Scheduler {
   const { config } = pipeline.scheduler;
   return createScheduler({
     ...Object.fromEntries(SHARED.filter((key) => config[key] !== undefined).map((key) => [key, config[key]])),
     // Latents are not confined to −1 … 1; the Runge-Kutta start of PNDM is not used by latent diffusion.
     clip_sample: false,
     skip_prk_steps: true,
-    _class_name: SCHEDULERS[name],
+    ...SCHEDULERS[name],
   });
 }

@@ -2,9 +2,15 @@
 
 import { ConfigError } from "../errors.js";
 import { readAdapter } from "../fera/index.js";
-import { StableDiffusionPipeline } from "../pipelines/index.js";
+import {
+  type AnyPipeline,
+  loadPipeline as loadPipelineFolder,
+  type PipelineOptions,
+  StableDiffusionPipeline,
+} from "../pipelines/index.js";
 import { DEVICES } from "../runtime/index.js";
-import { choice, integer, type OptionValues } from "./option-specs.js";
+import { choice, integer, type OptionValues, text } from "./option-specs.js";
+import { Progress } from "./progress.js";
 
 /** Devices of ONNX Runtime in Node; `wasm` is the browser's. */
 const NODE_DEVICES = ["auto", ...DEVICES.filter((device) => device !== "wasm")] as const;
@@ -14,14 +20,40 @@ export const RUNTIME_OPTIONS = {
   threads: integer("threads of the CPU; by default all", { min: 1 }),
 };
 
-export const MODEL_HELP = "folder of a pipeline in diffusers' layout";
+/** Where a model comes from, beside `--model` itself. A token comes from HF_TOKEN only: it has no place in a history. */
+export const MODEL_OPTIONS = {
+  variant: text("weights saved under this variant, such as fp16, where the model has them", "NAME"),
+  revision: text("branch, tag or commit of a model from the hub", "NAME"),
+  ...RUNTIME_OPTIONS,
+};
 
-/** Loads the pipeline of `--model`. */
-export function loadPipeline(
-  model: string,
-  { device, threads }: OptionValues<typeof RUNTIME_OPTIONS>,
-): Promise<StableDiffusionPipeline> {
-  return StableDiffusionPipeline.fromPretrained(model, { device, threads });
+export const MODEL_HELP =
+  "a pipeline: folder in diffusers' layout, single .safetensors checkpoint, or hub id (OWNER/NAME)";
+
+type ModelOptionValues = OptionValues<typeof RUNTIME_OPTIONS> & Partial<OptionValues<typeof MODEL_OPTIONS>>;
+
+/** Loads the pipeline of `--model`, of whichever family. */
+export function loadAnyPipeline(model: string, options: ModelOptionValues): Promise<AnyPipeline> {
+  return loadPipelineFolder(model, loadingOptions(options));
+}
+
+/** Loads the pipeline of `--model`, which must be of the family that is trained. */
+export function loadPipeline(model: string, options: ModelOptionValues): Promise<StableDiffusionPipeline> {
+  return StableDiffusionPipeline.fromPretrained(model, loadingOptions(options));
+}
+
+/** What is told while a model is fetched or converted goes to stderr. */
+function loadingOptions({ device, threads, variant, revision }: ModelOptionValues): PipelineOptions {
+  let progress: Progress | undefined;
+  return {
+    ...{ device, threads, variant, revision },
+    onMessage: (message) => process.stderr.write(`${message}\n`),
+    onProgress: ({ receivedBytes, totalBytes }) => {
+      progress ??= new Progress({ label: "downloading", total: Math.ceil(totalBytes / 1e6), unit: "MB" });
+      progress.update(Math.ceil(receivedBytes / 1e6));
+      if (receivedBytes >= totalBytes) progress.end();
+    },
+  };
 }
 
 /**
@@ -29,7 +61,7 @@ export function loadPipeline(
  *
  * @throws {FormatError} If the file is damaged or for another model.
  */
-export async function loadAdapters(pipeline: StableDiffusionPipeline, path: string): Promise<void> {
+export async function loadAdapters(pipeline: AnyPipeline, path: string): Promise<void> {
   const { hasConfig, config } = await readAdapter(path);
   if (!hasConfig) {
     const { alpha, routerTau, bands } = config;
@@ -46,7 +78,10 @@ export async function loadAdapters(pipeline: StableDiffusionPipeline, path: stri
  *
  * @throws {ConfigError} If it is no multiple of the pixels per latent pixel.
  */
-export function checkedResolution(pipeline: StableDiffusionPipeline, asked: number | undefined): number {
+export function checkedResolution(
+  pipeline: Pick<AnyPipeline, "latentScale" | "defaultSize">,
+  asked: number | undefined,
+): number {
   const { latentScale: scale, defaultSize } = pipeline;
   if (asked === undefined) return defaultSize;
   if (asked % scale === 0) return asked;

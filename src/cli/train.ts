@@ -15,7 +15,7 @@ import { describeSkipped } from "./datasets.js";
 import { adapterPathProblem, FERA_OPTIONS, sigmaProblem, toFeRAConfig } from "./fera-options.js";
 import { counted, formatCount, shellCommand } from "./format.js";
 import { interruptedExitCode, interruptible } from "./interrupt.js";
-import { checkedResolution, loadPipeline, MODEL_HELP, RUNTIME_OPTIONS } from "./model-options.js";
+import { checkedResolution, loadPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
 import { choice, flag, integer, number, type OptionValues, repeated, text } from "./option-specs.js";
 import { addOptions, givenLayers, kebabCase, type OptionLayer, readOptions } from "./options.js";
 import "./platform.js";
@@ -33,7 +33,7 @@ import {
 import { UsageError } from "./usage-error.js";
 
 const SOURCES = {
-  model: text(MODEL_HELP, "FOLDER").required(),
+  model: text(MODEL_HELP, "MODEL").required(),
   data: text("a folder of images, or icons:STYLE", "FOLDER").required(),
 };
 
@@ -66,7 +66,7 @@ const SETTINGS = {
   adapterName: text("the adapter in --output: NAME.safetensors, NAME.pt, or a folder", "NAME").withDefault(
     "adapter.safetensors",
   ),
-  ...RUNTIME_OPTIONS,
+  ...MODEL_OPTIONS,
 };
 
 const OPTIONS = { ...SOURCES, ...OUTPUT, ...SETTINGS };

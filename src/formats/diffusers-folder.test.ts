@@ -71,6 +71,25 @@ describe("readModelFolder", () => {
     expect(await keys(sharded, "fp16")).toEqual(["a"]);
   });
 
+  it("names pickled weights where there are no safetensors, with what their index says", async () => {
+    const single = await folder({ "config.json": "{}", "pytorch_model.bin": "" });
+    expect(await readModelFolder(single, { weightsName: "model" })).toMatchObject({
+      weights: [],
+      pickled: [{ path: join(single, "pytorch_model.bin"), tensors: undefined }],
+    });
+    const sharded = await folder({
+      "config.json": "{}",
+      [`${NAME}.bin.index.json`]: index({ a: "x-00001-of-00002.bin", b: "x-00002-of-00002.bin" }),
+    });
+    expect((await readModelFolder(sharded)).pickled.map(({ tensors }) => [...tensors!])).toEqual([["a"], ["b"]]);
+    const escaping = await folder({ "config.json": "{}", [`${NAME}.bin.index.json`]: index({ a: "../x.bin" }) });
+    await expect(readModelFolder(escaping)).rejects.toThrow(
+      /must name \.bin files of its own folder; "a" has "\.\.\/x/,
+    );
+    const both = await folder({ "config.json": "{}", [`${NAME}.safetensors`]: A, [`${NAME}.bin`]: "" });
+    expect((await readModelFolder(both)).pickled).toEqual([]);
+  });
+
   it("takes a text encoder's names", async () => {
     const dir = await folder({ "config.json": '{"architectures": ["CLIPTextModel"]}', "model.safetensors": A });
     const options = { weightsName: "model", expectedClass: ["CLIPTextModel", "CLIPTextModelWithProjection"] };
@@ -108,7 +127,7 @@ describe("readModelFolder", () => {
       {},
       /has no diffusion_pytorch_model\.safetensors; it holds config\.json\. Fetch/,
     ],
-    ["pickled weights", { "config.json": "{}", [`${NAME}.bin`]: "" }, {}, /convert them to safetensors/],
+    ["pickles of other names", { "config.json": "{}", "model.ckpt": "" }, {}, /convert them to safetensors/],
     ["only a variant", { "config.json": "{}", [`${NAME}.fp16.safetensors`]: A }, {}, /Ask for the variant "fp16"/],
     [
       "damaged weights",

@@ -1,4 +1,4 @@
-// One model's folder in diffusers' layout: config.json beside its safetensors weights, whole or in shards. Node only.
+// One model's folder in diffusers' layout: config.json beside its weights, whole or in shards. Node only.
 // Reads headers and JSON; the weights stay on disk.
 
 import { readdir } from "node:fs/promises";
@@ -6,14 +6,24 @@ import { join } from "node:path";
 import { FormatError } from "../errors.js";
 import { readWholeFile } from "./file-access.js";
 import { type OpenedSafetensors, openSafetensors } from "./safetensors-file.js";
+import { adviceForMissingWeights, chooseWeights } from "./weight-files.js";
 
 /** A model's configuration and where its weights lie. */
 export interface ModelFolder {
   /** The folder with config.json, the subfolder included. */
   dir: string;
   config: Record<string, unknown>;
-  /** One per file; no tensor is in two of them. */
+  /** One per file; no tensor is in two of them. Empty where the weights are pickled. */
   weights: OpenedSafetensors[];
+  /** State dicts as torch.save writes them, not yet opened; empty where the weights are safetensors. */
+  pickled: PickledWeights[];
+}
+
+/** A pickled state dict. */
+export interface PickledWeights {
+  path: string;
+  /** What the index of the shards says is in this one; undefined for a single file. */
+  tensors: ReadonlySet<string> | undefined;
 }
 
 export interface ModelFolderOptions {
@@ -32,13 +42,30 @@ const LISTED_NAMES = 20;
 /**
  * Finds a model's configuration and weights.
  *
- * Looks for NAME.safetensors, then for the shards that NAME.safetensors.index.json lists.
+ * Looks for NAME.safetensors, then for the shards that NAME.safetensors.index.json lists, then for .bin files likewise.
  *
  * @throws {FormatError} If the folder, its config.json or its weights are missing or malformed, if it holds another
  *   class of model, or if its weights come in another format; the message says what is there and what to do.
  */
 export async function readModelFolder(dir: string, options: ModelFolderOptions = {}): Promise<ModelFolder> {
-  const { subfolder, expectedClass, weightsName = "diffusion_pytorch_model", variant } = options;
+  const { weightsName = "diffusion_pytorch_model", variant } = options;
+  const { folder, names, config } = await readConfig(dir, options);
+  return { dir: folder, config, ...(await findWeights(folder, names, weightsName, variant)) };
+}
+
+/**
+ * Reads a model's configuration alone.
+ *
+ * @throws {FormatError} If the folder or its config.json is missing or malformed, or it describes another class.
+ */
+export async function readModelConfig(
+  dir: string,
+  options: Pick<ModelFolderOptions, "subfolder" | "expectedClass"> = {},
+): Promise<Record<string, unknown>> {
+  return (await readConfig(dir, options)).config;
+}
+
+async function readConfig(dir: string, { subfolder, expectedClass }: ModelFolderOptions) {
   const folder = subfolder ? join(dir, subfolder) : dir;
   const names = await listFolder(folder, dir);
   if (!names.includes("config.json")) {
@@ -51,7 +78,7 @@ export async function readModelFolder(dir: string, options: ModelFolderOptions =
   const config = await readJson(configPath);
   if (!isObject(config)) throw new FormatError(configPath, "must hold a JSON object.");
   if (expectedClass !== undefined) checkClass(config, [expectedClass].flat(), configPath);
-  return { dir: folder, config, weights: await findWeights(folder, names, weightsName, variant) };
+  return { folder, names, config };
 }
 
 /**
@@ -100,73 +127,68 @@ async function findWeights(
   names: readonly string[],
   weightsName: string,
   variant: string | undefined,
-): Promise<OpenedSafetensors[]> {
-  // diffusers and transformers have put a variant into an index's name at three places.
-  const candidates = [`${weightsName}.safetensors`, `${weightsName}.safetensors.index.json`];
-  if (variant) {
-    candidates.unshift(
-      `${weightsName}.${variant}.safetensors`,
-      `${weightsName}.safetensors.index.${variant}.json`,
-      `${weightsName}.safetensors.${variant}.index.json`,
-      `${weightsName}.${variant}.safetensors.index.json`,
-    );
-  }
-  const found = candidates.find((name) => names.includes(name));
+): Promise<Pick<ModelFolder, "weights" | "pickled">> {
+  const found = chooseWeights(names, weightsName, variant);
   if (!found) {
     throw new FormatError(
       folder,
-      `has no ${weightsName}.safetensors; it holds ${listNames(names)}. ${adviceFor(names, weightsName)}`,
+      `has no ${weightsName}.safetensors; it holds ${listNames(names)}. ${adviceForMissingWeights(names, weightsName)}`,
     );
   }
-  if (found.endsWith(".json")) return openShards(folder, found);
-  return [await openSafetensors(join(folder, found))];
-}
-
-function adviceFor(names: readonly string[], weightsName: string): string {
-  const variants = names
-    .filter((name) => name.startsWith(`${weightsName}.`) && name.endsWith(".safetensors"))
-    .map((name) => name.slice(weightsName.length + 1, -".safetensors".length))
-    .filter((variant) => variant !== "" && !variant.includes("."));
-  if (variants.length > 0) return `Ask for the variant "${variants[0]}", or fetch the plain weights.`;
-  if (names.some((name) => /\.(bin|pt|pth|ckpt)(\.index\.json)?$/.test(name))) {
-    return "PyTorch's pickled weights are not read here: convert them to safetensors (diffusers: save_pretrained).";
+  const path = join(folder, found.file);
+  if (found.format === "bin") {
+    if (!found.isIndex) return { weights: [], pickled: [{ path, tensors: undefined }] };
+    const shards = await readIndex(path, ".bin");
+    const pickled = [...shards].map(([file, tensors]) => ({ path: join(folder, file), tensors }));
+    return { weights: [], pickled };
   }
-  return "Fetch the model's safetensors weights into this folder.";
+  if (!found.isIndex) return { weights: [await openSafetensors(path)], pickled: [] };
+  const weights: OpenedSafetensors[] = [];
+  for (const [file, tensors] of await readIndex(path, ".safetensors")) {
+    const shard = await openSafetensors(join(folder, file));
+    checkShard(path, file, tensors, shard.entries.keys());
+    weights.push(shard);
+  }
+  return { weights, pickled: [] };
 }
 
-async function openShards(folder: string, indexName: string): Promise<OpenedSafetensors[]> {
-  const indexPath = join(folder, indexName);
+/** The tensors of each shard, shards in the order of their names. */
+async function readIndex(indexPath: string, ending: string): Promise<Map<string, Set<string>>> {
   const index = await readJson(indexPath);
   const map = isObject(index) ? index.weight_map : undefined;
   if (!isObject(map)) throw new FormatError(indexPath, "must hold a weight_map from tensor names to files.");
-  const fileOf = new Map<string, string>();
+  const shards = new Map<string, Set<string>>();
   for (const [tensor, file] of Object.entries(map)) {
     // A path could lead out of the folder.
-    if (typeof file !== "string" || !file.endsWith(".safetensors") || /[/\\\0]/.test(file)) {
+    if (typeof file !== "string" || !file.endsWith(ending) || /[/\\\0]/.test(file)) {
       throw new FormatError(
         indexPath,
-        `weight_map must name .safetensors files of its own folder; "${tensor}" has ${JSON.stringify(file)}.`,
+        `weight_map must name ${ending} files of its own folder; "${tensor}" has ${JSON.stringify(file)}.`,
       );
     }
-    fileOf.set(tensor, file);
+    const tensors = shards.get(file) ?? new Set();
+    shards.set(file, tensors.add(tensor));
   }
-  const files = [...new Set(fileOf.values())].sort();
-  if (files.length === 0) throw new FormatError(indexPath, "weight_map is empty.");
-  const shards: OpenedSafetensors[] = [];
-  for (const file of files) {
-    const shard = await openSafetensors(join(folder, file));
-    for (const tensor of shard.entries.keys()) {
-      if (fileOf.get(tensor) !== file) {
-        throw new FormatError(indexPath, `"${tensor}" is in ${file}, but weight_map has it in ${fileOf.get(tensor)}.`);
-      }
-      fileOf.delete(tensor);
+  if (shards.size === 0) throw new FormatError(indexPath, "weight_map is empty.");
+  return new Map([...shards].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/**
+ * Compares a shard with what its index says of it.
+ *
+ * @param source - The index, or the shard where that is not known.
+ * @throws {FormatError} If a tensor is missing, or there that should be elsewhere.
+ */
+export function checkShard(source: string, file: string, expected: ReadonlySet<string>, found: Iterable<string>): void {
+  const missing = new Set(expected);
+  for (const tensor of found) {
+    if (!missing.delete(tensor)) {
+      throw new FormatError(source, `"${tensor}" is in ${file}, but weight_map has it elsewhere or not at all.`);
     }
-    shards.push(shard);
   }
-  for (const [tensor, file] of fileOf) {
-    throw new FormatError(indexPath, `"${tensor}" should be in ${file}, but is not. Fetch the shards again.`);
+  for (const tensor of missing) {
+    throw new FormatError(source, `"${tensor}" should be in ${file}, but is not. Fetch the shards again.`);
   }
-  return shards;
 }
 
 function listNames(names: readonly string[]): string {

@@ -74,7 +74,10 @@ export async function makeFolder(folder: string): Promise<void> {
  * @throws {FormatError} If the folder is missing or not writable, or the disk is full; `cause` is the system's error,
  *   and nothing is left behind.
  */
-export async function writeFileAtomically(path: string, parts: Iterable<Uint8Array>): Promise<void> {
+export async function writeFileAtomically(
+  path: string,
+  parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+): Promise<void> {
   const target = await realpath(path).catch(() => resolve(path));
   const folder = dirname(target);
   const temporary = join(folder, `.${basename(target)}.${process.pid}.${randomBytes(4).toString("hex")}.tmp`);
@@ -83,7 +86,7 @@ export async function writeFileAtomically(path: string, parts: Iterable<Uint8Arr
     const handle = await open(temporary, "wx");
     created = true;
     try {
-      for (const part of parts) await writeAll(handle, part);
+      for await (const part of parts) await writeAll(handle, part);
       await handle.sync();
     } finally {
       await handle.close();

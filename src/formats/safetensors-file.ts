@@ -16,6 +16,8 @@ import {
 
 /** A file whose header has been read and validated; its data has not been read. */
 export interface OpenedSafetensors {
+  /** As the caller named it. */
+  source: string;
   /** Absolute path with symbolic links resolved. */
   path: string;
   metadata: Record<string, string>;
@@ -50,7 +52,7 @@ export async function readSafetensors(file: string | Uint8Array): Promise<Safete
  * @throws {FormatError} If the file is missing or its header breaks the format. Any dtype of the format is accepted.
  */
 export function openSafetensors(path: string): Promise<OpenedSafetensors> {
-  return withFile(path, async (handle) => ({ path: handle.path, ...(await readHeader(handle, path)) }));
+  return withFile(path, async (handle) => ({ source: path, path: handle.path, ...(await readHeader(handle, path)) }));
 }
 
 /**

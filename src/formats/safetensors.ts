@@ -212,27 +212,47 @@ export function safetensorsParts(
 ): Uint8Array[] {
   const named = [...(tensors instanceof Map ? tensors : Object.entries(tensors))] as [string, Tensor][];
   for (const [name, value] of named) {
-    checkName(name, source);
-    if (name === "__metadata__") throw new FormatError(source, "a tensor may not be named __metadata__.");
     if (!(value instanceof Tensor)) throw new FormatError(source, `${quote(name)} is not a Tensor.`);
   }
   named.sort(
     ([nameA, a], [nameB, b]) =>
       BYTES_PER_ELEMENT[b.dtype] - BYTES_PER_ELEMENT[a.dtype] || (nameA < nameB ? -1 : nameA > nameB ? 1 : 0),
   );
+  const head = safetensorsHead(
+    named.map(([name, { dtype, shape }]) => ({ name, dtype: DTYPE_NAMES[dtype], shape })),
+    metadata,
+    source,
+  );
+  return [head, ...named.map(([, value]) => toBytes(value))];
+}
+
+/**
+ * What stands before the data of a safetensors file: length and header, padded with spaces to a multiple of 8 bytes.
+ *
+ * @param tensors - In file order, without gaps.
+ * @throws {FormatError} If a name is reserved, or a metadata value is not a string.
+ */
+export function safetensorsHead(
+  tensors: Iterable<{ name: string; dtype: SafetensorsDType; shape: readonly number[] }>,
+  metadata: Readonly<Record<string, string>> = {},
+  source = "safetensors data",
+): Uint8Array {
   const header: Record<string, unknown> = {};
   if (Object.keys(metadata).length > 0) header.__metadata__ = checkMetadata(metadata, source);
   let offset = 0;
-  for (const [name, { dtype, shape, data }] of named) {
-    header[name] = { dtype: DTYPE_NAMES[dtype], shape, data_offsets: [offset, offset + data.byteLength] };
-    offset += data.byteLength;
+  for (const { name, dtype, shape } of tensors) {
+    checkName(name, source);
+    if (name === "__metadata__") throw new FormatError(source, "a tensor may not be named __metadata__.");
+    const end = offset + sizeOf(shape) * BYTES_PER_DTYPE[dtype];
+    header[name] = { dtype, shape, data_offsets: [offset, end] };
+    offset = end;
   }
   const json = new TextEncoder().encode(JSON.stringify(header));
   const length = Math.ceil(json.length / 8) * 8;
   const head = new Uint8Array(SAFETENSORS_PREFIX_BYTES + length).fill(0x20);
   new DataView(head.buffer).setBigUint64(0, BigInt(length), true);
   head.set(json, SAFETENSORS_PREFIX_BYTES);
-  return [head, ...named.map(([, value]) => toBytes(value))];
+  return head;
 }
 
 /**

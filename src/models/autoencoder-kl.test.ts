@@ -143,11 +143,22 @@ describe("refuses by name", () => {
     expect(make({ down_block_types: types })).toThrow(ConfigError);
   });
 
-  it("another activation, unknown options, and statistics of latents", () => {
-    expect(make({ act_fn: "gelu" })).toThrow(/act_fn: .*"gelu"/);
-    expect(make({ tiling: true })).toThrow(/unsupported option tiling=true/);
-    expect(make({ latents_mean: [0, 0] })).toThrow(/latents_mean/);
-  });
+  for (const [option, value] of [
+    ["up_block_types", ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"]],
+    ["act_fn", "gelu"],
+    ["latents_mean", [0, 0]],
+    ["latents_std", [1, 1]],
+    ["scaling_factor", -1],
+    ["sample_size", 0],
+    ["tiling", true],
+  ] as const) {
+    it(`${option} = ${JSON.stringify(value)}`, () => {
+      const came = JSON.stringify(option === "up_block_types" ? value[1] : value);
+      expect(make({ [option]: value })).toThrow(ConfigError);
+      expect(make({ [option]: value })).toThrow(option);
+      expect(make({ [option]: value })).toThrow(came);
+    });
+  }
 
   it("block types of another number than the block widths", () => {
     expect(make({ up_block_types: ["UpDecoderBlock2D"] })).toThrow(/up_block_types: must be as many/);
@@ -159,7 +170,7 @@ describe("refuses by name", () => {
 
   it("images whose sides the downscale does not divide, and other channels", async () => {
     const model = make({})();
-    await expect(model.encode(zeros([1, 3, 5, 4]))).rejects.toThrow(/multiples of 2; got \[1,3,5,4\]/);
+    await expect(model.encode(zeros([1, 3, 5, 4]))).rejects.toThrow(/multiples of 2; got float32 \[1,3,5,4\]/);
     await expect(model.encode(zeros([1, 4, 4, 4]))).rejects.toThrow(ShapeError);
     await expect(model.decode(zeros([1, 4, 4, 4]))).rejects.toThrow(/latents must be \[B, 2, H, W\]/);
   });

@@ -1,4 +1,5 @@
 // AutoencoderKL: the variational autoencoder of Stable Diffusion, between images and the mean and variance of latents.
+// Everything is computed in float32, whatever the checkpoint's precision: what diffusers does where force_upcast is set.
 
 import { z } from "zod";
 import { ShapeError } from "../errors.js";
@@ -6,8 +7,9 @@ import type { Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
 import { conv2d, groupNorm, linear, ModelWeights, type Scope } from "../nn/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
-import type { Generator } from "../tensor/random.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { type Generator, type RandomOptions, randn } from "../tensor/random.js";
+import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
+import { resolveTiling, runTilesFaded, type Tiling, type TilingOptions, tileRunner } from "./autoencoder-tiling.js";
 import { downsample, resnetBlock, upsample } from "./blocks.js";
 import { freshWeights, Model, parseConfig } from "./model.js";
 import { loadPretrained, type PretrainedOptions } from "./pretrained.js";
@@ -41,9 +43,10 @@ const schema = z
     mid_block_add_attention: z.boolean().default(true),
     latents_mean: z.null().optional(),
     latents_std: z.null().optional(),
-    // Without effect on what is computed here.
-    sample_size: z.unknown().optional(),
-    force_upcast: z.unknown().optional(),
+    /** Side of a tile, where tiling is enabled. */
+    sample_size: z.union([count, z.array(count).length(2)]).default(32),
+    /** Without effect: everything is computed in float32. */
+    force_upcast: z.boolean().default(true),
   })
   .refine((config) => config.down_block_types.length === config.block_out_channels.length, {
     path: ["down_block_types"],
@@ -72,6 +75,8 @@ export interface LatentDistribution<T> {
  * @see Kingma & Welling 2013, arXiv:1312.6114; Rombach et al. 2022, arXiv:2112.10752
  */
 export class AutoencoderKL extends Model<AutoencoderKLConfig> {
+  private tiling: Tiling | undefined;
+
   /**
    * Loads `config.json` and weights from a folder.
    *
@@ -101,6 +106,23 @@ export class AutoencoderKL extends Model<AutoencoderKLConfig> {
   }
 
   /**
+   * From now on, images larger than a tile are encoded and decoded tile by tile: memory is that of one tile, at the
+   * price of small differences, since tiles do not see each other.
+   *
+   * @throws {ConfigError} Unless tiles and their overlaps are whole latent pixels.
+   */
+  enableTiling(options: TilingOptions = {}): void {
+    const { sample_size: size } = this.config;
+    const defaults = { tileSampleMinSize: typeof size === "number" ? size : size[0]!, tileOverlapFactor: 0.25 };
+    this.tiling = resolveTiling("AutoencoderKL.enableTiling", options, defaults, this.downscale, 0);
+  }
+
+  /** Undoes {@link enableTiling}. */
+  disableTiling(): void {
+    this.tiling = undefined;
+  }
+
+  /**
    * @param image - `[B, in_channels, H, W]` in −1 … 1; H and W multiples of {@link downscale}.
    * @returns Each `[B, latent_channels, H/downscale, W/downscale]`, before scaling.
    * @throws {ShapeError} If the image has another shape.
@@ -109,11 +131,22 @@ export class AutoencoderKL extends Model<AutoencoderKLConfig> {
     const { shape } = image;
     const { in_channels: channels } = this.config;
     const step = this.downscale;
-    if (shape.length !== 4 || shape[1] !== channels || shape[2]! % step !== 0 || shape[3]! % step !== 0) {
+    const isImage = image.dtype === "float32" && shape.length === 4 && shape[1] === channels;
+    if (!isImage || shape[2]! % step !== 0 || shape[3]! % step !== 0) {
       throw new ShapeError(
-        `AutoencoderKL.encode: the image must be [B, ${channels}, H, W] with H and W multiples of ${step}; ` +
-          `got [${shape.join(",")}].`,
+        `AutoencoderKL.encode: the image must be float32 [B, ${channels}, H, W] with H and W multiples of ${step}; ` +
+          `got ${image.dtype} [${shape.join(",")}].`,
       );
+    }
+    const { tiling } = this;
+    if (tiling && Math.max(shape[2]!, shape[3]!) > tiling.size * step) {
+      const moments = await runTilesFaded(
+        image as Tensor<"float32">,
+        "encode",
+        tiling,
+        tileRunner(this.runtime, (tile) => encodeMoments(this.frozenScope(tile.graph), tile, this.config)),
+      );
+      return splitMoments(moments);
     }
     const compiled = await this.compiled(`encode ${shape.join("x")}`, (graph) => {
       const x = graph.input("image", "float32", shape);
@@ -131,10 +164,20 @@ export class AutoencoderKL extends Model<AutoencoderKLConfig> {
    * @throws {ShapeError} If the latents have another shape.
    */
   async decode(latents: Tensor): Promise<Tensor<"float32">> {
-    const { shape } = latents;
-    if (shape.length !== 4 || shape[1] !== this.config.latent_channels) {
+    const { shape, dtype } = latents;
+    if (dtype !== "float32" || shape.length !== 4 || shape[1] !== this.config.latent_channels) {
       throw new ShapeError(
-        `AutoencoderKL.decode: the latents must be [B, ${this.config.latent_channels}, H, W]; got [${shape.join(",")}].`,
+        `AutoencoderKL.decode: the latents must be [B, ${this.config.latent_channels}, H, W], float32; ` +
+          `got ${dtype} [${shape.join(",")}].`,
+      );
+    }
+    const { tiling } = this;
+    if (tiling && Math.max(shape[2]!, shape[3]!) > tiling.size) {
+      return runTilesFaded(
+        latents as Tensor<"float32">,
+        "decode",
+        tiling,
+        tileRunner(this.runtime, (tile) => decodeKl(this.frozenScope(tile.graph), tile, this.config)),
       );
     }
     const compiled = await this.compiled(`decode ${shape.join("x")}`, (graph) => {
@@ -145,8 +188,8 @@ export class AutoencoderKL extends Model<AutoencoderKLConfig> {
   }
 }
 
-/** Image `[B, in_channels, H, W]` in −1 … 1 to the distribution of its latents. */
-export function encodeKl(model: Scope, image: Value, config: AutoencoderKLConfig): LatentDistribution<Value> {
+/** Image `[B, in_channels, H, W]` in −1 … 1 to mean and unlimited logvar, joined: `[B, 2·latent_channels, h, w]`. */
+function encodeMoments(model: Scope, image: Value, config: AutoencoderKLConfig): Value {
   const encoder = model.in("encoder");
   const widths = config.block_out_channels;
   let x = conv2d(encoder.in("conv_in"), image, widths[0]!, 3, { padding: 1 });
@@ -157,13 +200,55 @@ export function encodeKl(model: Scope, image: Value, config: AutoencoderKLConfig
     if (!isLast) x = downsample(block.in("downsamplers.0"), x, width, DOWNSAMPLE_PADDING);
   });
   x = midBlock(encoder.in("mid_block"), x, config);
-  const latent = config.latent_channels;
-  let moments = outputLayers(encoder, x, 2 * latent, config);
-  if (config.use_quant_conv) moments = conv2d(model.in("quant_conv"), moments, 2 * latent, 1);
+  const moments = outputLayers(encoder, x, 2 * config.latent_channels, config);
+  return config.use_quant_conv ? conv2d(model.in("quant_conv"), moments, 2 * config.latent_channels, 1) : moments;
+}
+
+/** Image `[B, in_channels, H, W]` in −1 … 1 to the distribution of its latents. */
+export function encodeKl(model: Scope, image: Value, config: AutoencoderKLConfig): LatentDistribution<Value> {
+  const { latent_channels: latent } = config;
+  const moments = encodeMoments(model, image, config);
   return {
     mean: ops.slice(moments, 1, 0, latent),
     logvar: clamp(ops.slice(moments, 1, latent, 2 * latent), ...LOGVAR_RANGE),
   };
+}
+
+/** The same split of moments that have been computed. */
+function splitMoments({ data, shape }: Tensor<"float32">): LatentDistribution<Tensor<"float32">> {
+  const [batch, channels, height, width] = shape as [number, number, number, number];
+  const half = [batch, channels / 2, height, width];
+  const [mean, logvar] = [zeros(half), zeros(half)];
+  const length = mean.size / batch;
+  for (let i = 0; i < batch; i++) {
+    mean.data.set(data.subarray(2 * i * length, (2 * i + 1) * length), i * length);
+    logvar.data.set(data.subarray((2 * i + 1) * length, (2 * i + 2) * length), i * length);
+  }
+  const [low, high] = LOGVAR_RANGE;
+  return {
+    mean,
+    logvar: tensor(
+      logvar.data.map((value) => Math.min(Math.max(value, low), high)),
+      half,
+    ),
+  };
+}
+
+/**
+ * Draws latents: z = mean + exp(logvar / 2) · noise, the noise of the whole batch in one draw, as diffusers'
+ * `latent_dist.sample(generator)`.
+ *
+ * @returns Shape of the mean, before scaling.
+ */
+export function sampleLatents(
+  { mean, logvar }: LatentDistribution<Tensor<"float32">>,
+  options: RandomOptions = {},
+): Tensor<"float32"> {
+  const noise = randn(mean.shape, options).data;
+  return tensor(
+    mean.data.map((value, i) => value + Math.exp(logvar.data[i]! / 2) * noise[i]!),
+    mean.shape,
+  );
 }
 
 /** Latents `[B, latent_channels, H, W]` to an image, about −1 … 1. */

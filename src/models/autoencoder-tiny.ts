@@ -1,4 +1,5 @@
-// AutoencoderTiny: a small residual autoencoder between images and latents, without normalization.
+// AutoencoderTiny: a small residual autoencoder between images and latents, without normalization. Everything is
+// computed in float32, whatever the checkpoint's precision.
 
 import { z } from "zod";
 import { ShapeError } from "../errors.js";
@@ -8,34 +9,58 @@ import { conv2d, type Scope } from "../nn/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
 import type { Generator } from "../tensor/random.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { resolveTiling, runTilesMasked, type Tiling, type TilingOptions, tileRunner } from "./autoencoder-tiling.js";
 import { freshWeights, Model, parseConfig } from "./model.js";
 import { loadPretrained, type PretrainedOptions } from "./pretrained.js";
 
 const channels = z.array(z.int().positive()).min(1);
 
-const schema = z.strictObject({
-  in_channels: z.int().positive().default(3),
-  out_channels: z.int().positive().default(3),
-  encoder_block_out_channels: channels.default([64, 64, 64, 64]),
-  decoder_block_out_channels: channels.default([64, 64, 64, 64]),
-  act_fn: z.literal("relu").default("relu"),
-  upsample_fn: z.literal("nearest").default("nearest"),
-  latent_channels: z.int().positive().default(4),
-  upsampling_scaling_factor: z.literal(2).default(2),
-  num_encoder_blocks: z.array(z.int().min(0)).default([1, 3, 3, 3]),
-  num_decoder_blocks: z.array(z.int().min(0)).default([3, 3, 3, 1]),
-  latent_magnitude: z.number().positive().default(3),
-  latent_shift: z.number().default(0.5),
-  force_upcast: z.boolean().default(false),
-  scaling_factor: z.number().positive().default(1),
-  shift_factor: z.number().default(0),
-  block_out_channels: z.array(z.int()).optional(),
-});
+const schema = z
+  .strictObject({
+    in_channels: z.int().positive().default(3),
+    out_channels: z.int().positive().default(3),
+    encoder_block_out_channels: channels.default([64, 64, 64, 64]),
+    decoder_block_out_channels: channels.default([64, 64, 64, 64]),
+    act_fn: z.literal("relu").default("relu"),
+    upsample_fn: z.literal("nearest").default("nearest"),
+    latent_channels: z.int().positive().default(4),
+    upsampling_scaling_factor: z.literal(2).default(2),
+    num_encoder_blocks: z.array(z.int().min(0)).default([1, 3, 3, 3]),
+    num_decoder_blocks: z.array(z.int().min(0)).default([3, 3, 3, 1]),
+    latent_magnitude: z.number().positive().default(3),
+    latent_shift: z.number().default(0.5),
+    /** Without effect: everything is computed in float32. */
+    force_upcast: z.boolean().default(false),
+    scaling_factor: z.number().positive().default(1),
+    shift_factor: z.number().default(0),
+    /** Written by diffusers: the decoder's. Without effect. */
+    block_out_channels: z.array(z.int()).optional(),
+  })
+  .refine((config) => isUniform(config.encoder_block_out_channels, config.num_encoder_blocks), {
+    path: ["encoder_block_out_channels"],
+    error: "must be one width, as often as there are num_encoder_blocks",
+  })
+  .refine((config) => isUniform(config.decoder_block_out_channels, config.num_decoder_blocks), {
+    path: ["decoder_block_out_channels"],
+    error: "must be one width, as often as there are num_decoder_blocks",
+  })
+  .refine((config) => config.encoder_block_out_channels.length === config.decoder_block_out_channels.length, {
+    path: ["decoder_block_out_channels"],
+    error: "must be as many as encoder_block_out_channels",
+  });
 
+/** diffusers' stages keep the width that they are given. */
+function isUniform(widths: readonly number[], blocks: readonly number[]): boolean {
+  return widths.length === blocks.length && widths.every((width) => width === widths[0]);
+}
+
+/** diffusers' configuration of AutoencoderTiny, as far as it is supported. */
 export type AutoencoderTinyConfig = z.output<typeof schema>;
 
 /** @see https://github.com/madebyollin/taesd */
 export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
+  private tiling: Tiling | undefined;
+
   /** Loads `config.json` and weights from a folder. */
   static async fromPretrained(dir: string, options: PretrainedOptions = {}): Promise<AutoencoderTiny> {
     const loaded = await loadPretrained(dir, options, { expectedClass: "AutoencoderTiny" });
@@ -59,17 +84,40 @@ export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
   }
 
   /**
+   * From now on, images are encoded and decoded tile by tile: memory is that of one tile, at the price of small
+   * differences, since tiles do not see each other. As in diffusers, the last tiles overlap even where one would do.
+   *
+   * @throws {ConfigError} Unless tiles and their overlaps are whole latent pixels, the overlap at least 2.
+   */
+  enableTiling(options: TilingOptions = {}): void {
+    const defaults = { tileSampleMinSize: 512, tileOverlapFactor: 0.125 };
+    this.tiling = resolveTiling("AutoencoderTiny.enableTiling", options, defaults, this.downscale, 2);
+  }
+
+  /** Undoes {@link enableTiling}. */
+  disableTiling(): void {
+    this.tiling = undefined;
+  }
+
+  /**
    * @param image - `[B, in_channels, H, W]` in −1 … 1; H and W multiples of {@link downscale}.
    * @returns `[B, latent_channels, H/downscale, W/downscale]`, before scaling.
+   * @throws {ShapeError} If the image has another shape.
    */
   async encode(image: Tensor): Promise<{ latents: Tensor<"float32"> }> {
-    const [, , height, width] = image.shape;
+    const { shape, dtype } = image;
+    const { in_channels: channels } = this.config;
     const step = this.downscale;
-    if (image.shape.length !== 4 || height! % step !== 0 || width! % step !== 0) {
+    const isImage = dtype === "float32" && shape.length === 4 && shape[1] === channels;
+    if (!isImage || shape[2]! % step !== 0 || shape[3]! % step !== 0) {
       throw new ShapeError(
-        `AutoencoderTiny.encode: the image must be [B, ${this.config.in_channels}, H, W] with H and W multiples of ${step}; ` +
-          `got [${image.shape.join(",")}].`,
+        `AutoencoderTiny.encode: the image must be float32 [B, ${channels}, H, W] with H and W multiples of ${step}; ` +
+          `got ${dtype} [${shape.join(",")}].`,
       );
+    }
+    if (this.tiling) {
+      const run = tileRunner(this.runtime, (tile) => encodeTiny(this.frozenScope(tile.graph), tile, this.config));
+      return { latents: await runTilesMasked(image as Tensor<"float32">, "encode", this.tiling, run) };
     }
     const compiled = await this.compiled(`encode ${image.shape.join("x")}`, (graph) => {
       const x = graph.input("image", "float32", image.shape);
@@ -82,8 +130,20 @@ export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
   /**
    * @param latents - `[B, latent_channels, H, W]`, already divided by the scaling factor.
    * @returns `[B, out_channels, H·downscale, W·downscale]`, about −1 … 1.
+   * @throws {ShapeError} If the latents have another shape.
    */
   async decode(latents: Tensor): Promise<Tensor<"float32">> {
+    const { shape, dtype } = latents;
+    if (dtype !== "float32" || shape.length !== 4 || shape[1] !== this.config.latent_channels) {
+      throw new ShapeError(
+        `AutoencoderTiny.decode: the latents must be [B, ${this.config.latent_channels}, H, W], float32; ` +
+          `got ${dtype} [${shape.join(",")}].`,
+      );
+    }
+    if (this.tiling) {
+      const run = tileRunner(this.runtime, (tile) => decodeTiny(this.frozenScope(tile.graph), tile, this.config));
+      return runTilesMasked(latents as Tensor<"float32">, "decode", this.tiling, run);
+    }
     const compiled = await this.compiled(`decode ${latents.shape.join("x")}`, (graph) => {
       const z = graph.input("latents", "float32", latents.shape);
       graph.output("image", decodeTiny(this.frozenScope(graph), z, this.config));

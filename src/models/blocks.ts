@@ -10,6 +10,8 @@ export interface ResnetOptions {
   epsilon: number;
   /** `[B, T]`, projected and added per channel between the two convolutions. */
   timeEmbedding?: Value;
+  /** The time embedding scales and shifts the second normalization instead: `norm2(x) · (1 + scale) + shift`. */
+  scaleShift?: boolean;
 }
 
 /**
@@ -19,15 +21,22 @@ export interface ResnetOptions {
  * @returns `[B, outChannels, H, W]`.
  */
 export function resnetBlock(scope: Scope, x: Value, outChannels: number, options: ResnetOptions): Value {
-  const { groups, epsilon, timeEmbedding } = options;
+  const { groups, epsilon, timeEmbedding, scaleShift = false } = options;
   let y = ops.silu(groupNorm(scope.in("norm1"), x, groups, epsilon));
   y = conv2d(scope.in("conv1"), y, outChannels, 3, { padding: 1 });
+  let time: Value | undefined;
   if (timeEmbedding) {
-    const projected = linear(scope.in("time_emb_proj"), ops.silu(timeEmbedding), outChannels);
-    y = ops.add(y, ops.reshape(projected, [projected.shape[0]!, outChannels, 1, 1]));
+    const features = scaleShift ? 2 * outChannels : outChannels;
+    const projected = linear(scope.in("time_emb_proj"), ops.silu(timeEmbedding), features);
+    time = ops.reshape(projected, [projected.shape[0]!, features, 1, 1]);
   }
-  y = ops.silu(groupNorm(scope.in("norm2"), y, groups, epsilon));
-  y = conv2d(scope.in("conv2"), y, outChannels, 3, { padding: 1 });
+  if (time && !scaleShift) y = ops.add(y, time);
+  y = groupNorm(scope.in("norm2"), y, groups, epsilon);
+  if (time && scaleShift) {
+    const [scale, shift] = [ops.slice(time, 1, 0, outChannels), ops.slice(time, 1, outChannels, 2 * outChannels)];
+    y = ops.add(ops.mul(y, ops.add(scale, 1)), shift);
+  }
+  y = conv2d(scope.in("conv2"), ops.silu(y), outChannels, 3, { padding: 1 });
   const shortcut = x.shape[1] === outChannels ? x : conv2d(scope.in("conv_shortcut"), x, outChannels, 1);
   return ops.add(y, shortcut);
 }
@@ -45,7 +54,8 @@ export function downsample(
 /**
  * Nearest upsampling and a 3×3 convolution.
  *
- * @param size - Height and width wanted, where an odd size was halved on the way down; doubles otherwise.
+ * @param size - Height and width wanted, where an odd size was halved on the way down; doubles otherwise. Nearest
+ * resampling of n to 2n − 1 repeats the same pixels as doubling and leaving out the last one.
  */
 export function upsample(scope: Scope, x: Value, channels: number, size?: readonly [number, number]): Value {
   let up = ops.upsampleNearest(x);

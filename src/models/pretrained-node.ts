@@ -1,41 +1,31 @@
-// Reads model folders from disk: float32 weights stay in their safetensors file, half precision is converted in memory.
+// Reads models from disk and from the hub: folders in diffusers' layout and single-file checkpoints. float32 weights
+// stay in their file; others are converted once.
 
-import { FormatError } from "../errors.js";
 import { readModelFolder } from "../formats/diffusers-folder.js";
-import { withFile } from "../formats/file-access.js";
-import { decodeSafetensorsEntry } from "../formats/safetensors.js";
-import { float16ToFloat32 } from "../tensor/float16.js";
-import { Tensor } from "../tensor/tensor.js";
+import { locateModel } from "../hub/locate.js";
 import "./clip-tokenizer-files.js";
-import { type ModelFolder, registerModelFolderReader } from "./pretrained.js";
+import { type ModelFolder, type ModelFolderRequest, registerModelFolderReader } from "./pretrained.js";
+import { readSingleFile } from "./pretrained-single-file.js";
+import { pickledWeights, safetensorsWeights } from "./pretrained-weights.js";
 
 registerModelFolderReader(async (dir, request) => {
-  const folder = await readModelFolder(dir, request);
+  const { subfolder } = request;
+  const place = await locateModel(dir, { ...request, parts: [subfolder ?? ""] });
+  if (place.kind === "file") return readSingleFile(place.path, await withLocalConfig(request));
+  const folder = await readModelFolder(place.path, request);
   const weights: ModelFolder["weights"] = new Map();
-  for (const { path, entries } of folder.weights) {
-    await withFile(path, async (file) => {
-      for (const [name, { dtype, shape, offset, length }] of entries) {
-        if (dtype === "F32") {
-          weights.set(name, { shape, range: { path, offset, length } });
-          continue;
-        }
-        if (dtype === "I64") continue; // position_ids of older text encoders: constants that the code knows.
-        const decoded = decodeSafetensorsEntry(
-          name,
-          { dtype, shape, offset, length },
-          await file.read(offset, length),
-          path,
-        );
-        if (decoded.dtype === "float16") {
-          const values = float16ToFloat32(decoded.data as Uint16Array);
-          weights.set(name, { shape, tensor: new Tensor("float32", shape, values) });
-        } else if (decoded.dtype === "float32") {
-          weights.set(name, { shape, tensor: decoded as Tensor<"float32"> });
-        } else {
-          throw new FormatError(path, `the weight "${name}" is ${dtype}; weights must be F32, F16 or BF16.`);
-        }
-      }
-    });
+  for (const opened of folder.weights) {
+    for (const [name, weight] of await safetensorsWeights(opened, request)) weights.set(name, weight);
+  }
+  for (const pickled of folder.pickled) {
+    for (const [name, weight] of await pickledWeights(pickled, request)) weights.set(name, weight);
   }
   return { source: folder.dir, config: folder.config, weights };
 });
+
+/** A configuration that is named by a hub id is fetched. */
+async function withLocalConfig(request: ModelFolderRequest): Promise<ModelFolderRequest> {
+  if (request.config === undefined) return request;
+  const { path } = await locateModel(request.config, { ...request, parts: "all", weights: false });
+  return { ...request, config: path };
+}

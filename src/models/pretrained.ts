@@ -3,6 +3,7 @@
 
 import { ConfigError, FormatError } from "../errors.js";
 import type { FileRange } from "../graph/index.js";
+import type { HubOptions } from "../hub/hub-options.js";
 import { ModelWeights, type Weight } from "../nn/index.js";
 import type { DeviceOption, RuntimeOptions } from "../runtime/index.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -12,21 +13,21 @@ export interface ModelFolder {
   /** The folder, for messages. */
   source: string;
   config: Record<string, unknown>;
-  /** float32 tensors in memory, or ranges of files that are used in place. */
-  weights: Map<
-    string,
-    { shape: readonly number[]; tensor: Tensor<"float32"> } | { shape: readonly number[]; range: FileRange }
-  >;
+  weights: Map<string, LoadedWeight>;
 }
 
-/** Which part of a pipeline's folder to read. */
-export interface ModelFolderRequest {
+/** One float32 weight: in memory, or a range of a file that is used in place. */
+export type LoadedWeight =
+  | { shape: readonly number[]; tensor: Tensor<"float32"> }
+  | { shape: readonly number[]; range: FileRange };
+
+/** Which part of a pipeline's folder to read, and how. */
+export interface ModelFolderRequest extends SourceOptions {
   subfolder?: string;
   /** `_class_name` of diffusers or an entry of transformers' `architectures`. */
   expectedClass: string | readonly string[];
   /** File name of the weights without `.safetensors`. */
   weightsName?: string;
-  variant?: string;
 }
 
 type ModelFolderReader = (dir: string, request: ModelFolderRequest) => Promise<ModelFolder>;
@@ -38,17 +39,31 @@ export function registerModelFolderReader(next: ModelFolderReader): void {
   reader = next;
 }
 
+/** Where weights and configuration come from. */
+export interface SourceOptions extends HubOptions {
+  /** Prefers the weights saved under this variant, for example "fp16", where there are any. */
+  variant?: string;
+  /**
+   * For a checkpoint in a single file: the folder (or hub id) of a pipeline in diffusers' layout whose configuration and
+   * tokenizer are used. Stable Diffusion 1.x needs it for the tokenizer alone.
+   */
+  config?: string;
+}
+
 /** Options of every model's `fromPretrained`. */
-export interface PretrainedOptions {
+export interface PretrainedOptions extends SourceOptions {
   subfolder?: string;
   device?: DeviceOption;
   /** Precision of the computation; float32 only. float16 and bfloat16 checkpoints are converted when they are loaded. */
   dtype?: "float32";
   threads?: number;
-  variant?: string;
 }
 
-/** Reads configuration and weights. */
+/**
+ * Reads configuration and weights.
+ *
+ * @param dir - A folder, a single-file checkpoint of a whole pipeline, or a hub id where there is no such folder.
+ */
 export async function loadPretrained(
   dir: string,
   options: PretrainedOptions,
@@ -58,11 +73,8 @@ export async function loadPretrained(
     throw new ConfigError(`dtype: models compute in float32; got "${String(options.dtype)}". Leave the option out.`);
   }
   if (!reader) throw new FormatError(dir, "this platform has registered no reader of model folders.");
-  const folder = await reader(dir, {
-    ...request,
-    subfolder: options.subfolder ?? request.subfolder,
-    variant: options.variant,
-  });
+  const { subfolder = request.subfolder, device: _device, dtype: _dtype, threads: _threads, ...source } = options;
+  const folder = await reader(dir, { ...request, ...source, subfolder });
   const weights = new Map<string, Weight>();
   for (const [name, weight] of folder.weights) {
     weights.set(name, "tensor" in weight ? weight : { ...weight, dtype: "float32" });

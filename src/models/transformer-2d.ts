@@ -11,6 +11,8 @@ export interface TransformerOptions {
   groups: number;
   /** Projects tokens with linear layers instead of 1×1 convolutions (Stable Diffusion 2 and XL). */
   useLinearProjection: boolean;
+  /** The first attention of each block looks at the text instead of the image. */
+  onlyCrossAttention?: boolean;
 }
 
 /**
@@ -28,7 +30,7 @@ export function transformer2d(scope: Scope, x: Value, context: Value, options: T
     ? linear(scope.in("proj_in"), tokens(normalized), channels)
     : tokens(conv2d(scope.in("proj_in"), normalized, channels, 1));
   for (let layer = 0; layer < options.layers; layer++) {
-    h = transformerBlock(scope.in("transformer_blocks").in(layer), h, context, options.heads);
+    h = transformerBlock(scope.in("transformer_blocks").in(layer), h, context, options);
   }
   const y = options.useLinearProjection
     ? image(linear(scope.in("proj_out"), h, channels))
@@ -37,10 +39,11 @@ export function transformer2d(scope: Scope, x: Value, context: Value, options: T
 }
 
 /** Self-attention, cross-attention and feed-forward, each behind a layer norm and added to its input. */
-function transformerBlock(scope: Scope, x: Value, context: Value, heads: number): Value {
+function transformerBlock(scope: Scope, x: Value, context: Value, options: TransformerOptions): Value {
+  const { heads, onlyCrossAttention = false } = options;
   const features = x.shape.at(-1)!;
   const normalized = layerNorm(scope.in("norm1"), x);
-  let h = ops.add(x, multiHead(scope.in("attn1"), normalized, normalized, heads));
+  let h = ops.add(x, multiHead(scope.in("attn1"), normalized, onlyCrossAttention ? context : normalized, heads));
   h = ops.add(h, multiHead(scope.in("attn2"), layerNorm(scope.in("norm2"), h), context, heads));
   const gated = ops.geglu(linear(scope.in("ff.net.0.proj"), layerNorm(scope.in("norm3"), h), features * 8));
   return ops.add(h, linear(scope.in("ff.net.2"), gated, features));

@@ -1,46 +1,26 @@
 // UNet2DConditionModel: the noise predictor of Stable Diffusion 1.x, 2.x and XL.
 
-import { ShapeError } from "../errors.js";
-import type { Graph, Value } from "../graph/index.js";
+import type { Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
-import { conv2d, groupNorm, linear, type Scope, sinusoidalEmbedding } from "../nn/index.js";
+import { conv2d, embedding, groupNorm, linear, type Scope, sinusoidalEmbedding } from "../nn/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
 import type { Generator } from "../tensor/random.js";
-import { type Tensor, tensor } from "../tensor/tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { downsample, resnetBlock, upsample } from "./blocks.js";
 import { freshWeights, Model } from "./model.js";
 import { loadPretrained, type PretrainedOptions } from "./pretrained.js";
 import { transformer2d } from "./transformer-2d.js";
 import { parseUNetConfig, type UNet2DConditionConfig } from "./unet-2d-condition-config.js";
+import { type UNetInputs, type UNetValues, unetFeeds, unetInputs, unetShapeOf } from "./unet-2d-condition-inputs.js";
 
-/** Inputs of the UNet as graph values. */
-export interface UNetValues {
-  /** Noisy latents `[B, C, H, W]`. */
-  latents: Value;
-  /** float32 `[B]`. */
-  timesteps: Value;
-  /** Text states `[B, T, D]`. */
-  encoderHiddenStates: Value;
-  /** SDXL's pooled text `[B, P]` and sizes `[B, 6]`, float32. */
-  addedConditions?: { textEmbeds: Value; timeIds: Value };
-}
-
-/** Inputs of the UNet as tensors. */
-export interface UNetInputs {
-  latents: Tensor;
-  /** int64, int32 or float32 `[B]`. */
-  timesteps: Tensor;
-  encoderHiddenStates: Tensor;
-  addedConditions?: { textEmbeds: Tensor; timeIds: Tensor };
-}
-
-/** Input shapes that a UNet graph is built for. */
-export interface UNetShape {
-  batchSize: number;
-  height: number;
-  width: number;
-  tokens: number;
-}
+export {
+  type UNetInputs,
+  type UNetShape,
+  type UNetValues,
+  unetFeeds,
+  unetInputs,
+  unetShapeOf,
+} from "./unet-2d-condition-inputs.js";
 
 /** @see Rombach et al. 2022, arXiv:2112.10752; Podell et al. 2023, arXiv:2307.01952 */
 export class UNet2DConditionModel extends Model<UNet2DConditionConfig> {
@@ -75,79 +55,23 @@ export class UNet2DConditionModel extends Model<UNet2DConditionConfig> {
   }
 }
 
-/** Declares the UNet's graph inputs. */
-export function unetInputs(graph: Graph, config: UNet2DConditionConfig, shape: UNetShape): UNetValues {
-  const { batchSize, height, width, tokens } = shape;
-  const values: UNetValues = {
-    latents: graph.input("latents", "float32", [batchSize, config.in_channels, height, width]),
-    timesteps: graph.input("timesteps", "float32", [batchSize]),
-    encoderHiddenStates: graph.input("encoderHiddenStates", "float32", [batchSize, tokens, config.cross_attention_dim]),
-  };
-  if (config.addition_embed_type === "text_time") {
-    const pooled = config.projection_class_embeddings_input_dim! - 6 * config.addition_time_embed_dim!;
-    values.addedConditions = {
-      textEmbeds: graph.input("textEmbeds", "float32", [batchSize, pooled]),
-      timeIds: graph.input("timeIds", "float32", [batchSize, 6]),
-    };
-  }
-  return values;
-}
-
-/** The tensors for {@link unetInputs}, by name. Timesteps become float32; a single one is repeated. */
-export function unetFeeds(inputs: UNetInputs): Record<string, Tensor> {
-  const batch = inputs.latents.shape[0]!;
-  const { data } = inputs.timesteps;
-  const timesteps = Float32Array.from({ length: batch }, (_, i) => Number(data[data.length === 1 ? 0 : i]));
-  const feeds: Record<string, Tensor> = {
-    latents: inputs.latents,
-    timesteps: tensor(timesteps, [batch]),
-    encoderHiddenStates: inputs.encoderHiddenStates,
-  };
-  if (inputs.addedConditions) {
-    feeds.textEmbeds = inputs.addedConditions.textEmbeds;
-    feeds.timeIds = inputs.addedConditions.timeIds;
-  }
-  return feeds;
-}
-
-/** Checks tensors against the configuration and gives the shape to build for. */
-export function unetShapeOf(inputs: UNetInputs, config: UNet2DConditionConfig): UNetShape {
-  const { latents, timesteps, encoderHiddenStates: states, addedConditions } = inputs;
-  const [batchSize, channels, height, width] = latents.shape;
-  const problem = (rule: string) => new ShapeError(`UNet2DConditionModel: ${rule}.`);
-  if (latents.shape.length !== 4 || channels !== config.in_channels) {
-    throw problem(`latents must be [B, ${config.in_channels}, H, W]; got [${latents.shape.join(",")}]`);
-  }
-  if (timesteps.size !== 1 && timesteps.size !== batchSize) {
-    throw problem(`timesteps must be [${batchSize}]; got [${timesteps.shape.join(",")}]`);
-  }
-  if (states.shape.length !== 3 || states.shape[0] !== batchSize || states.shape[2] !== config.cross_attention_dim) {
-    const expected = `[${batchSize}, T, ${config.cross_attention_dim}]`;
-    throw problem(`encoderHiddenStates must be ${expected} (cross_attention_dim); got [${states.shape.join(",")}]`);
-  }
-  if ((config.addition_embed_type === "text_time") !== (addedConditions !== undefined)) {
-    throw problem(
-      addedConditions
-        ? "this checkpoint takes no addedConditions (addition_embed_type is null)"
-        : "this checkpoint needs addedConditions { textEmbeds, timeIds } (addition_embed_type is text_time)",
-    );
-  }
-  return { batchSize: batchSize!, height: height!, width: width!, tokens: states.shape[1]! };
-}
-
 /** The UNet as a function from Values to Values. @returns `[B, out_channels, H, W]`. */
 export function unet(model: Scope, inputs: UNetValues, config: UNet2DConditionConfig): Value {
   const { blocks } = config;
   const last = blocks.length - 1;
-  const context = inputs.encoderHiddenStates;
-  const timeEmbedding = embedTime(model, inputs, config);
-  const resnet = { groups: config.norm_num_groups, epsilon: config.norm_eps, timeEmbedding };
-  const attend = (scope: Scope, x: Value, block: (typeof blocks)[number]): Value =>
-    transformer2d(scope, x, context, {
-      heads: block.heads,
-      layers: block.transformerLayers,
+  const resnet = {
+    groups: config.norm_num_groups,
+    epsilon: config.norm_eps,
+    timeEmbedding: embedTime(model, inputs, config),
+    scaleShift: config.resnet_time_scale_shift === "scale_shift",
+  };
+  const attend = (scope: Scope, x: Value, heads: number, layers: number, onlyCrossAttention = false): Value =>
+    transformer2d(scope, x, inputs.encoderHiddenStates, {
+      heads,
+      layers,
       groups: config.norm_num_groups,
       useLinearProjection: config.use_linear_projection,
+      onlyCrossAttention,
     });
 
   let x = conv2d(model.in("conv_in"), inputs.latents, blocks[0]!.channels, 3, { padding: 1 });
@@ -157,7 +81,8 @@ export function unet(model: Scope, inputs: UNetValues, config: UNet2DConditionCo
     const crosses = config.down_block_types[i] === "CrossAttnDownBlock2D";
     for (let layer = 0; layer < block.layers; layer++) {
       x = resnetBlock(scope.in("resnets").in(layer), x, block.channels, resnet);
-      if (crosses) x = attend(scope.in("attentions").in(layer), x, block);
+      const attention = scope.in("attentions").in(layer);
+      if (crosses) x = attend(attention, x, block.heads, block.downTransformers[layer]!, block.onlyCrossAttention);
       skips.push(x);
     }
     if (i < last) {
@@ -167,16 +92,20 @@ export function unet(model: Scope, inputs: UNetValues, config: UNet2DConditionCo
   });
 
   const middle = model.in("mid_block");
-  x = resnetBlock(middle.in("resnets.0"), x, blocks[last]!.channels, resnet);
-  x = attend(middle.in("attentions.0"), x, blocks[last]!);
-  x = resnetBlock(middle.in("resnets.1"), x, blocks[last]!.channels, resnet);
+  const { channels, heads } = blocks[last]!;
+  if (config.mid_block_type !== null) x = resnetBlock(middle.in("resnets.0"), x, channels, resnet);
+  if (config.mid_block_type === "UNetMidBlock2DCrossAttn") {
+    x = attend(middle.in("attentions.0"), x, heads, config.midTransformers);
+    x = resnetBlock(middle.in("resnets.1"), x, channels, resnet);
+  }
 
   [...blocks].reverse().forEach((block, i) => {
     const scope = model.in("up_blocks").in(i);
     const crosses = config.up_block_types[i] === "CrossAttnUpBlock2D";
     for (let layer = 0; layer <= block.layers; layer++) {
       x = resnetBlock(scope.in("resnets").in(layer), ops.concat([x, skips.pop()!], 1), block.channels, resnet);
-      if (crosses) x = attend(scope.in("attentions").in(layer), x, block);
+      const attention = scope.in("attentions").in(layer);
+      if (crosses) x = attend(attention, x, block.heads, block.upTransformers[layer]!, block.onlyCrossAttention);
     }
     if (i < last) {
       const [, , height, width] = skips.at(-1)!.shape;
@@ -188,19 +117,44 @@ export function unet(model: Scope, inputs: UNetValues, config: UNet2DConditionCo
   return conv2d(model.in("conv_out"), ops.silu(normalized), config.out_channels, 3, { padding: 1 });
 }
 
-/** Timesteps (and SDXL's sizes and pooled text) to `[B, time_embed_dim]`. */
+/** Timesteps, classes, and SDXL's sizes and pooled text to `[B, timeFeatures]`. */
 function embedTime(model: Scope, inputs: UNetValues, config: UNet2DConditionConfig): Value {
-  const options = { flipSinToCos: config.flip_sin_to_cos, frequencyShift: config.freq_shift };
-  const features = config.time_embedding_dim ?? config.blocks[0]!.channels * 4;
+  const { timeFeatures: features } = config;
+  const width = config.blocks[0]!.channels;
+  const sinusoidal = (values: Value, size: number): Value =>
+    sinusoidalEmbedding(values, size, { flipSinToCos: config.flip_sin_to_cos, frequencyShift: config.freq_shift });
   const embed = (scope: Scope, x: Value): Value =>
     linear(scope.in("linear_2"), ops.silu(linear(scope.in("linear_1"), x, features)), features);
-  const time = embed(
-    model.in("time_embedding"),
-    sinusoidalEmbedding(inputs.timesteps, config.blocks[0]!.channels, options),
-  );
-  if (!inputs.addedConditions) return time;
-  const { textEmbeds, timeIds } = inputs.addedConditions;
-  const sizes = sinusoidalEmbedding(timeIds, config.addition_time_embed_dim!, options);
-  const joined = ops.concat([textEmbeds, ops.reshape(sizes, [timeIds.shape[0]!, -1])], -1);
-  return ops.add(time, embed(model.in("add_embedding"), joined));
+
+  const timeScope = model.in("time_embedding");
+  let time = sinusoidal(inputs.timesteps, width);
+  if (inputs.timestepCond) {
+    time = ops.add(time, linear(timeScope.in("cond_proj"), inputs.timestepCond, width, { bias: false }));
+  }
+  let embedded = embed(timeScope, time);
+  if (inputs.classLabels) {
+    embedded = ops.add(embedded, embedClass(model.in("class_embedding"), inputs.classLabels));
+  }
+  if (inputs.addedConditions) {
+    const { textEmbeds, timeIds } = inputs.addedConditions;
+    const sizes = sinusoidal(timeIds, config.addition_time_embed_dim!);
+    const joined = ops.concat([textEmbeds, ops.reshape(sizes, [timeIds.shape[0]!, -1])], -1);
+    embedded = ops.add(embedded, embed(model.in("add_embedding"), joined));
+  }
+  return embedded;
+
+  function embedClass(scope: Scope, labels: Value): Value {
+    switch (config.class_embed_type) {
+      case null:
+        return embedding(scope, ops.cast(labels, "int64"), config.num_class_embeds!, features);
+      case "timestep":
+        return embed(scope, sinusoidal(labels, width));
+      case "projection":
+        return embed(scope, labels);
+      case "simple_projection":
+        return linear(scope, labels, features);
+      case "identity":
+        return labels;
+    }
+  }
 }

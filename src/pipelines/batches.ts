@@ -32,3 +32,14 @@ export function sliceRows(batch: Tensor<"float32">, from: number, to: number): T
 export function* rowsOf(batch: Tensor<"float32">): Iterable<Tensor<"float32">> {
   for (let row = 0; row < batch.shape[0]!; row++) yield sliceRows(batch, row, row + 1);
 }
+
+/** The last dimensions of two tensors joined; all others are the same. */
+export function concatFeatures(a: Tensor<"float32">, b: Tensor<"float32">): Tensor<"float32"> {
+  const [left, right] = [a.shape.at(-1)!, b.shape.at(-1)!];
+  const data = new Float32Array(a.size + b.size);
+  for (let row = 0; row < a.size / left; row++) {
+    data.set(a.data.subarray(row * left, (row + 1) * left), row * (left + right));
+    data.set(b.data.subarray(row * right, (row + 1) * right), row * (left + right) + left);
+  }
+  return new Tensor("float32", [...a.shape.slice(0, -1), left + right], data);
+}

@@ -1,17 +1,19 @@
-// The sampling loop: from noise to latents, along a scheduler, with classifier-free guidance. Knows no model classes.
+// The sampling loop: from noisy latents to clean ones, along a scheduler, with guidance. Knows no model classes.
 
 import { RuntimeError } from "../errors.js";
 import type { Scheduler } from "../schedulers/index.js";
 import { type Generator, randn } from "../tensor/random.js";
-import { Tensor, tensor } from "../tensor/tensor.js";
+import { type Tensor, tensor } from "../tensor/tensor.js";
 import { throwIfAborted } from "./abort.js";
 import { concatRows, sliceRows } from "./batches.js";
+import { type Conditions, concatConditions } from "./conditions.js";
+import { type Guidance, guided } from "./guidance.js";
 
 /** What is reported after each step. */
 export interface GenerationStep {
   /** 1 … `steps`. */
   step: number;
-  /** As many as the scheduler visits timesteps; some visit more than were asked for. */
+  /** As many as the scheduler visits timesteps: more than were asked for with some, fewer from an image. */
   steps: number;
   /** The timestep that was just left. */
   timestep: number;
@@ -42,21 +44,26 @@ export interface Prediction {
   weights?: Tensor<"float32">;
 }
 
+/** What a prediction is made from. */
+export interface PredictionInputs extends Conditions {
+  /** As the scheduler shows them to the model, `[B, C, h, w]`. */
+  latents: Tensor<"float32">;
+  /** `[B]`. */
+  timesteps: Tensor<"float32">;
+}
+
 export interface DenoiseOptions {
-  predict(inputs: {
-    latents: Tensor<"float32">;
-    timesteps: Tensor<"float32">;
-    encoderHiddenStates: Tensor<"float32">;
-  }): Promise<Prediction>;
-  /** Its timesteps are set already. */
+  predict(inputs: PredictionInputs): Promise<Prediction>;
   scheduler: Scheduler;
-  /** Standard normal noise `[N, C, h, w]`. */
-  noise: Tensor<"float32">;
-  /** States of the prompts, `[N, L, D]`. */
-  conditional: Tensor<"float32">;
-  /** States to be guided away from, of the same shape; without them there is no guidance. */
-  unconditional?: Tensor<"float32">;
-  guidanceScale: number;
+  /** The scheduler's timesteps, set already, or the last ones of them. */
+  timesteps: readonly number[];
+  /** As noisy as the first timestep is, `[N, C, h, w]`. */
+  latents: Tensor<"float32">;
+  /** Of the prompts, N rows. */
+  conditional: Conditions;
+  /** To be guided away from, alike; without them there is no guidance. */
+  unconditional?: Conditions;
+  guidance: Guidance;
   /** For samplers that add noise. */
   generator: Generator;
   onStep?: (step: GenerationStep) => void | Promise<void>;
@@ -64,26 +71,20 @@ export interface DenoiseOptions {
 }
 
 /**
- * Walks the scheduler's timesteps.
- *
- * With guidance, both halves of a doubled batch see the same latents, and
- * prediction = unconditional + scale · (conditional − unconditional).
+ * Walks the timesteps. With guidance, both halves of a doubled batch see the same latents.
  *
  * @throws {AbortError} Between steps, if the signal has fired.
  * @throws {RuntimeError} If a prediction is not finite.
- * @see Ho & Salimans 2022, arXiv:2207.12598
  */
 export async function denoise(
   options: DenoiseOptions,
 ): Promise<{ latents: Tensor<"float32">; route: RoutingTrace | undefined }> {
-  const { scheduler, noise, conditional, unconditional, guidanceScale, generator, signal } = options;
-  const count = noise.shape[0]!;
-  const states = unconditional ? concatRows([unconditional, conditional]) : conditional;
-  const firstConditional = unconditional ? count : 0;
-  const timesteps = [...scheduler.timesteps];
+  const { scheduler, timesteps, conditional, unconditional, guidance, generator, signal } = options;
+  const conditions = unconditional ? concatConditions(unconditional, conditional) : conditional;
+  const firstConditional = unconditional ? options.latents.shape[0]! : 0;
   const route: RoutingTrace = { timesteps: [], energies: [], weights: [] };
 
-  let latents = scaled(noise, scheduler.initNoiseSigma);
+  let { latents } = options;
   for (const [index, timestep] of timesteps.entries()) {
     throwIfAborted("generate", signal);
 
@@ -91,9 +92,9 @@ export async function denoise(
     const input = scheduler.scaleModelInput(latents, timestep);
     const batch = unconditional ? concatRows([input, input]) : input;
     const { output, energies, weights } = await options.predict({
+      ...conditions,
       latents: batch,
       timesteps: tensor(new Float32Array(batch.shape[0]!).fill(timestep)),
-      encoderHiddenStates: states,
     });
     if (energies && weights) {
       route.timesteps.push(timestep);
@@ -102,7 +103,7 @@ export async function denoise(
     }
 
     // 2. Guidance
-    const prediction = unconditional ? guided(output, guidanceScale) : output;
+    const prediction = unconditional ? guided(output, guidance) : output;
     if (!prediction.data.every(Number.isFinite)) {
       throw new RuntimeError(
         `generate: the prediction at timestep ${timestep} is not finite; check the model's weights and its adapters.`,
@@ -120,26 +121,8 @@ export async function denoise(
   return { latents, route: route.timesteps.length > 0 ? route : undefined };
 }
 
-function scaled(x: Tensor<"float32">, factor: number): Tensor<"float32"> {
-  return new Tensor(
-    "float32",
-    x.shape,
-    x.data.map((value) => value * factor),
-  );
-}
-
-/** unconditional + scale · (conditional − unconditional), of a doubled batch. */
-function guided(doubled: Tensor<"float32">, scale: number): Tensor<"float32"> {
-  const half = doubled.shape[0]! / 2;
-  const away = sliceRows(doubled, 0, half);
-  const towards = sliceRows(doubled, half, 2 * half).data;
-  const data = away.data.map((from, i) => from + scale * (towards[i]! - from));
-  return new Tensor("float32", away.shape, data);
-}
-
-function rowValues(table: Tensor<"float32">, from: number): number[][] {
-  const [rows, columns] = table.shape as [number, number];
-  return Array.from({ length: rows - from }, (_, row) =>
-    Array.from(table.data.subarray((from + row) * columns, (from + row + 1) * columns)),
-  );
+function rowValues(table: Tensor<"float32">, first: number): number[][] {
+  const [rows, width] = table.shape as [number, number];
+  const { data } = sliceRows(table, first, rows);
+  return Array.from({ length: rows - first }, (_, row) => Array.from(data.subarray(row * width, (row + 1) * width)));
 }

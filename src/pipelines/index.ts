@@ -1,5 +1,12 @@
 export { AbortError } from "./abort.js";
 export type { GenerationStep, RoutingTrace } from "./denoise.js";
 export type { GenerateOptions, GenerateResult } from "./generate-options.js";
+export type { PipelineOptions } from "./load-components.js";
+export { type AnyPipeline, loadPipeline } from "./load-pipeline.js";
 export { type PipelineFolder, registerPipelineFolderReader } from "./pipeline-folder.js";
 export { type StableDiffusionComponents, StableDiffusionPipeline } from "./stable-diffusion-pipeline.js";
+export {
+  type StableDiffusionXLComponents,
+  type StableDiffusionXLOptions,
+  StableDiffusionXLPipeline,
+} from "./stable-diffusion-xl-pipeline.js";

@@ -7,6 +7,15 @@ import { FormatError } from "../errors.js";
 import { describePipeline, parsePythonJson } from "./pipeline-folder.js";
 import "./pipeline-node.js";
 
+const XL_INDEX = {
+  ...TINY_INDEX,
+  _class_name: "StableDiffusionXLPipeline",
+  force_zeros_for_empty_prompt: false,
+  add_watermarker: null,
+  text_encoder_2: ["transformers", "CLIPTextModelWithProjection"],
+  tokenizer_2: ["transformers", "CLIPTokenizer"],
+};
+
 let dir: string;
 
 beforeEach(async () => {
@@ -26,6 +35,14 @@ describe("a pipeline's folder", () => {
     await expect(describeWith(TINY_INDEX)).resolves.toMatchObject({
       vaeClass: "AutoencoderTiny",
       schedulerConfig: { _class_name: "DDIMScheduler", steps_offset: 1 },
+    });
+  });
+
+  it("tells SDXL, and what stands for a missing negative prompt", async () => {
+    await expect(describeWith(TINY_INDEX)).resolves.toMatchObject({ pipelineClass: "StableDiffusionPipeline" });
+    await expect(describeWith(XL_INDEX)).resolves.toMatchObject({
+      pipelineClass: "StableDiffusionXLPipeline",
+      forceZerosForEmptyPrompt: false,
     });
   });
 
@@ -52,6 +69,18 @@ describe("a pipeline's folder", () => {
     ],
     ["a component that is not known", { ...TINY_INDEX, ears: ["x", "Ears"] }, /the component "ears" \("Ears"\)/],
     ["no text encoder", { ...TINY_INDEX, text_encoder: [null, null] }, /names no text_encoder/],
+    [
+      "SDXL's second encoder missing",
+      { ...XL_INDEX, text_encoder_2: [null, null], tokenizer_2: undefined },
+      /names no text_encoder_2, no tokenizer_2/,
+    ],
+    [
+      "SDXL's second encoder of another class",
+      { ...XL_INDEX, text_encoder_2: TINY_INDEX.text_encoder },
+      /text_encoder_2 must be a CLIPTextModelWithProjection; got "CLIPTextModel"/,
+    ],
+    ["SDXL's refiner", { ...XL_INDEX, requires_aesthetics_score: true }, /requires_aesthetics_score.*must be false/],
+    ["a switch that is none", { ...XL_INDEX, force_zeros_for_empty_prompt: "yes" }, /true or false; got "yes"/],
     ["JSON that is none", "{", /model_index\.json: is not valid JSON/],
     ["JSON that is no object", "[]", /must hold a JSON object/],
   ])("with %s is refused", async (_, index, message) => {
@@ -71,16 +100,25 @@ describe("a pipeline's folder", () => {
     await expect(describeWith(TINY_INDEX)).rejects.toThrow(/scheduler_config\.json: cannot be read/);
   });
 
-  it("that is a file, or missing, is refused", async () => {
+  it("that is another file, or missing, is refused", async () => {
     const file = join(dir, "scheduler/scheduler_config.json");
-    await expect(describePipeline(file)).rejects.toThrow(/is a file, but a pipeline is a folder/);
+    await expect(describePipeline(file)).rejects.toThrow(/scheduler_config\.json: .*safetensors/);
     await expect(describePipeline(join(dir, "none"))).rejects.toThrow(/there is no such folder\.$/);
   });
 
-  it("that is a hub id is refused with how to fetch it", async () => {
-    await expect(describePipeline("someone/some-model")).rejects.toThrow(
-      /not yet downloaded.*hf download someone\/some-model --local-dir/,
-    );
+  it("that is a hub id is looked for in the hub's cache", async () => {
+    const options = { localFilesOnly: true, cacheDir: join(dir, "hub") };
+    await expect(describePipeline("someone/some-model", undefined, options)).rejects.toThrow(/"main" is not in .*hub/);
+    const snapshot = join(dir, "hub/models--someone--some-model/snapshots", "a".repeat(40));
+    await mkdir(join(snapshot, "scheduler"), { recursive: true });
+    await mkdir(join(dir, "hub/models--someone--some-model/refs"));
+    await writeFile(join(dir, "hub/models--someone--some-model/refs/main"), "a".repeat(40));
+    await writeFile(join(snapshot, "model_index.json"), JSON.stringify(TINY_INDEX));
+    await writeFile(join(snapshot, "scheduler/scheduler_config.json"), "{}");
+    await expect(describePipeline("someone/some-model", undefined, options)).resolves.toMatchObject({
+      source: snapshot,
+      tokenizerSource: snapshot,
+    });
   });
 });
 

@@ -1,22 +1,29 @@
-// Reads a pipeline's folder from disk. Node only.
+// Reads a pipeline's folder from disk, from the hub's cache, or a single-file checkpoint. Node only.
 
 import { readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { FormatError } from "../errors.js";
 import { readWholeFile } from "../formats/file-access.js";
-import { parsePythonJson, registerPipelineFolderReader } from "./pipeline-folder.js";
+import { locateModel } from "../hub/locate.js";
+import type { SourceOptions } from "../models/pretrained.js";
+import { STABLE_DIFFUSION_1_CONFIG } from "../models/pretrained-sd15-config.js";
+import { openSingleFile } from "../models/pretrained-single-file.js";
+import {
+  neededComponents,
+  type PipelineFolder,
+  parsePythonJson,
+  registerPipelineFolderReader,
+} from "./pipeline-folder.js";
 
 const LISTED_NAMES = 20;
+const TOKENIZER = "tokenizer";
 
-registerPipelineFolderReader(async (dir) => {
-  const known = await stat(dir).catch(() => undefined);
-  if (!known) throw new FormatError(dir, adviceForMissing(dir));
-  if (!known.isDirectory()) {
-    throw new FormatError(
-      dir,
-      "is a file, but a pipeline is a folder in diffusers' layout; single files are not read.",
-    );
-  }
+registerPipelineFolderReader(async (dir, options) => {
+  const { kind, path } = await locateModel(dir, { ...options, parts: neededComponents });
+  return kind === "file" ? describeSingleFile(path, options) : readFolder(path);
+});
+
+async function readFolder(dir: string): Promise<PipelineFolder> {
   const names = (await readdir(dir)).sort();
   if (!names.includes("model_index.json")) {
     const shown = names.slice(0, LISTED_NAMES).join(", ") + (names.length > LISTED_NAMES ? ", …" : "");
@@ -31,15 +38,33 @@ registerPipelineFolderReader(async (dir) => {
     index: await readObject(join(dir, "model_index.json")),
     schedulerConfig: await readObject(join(dir, "scheduler", "scheduler_config.json")),
   };
-});
+}
 
-function adviceForMissing(dir: string): string {
-  // A hub id is owner/name; a path that starts with a dot, or goes deeper, can only be a folder.
-  if (!/^[A-Za-z0-9_][\w.-]*\/[\w.-]+$/.test(dir)) return "there is no such folder.";
-  return (
-    "there is no such folder, and models are not yet downloaded by their hub id. Fetch the files first " +
-    `(hf download ${dir} --local-dir FOLDER) and give that folder.`
-  );
+/** What the file does not hold comes from `config`; a tokenizer may also lie beside the file. */
+async function describeSingleFile(path: string, options: SourceOptions): Promise<PipelineFolder> {
+  const { family } = await openSingleFile(path);
+  if (options.config !== undefined) {
+    const { kind, path: config } = await locateModel(options.config, { ...options, parts: "all", weights: false });
+    if (kind === "file") throw new FormatError(config, "is a file, but a configuration is a folder.");
+    return { ...(await readFolder(config)), source: path, config, tokenizerSource: config };
+  }
+  if (family !== "Stable Diffusion 1.x") {
+    throw new FormatError(
+      path,
+      `is a ${family} checkpoint, whose configuration is not in the file. ` +
+        "Give `config`: the folder or hub id of the pipeline that it was made from, in diffusers' layout.",
+    );
+  }
+  const beside = dirname(path);
+  if (!(await stat(join(beside, TOKENIZER)).catch(() => undefined))) {
+    throw new FormatError(
+      path,
+      `holds no tokenizer: no single-file checkpoint does. Put a folder "${TOKENIZER}" (vocab.json, merges.txt) beside ` +
+        "it, or give `config`: the folder or hub id of a Stable Diffusion 1.x pipeline in diffusers' layout.",
+    );
+  }
+  const { model_index: index, scheduler } = STABLE_DIFFUSION_1_CONFIG;
+  return { source: path, index, schedulerConfig: scheduler, tokenizerSource: beside };
 }
 
 async function readObject(path: string): Promise<Record<string, unknown>> {

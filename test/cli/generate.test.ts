@@ -49,7 +49,19 @@ describe("fera generate", () => {
     expect(new Set(bytes).size).toBe(3);
   }, 300_000);
 
+  it("starts from an image, also with SDXL", async () => {
+    const start = join(dir, "start.png");
+    const output = join(dir, "from-image.png");
+    await sharp({ create: { width: 24, height: 16, channels: 3, background: "teal" } }).toFile(start);
+    const xl = ["--model", "test/reference/pipeline-tiny-xl", "--prompt", "red", "--steps", "2", "--output", output];
+    const { code, stderr } = await runFera("generate", ...xl, "--image", start, "--strength", "0.5");
+    expect(stderr).not.toContain("error");
+    expect(code).toBe(0);
+    expect(await sharp(output).metadata()).toMatchObject({ width: 24, height: 16 });
+  });
+
   it.each([
+    ["a strength without an image", 1, ["--prompt", "red", "--strength", "0.5"], /strength is for runs that start/],
     ["a prompt that is too long", 1, ["--prompt", "one two three four five six seven"], /does not fit. Shorten/],
     ["a width that does not fit", 1, ["--prompt", "red", "--width", "30"], /width must be a positive multiple of 4/],
     ["an adapter that is missing", 1, ["--prompt", "red", "--adapter", "none.pt"], /none\.pt: cannot be read/],

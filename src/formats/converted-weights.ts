@@ -1,0 +1,166 @@
+// A cache of weights as float32 safetensors, made once from files of half precision and from pickles, so that they can
+// be used in place. Node only.
+
+import { createHash } from "node:crypto";
+import { readdir, realpath, stat, statfs, unlink } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { FormatError } from "../errors.js";
+import { sizeOf } from "../tensor/tensor.js";
+import { formatBytes } from "./byte-size.js";
+import { cacheFolder } from "./cache-folder.js";
+import { makeFolder, writeFileAtomically } from "./file-access.js";
+import { withFileLock } from "./file-lock.js";
+import { safetensorsHead } from "./safetensors.js";
+import { type OpenedSafetensors, openSafetensors } from "./safetensors-file.js";
+
+/** What is to be converted. */
+export interface Conversion {
+  /** The form it has, for the message: "float16", "a pickle". */
+  form: string;
+  /** The tensors of the copy in order, and their float32 bytes in the same order. */
+  tensors: readonly { name: string; shape: readonly number[] }[];
+  chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+}
+
+/** Options of {@link convertedCopy}. */
+export interface ConvertedCopyOptions {
+  /** Told of what takes long or much room before it begins, and of why there is no cache. */
+  onMessage?: (message: string) => void;
+  signal?: AbortSignal;
+  /** Default `float32` in {@link cacheFolder}. */
+  folder?: string;
+}
+
+/** Part of every key: a new layout of the copies makes old ones unused. */
+const VERSION = 1;
+/** Left free on the disk, at least. */
+const SPARE_BYTES = 2 ** 26;
+/** A temporary file this old belongs to no conversion under way. */
+const ABANDONED_MS = 3_600_000;
+
+/**
+ * The float32 copy of a file's tensors, made on first use and found again as long as the file stays as it is.
+ *
+ * The copy is written under a temporary name and renamed, so that nobody sees half of it; of several processes that
+ * want the same copy, one makes it and the others wait.
+ *
+ * @param path - The original.
+ * @param detail - Tells apart several copies from one file, such as one per model in it.
+ * @param prepare - Called when there is no copy yet.
+ * @returns Undefined where the cache cannot hold it (no room, no permission), which `onMessage` has been told.
+ * @throws {FormatError} If the original is missing, or `prepare` or its chunks throw it.
+ */
+export async function convertedCopy(
+  path: string,
+  detail: string,
+  prepare: () => Promise<Conversion>,
+  options: ConvertedCopyOptions = {},
+): Promise<OpenedSafetensors | undefined> {
+  const { folder = join(cacheFolder(), "float32"), onMessage, signal } = options;
+  const target = join(folder, await fileNameFor(path, detail));
+  const found = await openCopy(target);
+  if (found) return found;
+  const refuse = (reason: string): undefined => {
+    onMessage?.(
+      `${path} is converted in memory, again at every start: ${reason}. Set FERA_CACHE to a folder with more room.`,
+    );
+    return undefined;
+  };
+  try {
+    await makeFolder(folder);
+    const onWait = () => onMessage?.(`Waiting for another process that converts ${path}.`);
+    return await withFileLock(
+      `${target}.lock`,
+      async () => {
+        const made = await openCopy(target);
+        if (made) return made;
+        await removeAbandoned(folder, basename(target));
+        const conversion = await prepare();
+        const head = safetensorsHead(
+          conversion.tensors.map(({ name, shape }) => ({ name, dtype: "F32", shape })),
+          { source: path },
+        );
+        const sizeBytes = conversion.tensors.reduce((sum, { shape }) => sum + 4 * sizeOf(shape), head.length);
+        const free = await freeBytes(folder);
+        if (free !== undefined && free < sizeBytes + SPARE_BYTES) {
+          return refuse(`its copy takes ${formatBytes(sizeBytes)}, and ${folder} has ${formatBytes(free)} left`);
+        }
+        onMessage?.(
+          `${path} is ${conversion.form}: converting it once to float32, ${formatBytes(sizeBytes)} in ${folder}.`,
+        );
+        await writeFileAtomically(target, withHead(head, conversion.chunks, signal));
+        return openSafetensors(target);
+      },
+      { signal, onWait },
+    );
+  } catch (error) {
+    signal?.throwIfAborted();
+    const reason = reasonNotToWrite(error, folder);
+    if (reason === undefined) throw error;
+    return refuse(reason);
+  }
+}
+
+/** The same bytes under the same path give the same name: path, size, time of change and the detail are its key. */
+async function fileNameFor(path: string, detail: string): Promise<string> {
+  let real: string;
+  let size: bigint;
+  let mtimeNs: bigint;
+  try {
+    real = await realpath(path);
+    ({ size, mtimeNs } = await stat(real, { bigint: true }));
+  } catch (cause) {
+    throw new FormatError(path, "cannot be read: no such file.", { cause });
+  }
+  const key = JSON.stringify([VERSION, real, `${size}`, `${mtimeNs}`, detail]);
+  const stem = basename(path).replace(/\.[^.]+$/, "");
+  return `${stem.slice(0, 80)}-${createHash("sha256").update(key).digest("hex").slice(0, 24)}.safetensors`;
+}
+
+/** A copy that is there and whole; its length is checked by its header. */
+async function openCopy(target: string): Promise<OpenedSafetensors | undefined> {
+  if (!(await stat(target).catch(() => undefined))) return undefined;
+  return openSafetensors(target).catch(() => undefined);
+}
+
+async function* withHead(head: Uint8Array, chunks: Conversion["chunks"], signal: AbortSignal | undefined) {
+  yield head;
+  for await (const chunk of chunks) {
+    signal?.throwIfAborted();
+    yield chunk;
+  }
+}
+
+/** Removes what processes that were killed while converting have left. */
+async function removeAbandoned(folder: string, name: string): Promise<void> {
+  for (const other of await readdir(folder)) {
+    if (!other.startsWith(`.${name}.`) || !other.endsWith(".tmp")) continue;
+    const known = await stat(join(folder, other)).catch(() => undefined);
+    if (known && Date.now() - known.mtimeMs > ABANDONED_MS) await unlink(join(folder, other)).catch(() => undefined);
+  }
+}
+
+async function freeBytes(folder: string): Promise<number | undefined> {
+  const room = await statfs(folder).catch(() => undefined);
+  return room && room.bavail * room.bsize;
+}
+
+/** Says why the cache could not be written; undefined where the failure is another. */
+function reasonNotToWrite(error: unknown, folder: string): string | undefined {
+  const system = error instanceof FormatError ? error.cause : error;
+  if (typeof (system as NodeJS.ErrnoException | undefined)?.syscall !== "string") return undefined;
+  const { code, message } = system as NodeJS.ErrnoException;
+  // What fails while the original is read is no reason to read it again.
+  if (error instanceof FormatError && !error.source.startsWith(folder)) return undefined;
+  switch (code) {
+    case "ENOSPC":
+    case "EDQUOT":
+      return `no space is left in ${folder}`;
+    case "EACCES":
+    case "EPERM":
+    case "EROFS":
+      return `${folder} is not writable`;
+    default:
+      return `${folder} cannot be written (${message})`;
+  }
+}

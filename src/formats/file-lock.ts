@@ -1,0 +1,106 @@
+// A lock between processes, as a file beside what it guards: it saves doing the same long work twice. What must never be
+// half there is still written under a temporary name and renamed; the lock alone does not protect it. Node only.
+
+import { randomUUID } from "node:crypto";
+import { open, readFile, stat, unlink, utimes } from "node:fs/promises";
+import { hostname } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+
+/** Settings of {@link withFileLock}. */
+export interface FileLockOptions {
+  /** Called once when another process holds the lock. */
+  onWait?: () => void;
+  /** Stops waiting; `action` must watch it by itself. */
+  signal?: AbortSignal;
+  /** A lock whose holder has shown no sign of life for so long is taken over. */
+  staleMs?: number;
+  pollMs?: number;
+}
+
+const STALE_MS = 30_000;
+const POLL_MS = 200;
+/** Signs of life within the time after which a lock counts as stale. */
+const BEATS = 6;
+
+/**
+ * Runs `action` while holding the lock file `path`, whose folder must exist.
+ *
+ * A lock left by a process of this machine that is gone is taken over at once, any other when its holder has stopped
+ * renewing it. Two waiters that take over at the same moment may both run.
+ *
+ * @throws The system's error where the lock file cannot be made, the signal's reason, and whatever `action` throws.
+ */
+export async function withFileLock<T>(
+  path: string,
+  action: () => Promise<T>,
+  options: FileLockOptions = {},
+): Promise<T> {
+  const { staleMs = STALE_MS } = options;
+  const owner = JSON.stringify({ pid: process.pid, host: hostname(), id: randomUUID() });
+  await acquire(path, owner, options);
+  const beat = setInterval(
+    () => {
+      const now = new Date();
+      utimes(path, now, now).catch(() => undefined);
+    },
+    Math.ceil(staleMs / BEATS),
+  );
+  beat.unref();
+  try {
+    return await action();
+  } finally {
+    clearInterval(beat);
+    if ((await readOwner(path)) === owner) await unlink(path).catch(() => undefined);
+  }
+}
+
+async function acquire(path: string, owner: string, options: FileLockOptions): Promise<void> {
+  const { onWait, signal, staleMs = STALE_MS, pollMs = POLL_MS } = options;
+  let seen: { stamp: number; at: number } | undefined;
+  for (;;) {
+    signal?.throwIfAborted();
+    if (await create(path, owner)) return;
+    const known = await stat(path).catch(() => undefined);
+    if (!known) continue;
+    // Compared with this process's own clock: the holder's may be another machine's.
+    if (seen?.stamp !== known.mtimeMs) {
+      if (!seen) onWait?.();
+      seen = { stamp: known.mtimeMs, at: performance.now() };
+    }
+    if (performance.now() - seen.at > staleMs || isGone(await readOwner(path))) {
+      await unlink(path).catch(() => undefined);
+      continue;
+    }
+    await sleep(pollMs, undefined, { signal });
+  }
+}
+
+async function create(path: string, owner: string): Promise<boolean> {
+  try {
+    const handle = await open(path, "wx");
+    await handle.writeFile(owner).finally(() => handle.close());
+    return true;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST") return false;
+    await unlink(path).catch(() => undefined);
+    throw error;
+  }
+}
+
+function readOwner(path: string): Promise<string | undefined> {
+  return readFile(path, "utf8").catch(() => undefined);
+}
+
+/** Whether the owner was a process of this machine that has ended; an empty file is one just being written. */
+function isGone(owner: string | undefined): boolean {
+  if (!owner) return false;
+  try {
+    const { pid, host } = JSON.parse(owner) as { pid: number; host: string };
+    if (host !== hostname() || !Number.isSafeInteger(pid) || pid < 1) return false;
+    process.kill(pid, 0);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ESRCH";
+  }
+}

@@ -1,0 +1,4 @@
+export { HubError } from "./hub-error.js";
+export type { DownloadProgress, HubOptions } from "./hub-options.js";
+export { fetchModel, locateModel, type ModelPlace } from "./locate.js";
+export type { Wanted } from "./needed-files.js";

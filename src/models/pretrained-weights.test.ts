@@ -1,0 +1,166 @@
+import { copyFile, cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { relativeError } from "../../test/support/check-gradients.js";
+import { FormatError } from "../errors.js";
+import { encodeSafetensors, readSafetensors, writeTorch } from "../formats/index.js";
+import { openSafetensors } from "../formats/safetensors-file.js";
+import { float32ToFloat16 } from "../tensor/float16.js";
+import { Generator, randn } from "../tensor/random.js";
+import { type Tensor, tensor } from "../tensor/tensor.js";
+import "../runtime/node.js";
+import "./pretrained-node.js";
+import { pickledWeights, safetensorsWeights } from "./pretrained-weights.js";
+import { UNet2DConditionModel } from "./unet-2d-condition.js";
+
+const REFERENCE = "test/reference/unet-sd15/unet";
+const NAME = "diffusion_pytorch_model";
+
+let root: string;
+let messages: string[];
+const onMessage = (message: string) => messages.push(message);
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), "fera-weights-"));
+  messages = [];
+  vi.stubEnv("FERA_CACHE", join(root, "cache"));
+  await copyFile(join(REFERENCE, "config.json"), join(root, "config.json"));
+});
+afterEach(async () => {
+  vi.unstubAllEnvs();
+  await rm(root, { recursive: true, force: true });
+});
+
+async function referenceTensors(): Promise<Map<string, Tensor<"float32">>> {
+  return (await readSafetensors(join(REFERENCE, `${NAME}.safetensors`))).tensors as Map<string, Tensor<"float32">>;
+}
+
+const halved = (tensors: ReadonlyMap<string, Tensor<"float32">>) =>
+  new Map([...tensors].map(([name, { data, shape }]) => [name, tensor(float32ToFloat16(data), shape, "float16")]));
+
+/** A model's answer to fixed inputs. */
+async function answer(model: UNet2DConditionModel): Promise<Float32Array> {
+  const generator = new Generator(3);
+  const latents = randn([1, 4, 8, 8], { generator });
+  const encoderHiddenStates = randn([1, 5, model.config.cross_attention_dim], { generator });
+  const output = await model.predict({ latents, timesteps: tensor([500]), encoderHiddenStates });
+  await model.release();
+  return output.data;
+}
+
+describe("a model's weights", () => {
+  it("of float16 give the float32 model's answer to half precision, whole, as a variant, in shards and pickled", async () => {
+    const tensors = await referenceTensors();
+    const expected = await answer(await UNet2DConditionModel.fromPretrained(REFERENCE));
+    const half = halved(tensors);
+    await writeFile(join(root, `${NAME}.fp16.safetensors`), encodeSafetensors(half));
+    const variant = await answer(await UNet2DConditionModel.fromPretrained(root, { variant: "fp16" }));
+    expect(relativeError(variant, expected)).toBeLessThan(5e-3);
+    expect(relativeError(variant, expected)).toBeGreaterThan(0);
+
+    await rm(join(root, `${NAME}.fp16.safetensors`));
+    const names = [...half.keys()];
+    const files = [`${NAME}-00001-of-00002.safetensors`, `${NAME}-00002-of-00002.safetensors`] as const;
+    const map = Object.fromEntries(names.map((name, i) => [name, files[i % 2]!]));
+    for (const file of files) {
+      const part = new Map([...half].filter(([name]) => map[name] === file));
+      await writeFile(join(root, file), encodeSafetensors(part));
+    }
+    await writeFile(join(root, `${NAME}.safetensors.index.json`), JSON.stringify({ weight_map: map }));
+    expect(await answer(await UNet2DConditionModel.fromPretrained(root))).toEqual(variant);
+
+    for (const file of [...files, `${NAME}.safetensors.index.json`]) await rm(join(root, file));
+    await writeTorch(join(root, `${NAME}.bin`), half);
+    expect(await answer(await UNet2DConditionModel.fromPretrained(root))).toEqual(variant);
+  });
+
+  it("of bfloat16 are read exactly", async () => {
+    const path = join(root, "x.safetensors");
+    const values = Uint16Array.of(0x3f80, 0xc010, 0x0001);
+    const bytes = encodeSafetensors({ a: tensor(values, [3], "float16") });
+    // The same bits under the other name; both headers are as long with one space less of padding.
+    const text = new TextDecoder("latin1").decode(bytes).replace('"F16"', '"BF16"').replace(" ", "");
+    await writeFile(
+      path,
+      Uint8Array.from(text, (character) => character.charCodeAt(0)),
+    );
+    const weights = await safetensorsWeights(await openSafetensors(path));
+    expect(weights.get("a")).toMatchObject({ tensor: tensor([1, -2.25, 2 ** -133]) });
+  });
+
+  it("are converted into the cache where they are many, and float32 stays in place", async () => {
+    const path = join(root, "big.safetensors");
+    const data = Float32Array.from({ length: 2 ** 21 }, (_, i) => i % 512);
+    const content = { half: tensor(float32ToFloat16(data), [2 ** 21], "float16"), full: tensor([1, 2]) };
+    await writeFile(path, encodeSafetensors({ ...content, position_ids: tensor([1], [1], "int64") }));
+    const opened = await openSafetensors(path);
+    const weights = await safetensorsWeights(opened, { onMessage });
+    expect([...weights.keys()].sort()).toEqual(["full", "half"]);
+    expect(weights.get("full")).toMatchObject({ range: { path: opened.path } });
+    const { range } = weights.get("half") as { range: { path: string; offset: number; length: number } };
+    expect(range.path).toContain(join(root, "cache", "float32", "big-"));
+    expect((await readFile(range.path)).subarray(range.offset, range.offset + 8)).toEqual(
+      Buffer.from(Float32Array.of(0, 1).buffer),
+    );
+    expect(messages).toEqual([expect.stringMatching(/big\.safetensors is float16: converting it once .*8\.39 MB/)]);
+
+    vi.stubEnv("FERA_CACHE", path);
+    const inMemory = await safetensorsWeights(opened, { onMessage });
+    expect((inMemory.get("half") as { tensor: Tensor }).tensor.data[1000]).toBe(488);
+    expect(messages.at(-1)).toMatch(/converted in memory/);
+  });
+
+  it("that are pickled go through the cache, too, where they are many", async () => {
+    const path = join(root, "big.bin");
+    const data = Float32Array.from({ length: 2 ** 20 }, (_, i) => i % 512);
+    await writeTorch(path, { a: tensor(data, [2 ** 10, 2 ** 10]), steps: tensor([3], [], "int64") });
+    const weights = await pickledWeights({ path, tensors: undefined }, { onMessage });
+    expect([...weights]).toEqual([["a", { shape: [1024, 1024], range: expect.objectContaining({ length: 2 ** 22 }) }]]);
+    expect(messages).toEqual([expect.stringMatching(/big\.bin is a pickle: converting it once/)]);
+  });
+
+  it("that torch saved from a module are read", async () => {
+    const folder = "test/reference/single-file";
+    const expected = JSON.parse(await readFile(join(folder, "state_dict.json"), "utf8")) as Record<string, number[]>;
+    const weights = await pickledWeights({ path: join(folder, "state_dict.bin"), tensors: undefined });
+    const found = [...weights].map(([name, weight]) => [name, [...(weight as { tensor: Tensor }).tensor.data]]);
+    expect(Object.fromEntries(found)).toEqual(expected);
+  });
+
+  it("that are pickled with anything but tensors are refused with the way out", async () => {
+    const path = join(root, "x.bin");
+    await writeFile(path, "\x80\x02}q\x00.", "latin1");
+    const failure = await pickledWeights({ path, tensors: undefined }).catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(FormatError);
+    expect((failure as Error).message).toMatch(/x\.bin: is a bare pickle.*convert this one to safetensors/);
+  });
+
+  it("that a shard of pickles lacks are named", async () => {
+    const path = join(root, "x.bin");
+    await writeTorch(path, { a: tensor([1]) });
+    await expect(pickledWeights({ path, tensors: new Set(["a", "b"]) })).rejects.toThrow(/"b" should be in/);
+    await expect(pickledWeights({ path, tensors: new Set() })).rejects.toThrow(/"a" is in/);
+  });
+
+  it("of types that are none of weights are refused", async () => {
+    const path = join(root, "x.safetensors");
+    const bytes = encodeSafetensors({ a: tensor([0, 1], [2], "bool") }, { pad: "xxx" });
+    const text = new TextDecoder("latin1").decode(bytes).replace('"BOOL"', '"F8_E4M3"').replace("xxx", "");
+    await writeFile(
+      path,
+      Uint8Array.from(text, (character) => character.charCodeAt(0)),
+    );
+    await expect(safetensorsWeights(await openSafetensors(path))).rejects.toThrow(/"a" is F8_E4M3; weights must be/);
+  });
+});
+
+describe("a folder that is none of this machine", () => {
+  it("is looked for in the hub's cache", async () => {
+    const snapshot = join(root, "hub/models--someone--unet/snapshots", "b".repeat(40));
+    await cp(REFERENCE, join(snapshot, "unet"), { recursive: true });
+    const options = { subfolder: "unet", revision: "b".repeat(40), cacheDir: join(root, "hub"), localFilesOnly: true };
+    await expect(UNet2DConditionModel.fromPretrained("someone/unet", options)).resolves.toBeDefined();
+    await expect(UNet2DConditionModel.fromPretrained("none")).rejects.toThrow(/no such folder/);
+  });
+});

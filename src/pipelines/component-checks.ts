@@ -1,0 +1,51 @@
+// Whether a pipeline's parts were made for each other.
+
+import { ConfigError } from "../errors.js";
+import type { CLIPTextModel } from "../models/clip-text-model.js";
+import type { CLIPTokenizer } from "../models/clip-tokenizer.js";
+import type { DiffusionComponents } from "./diffusion-pipeline.js";
+
+/** @throws {ConfigError} Always, saying which rule is broken. */
+export function refuseParts(pipeline: string, rule: string): never {
+  throw new ConfigError(`${pipeline}: ${rule}. Take the parts of one pipeline's folder.`);
+}
+
+/** @throws {ConfigError} Unless the UNet works on the autoencoder's latents, and those become colour images. */
+export function checkAutoencoder(pipeline: string, { unet, vae }: Pick<DiffusionComponents, "unet" | "vae">): void {
+  const { in_channels: channels, out_channels: predicted } = unet.config;
+  const latentChannels = vae.config.latent_channels;
+  if (channels !== latentChannels || predicted !== latentChannels) {
+    refuseParts(
+      pipeline,
+      `the unet's in_channels and out_channels must be the vae's latent_channels; got ${channels}, ${predicted} and ${latentChannels}`,
+    );
+  }
+  for (const key of ["in_channels", "out_channels"] as const) {
+    if (vae.config[key] !== 3) refuseParts(pipeline, `the vae's ${key} must be 3; got ${vae.config[key]}`);
+  }
+}
+
+/**
+ * @param which - "" or "second ", for messages.
+ * @throws {ConfigError} Unless the encoder can take everything that the tokenizer gives.
+ */
+export function checkTokenizer(
+  pipeline: string,
+  tokenizer: CLIPTokenizer,
+  textEncoder: CLIPTextModel,
+  which: "" | "second " = "",
+): void {
+  const { vocab_size: vocabulary, max_position_embeddings: positions } = textEncoder.config;
+  if (tokenizer.vocabSize > vocabulary) {
+    refuseParts(
+      pipeline,
+      `the ${which}tokenizer has ${tokenizer.vocabSize} tokens, the ${which}text encoder's vocab_size is ${vocabulary}`,
+    );
+  }
+  if (tokenizer.maxLength > positions) {
+    refuseParts(
+      pipeline,
+      `the ${which}tokenizer gives ${tokenizer.maxLength} tokens, the ${which}text encoder's max_position_embeddings is ${positions}`,
+    );
+  }
+}

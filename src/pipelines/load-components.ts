@@ -1,0 +1,28 @@
+// Loads the parts that every family has from a pipeline's folder. Reads no files itself.
+
+import { AutoencoderKL } from "../models/autoencoder-kl.js";
+import { AutoencoderTiny } from "../models/autoencoder-tiny.js";
+import type { PretrainedOptions } from "../models/pretrained.js";
+import { UNet2DConditionModel } from "../models/unet-2d-condition.js";
+import { createScheduler } from "../schedulers/index.js";
+import type { DiffusionComponents } from "./diffusion-pipeline.js";
+import type { PipelineDescription } from "./pipeline-folder.js";
+
+/** Options of a pipeline's `fromPretrained`; they hold for every part. */
+export type PipelineOptions = Omit<PretrainedOptions, "subfolder">;
+
+/**
+ * @throws {FormatError} If a file is missing or malformed.
+ * @throws {ConfigError} If a part's configuration is not supported.
+ */
+export async function loadComponents(
+  { source, config, vaeClass, schedulerConfig }: PipelineDescription,
+  options: PipelineOptions,
+): Promise<DiffusionComponents> {
+  const of = (subfolder: string): PretrainedOptions => ({ ...options, config, subfolder });
+  const scheduler = createScheduler(schedulerConfig);
+  const unet = await UNet2DConditionModel.fromPretrained(source, of("unet"));
+  const Vae = vaeClass === "AutoencoderKL" ? AutoencoderKL : AutoencoderTiny;
+  const vae = await Vae.fromPretrained(source, of("vae"));
+  return { unet, vae, scheduler };
+}

@@ -1,0 +1,22 @@
+// Loads a pipeline of whichever family a folder holds.
+
+import type { PipelineOptions } from "./load-components.js";
+import { describePipeline } from "./pipeline-folder.js";
+import { StableDiffusionPipeline } from "./stable-diffusion-pipeline.js";
+import { StableDiffusionXLPipeline } from "./stable-diffusion-xl-pipeline.js";
+
+/** A pipeline of one of the supported families. */
+export type AnyPipeline = StableDiffusionPipeline | StableDiffusionXLPipeline;
+
+/**
+ * Loads the class that `model_index.json` names.
+ *
+ * @param dir - The folder with `model_index.json`, a single-file checkpoint, or an id on the hub (owner/name).
+ * @throws {FormatError} If the class is not supported, or a file or part is missing, malformed or not supported.
+ * @throws {ConfigError} If a part's configuration is not supported, or the parts do not fit each other.
+ */
+export async function loadPipeline(dir: string, options: PipelineOptions = {}): Promise<AnyPipeline> {
+  const { pipelineClass, source, config } = await describePipeline(dir, undefined, options);
+  const Pipeline = pipelineClass === "StableDiffusionXLPipeline" ? StableDiffusionXLPipeline : StableDiffusionPipeline;
+  return Pipeline.fromPretrained(source, { ...options, config });
+}

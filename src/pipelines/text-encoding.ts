@@ -1,0 +1,60 @@
+// Prompts to text states, with one tokenizer and its encoder.
+
+import { ConfigError } from "../errors.js";
+import type { CLIPTextModel, ClipHiddenStateOptions } from "../models/clip-text-model.js";
+import type { CLIPTokenizer } from "../models/clip-tokenizer.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { concatRows } from "./batches.js";
+
+/** A text encoder, and the tokenizer whose ids it knows. */
+export interface PromptEncoder {
+  tokenizer: CLIPTokenizer;
+  textEncoder: CLIPTextModel;
+}
+
+/** Encoded prompts. B prompts, L tokens, D features of the encoder, P features of its pooled state. */
+export interface EncodedPrompts {
+  /** `[B, L, D]`. */
+  states: Tensor<"float32">;
+  /** `[B, P]`. */
+  pooled: Tensor<"float32">;
+}
+
+/**
+ * Encodes prompts; each text is encoded once, however often it occurs.
+ *
+ * @param options - Which hidden state is taken, as for `CLIPTextModel.encodeAll`.
+ * @throws {ConfigError} If there is no prompt, one is longer than the tokenizer allows (the part that does not fit is
+ *   named), or the encoder has no such layer.
+ */
+export async function encodePrompts(
+  { tokenizer, textEncoder }: PromptEncoder,
+  prompts: readonly string[],
+  options: ClipHiddenStateOptions = {},
+): Promise<EncodedPrompts> {
+  if (prompts.length === 0) throw new ConfigError("encodePrompt: needs at least one prompt.");
+  const tokens = new Map(prompts.map((prompt) => [prompt, tokenize(tokenizer, prompt)]));
+  // One at a time: a single compiled graph serves every number of prompts.
+  const encoded = new Map<string, EncodedPrompts>();
+  for (const [prompt, ids] of tokens) {
+    const { hiddenState: states, pooled } = await textEncoder.encodeAll(ids, options);
+    encoded.set(prompt, { states, pooled });
+  }
+  const all = prompts.map((prompt) => encoded.get(prompt)!);
+  return {
+    states: concatRows(all.map(({ states }) => states)),
+    pooled: concatRows(all.map(({ pooled }) => pooled)),
+  };
+}
+
+function tokenize(tokenizer: CLIPTokenizer, prompt: string): Tensor<"int64"> {
+  const { ids, overflows } = tokenizer.encodeBatch([prompt]);
+  const [overflow] = overflows;
+  if (overflow !== undefined) {
+    throw new ConfigError(
+      `the prompt is longer than the ${tokenizer.maxLength - 2} tokens that the text encoder takes; ` +
+        `"${overflow}" does not fit. Shorten "${prompt}".`,
+    );
+  }
+  return ids;
+}
