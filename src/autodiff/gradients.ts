@@ -2,7 +2,18 @@
 
 import { GradientError } from "../errors.js";
 import { add, mul, type Node, type OperatorName, reduceSum, reshape, sameShape, type Value } from "../graph/index.js";
+import { Recomputation } from "./recomputation.js";
+import { planRecomputation, type Visit } from "./recompute-plan.js";
 import { NoGradient, RULES, type Rule } from "./rules.js";
+
+/** Options of {@link gradients}. */
+export interface GradientOptions {
+  /**
+   * Computes most of the forward pass again, segment by segment, just before the gradients that need it, instead of
+   * keeping it: less memory for more operations, and the same numbers. Default false.
+   */
+  recompute?: boolean;
+}
 
 /**
  * Adds the gradient of a scalar with respect to each wanted value to the graph.
@@ -14,14 +25,34 @@ import { NoGradient, RULES, type Rule } from "./rules.js";
  * @param wanted - Inputs, weights or intermediate values.
  * @returns One gradient per wanted value, of its shape.
  * @throws {GradientError} Where the path leads through an operator without a gradient; the message names it.
+ * @see Chen et al. 2016, arXiv:1604.06174, for `recompute`
  */
-export function gradients(loss: Value, wanted: readonly Value[]): Value[] {
+export function gradients(loss: Value, wanted: readonly Value[], options: GradientOptions = {}): Value[] {
   if (loss.size !== 1 || loss.dtype !== "float32") {
     throw new GradientError(
       `gradients: the loss must be one float32 number; got ${loss}. Reduce it to a scalar first.`,
     );
   }
-  const graph = loss.graph;
+  if (!options.recompute || wanted.length === 0) return walk(loss, wanted, { view: (node) => node });
+  const { graph } = loss;
+  const forwardCount = graph.nodes.length;
+  const visits: Visit[] = [];
+  const trial = walk(loss, wanted, { view: (node) => node, visited: (visit) => visits.push(visit) });
+  const plan = planRecomputation(visits, trial, forwardCount);
+  graph.discard(forwardCount);
+  return walk(loss, wanted, new Recomputation(plan));
+}
+
+/** How a walk sees the forward nodes. */
+interface Forward {
+  /** The node that a rule shall see in a node's place: values equal to its own. */
+  view(node: Node, contributions: ReadonlyMap<Value, Value>): Node;
+  /** Told after each rule. */
+  visited?(visit: Visit): void;
+}
+
+function walk(loss: Value, wanted: readonly Value[], forward: Forward): Value[] {
+  const { graph } = loss;
   const leads = new Set<Value>(wanted);
   const nodes = graph.nodes.slice();
   for (const node of nodes) {
@@ -32,11 +63,11 @@ export function gradients(loss: Value, wanted: readonly Value[]): Value[] {
   }
   const contributions = new Map<Value, Value>();
   if (leads.has(loss)) contributions.set(loss, reshape(graph.scalar(1), loss.shape));
-  for (let i = nodes.length - 1; i >= 0; i--) visit(nodes[i]!, leads, contributions);
+  for (let i = nodes.length - 1; i >= 0; i--) visit(nodes[i]!, leads, contributions, forward);
   return wanted.map((value) => contributions.get(value) ?? mul(value, 0));
 }
 
-function visit(node: Node, leads: ReadonlySet<Value>, contributions: Map<Value, Value>): void {
+function visit(node: Node, leads: ReadonlySet<Value>, contributions: Map<Value, Value>, forward: Forward): void {
   if (!node.outputs.some((output) => contributions.has(output))) return;
   const needs = node.inputs.map((input) => input !== undefined && leads.has(input));
   if (!needs.includes(true)) return;
@@ -46,7 +77,12 @@ function visit(node: Node, leads: ReadonlySet<Value>, contributions: Map<Value, 
       `gradients: ${node.op} has no gradient: ${rule.reason}. Inputs were ${node.inputs.join(", ")}.`,
     );
   }
-  const results = applyRule(node, rule as Rule<OperatorName>, needs, contributions);
+  const { nodes } = node.outputs[0]!.graph;
+  const first = nodes.length;
+  const dy = incoming(node, contributions);
+  const seen = forward.view(node, contributions);
+  const context = { x: seen.inputs as Value[], y: seen.outputs[0]!, dy, attributes: node.attributes as never };
+  const results = (rule as Rule<OperatorName>)({ ...context, needs, node: seen });
   node.inputs.forEach((input, i) => {
     const gradient = results[i];
     if (!input || !needs[i]) return;
@@ -55,14 +91,11 @@ function visit(node: Node, leads: ReadonlySet<Value>, contributions: Map<Value, 
     const known = contributions.get(input);
     contributions.set(input, known ? add(known, summed) : summed);
   });
+  forward.visited?.({ node, first, end: nodes.length });
 }
 
-function applyRule(
-  node: Node,
-  rule: Rule<OperatorName>,
-  needs: readonly boolean[],
-  contributions: ReadonlyMap<Value, Value>,
-): (Value | undefined)[] {
+/** The gradient of a node's first output. @throws {GradientError} If another output was used. */
+function incoming(node: Node, contributions: ReadonlyMap<Value, Value>): Value {
   const [y, ...statistics] = node.outputs;
   const beyond = statistics.findIndex((output) => contributions.has(output));
   if (beyond >= 0) {
@@ -70,8 +103,7 @@ function applyRule(
       `gradients: ${node.op} is differentiable in its first output only; output ${beyond + 1} was used.`,
     );
   }
-  const dy = contributions.get(y!)!;
-  return rule({ x: node.inputs as Value[], y: y!, dy, attributes: node.attributes as never, needs, node });
+  return contributions.get(y!)!;
 }
 
 /** Sums over the axes that broadcasting added or stretched. */

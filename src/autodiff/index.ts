@@ -1,2 +1,2 @@
-export { gradients } from "./gradients.js";
+export { type GradientOptions, gradients } from "./gradients.js";
 export { NoGradient, RULES } from "./rules.js";

@@ -113,6 +113,7 @@ export const RULES: RuleTable = {
     ];
   },
   StopGradient: () => [undefined],
+  After: new NoGradient("it orders the gradients' own computation"),
 
   ReduceSum: ({ x: [x], dy, attributes }) => [expand(keepAxes(dy, x!, attributes.axes), x!.shape)],
   ReduceMean: ({ x: [x], y, dy, attributes }) => [

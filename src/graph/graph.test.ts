@@ -91,3 +91,23 @@ describe("refuses, with the rule and what came", () => {
   ];
   for (const [name, run, message] of cases) it(name, () => expect(run).toThrow(message));
 });
+
+describe("discard", () => {
+  it("forgets later nodes, so that equal ones are made anew", () => {
+    const graph = new Graph();
+    const x = graph.input("x", "float32", [2]);
+    const kept = ops.exp(x);
+    const trial = ops.neg(kept);
+    graph.discard(1);
+    expect(graph.nodes).toHaveLength(1);
+    expect(ops.exp(x)).toBe(kept);
+    expect(ops.neg(kept)).not.toBe(trial);
+    expect(graph.nodes.map(({ index }) => index)).toEqual([0, 1]);
+  });
+
+  it("refuses to forget what a declared output needs", () => {
+    const graph = new Graph();
+    graph.output("y", ops.exp(graph.input("x", "float32", [2])));
+    expect(() => graph.discard(0)).toThrow(/output "y" needs a node/);
+  });
+});

@@ -152,6 +152,20 @@ export class Graph {
     return node;
   }
 
+  /**
+   * Forgets the nodes made since there were `count` of them: for a construction on trial, of which nothing is kept.
+   *
+   * @throws {ShapeError} If a declared output needs one of them.
+   */
+  discard(count: number): void {
+    for (const [name, { source }] of this.outputs) {
+      if (source.kind === "node" && source.node.index >= count)
+        throw new ShapeError(`Graph discard: the output "${name}" needs a node that would be forgotten.`);
+    }
+    for (const [key, node] of this.known) if (node.index >= count) this.known.delete(key);
+    this.nodes.length = Math.min(this.nodes.length, count);
+  }
+
   private owns(value: Value, where: string): void {
     if (value.graph !== this) throw new ShapeError(`${where}: the value ${value} belongs to another graph.`);
   }

@@ -31,11 +31,14 @@ export {
   where,
 } from "./elementwise.js";
 export { type FileRange, Graph, type Node, Value, type ValueSource } from "./graph.js";
+export { type ActivationMemory, activationMemory } from "./lowering/activation-memory.js";
+export { executionOrder } from "./lowering/execution-order.js";
 export { lower, type OnnxModel } from "./lowering/lower.js";
 export type { Target } from "./lowering/lowering-context.js";
 export { geglu, linear, matMul } from "./matrix.js";
 export { groupNorm, layerNorm, type Normalized } from "./normalization.js";
+export { operationCount, operationsOf, reachableNodes } from "./operation-count.js";
 export type { AttentionAttributes, Attributes, ConvolutionAttributes, OperatorName } from "./operators.js";
 export { reduceMean, reduceSum, softmax } from "./reduction.js";
-export { concat, expand, gather, pad, reshape, scatterSum, slice, transpose } from "./shape-operators.js";
+export { after, concat, expand, gather, pad, reshape, scatterSum, slice, transpose } from "./shape-operators.js";
 export { broadcastShapes, sameShape } from "./shapes.js";

@@ -25,6 +25,8 @@ export interface Attributes {
   Greater: None;
   Where: None;
   StopGradient: None;
+  // The first input, not before the others exist: recomputation in the backward pass.
+  After: None;
   // Reductions.
   ReduceSum: { axes: readonly number[]; keepDims: boolean };
   ReduceMean: { axes: readonly number[]; keepDims: boolean };

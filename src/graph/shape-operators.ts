@@ -25,6 +25,16 @@ export function reshape(x: Value, shape: readonly number[]): Value {
   return x.graph.node("Reshape", [x], { shape: target }, [{ dtype: x.dtype, shape: target }]).outputs[0]!;
 }
 
+/**
+ * `x` itself, available only once all of `gradients` are: what is computed from the result cannot run earlier.
+ *
+ * Costs no copy and reads no element of either.
+ */
+export function after(x: Value, gradients: readonly Value[]): Value {
+  if (gradients.length === 0) return x;
+  return x.graph.node("After", [x, ...gradients], {}, [{ dtype: x.dtype, shape: x.shape }]).outputs[0]!;
+}
+
 /** Permutes the axes: output axis i is input axis `permutation[i]`. */
 export function transpose(x: Value, permutation: readonly number[]): Value {
   const sorted = [...permutation].sort((a, b) => a - b);

@@ -22,6 +22,11 @@ export interface WholeModelOptions extends RuntimeOptions {
   height: number;
   width: number;
   tokens: number;
+  /**
+   * Computes activations again in the backward pass instead of keeping them: less memory, the same gradients, about a
+   * second forward pass more time at most. Default false.
+   */
+  gradientCheckpointing?: boolean;
 }
 
 /** All weights of a UNet, and of its text encoder where one is given, as trainable parameters. */
@@ -69,6 +74,7 @@ export class WholeModel implements Trainable {
     gradients(
       mse,
       wanted.map(([, value]) => value),
+      { recompute: options.gradientCheckpointing ?? false },
     ).forEach((gradient, i) => {
       graph.output(`gradient.${wanted[i]![0]}`, gradient);
     });

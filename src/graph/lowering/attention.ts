@@ -2,11 +2,21 @@
 
 import { sizeOf, tensor } from "../../tensor/tensor.js";
 import type { Value } from "../graph.js";
-import { emit, emitMatMul, type Lowering, type LoweringContext, produce, reshapedName } from "./lowering-context.js";
+import {
+  emit,
+  emitMatMul,
+  type Lowering,
+  type LoweringContext,
+  produce,
+  reshapedName,
+  waitFor,
+} from "./lowering-context.js";
 
 /** Largest probability block that the gradient holds at a time, in elements (64 MB). */
 const BLOCK_ELEMENTS = 1 << 24;
 const QUERIES_PER_CHUNK = 512;
+/** Probabilities worth three nodes that order their use, in elements (4 MB). */
+const ORDERED_ELEMENTS = 1 << 20;
 const MASKED = -1e30;
 
 /**
@@ -31,7 +41,9 @@ export const lowerAttention: Lowering<"Attention"> = (node, context) => {
 
 /**
  * D = rowsum(dO∘O), P = softmax(scale·q kᵀ), dS = P∘(dO vᵀ − D), dq = scale·dS k, dk = scale·dSᵀ q, dv = Pᵀ dO,
- * recomputing P block by block: at most BLOCK_ELEMENTS of it exist at a time.
+ * recomputing P block by block: at most BLOCK_ELEMENTS of it exist at a time. Each block waits for the results of the
+ * one before, and the first result used for the others of the last block: a search for dq alone would otherwise make all
+ * blocks' dS before the first dk.
  */
 export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, context) => {
   const [q, k, v, o, dO] = node.inputs as [Value, Value, Value, Value, Value];
@@ -42,7 +54,9 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
   const queryStep = rows * queries * keys > BLOCK_ELEMENTS ? Math.min(queries, QUERIES_PER_CHUNK) : queries;
   const rowStep = Math.min(rows, Math.max(1, Math.floor(BLOCK_ELEMENTS / (queryStep * keys))));
   const split = [q, k, v, o, dO].map((value) => splitHeads(context, value, heads));
+  const used = node.outputs.map(context.isUsed);
   const parts: [string[], string[], string[]] = [[], [], []];
+  let previous: string[] = [];
   for (let row = 0; row < rows; row += rowStep) {
     const rowEnd = Math.min(rows, row + rowStep);
     const cutRows = (name: string) => (rowEnd - row === rows ? name : cut(context, name, 0, row, rowEnd));
@@ -54,15 +68,18 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
       const end = Math.min(queries, start + queryStep);
       const cutQueries = (name: string) => (end - start === queries ? name : cut(context, name, 1, start, end));
       const mask = causal ? causalMask(context, start, end, keys) : undefined;
-      const [qc, oc, dOc] = [qr, or, dOr].map(cutQueries) as [string, string, string];
-      const block = blockGradient(context, { q: qc, k: kr, v: vr, o: oc, dO: dOc }, scale, mask);
-      dqs.push(block.dq);
-      dk = dk === undefined ? block.dk : emit(context, "Add", [dk, block.dk]);
-      dv = dv === undefined ? block.dv : emit(context, "Add", [dv, block.dv]);
+      const [cutQ, oc, dOc] = [qr, or, dOr].map(cutQueries) as [string, string, string];
+      const shape = [rowEnd - row, end - start, features / heads];
+      const qc = previous.length === 0 ? cutQ : waitFor(context, { name: cutQ, dtype: q.dtype, shape }, previous);
+      const block = blockGradient(context, { q: qc, k: kr, v: vr, o: oc, dO: dOc }, { scale, mask, used });
+      if (block.dq !== undefined) dqs.push(block.dq);
+      dk = sum(context, dk, block.dk);
+      dv = sum(context, dv, block.dv);
+      previous = [block.dq, dk, dv].filter((name) => name !== undefined);
     }
-    parts[0].push(join(context, dqs, 1));
-    parts[1].push(dk!);
-    parts[2].push(dv!);
+    if (used[0]) parts[0].push(join(context, dqs, 1));
+    if (dk !== undefined) parts[1].push(dk);
+    if (dv !== undefined) parts[2].push(dv);
   }
   const shapes = [
     [batch, queries, features],
@@ -70,29 +87,41 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
     [batch, keys, features],
   ] as const;
   node.outputs.forEach((output, i) => {
-    if (context.isUsed(output)) mergeHeads(context, join(context, parts[i]!, 0), shapes[i]!, heads, output);
+    if (!used[i]) return;
+    const [, tokens] = shapes[i]!;
+    const shape = [rows, tokens, features / heads];
+    const all = join(context, parts[i]!, 0);
+    const ordered = previous.length > 1 && rows * queries * keys >= ORDERED_ELEMENTS;
+    const whole = !ordered ? all : waitFor(context, { name: all, dtype: output.dtype, shape }, previous);
+    mergeHeads(context, whole, shapes[i]!, heads, output);
   });
 };
 
 function blockGradient(
   context: LoweringContext,
   block: Record<"q" | "k" | "v" | "o" | "dO", string>,
-  scale: number,
-  mask: string | undefined,
-): { dq: string; dk: string; dv: string } {
+  options: { scale: number; mask: string | undefined; used: readonly boolean[] },
+): { dq?: string; dk?: string; dv?: string } {
   const matrix = (name: string) => ({ name, rank: 3 });
   const { q, k, v, o, dO } = block;
+  const { scale, mask, used } = options;
   const p = probabilities(context, q, k, scale, mask);
+  const dv = used[2] ? emitMatMul(context, matrix(p), matrix(dO), { transposeA: true }) : undefined;
+  if (!used[0] && !used[1]) return { dv };
   const rowSums = emit(context, "ReduceSum", [emit(context, "Mul", [dO, o]), context.builder.ints([-1])], {
     keepdims: { int: 1 },
   });
   const dP = emitMatMul(context, matrix(dO), matrix(v), { transposeB: true });
   const dS = emit(context, "Mul", [p, emit(context, "Sub", [dP, rowSums])]);
   return {
-    dq: emitMatMul(context, matrix(dS), matrix(k), { alpha: scale }),
-    dk: emitMatMul(context, matrix(dS), matrix(q), { transposeA: true, alpha: scale }),
-    dv: emitMatMul(context, matrix(p), matrix(dO), { transposeA: true }),
+    dq: used[0] ? emitMatMul(context, matrix(dS), matrix(k), { alpha: scale }) : undefined,
+    dk: used[1] ? emitMatMul(context, matrix(dS), matrix(q), { transposeA: true, alpha: scale }) : undefined,
+    dv,
   };
+}
+
+function sum(context: LoweringContext, a: string | undefined, b: string | undefined): string | undefined {
+  return a === undefined || b === undefined ? b : emit(context, "Add", [a, b]);
 }
 
 function probabilities(

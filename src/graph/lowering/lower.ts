@@ -1,6 +1,7 @@
 // Turns a Graph into an ONNX model for one kind of device, in the node order that keeps memory low.
 
 import type { Graph, Node, Value } from "../graph.js";
+import { reachableNodes } from "../operation-count.js";
 import { commonFolder } from "./external-files.js";
 import type { LoweringContext, Target } from "./lowering-context.js";
 import { LOWERINGS } from "./lowerings.js";
@@ -23,7 +24,7 @@ export interface OnnxModel {
  * are only graph outputs) last, in reverse: the leaf wanted first has the highest index.
  */
 export function lower(graph: Graph, target: Target): OnnxModel {
-  const nodes = reachableNodes(graph);
+  const nodes = reachableNodes(graph, graph.outputs.values());
   const consumed = new Set<Value>();
   for (const node of nodes) for (const input of node.inputs) if (input) consumed.add(input);
   const used = new Set([...consumed, ...graph.outputs.values()]);
@@ -71,19 +72,6 @@ function nameOf(value: Value, names: Map<Value, string>, builder: OnnxModelBuild
   else throw new Error(`lower: ${value} is used before it is made.`);
   names.set(value, name);
   return name;
-}
-
-/** Nodes that an output depends on, in creation order. */
-function reachableNodes(graph: Graph): Node[] {
-  const reached = new Set<Node>();
-  const stack: Value[] = [...graph.outputs.values()];
-  while (stack.length > 0) {
-    const { source } = stack.pop()!;
-    if (source.kind !== "node" || reached.has(source.node)) continue;
-    reached.add(source.node);
-    for (const input of source.node.inputs) if (input) stack.push(input);
-  }
-  return graph.nodes.filter((node) => reached.has(node));
 }
 
 /** The first output name of each computed value becomes its own name, so that no copy is needed. */

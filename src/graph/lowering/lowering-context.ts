@@ -1,5 +1,6 @@
 // What a lowering sees, and small moves that several share.
 
+import type { DType } from "../../tensor/tensor.js";
 import type { Node, Value } from "../graph.js";
 import type { OperatorName } from "../operators.js";
 import { sameShape } from "../shapes.js";
@@ -63,6 +64,28 @@ export function emit(
   domain = "",
 ): string {
   return context.builder.emit(opType, inputs, { attributes, domain })[0]!;
+}
+
+/**
+ * A tensor itself, available only once all of `given` are.
+ *
+ * A Reshape to the same shape, which shares its input's memory. That shape is joined from the given tensors' shapes cut
+ * to nothing, and the constant: so the Reshape waits for them. The result's shape is recorded, so that all stays static.
+ */
+export function waitFor(
+  { builder }: LoweringContext,
+  tensor: { name: string; dtype: DType; shape: readonly number[] },
+  given: readonly string[],
+  output = builder.fresh("late"),
+): string {
+  const none = { attributes: { start: { int: 0 }, end: { int: 0 } } };
+  const parts = given.map((name) => builder.emit("Shape", [name], none)[0]!);
+  const shape = builder.emit("Concat", [...parts, builder.ints(tensor.shape)], {
+    attributes: { axis: { int: 0 } },
+  })[0]!;
+  builder.emit("Reshape", [tensor.name, shape], { outputs: [output] });
+  builder.shaped(output, tensor.dtype, tensor.shape);
+  return output;
 }
 
 /** op(a) · op(b) over the last two axes; FusedMatMul on the CPU, Transpose and MatMul elsewhere. */

@@ -12,6 +12,7 @@ import {
   produce,
   reshaped,
   reshapedName,
+  waitFor,
 } from "./lowering-context.js";
 import { elementType } from "./onnx-model.js";
 
@@ -52,6 +53,12 @@ export const LOWERINGS: LoweringTable = {
   Cast: (node, context) =>
     produce(context, node.outputs[0]!, "Cast", names(node, context), { to: { int: elementType(node.attributes.to) } }),
   StopGradient: (node, context) => context.named(node.outputs[0]!, context.name(node.inputs[0]!)),
+  After: (node, context) => {
+    const [x, ...given] = node.inputs as [Value, ...Value[]];
+    const output = context.nameFor(node.outputs[0]!);
+    waitFor(context, { name: context.name(x), dtype: x.dtype, shape: x.shape }, given.map(context.name), output);
+    context.named(node.outputs[0]!, output);
+  },
 
   ReduceSum: (node, context) => lowerReduction("ReduceSum", node, context),
   ReduceMean: (node, context) => lowerReduction("ReduceMean", node, context),

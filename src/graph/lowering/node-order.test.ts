@@ -1,49 +1,33 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { expect, it } from "vitest";
-import { gradients } from "../../autodiff/index.js";
-import { compile } from "../../runtime/index.js";
-import "../../runtime/node.js";
+import { tracedOrder } from "../../../test/support/traced-order.js";
+import { type GradientOptions, gradients } from "../../autodiff/index.js";
 import { randn } from "../../tensor/random.js";
 import * as ops from "../index.js";
-import { Graph, type Value } from "../index.js";
+import { activationMemory, Graph, lower, type Value } from "../index.js";
 
 const LAYERS = 6;
 
-/** Names of the operators that ran, in order, from ONNX Runtime's own trace. */
-async function tracedOrder(graph: Graph, feeds: Record<string, ReturnType<typeof randn>>): Promise<string[]> {
-  const folder = mkdtempSync(join(tmpdir(), "fera-trace-"));
-  try {
-    const compiled = await compile(graph, { profilePrefix: join(folder, "trace") });
-    await compiled.run(feeds);
-    await compiled.release();
-    const [file] = readdirSync(folder);
-    const events = JSON.parse(readFileSync(join(folder, file!), "utf8")) as { cat: string; name: string; ts: number }[];
-    return events
-      .filter(({ cat, name }) => cat === "Node" && name.endsWith("_kernel_time"))
-      .sort((a, b) => a.ts - b.ts)
-      .map(({ name }) => name);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
-
-it("runs the whole forward first, then the gradients from the last layer to the first", async () => {
+/** Linear layers with tanh, and the gradient of every weight. */
+function perceptron(layers: number, options: GradientOptions = {}) {
   const graph = new Graph();
   let x = graph.input("x", "float32", [4, 8]);
   const weights: Value[] = [];
-  for (let i = 0; i < LAYERS; i++) {
+  for (let i = 0; i < layers; i++) {
     const weight = graph.input(`w${i}`, "float32", [8, 8]);
     weights.push(weight);
     x = ops.tanh(ops.linear(x, weight));
   }
   const loss = ops.reduceSum(ops.mul(x, x));
   graph.output("loss", loss);
-  gradients(loss, weights).forEach((gradient, i) => {
+  gradients(loss, weights, options).forEach((gradient, i) => {
     graph.output(`g${i}`, gradient);
   });
   const feeds = Object.fromEntries([["x", randn([4, 8])], ...weights.map((_, i) => [`w${i}`, randn([8, 8])])]);
+  return { graph, feeds };
+}
+
+it("runs the whole forward first, then the gradients from the last layer to the first", async () => {
+  const { graph, feeds } = perceptron(LAYERS);
   const order = await tracedOrder(graph, feeds);
 
   // A linear layer is a Gemm with its weight as second input; so is each weight gradient, which are the graph's leaves.
@@ -55,6 +39,30 @@ it("runs the whole forward first, then the gradients from the last layer to the 
   expect(gemms.filter((at) => at < lastForward)).toHaveLength(LAYERS);
   expect(gemms.filter((at) => at > lastForward)).toHaveLength(LAYERS);
   // Leaves were numbered in the file in reverse of the order in which they are wanted, so they run with falling numbers.
-  const numbers = gemms.filter((at) => at > lastForward).map((at) => Number(/_(\d+)_kernel/.exec(order[at]!)![1]));
+  const numbers = gemms.filter((at) => at > lastForward).map((at) => Number(/_(\d+)$/.exec(order[at]!)![1]));
   expect(numbers).toEqual([...numbers].sort((a, b) => b - a));
+});
+
+it("makes activations again segment by segment, after the gradients of what follows", async () => {
+  const layers = 16;
+  const { graph, feeds } = perceptron(layers, { recompute: true });
+  const order = await tracedOrder(graph, feeds);
+  const again = order.flatMap((name, at) => (name.startsWith("Tanh_") ? [at] : [])).slice(layers);
+  const lastGradient = order.findLastIndex((name) => name.startsWith("Gemm_"));
+  // Each gradient of a weight reads the activation below it, which is either kept or among these.
+  expect(again.length).toBeGreaterThan(layers / 2);
+  expect(again.length).toBeLessThan(layers);
+  const gaps = again
+    .slice(1)
+    .map((at, i) => order.slice(again[i], at).filter((name) => /^(Mul|Sub)_/.test(name)).length);
+  const groups = gaps.filter((gradientNodes) => gradientNodes > 0).length + 1;
+  expect(groups).toBeGreaterThanOrEqual(3);
+  expect(again.at(-1)!).toBeLessThan(lastGradient);
+});
+
+it("runs in the order that executionOrder works out", async () => {
+  for (const recompute of [false, true]) {
+    const { graph, feeds } = perceptron(LAYERS, { recompute });
+    expect(await tracedOrder(graph, feeds)).toEqual(activationMemory(lower(graph, "cpu").bytes).order);
+  }
 });

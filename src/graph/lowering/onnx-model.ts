@@ -44,6 +44,7 @@ export class OnnxModelBuilder {
   private readonly initializers: TensorProto[] = [];
   private readonly inputs: ValueInfoProto[] = [];
   private readonly outputs: ValueInfoProto[] = [];
+  private readonly known: ValueInfoProto[] = [];
   private readonly small = new Map<string, string>();
   private counter = 0;
   /** Folder that all external locations are relative to. */
@@ -134,6 +135,11 @@ export class OnnxModelBuilder {
     this.outputs.push(valueInfo(name, dtype, shape));
   }
 
+  /** Records the shape of an intermediate value that shape inference cannot see. */
+  shaped(name: string, dtype: DType, shape: readonly number[]): void {
+    this.known.push(valueInfo(name, dtype, shape));
+  }
+
   /** Serializes the model. */
   toBytes(): Uint8Array {
     const model = create(ModelProtoSchema, {
@@ -149,6 +155,7 @@ export class OnnxModelBuilder {
         initializer: this.initializers,
         input: this.inputs,
         output: this.outputs,
+        valueInfo: this.known,
       },
     });
     return toBinary(ModelProtoSchema, model);
