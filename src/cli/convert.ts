@@ -1,48 +1,91 @@
-// fera convert: between the three formats of adapters.
+// fera convert: between the formats of adapters, and to plain LoRA with frozen gates (convert-lora.ts).
 
 import { resolve } from "node:path";
 import { Command } from "commander";
-import { adapterFormatOf, readAdapter, writeAdapter } from "../fera/index.js";
+import { adapterFormatOf, plainLoraPathProblem, readAdapter, writeAdapter } from "../fera/index.js";
+import { convertToLora, LORA_OPTIONS, parseGates } from "./convert-lora.js";
 import { adapterPathProblem, sigmaProblem, toFeRAConfig, UNTOLD_OPTIONS } from "./fera-options.js";
 import { counted } from "./format.js";
+import { choice, type OptionSpecs, type OptionValues } from "./option-specs.js";
 import { addOptions, givenLayers, kebabCase, readOptions } from "./options.js";
 import { prepareParent } from "./output-file.js";
 import "./platform.js";
 import { UsageError } from "./usage-error.js";
 
+const OPTIONS = {
+  to: choice("writes a plain LoRA with frozen gates for other programs, not an adapter of fera's", [
+    "kohya",
+    "diffusers",
+    "peft",
+  ]),
+  ...LORA_OPTIONS,
+  ...UNTOLD_OPTIONS,
+};
+
 /** The command. */
 export function convertCommand(): Command {
   const command = new Command("convert")
     .description(
-      "Converts an adapter between .safetensors, .pt (the reference implementation's state dict) and a folder. " +
-        "The options say what an IN without a configuration, such as a .pt, does not.",
+      "Converts an adapter between .safetensors, .pt (the reference implementation's state dict) and a folder, or with " +
+        "--to into a plain LoRA: kohya (ComfyUI, A1111, kohya's scripts), diffusers (load_lora_weights) or peft " +
+        "(PeftModel). A plain LoRA cannot route, so the gates are frozen: the file acts exactly as the adapter does " +
+        "while its gates are those, and the error against live routing is measured and printed. " +
+        "Where IN has no configuration, such as a .pt, options say what it does not.",
     )
     .argument("<IN>", "the adapter")
     .argument("<OUT>", "a .safetensors or .pt file; any other name is a folder");
-  addOptions(command, UNTOLD_OPTIONS);
+  addOptions(command, OPTIONS);
   return command.action((from: string, to: string) => convert(command, from, to));
 }
 
 async function convert(command: Command, from: string, to: string): Promise<void> {
-  const options = await readOptions(command, UNTOLD_OPTIONS);
-  const problem = sigmaProblem(options) ?? adapterPathProblem(to);
+  const options = await readOptions(command, OPTIONS);
+  const problem = sigmaProblem(options) ?? (await loraProblem(command, options, to)) ?? pathProblem(options, to);
   if (problem) throw new UsageError(command, problem);
   if (resolve(from) === resolve(to)) throw new UsageError(command, `IN and OUT are the same: ${from}.`);
-  const format = adapterFormatOf(to);
   const adapter = await readAdapter(from, toFeRAConfig(options));
-  const [flags] = (await givenLayers(command, UNTOLD_OPTIONS)).slice(-1);
-  const given = Object.entries(flags!.values).flatMap(([name, value]) => (value === undefined ? [] : [name]));
+  const given = await givenNames(command, UNTOLD_OPTIONS);
   if (adapter.hasConfig && given.length > 0) {
-    const named = given.map((name) => `--${kebabCase(name)}`).join(", ");
-    throw new UsageError(command, `${from} has a configuration of its own; leave ${named} out.`);
+    throw new UsageError(command, `${from} has a configuration of its own; leave ${given.join(", ")} out.`);
   }
-  await prepareParent(to);
-  await writeAdapter(to, adapter);
-  const { layers } = adapter.layout;
-  console.log(`${to}  (${counted(layers.length, "layer")}, ${counted(adapter.state.size, "tensor")})`);
   const { alpha, routerTau, bands, sigma } = adapter.config;
   const divisor = sigma.rule === "latent" ? ` / ${sigma.divisor}` : "";
   const settings = `alpha ${alpha}, temperature ${routerTau}, ${bands} bands, ${sigma.rule} blur${divisor}`;
   if (!adapter.hasConfig) console.error(`${from} holds no configuration; taken: ${settings}.`);
-  if (format === "torch") console.error(`A .pt keeps no configuration; remember: ${settings}.`);
+  if (options.to !== undefined) return convertToLora(command, from, to, adapter, { ...options, to: options.to });
+  await prepareParent(to);
+  await writeAdapter(to, adapter);
+  const { layers } = adapter.layout;
+  console.log(`${to}  (${counted(layers.length, "layer")}, ${counted(adapter.state.size, "tensor")})`);
+  if (adapterFormatOf(to) === "torch") console.error(`A .pt keeps no configuration; remember: ${settings}.`);
+}
+
+/** What contradicts itself in the options of a plain LoRA, if anything. */
+async function loraProblem(command: Command, options: ConvertOptions, to: string): Promise<string | undefined> {
+  if (options.to === undefined) {
+    const [stray] = await givenNames(command, LORA_OPTIONS);
+    return stray && `${stray} is for plain LoRA: it needs --to kohya, diffusers or peft.`;
+  }
+  const gates = parseGates(options.gates);
+  if (gates === undefined) {
+    const shown = JSON.stringify(options.gates);
+    return `--gates must be mean, timestep:N, or numbers like 0.2,0.5,0.3; got ${shown}.`;
+  }
+  if (options.model === undefined) {
+    const stray = (await givenNames(command, LORA_OPTIONS)).find((name) => name !== "--gates");
+    if (stray) return `${stray} needs --model.`;
+  }
+  return plainLoraPathProblem(to, options.to);
+}
+
+type ConvertOptions = OptionValues<typeof OPTIONS>;
+
+const pathProblem = (options: ConvertOptions, to: string): string | undefined =>
+  options.to === undefined ? adapterPathProblem(to) : undefined;
+
+/** The flags among some options that were given. */
+async function givenNames(command: Command, specs: OptionSpecs): Promise<string[]> {
+  const layers = await givenLayers(command, specs);
+  const names = layers.flatMap(({ values }) => Object.keys(values).filter((name) => values[name] !== undefined));
+  return names.map((name) => `--${kebabCase(name)}`);
 }

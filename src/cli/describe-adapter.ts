@@ -1,12 +1,16 @@
 // What an adapter holds, in lines.
 
-import { adapterFormatOf, type LoadedAdapter, readAdapter } from "../fera/index.js";
+import { adapterFormatOf, type LoadedAdapter, readAdapter, SoftFrequencyRouter } from "../fera/index.js";
+import { tensor } from "../tensor/tensor.js";
 import { counted, formatCount, formatTable } from "./format.js";
+import { attendsToText, familyOf } from "./model-family.js";
+import { shortened } from "./printable.js";
 
 const LISTED_LAYERS = 16;
+const LISTED_EXPERTS = 16;
 const FORMATS = { safetensors: "safetensors", torch: "PyTorch state dict", folder: "folder" } as const;
 
-/** Layers, rank, experts, bands, parameters, configuration, and the norm of `lora_up` per expert. */
+/** Family, layers, rank, experts, bands, parameters, configuration, gates, and the norm of `lora_up` per expert. */
 export async function describeAdapter(path: string, { all }: { all: boolean }): Promise<string[]> {
   const adapter = await readAdapter(path);
   const { layout, config, state, hasConfig } = adapter;
@@ -15,14 +19,16 @@ export async function describeAdapter(path: string, { all }: { all: boolean }): 
   const { alpha, dropout, routerTau, feclWeight, bands, sigma, matching, targetModules } = config;
   const sigmaText = sigma.rule === "latent" ? `latent / ${sigma.divisor}` : sigma.rule;
   const shares = expertNorms(adapter);
-  const totals = Array.from({ length: numExperts }, (_, expert) => Math.hypot(...shares.map((row) => row[expert]!)));
+  const totals = Array.from({ length: numExperts }, (_, expert) =>
+    Math.sqrt(shares.reduce((sum, row) => sum + row[expert]! ** 2, 0)),
+  );
   const shown = all ? layers.length : LISTED_LAYERS;
   const table = formatTable([
     ["layer", "in", "out", ...totals.map((_, expert) => `‖up‖ ${expert + 1}`)],
     ...layers
       .slice(0, shown)
       .map(({ path, inFeatures, outFeatures }, layer) => [
-        path,
+        shortened(path),
         String(inFeatures),
         String(outFeatures),
         ...shares[layer]!.map(formatNorm),
@@ -30,15 +36,43 @@ export async function describeAdapter(path: string, { all }: { all: boolean }): 
     ["all layers", "", "", ...totals.map(formatNorm)],
   ]);
   if (layers.length > shown) table.splice(-1, 0, `… ${layers.length - shown} more (--all lists them)`);
+  const family = familyOf(layers.find((layer) => attendsToText(layer.path))?.inFeatures);
   return [
     `${path}: FeRA adapter, ${FORMATS[adapterFormatOf(path)]}`,
     `  rank ${rank}, ${counted(numExperts, "expert")}, ${counted(numBands, "band")}`,
     `  ${counted(layers.length, "layer")}, ${formatCount(parameters)} parameters`,
+    ...(family ? [`  family ${family}`] : []),
     hasConfig ? "  configuration" : "  no configuration in the file; assumed",
     `    alpha ${alpha}, dropout ${dropout}, router temperature ${routerTau}, consistency weight ${feclWeight}`,
-    `    bands ${bands}, blur ${sigmaText}, matching ${matching}, targets ${targetModules.join(", ")}`,
+    `    bands ${bands}, blur ${sigmaText}, matching ${matching}, targets ${shortened(targetModules.join(", "))}`,
+    ...(await describeGates(adapter)).map((line) => `  ${line}`),
     ...table.map((line) => `  ${line}`),
   ];
+}
+
+/** The router's answer where all energy lies in one band, and where it is spread evenly: the corners and the middle. */
+async function describeGates({ layout, config, state }: LoadedAdapter): Promise<string[]> {
+  const { numBands, numExperts } = layout;
+  const rows = numBands + 1;
+  const energies = new Float32Array(rows * numBands);
+  for (let band = 0; band < numBands; band++) energies[band * numBands + band] = 1;
+  energies.fill(1 / numBands, numBands * numBands);
+  const own = [...state].filter(([name]) => name.startsWith("router."));
+  const router = new SoftFrequencyRouter({
+    numBands,
+    numExperts,
+    tau: config.routerTau,
+    state: new Map(own.map(([name, value]) => [name.slice("router.".length), value])),
+  });
+  const { data } = await router.compute(tensor(energies, [rows, numBands])).finally(() => router.release());
+  const listed = Math.min(numExperts, LISTED_EXPERTS);
+  const table = Array.from({ length: rows }, (_, row) => [
+    row < numBands ? `all energy in band ${row + 1}` : "energy spread evenly",
+    ...Array.from({ length: listed }, (_, expert) => data[row * numExperts + expert]!.toFixed(3)),
+  ]);
+  const head = ["gates (bands from low to high)", ...Array.from({ length: listed }, (_, expert) => `${expert + 1}`)];
+  const more = numExperts > listed ? [`… ${numExperts - listed} more experts`] : [];
+  return [...formatTable([head, ...table]), ...more];
 }
 
 const formatNorm = (norm: number): string => (norm === 0 ? "0" : norm.toPrecision(3));

@@ -2,14 +2,19 @@
 
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { FormatError } from "../errors.js";
 import { readCheckpoint } from "../training/checkpoint.js";
 import { latestCheckpoint } from "../training/index.js";
 import { counted, formatBytes, formatCount, shellCommand } from "./format.js";
+import { shortened } from "./printable.js";
 import { readLosses, readSettings } from "./training-run.js";
 
 /** Step, parameters, optimizer, and the settings of the training. */
 export async function describeCheckpoint(path: string): Promise<string[]> {
   const { step, parameters, optimizer, average, fingerprint } = await readCheckpoint(path);
+  if (!Number.isSafeInteger(step) || typeof fingerprint !== "string") {
+    throw new FormatError(path, "its fera_checkpoint header lacks the step or the settings.");
+  }
   const values = [...parameters.values()].reduce((sum, { size }) => sum + size, 0);
   const { size } = await stat(path);
   const moments = [...optimizer.keys()].filter((name) => name.endsWith(".exp_avg")).length;
@@ -54,8 +59,11 @@ function describeFingerprint(fingerprint: string): string[] {
   try {
     settings = JSON.parse(fingerprint);
   } catch {
-    return fingerprint === "" ? [] : [`  settings ${fingerprint}`];
+    return fingerprint === "" ? [] : [shortened(`  settings ${fingerprint}`)];
   }
-  if (typeof settings !== "object" || settings === null) return [`  settings ${fingerprint}`];
-  return ["  settings", ...Object.entries(settings).map(([name, value]) => `    ${name} ${JSON.stringify(value)}`)];
+  if (typeof settings !== "object" || settings === null) return [shortened(`  settings ${fingerprint}`)];
+  return [
+    "  settings",
+    ...Object.entries(settings).map(([name, value]) => shortened(`    ${name} ${JSON.stringify(value)}`)),
+  ];
 }

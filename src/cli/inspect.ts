@@ -4,19 +4,22 @@ import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
 import { FormatError } from "../errors.js";
-import { openSafetensors } from "../formats/index.js";
 import { latestCheckpoint } from "../training/index.js";
 import { describeAdapter } from "./describe-adapter.js";
+import { describeLora, describePeftFolder, isLora, readPeftConfig } from "./describe-lora.js";
 import { describeModel, describePipelineFolder, describeTensors } from "./describe-model.js";
+import { describeSingleFile, isSingleFile } from "./describe-single-file.js";
 import { describeCheckpoint, describeRun } from "./describe-training.js";
 import { interruptible } from "./interrupt.js";
-import { loadAdapters, loadPipeline, RUNTIME_OPTIONS } from "./model-options.js";
+import { loadAdapters, loadAnyPipeline, RUNTIME_OPTIONS } from "./model-options.js";
 import { anyText, flag, integer, type OptionValues, text } from "./option-specs.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
+import { printable } from "./printable.js";
 import { Progress } from "./progress.js";
 import { drawRouting } from "./routing-plot.js";
+import { openTensorFile, type TensorFile } from "./tensor-file.js";
 import { UsageError } from "./usage-error.js";
 
 const OPTIONS = {
@@ -31,12 +34,15 @@ const OPTIONS = {
 };
 
 type InspectOptions = OptionValues<typeof OPTIONS>;
-type Kind = "adapter" | "checkpoint" | "tensors" | "pipeline" | "model" | "run";
+type Kind = "adapter" | "peft" | "pipeline" | "model" | "run" | TensorFile;
 
 /** The command. */
 export function inspectCommand(): Command {
   const command = new Command("inspect")
-    .description("Says what an adapter, a training's checkpoint or folder, or a model's folder holds.")
+    .description(
+      "Says what an adapter, a plain LoRA, a model (a folder, or a checkpoint in one file), or a training's checkpoint or " +
+        "folder holds: family, parameters, layers, configuration, gates.",
+    )
     .argument("<FILE_OR_FOLDER>");
   addOptions(command, OPTIONS);
   return command.action(async (path: string) => {
@@ -50,22 +56,30 @@ export function inspectCommand(): Command {
     }
     if (plot !== undefined) await prepareOutputFile(plot);
     const kind = await kindOf(path);
-    if (model !== undefined && kind !== "adapter") {
+    const adapter = isAdapter(kind) ? (typeof kind === "string" ? path : kind.path) : undefined;
+    if (model !== undefined && adapter === undefined) {
       throw new UsageError(command, `--model and --plot are for adapters; ${path} is none.`);
     }
-    for (const line of await describe(path, kind, options)) console.log(line);
-    if (model !== undefined) await inspectWithModel(path, model, options);
+    for (const line of await describe(path, kind, options)) console.log(printable(line));
+    if (model !== undefined && adapter !== undefined) await inspectWithModel(adapter, model, options);
   });
 }
 
-function describe(path: string, kind: Kind, { all }: InspectOptions): Promise<string[]> {
+/**
+ * What a file or folder holds, in lines that are fit for a terminal.
+ *
+ * @throws {FormatError} If it is damaged, or nothing that is known; what it seems to be is said.
+ */
+export async function describePath(path: string, { all = false } = {}): Promise<string[]> {
+  return (await describe(path, await kindOf(path), { all })).map(printable);
+}
+
+async function describe(path: string, kind: Kind, { all }: { all: boolean }): Promise<string[]> {
   switch (kind) {
     case "adapter":
       return describeAdapter(path, { all });
-    case "checkpoint":
-      return describeCheckpoint(path);
-    case "tensors":
-      return describeTensors(path);
+    case "peft":
+      return describePeftFolder(path, await readPeftConfig(path));
     case "pipeline":
       return describePipelineFolder(path);
     case "model":
@@ -73,36 +87,53 @@ function describe(path: string, kind: Kind, { all }: InspectOptions): Promise<st
     case "run":
       return describeRun(path);
   }
+  if (isAdapter(kind)) return describeAdapter(kind.path, { all });
+  if ("fera_checkpoint" in kind.metadata) return describeCheckpoint(kind.path);
+  if (isLora(kind)) return describeLora(kind);
+  return isSingleFile(kind) ? describeSingleFile(kind) : describeTensors(kind);
 }
 
-/** By what a folder holds, or a file's header says. @throws {FormatError} If it is nothing that is known. */
+/** By what a folder holds, or a file's content. @throws {FormatError} If it is nothing that is known. */
 async function kindOf(path: string): Promise<Kind> {
-  const known = await stat(path).catch((cause: Error) => {
-    throw new FormatError(path, "there is no such file or folder.", { cause });
+  const known = await stat(path).catch((cause: NodeJS.ErrnoException) => {
+    const missing = cause.code === "ENOENT" || cause.code === "ENOTDIR";
+    const what = missing ? "there is no such file or folder" : `cannot be looked at: ${cause.message}`;
+    throw new FormatError(path, `${what}.`, { cause });
   });
   if (known.isDirectory()) return kindOfFolder(path);
-  if (/\.(pt|pth)$/i.test(path)) return "adapter";
-  if (!/\.safetensors$/i.test(path)) {
-    throw new FormatError(path, "is no file that fera reads; name a .safetensors or .pt file, or a folder.");
-  }
-  const { metadata, entries } = await openSafetensors(path);
-  if ("fera_checkpoint" in metadata) return "checkpoint";
-  return [...entries.keys()].some((name) => name.startsWith("router.")) ? "adapter" : "tensors";
+  return openTensorFile(path);
+}
+
+/** A training's checkpoint holds the router under names of its own. */
+function isAdapter(kind: Kind): boolean {
+  if (typeof kind === "string") return kind === "adapter";
+  const routes = [...kind.entries.keys()].some((name) => name.startsWith("router."));
+  return routes && /\.(safetensors|pt|pth)$/i.test(kind.path);
 }
 
 async function kindOfFolder(path: string): Promise<Kind> {
-  const names = (await readdir(path)).sort();
-  if (names.includes("adapter_config.json")) return "adapter";
+  const names = await readdir(path).then(
+    (found) => found.sort(),
+    (cause: Error) => {
+      throw new FormatError(path, `cannot be listed: ${cause.message}.`, { cause });
+    },
+  );
+  if (names.includes("adapter_config.json")) {
+    return (await readPeftConfig(path)).peft_type === "FERA" ? "adapter" : "peft";
+  }
   if (names.includes("model_index.json")) return "pipeline";
   if (names.includes("config.json")) return "model";
   if (names.includes("metrics.jsonl") || (await latestCheckpoint(join(path, "checkpoints")))) return "run";
+  const files = names.filter((name) => /\.(safetensors|pt|pth)$/i.test(name));
+  if (files.length === 1) return openTensorFile(join(path, files[0]!));
   const shown = names.slice(0, 20).join(", ") || "nothing";
-  throw new FormatError(path, `is no adapter, training or model; it holds ${shown}.`);
+  const advice = files.length > 1 ? " Name one of its files." : "";
+  throw new FormatError(path, `is no adapter, training or model; it holds ${shown}.${advice}`);
 }
 
 async function inspectWithModel(path: string, model: string, options: InspectOptions): Promise<void> {
   const { plot, prompt, steps, seed, numImages } = options;
-  const pipeline = await loadPipeline(model, options);
+  const pipeline = await loadAnyPipeline(model, options);
   await loadAdapters(pipeline, path);
   console.log(`fits ${model}`);
   if (plot === undefined) return;

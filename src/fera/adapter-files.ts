@@ -36,8 +36,9 @@ export interface AdapterFileAccess {
 }
 
 const METADATA_KEY = "fera_config";
-const FOLDER_CONFIG = "adapter_config.json";
-const FOLDER_WEIGHTS = "adapter_model.safetensors";
+/** The two files of an adapter in a folder, named as PEFT does. */
+export const FOLDER_CONFIG = "adapter_config.json";
+export const FOLDER_WEIGHTS = "adapter_model.safetensors";
 /** Names bytes that came without a path in messages. */
 export const ADAPTER_DATA = "adapter data";
 const PEFT_TYPE = "FERA";
@@ -77,7 +78,7 @@ export async function readAdapter(file: string | Uint8Array, assumed = new FeRAC
     const isZip = file[0] === 0x50 && file[1] === 0x4b;
     return decodeAdapter(file, isZip ? "torch" : "safetensors", undefined, assumed, ADAPTER_DATA);
   }
-  const files = platform(file);
+  const files = adapterFileAccess(file);
   const format = adapterFormatOf(file);
   if (format !== "folder") return decodeAdapter(await files.read(file), format, undefined, assumed, file);
   const config = await readFolderConfig(files, `${file}/${FOLDER_CONFIG}`);
@@ -91,7 +92,7 @@ export async function readAdapter(file: string | Uint8Array, assumed = new FeRAC
  * @throws {FormatError} If it cannot be written; what was there before is then still whole.
  */
 export async function writeAdapter(path: string, { config, state }: Adapter): Promise<void> {
-  const files = platform(path);
+  const files = adapterFileAccess(path);
   const format = adapterFormatOf(path);
   if (format === "torch") return files.write(path, encodeTorch(state, path), { makeFolder: false });
   const bytes = encodeSafetensors(state, { [METADATA_KEY]: JSON.stringify(config) });
@@ -101,7 +102,8 @@ export async function writeAdapter(path: string, { config, state }: Adapter): Pr
   await files.write(`${path}/${FOLDER_CONFIG}`, new TextEncoder().encode(`${json}\n`), { makeFolder: true });
 }
 
-function platform(path: string): AdapterFileAccess {
+/** What the platform registered. @throws {FormatError} If it has registered nothing. */
+export function adapterFileAccess(path: string): AdapterFileAccess {
   if (!access) throw new FormatError(path, "this platform has registered no access to adapter files.");
   return access;
 }

@@ -21,7 +21,8 @@ export const ROUTER = "router.";
 const BASE = "base_model.";
 const EXPERT_NAME = /^base_model\.(.+)\.experts\.(\d{1,6})\.lora_(down|up)\.weight$/s;
 
-const expertName = (path: string, expert: number, side: "down" | "up"): string =>
+/** The reference's name of one matrix of an expert. */
+export const expertName = (path: string, expert: number, side: "down" | "up"): string =>
   `${BASE}${path}.experts.${expert}.lora_${side}.weight`;
 
 /** Names and shapes of the reference's state dict, the router first. */

@@ -6,7 +6,7 @@ import { draw } from "../nn/index.js";
 import { CompiledGraphs } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
-import { ADAPTER_DATA, readAdapter, writeAdapter } from "./adapter-files.js";
+import { ADAPTER_DATA, type LoadedAdapter, readAdapter, writeAdapter } from "./adapter-files.js";
 import {
   type AdapterLayout,
   checkLayers,
@@ -196,8 +196,17 @@ export class FeRAModel {
    * @throws {FormatError} If the file is damaged or for another model; nothing is changed then.
    */
   async loadAdapters(file: string | Uint8Array): Promise<void> {
-    const { config, layout, state } = await readAdapter(file, this.givenConfig);
-    this.install(config, layout, state, typeof file === "string" ? file : ADAPTER_DATA);
+    this.useAdapter(await readAdapter(file, this.givenConfig), typeof file === "string" ? file : ADAPTER_DATA);
+  }
+
+  /**
+   * Replaces the adapters, their configuration and the adapted layers by an adapter as read.
+   *
+   * @param source - Names it in messages.
+   * @throws {FormatError} If it is for another model; nothing is changed then.
+   */
+  useAdapter({ config, layout, state }: LoadedAdapter, source = "useAdapter"): void {
+    this.install(config, layout, state, source);
   }
 
   /** Frees what was compiled; it is made again when needed. */

@@ -19,6 +19,20 @@ export {
   type SigmaRule,
 } from "./fera-config.js";
 export { type FeRAInputs, FeRAModel, type Routing } from "./fera-model.js";
+export { freezeGates } from "./frozen-gates.js";
+export {
+  type Conditions,
+  evenTimesteps,
+  type FreezingError,
+  type FreezingErrorAtTimestep,
+  freezingError,
+  type GatesAtTimestep,
+  gatesOverTimesteps,
+  meanGates,
+  type NoisyLatents,
+} from "./gate-statistics.js";
 export { type BandOptions, bandEnergies, FrequencyEnergyIndicator, frequencyBands } from "./indicator.js";
+export { type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora-names.js";
+export { type PlainLoraFormat, type PlainLoraOptions, plainLoraPathProblem, writePlainLora } from "./plain-lora.js";
 export { route, SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./router.js";
 export { type StepOptimizer, TrainStep, type TrainStepInputs, type TrainStepOptions } from "./train-step.js";

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readAdapter } from "../../src/fera/index.js";
+import { readSafetensors } from "../../src/formats/index.js";
 import { runFera, writeTinyAdapter, writeTinyImages } from "../support/fera-program.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 
@@ -54,6 +55,65 @@ describe("fera convert", () => {
   });
 });
 
+describe("fera convert --to", () => {
+  it("freezes the gates at their mean over sampled images, and prints the error against live routing", async () => {
+    const flags = ["--to", "kohya", "--model", model, "--steps", "2", "--num-images", "1", "--timesteps", "2"];
+    const { code, stdout, stderr } = await runFera("convert", adapter, at("kohya.safetensors"), ...flags);
+    expect(stderr).not.toContain("fera:");
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/plain LoRA for kohya, 32 layers, rank 4, alpha 4/);
+    expect(stdout).toMatch(/gates 0\.\d+, 0\.\d+: the mean over 2 timesteps \(250 to 750\).* 1 image sampled/);
+    expect(stdout).toMatch(/250 +0\.\d+ 0\.\d+ +\S+ % +\S+ %\n +750 .*\n +mean +\S+ % +\S+ %/);
+    const { metadata } = await readSafetensors(at("kohya.safetensors"));
+    const { gates } = JSON.parse(metadata.fera_frozen_gates!);
+    expect(gates[0] + gates[1]).toBeCloseTo(1, 5);
+    const inspected = await runFera("inspect", at("kohya.safetensors"));
+    expect(inspected.stdout).toMatch(/plain LoRA, kohya's names.*\n +32 layers of the UNet or transformer/);
+    expect(inspected.stdout).toMatch(/rank 4, alpha 4\n/);
+    expect(inspected.stdout).toMatch(/made from a FeRA adapter with 2 experts, gates frozen at 0\.\d+, 0\.\d+/);
+  });
+
+  it("freezes them at one timestep of given images, into a folder that diffusers loads", async () => {
+    const flags = ["--to", "diffusers", "--model", model, "--data", at("images"), "--limit", "2"];
+    const { code, stdout } = await runFera(
+      ...["convert", adapter, at("lora"), ...flags, "--gates", "timestep:600", "--timesteps", "1"],
+    );
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/at timestep 600, the mean over noisy latents of 2 images of /);
+    const { tensors } = await readSafetensors(at("lora/pytorch_lora_weights.safetensors"));
+    expect([...tensors.keys()][0]).toMatch(/^unet\.down_blocks\.0\..*\.lora_A\.weight$/);
+    const inspected = await runFera("inspect", at("lora"));
+    expect(inspected.stdout).toMatch(/plain LoRA, diffusers' names/);
+  });
+
+  it("takes gates as given without a model, and says what a .pt does not tell", async () => {
+    const from = "test/reference/unet-sd15/fera_output.pt";
+    const { code, stdout, stderr } = await runFera(
+      ...["convert", from, at("peft"), "--to", "peft", "--gates", "0.2,0.5,0.3"],
+    );
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/holds no configuration; taken: alpha 1, temperature 0\.7, reference bands/);
+    expect(stdout).toMatch(/rank 12, alpha 12\)\ngates 0\.200, 0\.500, 0\.300: as given\n.*not measured.*--model/);
+    const inspected = await runFera("inspect", at("peft"));
+    expect(inspected.stdout).toMatch(/PEFT adapter, peft_type LORA, r 12, lora_alpha 12\n +24 layers of the UNet/);
+  });
+
+  it.each([
+    ["gates that are none", ["--to", "peft", "--gates", "most"], /--gates must be mean, timestep:N, or numbers/],
+    ["another number of gates", ["--to", "peft", "--gates", "1"], /has 2 experts; got 1 gate/],
+    ["a mean without a model", ["--to", "peft"], /--gates mean needs --model.*--gates 0\.50,0\.50/],
+    ["images without a model", ["--to", "peft", "--gates", "1,0", "--data", "x"], /--data needs --model/],
+    ["gates without --to", ["--gates", "1,0"], /--gates is for plain LoRA: it needs --to/],
+    ["a folder for kohya", ["--to", "kohya", "--gates", "1,0"], /must end in \.safetensors/],
+    ["an unknown program", ["--to", "comfy"], /--to must be one of kohya, diffusers, peft/],
+  ])("ends with exit code 2 for %s", async (_, flags, message) => {
+    const { code, stderr } = await runFera("convert", adapter, at("never"), ...flags);
+    expect(stderr).toMatch(message);
+    expect(code).toBe(2);
+    expect(existsSync(at("never"))).toBe(false);
+  });
+});
+
 describe("fera inspect", () => {
   it("tells an adapter's layers, configuration and norms, and draws its routing with its model", async () => {
     const plot = at("routing.png");
@@ -65,6 +125,7 @@ describe("fera inspect", () => {
     expect(stdout).toMatch(/alpha 3, .*\n.*blur latent \/ 8/);
     expect(stdout).toMatch(/down_blocks\.0\..*to_k +16 +16 +0\.\d+ +0\.\d+/);
     expect(stdout).toMatch(/all layers +\d/);
+    expect(stdout).toMatch(/all energy in band 3 +[01]\.\d+ +[01]\.\d+\n +energy spread evenly/);
     expect(readFileSync(plot).subarray(1, 4).toString()).toBe("PNG");
   });
 
@@ -73,7 +134,9 @@ describe("fera inspect", () => {
     expect(pipeline.stdout).toMatch(/unet +UNet2DConditionModel +201,924 +808 kB +F32/);
     expect(pipeline.stdout).toContain("fera can load it");
     const unet = await runFera("inspect", join(model, "unet"));
-    expect(unet.stdout).toMatch(/UNet2DConditionModel\n {2}201,924 parameters/);
+    expect(unet.stdout).toMatch(
+      /UNet2DConditionModel\n {2}family not known \(24 text features\)\n {2}201,924 parameters/,
+    );
   });
 
   it.each([

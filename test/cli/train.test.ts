@@ -102,7 +102,7 @@ describe("fera train", () => {
     expect(refused.stderr).toContain('unknown key "num_bands"; write numBands');
     expect(refused.stderr).toContain('unknown key "speed"; known are model, ');
     expect(refused.stderr).toContain(`${config}: "steps" must be an integer of 1 or more; got 1.5`);
-    expect(refused.stderr).toContain("Usage: fera train --model FOLDER");
+    expect(refused.stderr).toContain("Usage: fera train --model MODEL");
 
     const options = { model, data, steps: 9, batchSize: 1, rank: 1, targetModules: ["to_q"], adapterName: "own.pt" };
     await writeFile(config, JSON.stringify(options));

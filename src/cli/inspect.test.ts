@@ -1,0 +1,142 @@
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { FeraError } from "../errors.js";
+import { readAdapter, writePlainLora } from "../fera/index.js";
+import { encodeSafetensors, writeSafetensors, writeTorch } from "../formats/index.js";
+import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
+import { describePath } from "./inspect.js";
+
+let dir: string;
+const at = (...parts: string[]) => join(dir, ...parts);
+const linesOf = async (path: string) => (await describePath(path)).join("\n");
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "fera-inspect-"));
+});
+afterAll(() => rm(dir, { recursive: true, force: true }));
+
+describe("fera inspect tells", () => {
+  it("what is assumed of a .pt, its family's sizes, and its gates", async () => {
+    const text = await linesOf("test/reference/unet-sd15/fera_output.pt");
+    expect(text).toMatch(/FeRA adapter, PyTorch state dict\n +rank 4, 3 experts, 3 bands\n.*24 layers/);
+    expect(text).toMatch(/family not known \(24 text features\)/);
+    expect(text).toMatch(/no configuration in the file; assumed\n +alpha 1,/);
+    const rows = text.match(/(all energy in band \d|energy spread evenly)( +0\.\d{3}){3}/g)!;
+    expect(rows).toHaveLength(4);
+    for (const row of rows) {
+      const gates = row.match(/0\.\d{3}/g)!.map(Number);
+      expect(gates.reduce((sum, gate) => sum + gate)).toBeCloseTo(1, 2);
+    }
+  });
+
+  it("the family and the parts of a checkpoint in one file", async () => {
+    const unet = "model.diffusion_model";
+    const tensors = new Map<string, Tensor>([
+      [`${unet}.input_blocks.0.0.weight`, zeros([320, 9, 3, 3])],
+      [`${unet}.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight`, zeros([320, 768])],
+      ["first_stage_model.decoder.conv_in.weight", zeros([4])],
+      ["cond_stage_model.transformer.text_model.embeddings.position_ids", zeros([1, 77], "int64")],
+    ]);
+    await writeSafetensors(at("v1.safetensors"), tensors);
+    const text = await linesOf(at("v1.safetensors"));
+    expect(text).toMatch(/family Stable Diffusion 1\.x \(768 text features\)\n.*inpainting/);
+    expect(text).toMatch(/diffusion model +271,680 parameters.*\n +autoencoder +4 .*\n +text encoder +77 /);
+  });
+
+  it("rank, alpha, targets and family of kohya's LoRA, of the text encoder's layers too", async () => {
+    const unet = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k";
+    const encoder = "lora_te_text_model_encoder_layers_0_self_attn_q_proj";
+    const tensors = new Map<string, Tensor>();
+    for (const [layer, rank, input] of [
+      [unet, 8, 1024],
+      [encoder, 4, 64],
+    ] as const) {
+      tensors.set(`${layer}.lora_down.weight`, zeros([rank, input]));
+      tensors.set(`${layer}.lora_up.weight`, zeros([64, rank]));
+      tensors.set(`${layer}.alpha`, tensor(Float32Array.of(2), []));
+    }
+    await writeSafetensors(at("kohya.safetensors"), tensors, { ss_base_model_version: "sd_v2" });
+    const text = await linesOf(at("kohya.safetensors"));
+    expect(text).toMatch(
+      /plain LoRA, kohya's names; safetensors\n.*1 layer of the UNet.*, 1 layer of the text encoder/,
+    );
+    expect(text).toMatch(/rank 4 to 8, alpha 2\n +targets attn2_to_k ×1, self_attn_q_proj ×1\n/);
+    expect(text).toMatch(/family Stable Diffusion 2\.x[\s\S]*ss_base_model_version sd_v2/);
+  });
+
+  it("which gates were frozen in what fera wrote, in every format", async () => {
+    const adapter = await readAdapter("test/reference/unet-sdxl/fera_output.pt");
+    const gates = [0.2, 0.5, 0.3];
+    await writePlainLora(at("lora.safetensors"), adapter, gates, { to: "kohya" });
+    await writePlainLora(at("folder"), adapter, gates, { to: "diffusers" });
+    await writePlainLora(at("peft"), adapter, gates, { to: "peft" });
+    for (const name of ["lora.safetensors", "folder", "peft"]) {
+      expect(await linesOf(at(name))).toMatch(/FeRA adapter with 3 experts, gates frozen at 0\.200, 0\.500, 0\.300/);
+    }
+    expect(await linesOf(at("peft"))).toMatch(/PEFT adapter, peft_type LORA, r 12, lora_alpha 12/);
+    expect(await linesOf(at("folder"))).toMatch(/diffusers' names.*\n.*layers of the UNet/);
+  });
+
+  it("names and shapes of tensors that it does not know, without control characters", async () => {
+    await writeTorch(at("plain.pt"), new Map([["weight", zeros([2, 3])]]));
+    expect(await linesOf(at("plain.pt"))).toMatch(/no LoRA.*\n +1 tensor, 6 parameters, 24 B, F32\n +weight \[2,3\]/);
+    await writeSafetensors(at("escape.safetensors"), new Map([["a\u001b[2Jb\u202e", zeros([1])]]));
+    expect(await linesOf(at("escape.safetensors"))).toContain("a\\u{1b}[2Jb\\u{202e} [1]");
+  });
+});
+
+describe("fera inspect ends with a message for", () => {
+  it.each([
+    ["an image", "picture.safetensor", "\x89PNG\r\n\x1a\n0000", /is a PNG image/],
+    ["a pickle", "model.ckpt", "\x80\x02}q\x00.", /bare Python pickle, which could execute anything/],
+    ["a pointer of Git LFS", "lfs.bin", "version https://git-lfs.github.com/spec/v1\n", /Git LFS pointer/],
+    ["an empty file", "empty.bin", "", /is an empty file/],
+    ["a lone JSON file", "lone.json", '{ "rank": 4 }', /seems to be JSON\. Name the folder/],
+    ["anything else", "noise.bin", "\x01\x02\x03\x04\x05\x06\x07\x08\x09\x10", /of a kind that is not known here/],
+    ["a pipeline of nothing", "null/model_index.json", "null", /model_index\.json: must hold a JSON object/],
+    ["a model of nothing", "list/config.json", "[]", /config\.json: must hold a JSON object/],
+    ["an adapter of nothing", "three/adapter_config.json", "3", /adapter_config\.json: must hold a JSON object/],
+    ["a folder without weights", "bare/adapter_config.json", "{}", /adapter_model\.safetensors: .*no such file/],
+    ["a file that is missing", "gone/there.txt", "", /there is no such file or folder/],
+  ])("%s", async (_, name, content, message) => {
+    const path = at("odd", name);
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(path, Buffer.from(content, "latin1"));
+    const target = name.endsWith(".txt") ? join(path, "below") : name.includes("/") ? dirname(path) : path;
+    const error = await describePath(target).catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(FeraError);
+    expect((error as Error).message).toMatch(message);
+  });
+
+  it("a training's checkpoint whose header lies", async () => {
+    for (const [i, state] of ["null", "{", '{"step":1e999}', '{"step":3,"fingerprint":[]}'].entries()) {
+      await writeSafetensors(at(`liar${i}.safetensors`), new Map([["a", zeros([1])]]), { fera_checkpoint: state });
+      await expect(describePath(at(`liar${i}.safetensors`))).rejects.toThrow(
+        /liar\d\.safetensors: its fera_checkpoint/,
+      );
+    }
+  });
+
+  it("any damage to a file, if it does not describe what is left", async () => {
+    const adapter = await readAdapter("test/reference/unet-sd15/fera_output.pt");
+    const small = new Map([...adapter.state].slice(0, 6));
+    const whole = encodeSafetensors(small, { fera_config: "{}" });
+    const path = at("damaged.safetensors");
+    let seed = 1;
+    for (let trial = 0; trial < 60; trial++) {
+      const bytes = trial % 3 === 0 ? whole.slice(0, Math.floor((whole.length * trial) / 60)) : whole.slice();
+      for (let i = 0; i < 4 && bytes.length > 0; i++) {
+        seed = (seed * 48271) % 2147483647;
+        bytes[seed % Math.min(bytes.length, 700)] = seed >> 8;
+      }
+      await writeFile(path, bytes);
+      const error = await describePath(path).then(
+        () => undefined,
+        (reason: unknown) => reason,
+      );
+      if (error !== undefined) expect(error, `trial ${trial}`).toBeInstanceOf(FeraError);
+    }
+  });
+});
