@@ -1,0 +1,31 @@
+// Preloaded into a measured process (`node --import`): in the worker thread that owns ONNX Runtime it times every session
+// and every run from inside, and tells the main thread over a channel.
+
+import { BroadcastChannel, isMainThread } from "node:worker_threads";
+
+/** @typedef {(...args: unknown[]) => Promise<unknown>} Work */
+
+if (!isMainThread) {
+  const ort = await import("onnxruntime-node");
+  // The type hides that this is a class, whose methods can be replaced.
+  const sessions = /** @type {{ create: Work, prototype: { run: Work } }} */ (
+    /** @type {unknown} */ (ort.InferenceSession)
+  );
+  const channel = new BroadcastChannel("onnx-timer");
+  channel.unref();
+
+  /** @type {(kind: "create" | "run", work: Work) => Work} */
+  const timed = (kind, work) =>
+    /** @this {unknown} @param {unknown[]} args */
+    async function timedWork(...args) {
+      const startedAt = performance.now();
+      try {
+        return await work.apply(this, args);
+      } finally {
+        channel.postMessage({ kind, seconds: (performance.now() - startedAt) / 1000 });
+      }
+    };
+
+  sessions.create = timed("create", sessions.create);
+  sessions.prototype.run = timed("run", sessions.prototype.run);
+}

@@ -1,0 +1,241 @@
+// The bench's program: one command per question. `npm run bench -- --help`.
+
+import { writeFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { Command, InvalidArgumentError, Option } from "commander";
+import { formatTable } from "../src/cli/format.js";
+import { FeRAConfig } from "../src/index.js";
+import { countFlops, type Flops, liveBytes, stepGraph } from "./floor.js";
+import { bestRates, machineRates } from "./machine.js";
+import { PEER_MODES, type PeerMode, peerPython } from "./peer.js";
+import { profileTable, readProfile } from "./profile-summary.js";
+import { AXES, type Axis, measureScale, plotScale, scaleTable } from "./scale.js";
+import { measureSd15, sd15Table } from "./sd15.js";
+import { sd15Folder } from "./sd15-weights.js";
+import { measureSmall, smallTable } from "./small.js";
+import { formatMemory } from "./statistics.js";
+
+interface CommonOptions {
+  json?: string;
+  threads: number;
+}
+
+interface StepOptions extends CommonOptions {
+  model?: string;
+  latent: number;
+  batch: number;
+  tokens: number;
+  rank: number;
+  experts: number;
+  matching: "path" | "name";
+  runs: number;
+}
+
+interface PeerFlags {
+  peer?: boolean;
+  peerModes: PeerMode[];
+  peerTimeout: number;
+  python?: string;
+  rounds: number;
+}
+
+const program = new Command("bench").description("Measures this library, the machine under it, and PyTorch beside it.");
+
+stepCommand("sd15", "time and memory of FeRA's step at Stable Diffusion 1.5's size")
+  .addOption(new Option("--rounds <n>", "processes per side, in turns").argParser(integer).default(2))
+  .option("--profile", "kernel time by family of operators")
+  .option("--step-options <json>", "more options for compileTrainStep", (text: string) => JSON.parse(text))
+  .addOption(quickOption())
+  .action(
+    async (options: StepOptions & PeerFlags & { profile?: boolean; stepOptions?: object; quickMachine?: boolean }) => {
+      const report = await measureSd15({
+        ...(await settingsOf(options)),
+        threads: options.threads,
+        runs: options.runs,
+        rounds: options.rounds,
+        peer: peerOf(options),
+        profile: options.profile ?? false,
+        stepOptions: options.stepOptions as Record<string, unknown> | undefined,
+        machineCases: options.quickMachine ? QUICK_CASES : undefined,
+      });
+      await finish(options, report, sd15Table(report));
+    },
+  );
+
+stepCommand("scale", "time and memory against batch, resolution, rank and experts, with the expected law")
+  .addOption(new Option("--axes <list>", `of ${AXES.join(", ")}`).argParser(axes).default([...AXES]))
+  .addOption(new Option("--batches <list>", "values").argParser(integers).default([1, 2, 4, 8]))
+  .addOption(new Option("--latents <list>", "values").argParser(integers).default([32, 48, 64, 96]))
+  .addOption(new Option("--ranks <list>", "values").argParser(integers).default([1, 4, 16, 64]))
+  .addOption(new Option("--expert-counts <list>", "values").argParser(integers).default([1, 2, 3, 4, 8]))
+  .option("--plot <file>", "a PNG of all curves")
+  .action(
+    async (
+      options: StepOptions & {
+        axes: Axis[];
+        batches: number[];
+        latents: number[];
+        ranks: number[];
+        expertCounts: number[];
+        plot?: string;
+      },
+    ) => {
+      const all = {
+        batch: options.batches,
+        latent: options.latents,
+        rank: options.ranks,
+        experts: options.expertCounts,
+      };
+      const report = await measureScale({
+        reference: await settingsOf(options),
+        values: Object.fromEntries(options.axes.map((axis) => [axis, all[axis]])),
+        threads: options.threads,
+        runs: options.runs,
+      });
+      if (options.plot !== undefined) await plotScale(options.plot, report);
+      await finish(options, report, scaleTable(report));
+    },
+  );
+
+stepCommand("floor", "the step's counted operations; nothing is run").action(async (options: StepOptions) => {
+  const { UNet2DConditionModel } = await import("../src/index.js");
+  const { model, config, shape } = await settingsOf(options);
+  const graph = await stepGraph(await UNet2DConditionModel.fromPretrained(model, { subfolder: "unet" }), config, shape);
+  const report = { flops: countFlops(graph), liveBytes: liveBytes(graph), nodes: graph.nodes.length };
+  const rows = (Object.keys(report.flops) as (keyof Flops)[]).map((family) => [
+    family,
+    `${(report.flops[family] / 1e9).toPrecision(4)} GFLOP`,
+  ]);
+  await finish(options, report, [...formatTable(rows), `values alive at once: ${formatMemory(report.liveBytes)}`]);
+});
+
+command("machine", "the best rates of products and convolutions through ONNX Runtime")
+  .addOption(quickOption())
+  .action(async (options: CommonOptions & { quickMachine?: boolean }) => {
+    const choice = options.quickMachine ? { cases: QUICK_CASES } : {};
+    const report = bestRates(await machineRates(options.threads, choice), await machineRates(options.threads, choice));
+    const rows = report.rates.map(({ kind, size, from, to, plain, optimized }) => [
+      `${kind} ${size}, ${from} → ${to}`,
+      plain.toFixed(0),
+      optimized.toFixed(0),
+    ]);
+    await finish(options, report, formatTable([["GFLOP/s", "plain", "optimized"], ...rows]));
+  });
+
+peerOptions(command("small", "steps per second at the embedded model's size"))
+  .addOption(new Option("--batch <n>", "images per step").argParser(integer).default(8))
+  .addOption(new Option("--runs <n>", "steps per process").argParser(integer).default(50))
+  .addOption(new Option("--rounds <n>", "processes per side, in turns").argParser(integer).default(2))
+  .action(async (options: CommonOptions & PeerFlags & { batch: number; runs: number }) => {
+    const { batch: batchSize, threads, runs, rounds } = options;
+    const report = await measureSmall({ batchSize, threads, runs, rounds, peer: peerOf(options) });
+    await finish(options, report, smallTable(report));
+  });
+
+program
+  .command("profile")
+  .description("kernel time from an ONNX Runtime trace")
+  .argument("<trace>", "JSON file")
+  .argument("[runs]", "runs that it holds", integer, 1)
+  .action((trace: string, runs: number) => {
+    const { families, operators } = readProfile(trace, runs);
+    console.log([...profileTable(families), "", ...profileTable(operators)].join("\n"));
+  });
+
+/** For trying the bench out: the rates of so small cases are no floor. */
+const QUICK_CASES = [
+  { kind: "gemm", size: 128, from: 128, to: 128 },
+  { kind: "conv", size: 16, from: 32, to: 32 },
+] as const;
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  console.error((error as Error).message);
+  process.exitCode = 1;
+}
+
+function command(name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .option("--json <file>", "also write everything measured")
+    .addOption(new Option("--threads <n>", "of both sides").argParser(integer).default(availableParallelism()));
+}
+
+/** A command about one step of a UNet. */
+function stepCommand(name: string, description: string): Command {
+  const made = command(name, description)
+    .option(
+      "--model <folder>",
+      "a UNet in diffusers' layout instead of Stable Diffusion 1.5's, for trying the bench out",
+    )
+    .addOption(new Option("--latent <n>", "side of the latents").argParser(integer).default(64))
+    .addOption(new Option("--batch <n>", "samples per step").argParser(integer).default(1))
+    .addOption(new Option("--tokens <n>", "of the text").argParser(integer).default(77))
+    .addOption(new Option("--rank <n>", "of each expert").argParser(integer).default(4))
+    .addOption(new Option("--experts <n>", "per adapted layer").argParser(integer).default(3))
+    .addOption(
+      new Option("--matching <how>", "name: the reference's layers (96); path: the output projections too (128)")
+        .choices(["path", "name"])
+        .default("path"),
+    )
+    .addOption(new Option("--runs <n>", "steady steps per process").argParser(integer).default(3));
+  return name === "sd15" ? peerOptions(made) : made;
+}
+
+function peerOptions(made: Command): Command {
+  return made
+    .option("--peer", "measure PyTorch on the same step, in turns with ours")
+    .addOption(
+      new Option("--peer-modes <list>", `of ${PEER_MODES.join(", ")}`).argParser(modes).default(["eager", "compile"]),
+    )
+    .addOption(new Option("--peer-timeout <seconds>", "per process").argParser(integer).default(3600))
+    .option("--python <path>", "default: FERA_PEER_PYTHON, or what bench/peer/setup.sh made");
+}
+
+function quickOption(): Option {
+  return new Option("--quick-machine", "tiny shapes for the machine's rates: the floor is then worthless").hideHelp();
+}
+
+function peerOf({ peer, peerModes, peerTimeout, python }: PeerFlags) {
+  return peer ? { python: peerPython(python), modes: peerModes, timeoutSeconds: peerTimeout } : undefined;
+}
+
+async function settingsOf({ model, latent, batch, tokens, rank, experts, matching }: StepOptions) {
+  return {
+    model: model ?? (await sd15Folder()),
+    config: new FeRAConfig({ rank, numExperts: experts, matching }),
+    shape: { batchSize: batch, height: latent, width: latent, tokens },
+  };
+}
+
+async function finish({ json }: CommonOptions, report: object, lines: readonly string[]): Promise<void> {
+  if (json !== undefined) await writeFile(json, `${JSON.stringify(report, null, 2)}\n`);
+  console.log(lines.join("\n"));
+}
+
+function integer(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError("It must be a positive integer.");
+  return value;
+}
+
+function integers(text: string): number[] {
+  return text.split(",").map(integer);
+}
+
+function axes(text: string): Axis[] {
+  return listOf(text, AXES);
+}
+
+function modes(text: string): PeerMode[] {
+  return listOf(text, PEER_MODES);
+}
+
+function listOf<Name extends string>(text: string, known: readonly Name[]): Name[] {
+  return text.split(",").map((name) => {
+    if (!known.includes(name as Name)) throw new InvalidArgumentError(`Known are ${known.join(", ")}.`);
+    return name as Name;
+  });
+}

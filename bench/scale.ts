@@ -1,0 +1,179 @@
+// How do time and memory grow with batch, resolution, rank and experts, and is that what the counts say?
+//
+// Expected time: the counted operations, at the rate of the first setting. Expected anonymous memory: the first setting's,
+// plus the difference of the values that must be alive at once.
+
+import { readFileSync } from "node:fs";
+import { freemem } from "node:os";
+import { formatTable } from "../src/cli/format.js";
+import { renderGrid } from "../src/images/grid.js";
+import { renderPlot } from "../src/images/plot.js";
+import { writePng } from "../src/images/png.js";
+import {
+  environment,
+  measureStep,
+  prepareStep,
+  type StepSettings,
+  summarizeStep,
+  warnOfLoad,
+} from "./prepared-step.js";
+import { formatMemory, formatPercent, formatSeconds } from "./statistics.js";
+
+/** What is varied. */
+export const AXES = ["batch", "latent", "rank", "experts"] as const;
+
+export type Axis = (typeof AXES)[number];
+
+/** Which values of which axis; all else stays at `reference`. */
+export interface ScaleOptions {
+  reference: StepSettings;
+  values: Partial<Record<Axis, readonly number[]>>;
+  threads: number;
+  runs: number;
+}
+
+/** One setting, measured and expected. */
+export interface ScalePoint {
+  axis: Axis;
+  value: number;
+  expectedSeconds: number;
+  expectedBytes: number;
+  /** Absent where the setting was left out for want of memory. */
+  stepSeconds?: number;
+  anonymousBytes?: number;
+  secondsPerSample?: number;
+}
+
+/** What was measured. */
+export interface ScaleReport {
+  reference: { stepSeconds: number; anonymousBytes: number | undefined; shape: StepSettings["shape"] };
+  points: ScalePoint[];
+  environment: ReturnType<typeof environment>;
+}
+
+/** Share of the free memory that a setting may be expected to need. */
+const USABLE_SHARE = 0.9;
+
+/** Measures every setting in a process of its own. */
+export async function measureScale({ reference, values, threads, runs }: ScaleOptions): Promise<ScaleReport> {
+  warnOfLoad();
+  const machine = environment();
+  const known = new Map<string, Awaited<ReturnType<typeof measureSetting>>>();
+  const measureSetting = async (settings: StepSettings, allowed: (liveBytes: number) => boolean) => {
+    const prepared = await prepareStep(settings);
+    try {
+      const summary = allowed(prepared.liveBytes)
+        ? summarizeStep([await measureStep(prepared, { threads, runs })])
+        : undefined;
+      return { flops: prepared.flops.total, liveBytes: prepared.liveBytes, summary };
+    } finally {
+      prepared.dispose();
+    }
+  };
+  const key = (settings: StepSettings) => JSON.stringify([settings.shape, settings.config]);
+  const first = await measureSetting(reference, () => true);
+  known.set(key(reference), first);
+  const { stepSeconds, anonymousBytes } = first.summary!;
+  const points: ScalePoint[] = [];
+  for (const axis of AXES) {
+    for (const value of values[axis] ?? []) {
+      const settings = vary(reference, axis, value);
+      const bytesFor = (liveBytes: number) => (anonymousBytes ?? 0) + liveBytes - first.liveBytes;
+      const free = availableBytes();
+      console.error(`${axis} ${value} …`);
+      const setting =
+        known.get(key(settings)) ??
+        (await measureSetting(settings, (liveBytes) => bytesFor(liveBytes) < USABLE_SHARE * free));
+      known.set(key(settings), setting);
+      points.push({
+        axis,
+        value,
+        expectedSeconds: (stepSeconds * setting.flops) / first.flops,
+        expectedBytes: bytesFor(setting.liveBytes),
+        stepSeconds: setting.summary?.stepSeconds,
+        anonymousBytes: setting.summary?.anonymousBytes,
+        secondsPerSample: setting.summary && setting.summary.stepSeconds / settings.shape.batchSize,
+      });
+    }
+  }
+  return { reference: { stepSeconds, anonymousBytes, shape: reference.shape }, points, environment: machine };
+}
+
+/** The report as lines for the terminal. */
+export function scaleTable({ points }: ScaleReport): string[] {
+  const deviation = (measured: number, expected: number) => {
+    const share = measured / expected - 1;
+    return `${share < 0 ? "−" : "+"}${formatPercent(Math.abs(share))}`;
+  };
+  return formatTable(
+    [
+      ["", "", "step", "expected", "off by", "per sample", "anonymous", "expected", "off by"],
+      ...points.map((point) => {
+        const { stepSeconds, anonymousBytes, expectedSeconds, expectedBytes, secondsPerSample } = point;
+        return [
+          point.axis,
+          String(point.value),
+          stepSeconds === undefined ? "no memory" : formatSeconds(stepSeconds),
+          formatSeconds(expectedSeconds),
+          stepSeconds === undefined ? "" : deviation(stepSeconds, expectedSeconds),
+          secondsPerSample === undefined ? "" : formatSeconds(secondsPerSample),
+          anonymousBytes === undefined ? "" : formatMemory(anonymousBytes),
+          formatMemory(expectedBytes),
+          anonymousBytes === undefined ? "" : deviation(anonymousBytes, expectedBytes),
+        ];
+      }),
+    ],
+    1,
+  );
+}
+
+/** Draws time and memory over every axis, measured and expected. */
+export async function plotScale(path: string, { points }: ScaleReport): Promise<void> {
+  const rows = [];
+  for (const axis of AXES) {
+    const own = points.filter((point) => point.axis === axis);
+    if (own.length < 2) continue;
+    const x = own.map(({ value }) => value);
+    const draw = (yLabel: string, measured: (number | undefined)[], expected: number[]) =>
+      renderPlot({
+        width: 480,
+        height: 300,
+        xLabel: axis,
+        yLabel,
+        series: [
+          { label: "measured", x, y: measured.map((value) => value ?? Number.NaN) },
+          { label: "expected", x, y: expected, faint: true },
+        ],
+      });
+    rows.push([
+      await draw(
+        "seconds per step",
+        own.map((point) => point.stepSeconds),
+        own.map((point) => point.expectedSeconds),
+      ),
+      await draw(
+        "anonymous memory, GB",
+        own.map(({ anonymousBytes }) => anonymousBytes && anonymousBytes / 1e9),
+        own.map(({ expectedBytes }) => expectedBytes / 1e9),
+      ),
+    ]);
+  }
+  if (rows.length === 0) throw new Error("plot: needs an axis with at least two values.");
+  await writePng(path, await renderGrid({ rows, scale: 1 }));
+}
+
+function vary({ model, config, shape }: StepSettings, axis: Axis, value: number): StepSettings {
+  if (axis === "batch") return { model, config, shape: { ...shape, batchSize: value } };
+  if (axis === "latent") return { model, config, shape: { ...shape, height: value, width: value } };
+  return { model, shape, config: config.with(axis === "rank" ? { rank: value } : { numExperts: value }) };
+}
+
+/** Memory that can be had, dropping the page cache included. */
+function availableBytes(): number {
+  try {
+    const kilobytes = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1];
+    return kilobytes === undefined ? freemem() : Number(kilobytes) * 1024;
+  } catch {
+    return freemem();
+  }
+}

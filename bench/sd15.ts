@@ -1,0 +1,252 @@
+// How long does FeRA's step take at Stable Diffusion 1.5's size, how close is that to what the machine can do, how much
+// memory does it need, and how does PyTorch do on the same step?
+
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { formatTable } from "../src/cli/format.js";
+import { floorSeconds } from "./floor.js";
+import { bestRates, type MachineCase, type MachineResult, machineRates } from "./machine.js";
+import type { InferenceResult, ModelTask } from "./measured-part.js";
+import { type Measured, measurePart } from "./measured-process.js";
+import type { PhaseMemory } from "./memory.js";
+import { measurePeer, type PeerMode, type PeerResult, type PeerSummary, summarizePeer } from "./peer.js";
+import {
+  environment,
+  measureStep,
+  type PreparedStep,
+  prepareStep,
+  type StepSettings,
+  type StepSummary,
+  summarizeStep,
+  warnOfLoad,
+} from "./prepared-step.js";
+import { type KernelTime, profileTable, takeProfile } from "./profile-summary.js";
+import { BENCH_FOLDER } from "./sd15-weights.js";
+import { formatMemory, formatPercent, formatRatio, formatSeconds, formatSpread, median } from "./statistics.js";
+
+/** What to measure. */
+export interface Sd15Options extends StepSettings {
+  threads: number;
+  /** Steady steps per process. */
+  runs: number;
+  /** Processes per side, in turns. */
+  rounds: number;
+  peer?: { python: string; modes: readonly PeerMode[]; timeoutSeconds: number };
+  profile: boolean;
+  stepOptions?: Record<string, unknown>;
+  /** Other shapes for the machine's rates. */
+  machineCases?: readonly MachineCase[];
+}
+
+/** What was measured; the names are those of the JSON file. */
+export interface Sd15Report {
+  stepSeconds: number;
+  baseSeconds: number;
+  adaptedSeconds: number;
+  routeSeconds: number;
+  floorSeconds: number;
+  gemmGflops: number;
+  convGflops: number;
+  anonymousBytes: number | undefined;
+  peakBytes: number;
+  createSeconds: number;
+  step: StepSummary;
+  memory: Record<string, PhaseMemory>;
+  peer?: PeerSummary & { modes: Partial<Record<PeerMode, PeerSummary | { failed: string }>> };
+  profile?: { families: KernelTime[]; operators: KernelTime[] };
+  [detail: string]: unknown;
+}
+
+const PROFILED_RUNS = 2;
+
+/** Measures everything, the peer's processes and ours in turns. */
+export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
+  const { threads, runs, stepOptions } = options;
+  warnOfLoad();
+  const before = environment();
+  const prepared = await prepareStep(options);
+  try {
+    const ratesBefore = await rates(options);
+    const rounds = [];
+    const peerRounds = new Map<PeerMode, Measured<PeerResult>[] | { failed: string }>();
+    for (let round = 1; round <= options.rounds; round++) {
+      progress(`round ${round} of ${options.rounds}: step`);
+      rounds.push(await measureStep(prepared, { threads, runs, stepOptions }));
+      for (const mode of options.peer?.modes ?? []) {
+        progress(`round ${round} of ${options.rounds}: peer, ${mode}`);
+        await addPeerRound(peerRounds, mode, prepared, options);
+      }
+    }
+    progress("inference");
+    const task: ModelTask = {
+      part: "inference",
+      model: prepared.model,
+      inputs: prepared.inputs,
+      threads,
+      runs: runs * options.rounds,
+    };
+    const inference = (await measurePart<InferenceResult>(task)).result;
+    const profile = options.profile ? await profileStep(prepared, options) : undefined;
+    const machine = bestRates(ratesBefore, await rates(options));
+    const step = summarizeStep(rounds);
+    return {
+      stepSeconds: step.stepSeconds,
+      baseSeconds: median(inference.base),
+      adaptedSeconds: median(inference.adapted),
+      routeSeconds: median(inference.route),
+      floorSeconds: floorSeconds(prepared.flops, machine),
+      gemmGflops: machine.gemmGflops,
+      convGflops: machine.convGflops,
+      anonymousBytes: step.anonymousBytes,
+      peakBytes: step.peakBytes,
+      createSeconds: step.createSeconds,
+      shape: prepared.shape,
+      threads,
+      runs,
+      rounds: options.rounds,
+      config: prepared.config,
+      adaptedLayers: prepared.adaptedLayers,
+      stepOptions,
+      flops: prepared.flops,
+      liveBytes: prepared.liveBytes,
+      step,
+      memory: rounds[0]!.memory,
+      inference: { base: inference.base, adapted: inference.adapted, route: inference.route },
+      machine: { rates: machine.rates, before, after: environment() },
+      peer: summarizePeers(peerRounds),
+      profile,
+    };
+  } finally {
+    prepared.dispose();
+  }
+}
+
+/** The report as lines for the terminal. */
+export function sd15Table(report: Sd15Report): string[] {
+  const { step, peer } = report;
+  const against = (seconds: number, of: number | undefined) => (of === undefined ? "" : formatRatio(seconds / of));
+  const lines = formatTable([
+    ["", "measured", "spread", "over the floor", "over the peer"],
+    [
+      "step",
+      formatSeconds(step.stepSeconds),
+      formatSpread(step.samples),
+      against(step.stepSeconds, report.floorSeconds),
+      against(step.stepSeconds, peer?.stepSeconds),
+    ],
+    [
+      "first step",
+      formatSeconds(step.firstStepSeconds),
+      "",
+      "",
+      against(step.firstStepSeconds, peer?.firstStepSeconds),
+    ],
+    ["base forward", formatSeconds(report.baseSeconds), "", "", against(report.baseSeconds, peer?.baseSeconds)],
+    ["adapted forward", formatSeconds(report.adaptedSeconds), "", "", ""],
+    ["session creation", formatSeconds(report.createSeconds), "", "", ""],
+    ["floor", formatSeconds(report.floorSeconds), "", "", ""],
+    [
+      "anonymous memory",
+      formatMemory(report.anonymousBytes),
+      "",
+      "",
+      against(report.anonymousBytes ?? 0, peer?.anonymousBytes),
+    ],
+    ["peak memory", formatMemory(report.peakBytes), "", "", against(report.peakBytes, peer?.peakBytes)],
+  ]);
+  lines.push(
+    "",
+    `best rates: ${report.gemmGflops.toFixed(0)} GFLOP/s in products, ${report.convGflops.toFixed(0)} in convolutions`,
+    `adapters at inference: ${formatPercent(report.adaptedSeconds / report.baseSeconds - 1)} over the base model; ` +
+      `indicator and router alone ${formatPercent(report.routeSeconds / report.baseSeconds)}`,
+    `inside ONNX Runtime: ${formatPercent(step.onnxShare)} of the step`,
+  );
+  if (peer) lines.push("", ...peerLines(report, peer));
+  lines.push("", ...memoryTable(report.memory));
+  if (report.profile) lines.push("", ...profileTable(report.profile.families));
+  return lines;
+}
+
+function peerLines(report: Sd15Report, peer: NonNullable<Sd15Report["peer"]>): string[] {
+  const versions = Object.entries(peer.versions).map(([name, version]) => `${name} ${version}`);
+  const rows = Object.entries(peer.modes).map(([mode, summary]) =>
+    "failed" in summary
+      ? [mode, "failed", "", "", ""]
+      : [
+          mode,
+          formatSeconds(summary.stepSeconds),
+          formatSeconds(summary.baseSeconds),
+          formatMemory(summary.anonymousBytes),
+          formatMemory(summary.peakBytes),
+        ],
+  );
+  const losses = report.step.losses.map((loss, i) => Math.abs(loss / (peer.losses[i] ?? loss) - 1));
+  return [
+    `peer: ${versions.join(", ")}; compared with its fastest mode, ${peer.mode}`,
+    ...formatTable([["", "step", "base forward", "anonymous", "peak"], ...rows]),
+    `largest relative difference of the losses: ${Math.max(...losses).toExponential(1)}`,
+  ];
+}
+
+function memoryTable(memory: Readonly<Record<string, PhaseMemory>>): string[] {
+  return formatTable([
+    ["most memory while", "anonymous", "file-backed"],
+    ...Object.entries(memory).map(([phase, { anonymousBytes, fileBytes }]) => [
+      phase,
+      formatMemory(anonymousBytes),
+      formatMemory(fileBytes),
+    ]),
+  ]);
+}
+
+async function rates({ threads, machineCases }: Sd15Options): Promise<MachineResult> {
+  progress("rates of the machine");
+  return machineRates(threads, machineCases ? { cases: machineCases } : {});
+}
+
+/** A mode that fails once is not tried again, and says why in the report. */
+async function addPeerRound(
+  rounds: Map<PeerMode, Measured<PeerResult>[] | { failed: string }>,
+  mode: PeerMode,
+  prepared: PreparedStep,
+  { peer, threads, runs }: Sd15Options,
+): Promise<void> {
+  const known = rounds.get(mode) ?? [];
+  if (!Array.isArray(known)) return;
+  try {
+    rounds.set(mode, [...known, await measurePeer(mode, prepared, { ...peer!, threads, runs })]);
+  } catch (error) {
+    const failed = (error as Error).message;
+    console.error(`The peer's mode "${mode}" failed: ${failed}`);
+    rounds.set(mode, { failed });
+  }
+}
+
+function summarizePeers(
+  rounds: ReadonlyMap<PeerMode, Measured<PeerResult>[] | { failed: string }>,
+): Sd15Report["peer"] | undefined {
+  const modes: NonNullable<Sd15Report["peer"]>["modes"] = {};
+  let best: PeerSummary | undefined;
+  for (const [mode, measured] of rounds) {
+    if (!Array.isArray(measured)) {
+      modes[mode] = measured;
+      continue;
+    }
+    const summary = summarizePeer(mode, measured);
+    modes[mode] = summary;
+    if (!best || summary.stepSeconds < best.stepSeconds) best = summary;
+  }
+  return best && { ...best, modes };
+}
+
+async function profileStep(prepared: PreparedStep, { threads, stepOptions }: Sd15Options) {
+  progress("profile");
+  mkdirSync(BENCH_FOLDER, { recursive: true });
+  const profilePrefix = join(BENCH_FOLDER, `profile-${process.pid}`);
+  await measureStep(prepared, { threads, runs: PROFILED_RUNS - 1, stepOptions, profilePrefix });
+  return takeProfile(profilePrefix, PROFILED_RUNS);
+}
+
+function progress(what: string): void {
+  console.error(`[${new Date().toTimeString().slice(0, 8)}] ${what}`);
+}

@@ -1,0 +1,114 @@
+// The small end: at the embedded model's size overheads rule. How many steps a second does the trainer make, how much of
+// the time is spent inside ONNX Runtime, and what does PyTorch make of the same step?
+
+import { fileURLToPath } from "node:url";
+import { formatTable } from "../src/cli/format.js";
+import { demoConfig } from "../src/fine-tuning/demo.js";
+import { floorSeconds } from "./floor.js";
+import { machineRates } from "./machine.js";
+import type { ModelTask, TrainResult } from "./measured-part.js";
+import { measurePart } from "./measured-process.js";
+import { measurePeer, type PeerMode, type PeerSummary, summarizePeer } from "./peer.js";
+import { environment, measureStep, prepareStep, type StepSummary, summarizeStep, warnOfLoad } from "./prepared-step.js";
+import { formatMemory, formatPercent, formatRatio, formatSeconds } from "./statistics.js";
+
+/** Latent side and tokens of the embedded model. */
+const LATENT_SIZE = 32;
+const TOKENS = 24;
+
+/** What to measure. */
+export interface SmallOptions {
+  batchSize: number;
+  threads: number;
+  runs: number;
+  rounds: number;
+  peer?: { python: string; modes: readonly PeerMode[]; timeoutSeconds: number };
+}
+
+/** What was measured; the names are those of the JSON file. */
+export interface SmallReport {
+  /** The trainer's: data, noise, optimizer and log are all in it. */
+  stepsPerSecond: number;
+  /** Share of the trainer's time inside ONNX Runtime. */
+  onnxShare: number;
+  stepSeconds: number;
+  floorSeconds: number;
+  step: StepSummary;
+  peer?: PeerSummary;
+  [detail: string]: unknown;
+}
+
+/** Measures the trainer, the bare step and the peer, in turns. */
+export async function measureSmall({ batchSize, threads, runs, rounds, peer }: SmallOptions): Promise<SmallReport> {
+  warnOfLoad();
+  const machine = environment();
+  const prepared = await prepareStep({
+    model: fileURLToPath(new URL("../assets/icons", import.meta.url)),
+    config: demoConfig(),
+    shape: { batchSize, height: LATENT_SIZE, width: LATENT_SIZE, tokens: TOKENS },
+  });
+  try {
+    const train: TrainResult[] = [];
+    const steps = [];
+    const peers = new Map<PeerMode, Awaited<ReturnType<typeof measurePeer>>[]>();
+    const task: ModelTask = { part: "train", model: prepared.model, inputs: prepared.inputs, threads, runs };
+    for (let round = 0; round < rounds; round++) {
+      console.error(`round ${round + 1} of ${rounds} …`);
+      train.push((await measurePart<TrainResult>(task)).result);
+      steps.push(await measureStep(prepared, { threads, runs }));
+      for (const mode of peer?.modes ?? []) {
+        const measured = await measurePeer(mode, prepared, { ...peer!, threads, runs });
+        peers.set(mode, [...(peers.get(mode) ?? []), measured]);
+      }
+    }
+    const rates = await machineRates(threads, {
+      cases: [
+        { kind: "gemm", size: 2048, from: 2048, to: 2048 },
+        { kind: "conv", size: 32, from: 128, to: 128 },
+      ],
+    });
+    const sum = (pick: (result: TrainResult) => number) => train.reduce((total, result) => total + pick(result), 0);
+    const seconds = sum((result) => result.seconds);
+    const step = summarizeStep(steps);
+    const summaries = [...peers].map(([mode, measured]) => summarizePeer(mode, measured));
+    summaries.sort((a, b) => a.stepSeconds - b.stepSeconds);
+    return {
+      stepsPerSecond: sum((result) => result.steps) / seconds,
+      onnxShare: sum((result) => result.onnxSeconds) / seconds,
+      stepSeconds: step.stepSeconds,
+      floorSeconds: floorSeconds(prepared.flops, rates),
+      step,
+      train,
+      batchSize,
+      threads,
+      flops: prepared.flops,
+      rates,
+      environment: machine,
+      peer: summaries[0],
+      peers: summaries,
+    };
+  } finally {
+    prepared.dispose();
+  }
+}
+
+/** The report as lines for the terminal. */
+export function smallTable(report: SmallReport): string[] {
+  const { step, peer } = report;
+  const lines = formatTable([
+    ["", "measured"],
+    ["trainer", `${report.stepsPerSecond.toPrecision(3)} steps/s`],
+    ["of it inside ONNX Runtime", formatPercent(report.onnxShare)],
+    ["step alone", formatSeconds(step.stepSeconds)],
+    ["step over the floor", formatRatio(step.stepSeconds / report.floorSeconds)],
+    ["anonymous memory", formatMemory(step.anonymousBytes)],
+  ]);
+  if (!peer) return lines;
+  const perSecond = 1 / peer.stepSeconds;
+  return [
+    ...lines,
+    "",
+    `peer (torch ${peer.versions.torch}, ${peer.mode}): ${perSecond.toPrecision(3)} steps/s; ` +
+      `the trainer makes ${formatRatio(report.stepsPerSecond / perSecond)} times as many`,
+  ];
+}

@@ -1,0 +1,67 @@
+// One batch and one set of adapters in a file that both sides read, so that they compute the same step and their losses
+// can be compared.
+
+import { mkdir } from "node:fs/promises";
+import { dirname } from "node:path";
+import { FeRAConfig, FeRAModel } from "../src/fera/index.js";
+import { readSafetensors, writeSafetensors } from "../src/formats/index.js";
+import type { UNet2DConditionModel } from "../src/models/index.js";
+import type { UNetShape } from "../src/models/unet-2d-condition.js";
+import { Generator, randint, randn } from "../src/tensor/random.js";
+import type { Tensor } from "../src/tensor/tensor.js";
+import type { DiffusionBatch } from "../src/training/index.js";
+
+const ADAPTERS = "adapters.";
+/** Of the experts' second factors, which start at 0 in training: then half of the gradients would be 0. */
+const UP_STD = 0.02;
+
+/** What a step needs besides the frozen model. */
+export interface StepInputs {
+  config: FeRAConfig;
+  batch: DiffusionBatch & { encoderHiddenStates: Tensor };
+  /** Under the state dict's names. */
+  adapters: Map<string, Tensor>;
+}
+
+/** Draws a batch and adapters and writes them; the configuration is in the file's metadata. */
+export async function writeStepInputs(
+  path: string,
+  model: UNet2DConditionModel,
+  config: FeRAConfig,
+  { batchSize, height, width, tokens }: UNetShape,
+): Promise<void> {
+  const generator = new Generator(1);
+  const { in_channels: channels, out_channels: predicted, cross_attention_dim: features } = model.config;
+  const tensors = new Map<string, Tensor>([
+    ["latents", randn([batchSize, channels, height, width], { generator })],
+    ["timesteps", randint(0, 1000, [batchSize], { generator })],
+    ["encoder_hidden_states", randn([batchSize, tokens, features], { generator })],
+    ["target", randn([batchSize, predicted, height, width], { generator })],
+  ]);
+  for (const [name, value] of new FeRAModel(model, config).stateDict()) {
+    if (name.includes("lora_up")) {
+      const drawn = randn(value.shape, { generator }).data;
+      for (let i = 0; i < drawn.length; i++) value.data[i] = UP_STD * drawn[i]!;
+    }
+    tensors.set(ADAPTERS + name, value);
+  }
+  await mkdir(dirname(path), { recursive: true });
+  await writeSafetensors(path, tensors, { config: JSON.stringify(config) });
+}
+
+/** Reads what {@link writeStepInputs} wrote. */
+export async function readStepInputs(path: string): Promise<StepInputs> {
+  const { tensors, metadata } = await readSafetensors(path);
+  const adapters = new Map<string, Tensor>();
+  for (const [name, value] of tensors) if (name.startsWith(ADAPTERS)) adapters.set(name.slice(ADAPTERS.length), value);
+  return {
+    config: FeRAConfig.fromJSON(JSON.parse(metadata.config!), path),
+    batch: {
+      latents: tensors.get("latents") as Tensor<"float32">,
+      timesteps: tensors.get("timesteps")!,
+      encoderHiddenStates: tensors.get("encoder_hidden_states")!,
+      target: tensors.get("target") as Tensor<"float32">,
+    },
+    adapters,
+  };
+}
