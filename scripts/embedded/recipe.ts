@@ -60,11 +60,64 @@ export const trainingNames = (): string[] =>
   loadIconSet("noto").names.filter((name) => !isFlag(name) && !hasSkinTone(name) && !isHeldOut(name));
 
 /**
- * The course of the diffusion training: each stage goes on from the one before, with a cosine over `total` steps that
+ * The course of the diffusion training: each stage goes on from the one before, with a schedule over `total` steps that
  * it leaves at `until`.
  */
 export const STAGES = [
-  { until: 1500, total: 4000, timestepSampling: "independent", timestepShift: 1 },
-  { until: 2250, total: 4600, timestepSampling: "stratified", timestepShift: 1 },
-  { until: 5000, total: 5000, timestepSampling: "stratified", timestepShift: 3 },
+  {
+    until: 1500,
+    total: 4000,
+    schedule: "cosine",
+    learningRate: 1e-3,
+    timestepSampling: "independent",
+    timestepShift: 1,
+  },
+  {
+    until: 2250,
+    total: 4600,
+    schedule: "cosine",
+    learningRate: 1e-3,
+    timestepSampling: "stratified",
+    timestepShift: 1,
+  },
+  {
+    until: 5000,
+    total: 5000,
+    schedule: "cosine",
+    learningRate: 1e-3,
+    timestepSampling: "stratified",
+    timestepShift: 3,
+  },
+  {
+    until: 9000,
+    total: 13000,
+    schedule: "cosine",
+    learningRate: 1e-3,
+    timestepSampling: "stratified",
+    timestepShift: 6,
+  },
+  {
+    until: 10250,
+    total: 13000,
+    schedule: "linear",
+    learningRate: 1.6e-3,
+    timestepSampling: "stratified",
+    timestepShift: 6,
+  },
+  {
+    until: 11400,
+    total: 12400,
+    schedule: "linear",
+    learningRate: 2e-3,
+    timestepSampling: "stratified",
+    timestepShift: 6,
+  },
+  {
+    until: 12400,
+    total: 12400,
+    schedule: "linear",
+    learningRate: 2e-3,
+    timestepSampling: "stratified",
+    timestepShift: 3,
+  },
 ] as const;

@@ -68,7 +68,8 @@ console.log(`${count} parameters`);
 
 const text = tokenizeCaptions(tokenizer, names.map(captionOf));
 const emptyText = tokenizeCaptions(tokenizer, [""]);
-for (const [index, { until, total, timestepSampling, timestepShift }] of recipe.STAGES.entries()) {
+for (const [index, stageOptions] of recipe.STAGES.entries()) {
+  const { until, total, schedule, learningRate, timestepSampling, timestepShift } = stageOptions;
   const stage = new AbortController();
   const trainer = new Trainer({
     trainable,
@@ -83,10 +84,10 @@ for (const [index, { until, total, timestepSampling, timestepShift }] of recipe.
         generator,
       },
     ),
-    optimizer: new AdamW({ lr: 1e-3, weightDecay: 0.01 }),
+    optimizer: new AdamW({ lr: learningRate, weightDecay: 0.01 }),
     steps: total,
     output,
-    schedule: "cosine",
+    schedule,
     warmupSteps: 200,
     maxGradientNorm: 1,
     averageDecay: 0.999,
