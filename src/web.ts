@@ -1,5 +1,6 @@
-// The package in the browser. Files are the page's business: tensors and adapters come in as bytes.
+// The package in the browser. Models are read from a URL (`fromPretrained`), adapters from bytes or a URL.
 
-import "./runtime/web.js";
+import "./web-files.js";
 
 export * from "./library.js";
+export { configureWebRuntime, type WebRuntimeOptions } from "./runtime/web.js";

@@ -104,9 +104,14 @@ export type UNet2DConditionConfig = z.output<typeof schema> & {
   timeFeatures: number;
 };
 
-/** Checks a `config.json`. @throws {ConfigError} That names the option. */
+/**
+ * Checks a `config.json`, or a configuration that came from here.
+ *
+ * @throws {ConfigError} That names the option.
+ */
 export function parseUNetConfig(config: unknown, source: string): UNet2DConditionConfig {
-  const parsed = parseConfig(schema, config, source);
+  const { blocks: _, midTransformers: _mid, timeFeatures: _time, ...given } = config as UNet2DConditionConfig;
+  const parsed = parseConfig(schema, given, source);
   const refuse = (problem: string): never => {
     throw new ConfigError(`${source}: ${problem}.`);
   };

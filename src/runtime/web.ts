@@ -7,6 +7,20 @@ import { Tensor, type TensorData } from "../tensor/tensor.js";
 import { type Backend, type BackendSession, registerBackend, type SessionSettings } from "./backend.js";
 import type { Device } from "./device.js";
 
+/** Where ONNX Runtime finds its own files, and how many threads it may use. */
+export interface WebRuntimeOptions {
+  /** URLs of `ort-wasm-simd-threaded.asyncify.wasm` and `.mjs` of the onnxruntime-web package. */
+  files?: { wasm: string; mjs: string };
+  /** More than one needs a page that is cross-origin isolated (COOP and COEP headers). Default: ONNX Runtime's choice. */
+  threads?: number;
+}
+
+/** Sets up ONNX Runtime; to be called before the first computation. */
+export function configureWebRuntime({ files, threads }: WebRuntimeOptions): void {
+  if (files) ort.env.wasm.wasmPaths = { wasm: files.wasm, mjs: files.mjs };
+  if (threads !== undefined) ort.env.wasm.numThreads = threads;
+}
+
 class WebBackend implements Backend {
   private queue: Promise<unknown> = Promise.resolve();
 

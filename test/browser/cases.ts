@@ -1,0 +1,199 @@
+// Parity cases that run inside the browser, on the golden values that the page's server offers under /reference.
+
+import {
+  AdamW,
+  type Device,
+  decodeSafetensors,
+  FeRAConfig,
+  FeRAModel,
+  FrequencyEnergyIndicator,
+  frequencyEnergyConsistencyLoss,
+  SoftFrequencyRouter,
+  type Tensor,
+  UNet2DConditionModel,
+} from "fera";
+
+/** One number against the golden value. */
+export interface Check {
+  what: string;
+  /** Relative L2 error, or for a scalar the relative difference. */
+  error: number;
+  limit: number;
+}
+
+export interface CaseRequest {
+  name: CaseName;
+  device: Extract<Device, "wasm" | "webgpu">;
+}
+
+export interface CaseResult {
+  checks: Check[];
+  /** Whether the page may use threads. */
+  isolated: boolean;
+  seconds: number;
+  error?: string | undefined;
+}
+
+type Case = (device: Device) => Promise<Check[]>;
+
+export const cases = { indicator, router, consistencyLoss, unetSd15, unetSd15Training, torchFile } satisfies Record<
+  string,
+  Case
+>;
+
+export type CaseName = keyof typeof cases;
+
+const STEPS = 8;
+/**
+ * The consistency loss is that of a small difference between two large outputs, so that rounding shows: WebAssembly, which
+ * has no fused multiply-add, is off by up to 1.4e-3 where x86 kernels are off by 1.3e-4.
+ */
+const CONSISTENCY_LIMIT = 3e-3;
+
+async function indicator(device: Device): Promise<Check[]> {
+  const { tensors, metadata } = await reference("indicator.safetensors");
+  const checks: Check[] = [];
+  for (const [name, text] of Object.entries(metadata)) {
+    const computed = new FrequencyEnergyIndicator({ numBands: JSON.parse(text).num_bands }, { device });
+    const { energies, bands } = await computed.compute(tensors.get(`${name}.latents`)!);
+    checks.push({ what: `${name} energies`, error: distance(energies, tensors.get(`${name}.energies`)), limit: 1e-5 });
+    bands.forEach((band, k) => {
+      checks.push({ what: `${name} band ${k}`, error: distance(band, tensors.get(`${name}.band${k}`)), limit: 1e-5 });
+    });
+    await computed.release();
+  }
+  return checks;
+}
+
+async function router(device: Device): Promise<Check[]> {
+  const { tensors, metadata } = await reference("router.safetensors");
+  const checks: Check[] = [];
+  for (const [name, text] of Object.entries(metadata)) {
+    const { num_bands: numBands, num_experts: numExperts, tau } = JSON.parse(text);
+    const own = [...tensors].filter(([key]) => key.startsWith(`${name}.`));
+    const state = new Map(own.map(([key, value]) => [key.slice(name.length + 1), value]));
+    const computed = new SoftFrequencyRouter({ numBands, numExperts, tau, state }, { device });
+    const weights = await computed.compute(state.get("energies")!);
+    checks.push({ what: `${name} gates`, error: distance(weights, state.get("weights")), limit: 1e-5 });
+    await computed.release();
+  }
+  return checks;
+}
+
+async function consistencyLoss(device: Device): Promise<Check[]> {
+  const { tensors, metadata } = await reference("consistency_loss.safetensors");
+  const checks: Check[] = [];
+  for (const [name, text] of Object.entries(metadata)) {
+    const { num_bands: numBands, fecl_weight: feclWeight } = JSON.parse(text);
+    const [base, fera, target] = ["base", "fera", "target"].map((key) => tensors.get(`${name}.${key}`)!);
+    const given = { base: base!, fera: fera!, target: target!, config: { numBands, feclWeight } };
+    const { loss, gradient } = await frequencyEnergyConsistencyLoss(given, { device });
+    const expected = (tensors.get(`${name}.loss`)!.data as Float32Array)[0]!;
+    checks.push({ what: `${name} loss`, error: apart(loss, expected), limit: 1e-3 });
+    checks.push({
+      what: `${name} gradient`,
+      error: distance(gradient, tensors.get(`${name}.grad.fera`)),
+      limit: 2e-3,
+    });
+  }
+  return checks;
+}
+
+async function openUnetSd15(device: Device) {
+  const { tensors, metadata } = await reference("unet-sd15/expected.safetensors");
+  const unet = await UNet2DConditionModel.fromPretrained("/reference/unet-sd15", { subfolder: "unet", device });
+  const fera = new FeRAModel(unet, FeRAConfig.reference());
+  await fera.loadAdapters(await bytes("unet-sd15/adapters_initial.safetensors"));
+  const given = (key: string): Tensor => tensors.get(key)!;
+  const inputs = {
+    latents: given("latents"),
+    timesteps: given("timesteps"),
+    encoderHiddenStates: given("encoder_hidden_states"),
+  };
+  const release = async () => {
+    await fera.release();
+    await unet.release();
+  };
+  return { fera, given, inputs, optimizer: JSON.parse(metadata.optimizer!), release };
+}
+
+/** Base and adapted output, and the routing. */
+async function unetSd15(device: Device): Promise<Check[]> {
+  const { fera, given, inputs, release } = await openUnetSd15(device);
+  const { output, energies, weights } = await fera.predictWithRoute(inputs);
+  const base = await fera.predict({ ...inputs, adapters: false });
+  await release();
+  return [
+    { what: "adapted output", error: distance(output, given("fera_output")), limit: 2e-4 },
+    { what: "energies", error: distance(energies, given("energies")), limit: 1e-5 },
+    { what: "gates", error: distance(weights, given("routing_weights")), limit: 1e-5 },
+    { what: "base output", error: distance(base, given("base_output")), limit: 2e-4 },
+  ];
+}
+
+/** Every gradient, and eight steps of AdamW. */
+async function unetSd15Training(device: Device): Promise<Check[]> {
+  const { fera, given, inputs, optimizer, release } = await openUnetSd15(device);
+  const { lr, betas, eps, weight_decay: weightDecay } = optimizer;
+  const [batchSize, , height, width] = inputs.latents.shape as [number, number, number, number];
+  const step = await fera.compileTrainStep({
+    batchSize,
+    height,
+    width,
+    tokens: inputs.encoderHiddenStates.shape[1]!,
+    optimizer: new AdamW({ lr, betas, eps, weightDecay }),
+  });
+  const batch = { ...inputs, target: given("target") };
+  const checks: Check[] = [];
+  const check = (what: string, error: number, limit: number) => checks.push({ what, error, limit });
+  const { gradients } = await step.gradients(batch);
+  const errors = [...gradients].map(([key, value]) => distance(value, given(`grad.${key}`)));
+  check(`gradients, worst of ${errors.length}`, Math.max(...errors), 2e-3);
+  const losses = given("training.losses").data as Float32Array;
+  for (let i = 0; i < STEPS; i++) {
+    const { loss, mse, fecl } = await step.run(batch);
+    check(`loss of step ${i + 1}`, apart(loss, losses[3 * i]!), 1e-5);
+    check(`mse of step ${i + 1}`, apart(mse, losses[3 * i + 1]!), 1e-5);
+    check(`consistency loss of step ${i + 1}`, apart(fecl, losses[3 * i + 2]!), CONSISTENCY_LIMIT);
+  }
+  const trained = await reference("unet-sd15/adapters_trained.safetensors");
+  const state = [...fera.stateDict()];
+  const worst = Math.max(...state.map(([key, value]) => distance(value, trained.tensors.get(key))));
+  check(`trained adapters, worst of ${state.length}`, worst, 2e-3);
+  await step.release();
+  await release();
+  return checks;
+}
+
+/** The reference's own `.pt`, fetched by its URL. */
+async function torchFile(device: Device): Promise<Check[]> {
+  const unet = await UNet2DConditionModel.fromPretrained("/reference/unet-sd15", { subfolder: "unet", device });
+  const fera = new FeRAModel(unet, FeRAConfig.reference());
+  await fera.loadAdapters("/reference/unet-sd15/fera_output.pt");
+  const { tensors } = await reference("unet-sd15/adapters_trained.safetensors");
+  const state = [...fera.stateDict()];
+  const errors = state.map(([key, value]) => distance(value, tensors.get(key)));
+  return [{ what: `the ${state.length} tensors of fera_output.pt`, error: Math.max(...errors), limit: 1e-12 }];
+}
+
+async function bytes(path: string): Promise<Uint8Array> {
+  const response = await fetch(`/reference/${path}`);
+  if (!response.ok) throw new Error(`/reference/${path}: ${response.status}`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+const reference = async (path: string) => decodeSafetensors(await bytes(path), path);
+
+function distance(computed: Tensor, expected: Tensor | undefined): number {
+  const [a, b] = [computed.data as Float32Array, expected!.data as Float32Array];
+  if (a.length !== b.length) return Number.POSITIVE_INFINITY;
+  let difference = 0;
+  let norm = 0;
+  for (let i = 0; i < a.length; i++) {
+    difference += (a[i]! - b[i]!) ** 2;
+    norm += b[i]! ** 2;
+  }
+  return norm === 0 ? Math.sqrt(difference) : Math.sqrt(difference / norm);
+}
+
+const apart = (a: number, b: number): number => Math.abs(a - b) / Math.abs(b);
