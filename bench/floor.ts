@@ -2,10 +2,9 @@
 // best rates this machine reaches through ONNX Runtime.
 
 import { type FeRAConfig, FeRAModel } from "../src/fera/index.js";
-import type { Graph, Node, Value } from "../src/graph/index.js";
+import { buildTrainStep } from "../src/fera/train-step.js";
+import { Graph, type Node, operationsOf, reachableNodes, type Value } from "../src/graph/index.js";
 import type { UNet2DConditionModel, UNetShape } from "../src/models/unet-2d-condition.js";
-import { backend } from "../src/runtime/backend.js";
-import { registerBackend } from "../src/runtime/index.js";
 
 /** Floating-point operations by what they compute; a multiply and an add count as two. */
 export interface Flops {
@@ -24,7 +23,7 @@ export interface Flops {
  */
 export function countFlops(graph: Graph): Flops {
   const flops: Flops = { convolution: 0, linear: 0, attention: 0, total: 0 };
-  for (const node of reachableNodes(graph)) {
+  for (const node of reachableNodes(graph, graph.outputs.values())) {
     const [family, count] = flopsOf(node);
     flops[family] += count;
     flops.total += count;
@@ -44,7 +43,7 @@ export function floorSeconds(flops: Flops, rates: { gemmGflops: number; convGflo
  * A reshape shares its input's memory; outputs of the graph stay to the end. ONNX Runtime's own scratch memory is not in it.
  */
 export function liveBytes(graph: Graph): number {
-  const nodes = reachableNodes(graph);
+  const nodes = reachableNodes(graph, graph.outputs.values());
   const owner = new Map<Value, Value>();
   const ownerOf = (value: Value): Value => owner.get(value) ?? value;
   const uses = new Map<Value, number>();
@@ -72,74 +71,36 @@ export function liveBytes(graph: Graph): number {
 }
 
 /** The graph of FeRA's whole step, as `compileTrainStep` builds it; nothing is loaded into ONNX Runtime. */
-export function stepGraph(model: UNet2DConditionModel, config: FeRAConfig, shape: UNetShape): Promise<Graph> {
-  return captureGraph(() => new FeRAModel(model, config).compileTrainStep(shape));
-}
-
-/** The graph that `work` compiles. */
-async function captureGraph(work: () => Promise<unknown>): Promise<Graph> {
-  const platform = backend();
-  let graph: Graph | undefined;
-  registerBackend({
-    devices: async () => ["cpu"],
-    create: async ({ outputs }) => {
-      graph = [...outputs.values()][0]?.graph;
-      return { run: async () => ({}), release: async () => {} };
-    },
-  });
-  try {
-    await work();
-  } finally {
-    registerBackend(platform);
-  }
-  if (!graph) throw new Error("captureGraph: nothing was compiled.");
+export function stepGraph(model: UNet2DConditionModel, config: FeRAConfig, shape: UNetShape): Graph {
+  const graph = new Graph();
+  const { rank, numExperts, numBands } = config;
+  const { layers } = new FeRAModel(model, config);
+  buildTrainStep(graph, model, { layers, rank, numExperts, numBands }, config, shape);
   return graph;
 }
 
-function reachableNodes(graph: Graph): Node[] {
-  const reached = new Set<Node>();
-  const stack = [...graph.outputs.values()];
-  while (stack.length > 0) {
-    const { source } = stack.pop()!;
-    if (source.kind !== "node" || reached.has(source.node)) continue;
-    reached.add(source.node);
-    for (const input of source.node.inputs) if (input) stack.push(input);
-  }
-  return graph.nodes.filter((node) => reached.has(node));
-}
-
-/** `[…, K]` by `[…, K]`: output size times K, twice. */
+/** What a node computes, and its operations that no other way to compute it could do without. */
 function flopsOf(node: Node): readonly ["convolution" | "linear" | "attention", number] {
-  const [a, b] = node.inputs as [Value, Value];
-  const [y] = node.outputs as [Value];
+  const [, weight] = node.inputs;
   switch (node.op) {
     case "Linear":
-      return ["linear", 2 * y.size * a.shape.at(-1)!];
-    case "MatMul": {
-      const { transposeA } = (node as Node<"MatMul">).attributes;
-      return ["linear", 2 * y.size * a.shape.at(transposeA ? -2 : -1)!];
-    }
+    case "MatMul":
+      return ["linear", operationsOf(node)];
     case "Conv":
-      return convolutionFlops(y, b.shape);
     case "ConvInputGradient":
-      return convolutionFlops(a, b.shape);
+      return [convolutionFamily(weight!.shape), operationsOf(node)];
     case "ConvWeightGradient":
-      return convolutionFlops(a, y.shape);
+      return [convolutionFamily(node.outputs[0]!.shape), operationsOf(node)];
     case "Attention":
-      return ["attention", 2 * attentionProduct(a, b)];
+      return ["attention", operationsOf(node)];
     case "AttentionGradient":
-      // dO·vᵀ, dS·k, dSᵀ·q and Pᵀ·dO.
-      return ["attention", 4 * attentionProduct(a, b)];
+      // dO·vᵀ, dS·k, dSᵀ·q and Pᵀ·dO; the fifth product makes the probabilities again.
+      return ["attention", (operationsOf(node) * 4) / 5];
     default:
       return ["linear", 0];
   }
 }
 
-/** @param output - `[B, Cout, H, W]`. @param weight - `[Cout, Cin, kH, kW]`. */
-function convolutionFlops(output: Value, weight: readonly number[]): readonly ["convolution" | "linear", number] {
-  const [, channels, height, width] = weight as [number, number, number, number];
-  return [height * width === 1 ? "linear" : "convolution", 2 * output.size * channels * height * width];
-}
-
-/** One product of queries `[B, Q, F]` with keys `[B, K, F]`. */
-const attentionProduct = (queries: Value, keys: Value): number => 2 * queries.size * keys.shape[1]!;
+/** @param weight - `[Cout, Cin, kH, kW]`. */
+const convolutionFamily = ([, , height, width]: readonly number[]): "convolution" | "linear" =>
+  height! * width! === 1 ? "linear" : "convolution";

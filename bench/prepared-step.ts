@@ -40,7 +40,7 @@ export interface PreparedStep extends StepSettings {
 export async function prepareStep(settings: StepSettings): Promise<PreparedStep> {
   const { model: folder, config, shape } = settings;
   const model = await UNet2DConditionModel.fromPretrained(folder, { subfolder: "unet" });
-  const graph = await stepGraph(model, config, shape);
+  const graph = stepGraph(model, config, shape);
   const { layers } = new FeRAModel(model, config);
   await mkdir(BENCH_FOLDER, { recursive: true });
   const temporary = await mkdtemp(join(BENCH_FOLDER, "step-"));

@@ -100,7 +100,7 @@ stepCommand("scale", "time and memory against batch, resolution, rank and expert
 stepCommand("floor", "the step's counted operations; nothing is run").action(async (options: StepOptions) => {
   const { UNet2DConditionModel } = await import("../src/index.js");
   const { model, config, shape } = await settingsOf(options);
-  const graph = await stepGraph(await UNet2DConditionModel.fromPretrained(model, { subfolder: "unet" }), config, shape);
+  const graph = stepGraph(await UNet2DConditionModel.fromPretrained(model, { subfolder: "unet" }), config, shape);
   const report = { flops: countFlops(graph), liveBytes: liveBytes(graph), nodes: graph.nodes.length };
   const rows = (Object.keys(report.flops) as (keyof Flops)[]).map((family) => [
     family,

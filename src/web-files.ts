@@ -2,13 +2,12 @@
 
 import { FormatError } from "./errors.js";
 import { registerAdapterFileAccess } from "./fera/adapter-files.js";
+import { asFloat32 } from "./formats/float32.js";
 import { decodeSafetensors } from "./formats/safetensors.js";
 import { parseMerges } from "./models/clip-merges.js";
 import { type ClipTokenizerFiles, registerClipTokenizerReader } from "./models/clip-tokenizer.js";
 import { type ModelFolder, registerModelFolderReader } from "./models/pretrained.js";
-import { parsePythonJson, registerPipelineFolderReader } from "./pipelines/pipeline-folder.js";
-import { float16ToFloat32 } from "./tensor/float16.js";
-import { Tensor } from "./tensor/tensor.js";
+import { parsePythonObject, registerPipelineFolderReader } from "./pipelines/pipeline-folder.js";
 
 type JsonObject = Record<string, unknown>;
 
@@ -26,10 +25,9 @@ registerModelFolderReader(async (dir, request) => {
   const weights: ModelFolder["weights"] = new Map();
   for (const file of await weightFiles(source, request.weightsName ?? "diffusion_pytorch_model", request.variant)) {
     for (const [name, value] of decodeSafetensors(await required(file), file).tensors) {
-      if (value.dtype !== "float32" && value.dtype !== "float16") continue; // position_ids of older text encoders
-      const half = value.dtype === "float16" ? float16ToFloat32(value.data as Uint16Array) : undefined;
-      const tensor = half ? new Tensor("float32", value.shape, half) : (value as Tensor<"float32">);
-      weights.set(name, { shape: tensor.shape, tensor });
+      const tensor = asFloat32(value);
+      // Others are constants that the code knows: position_ids of older text encoders.
+      if (tensor) weights.set(name, { shape: tensor.shape, tensor });
     }
   }
   return { source, config, weights };
@@ -66,7 +64,7 @@ registerClipTokenizerReader(async (dir, subfolder): Promise<ClipTokenizerFiles> 
 registerAdapterFileAccess({
   read: required,
   async write(path) {
-    throw new FormatError(path, "a page cannot write files; take the bytes from encodeAdapter and offer a download.");
+    throw new FormatError(path, "a page cannot write files; offer encodeSafetensors(fera.stateDict()) as a download.");
   },
 });
 
@@ -94,15 +92,7 @@ async function requiredJson(url: string): Promise<JsonObject> {
 
 async function optionalJson(url: string): Promise<JsonObject | undefined> {
   const bytes = await fetched(url);
-  if (!bytes) return undefined;
-  let value: unknown;
-  try {
-    value = parsePythonJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (cause) {
-    throw new FormatError(url, `is not valid JSON: ${(cause as Error).message}.`, { cause });
-  }
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as JsonObject;
-  throw new FormatError(url, "must hold a JSON object.");
+  return bytes && parsePythonObject(bytes, url);
 }
 
 async function required(url: string): Promise<Uint8Array> {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { checkGradients, relativeError, runGraph } from "../../test/support/check-gradients.js";
+import { checkGradients, runGraph } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import * as ops from "../graph/index.js";
 import { Graph, type Value } from "../graph/index.js";
 import { Generator, rand, randn } from "../tensor/random.js";

@@ -1,8 +1,7 @@
 // What a plain LoRA holds, in lines: kohya's, diffusers' and PEFT's files, and LyCORIS's relatives of them.
 
 import { join } from "node:path";
-import { FormatError } from "../errors.js";
-import { readJson } from "../formats/index.js";
+import { readJsonObject } from "../formats/index.js";
 import { describeWeights } from "./describe-model.js";
 import { counted } from "./format.js";
 import { attendsToText, familyOf } from "./model-family.js";
@@ -69,11 +68,8 @@ export async function describePeftFolder(dir: string, config: Record<string, unk
 }
 
 /** `adapter_config.json`. @throws {FormatError} If it is no JSON object. */
-export async function readPeftConfig(dir: string): Promise<Record<string, unknown>> {
-  const path = join(dir, "adapter_config.json");
-  const json = await readJson(path);
-  if (typeof json === "object" && json !== null && !Array.isArray(json)) return json as Record<string, unknown>;
-  throw new FormatError(path, "must hold a JSON object.");
+export function readPeftConfig(dir: string): Promise<Record<string, unknown>> {
+  return readJsonObject(join(dir, "adapter_config.json"));
 }
 
 function partsOf(layers: readonly string[]): string {

@@ -3,11 +3,12 @@
 
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { FeraError, FormatError } from "../errors.js";
-import { readJson, readModelFolder, type SafetensorsEntry } from "../formats/index.js";
+import { FeraError } from "../errors.js";
+import { formatBytes } from "../formats/byte-size.js";
+import { readJson, readJsonObject, readModelFolder, type SafetensorsEntry } from "../formats/index.js";
 import { describePipeline } from "../pipelines/pipeline-folder.js";
 import { sizeOf } from "../tensor/tensor.js";
-import { counted, formatBytes, formatCount, formatTable } from "./format.js";
+import { counted, formatCount, formatTable } from "./format.js";
 import { familyOf } from "./model-family.js";
 import { shortened } from "./printable.js";
 import type { TensorFile } from "./tensor-file.js";
@@ -32,7 +33,7 @@ const TELLING = [
 
 /** Components with their classes, parameters and sizes, and whether fera can run the pipeline. */
 export async function describePipelineFolder(dir: string): Promise<string[]> {
-  const index = await readObject(join(dir, "model_index.json"));
+  const index = await readJsonObject(join(dir, "model_index.json"));
   const rows: string[][] = [["part", "class", "parameters", "size", "type"]];
   const details: string[] = [];
   let family: string | undefined;
@@ -62,7 +63,7 @@ export async function describePipelineFolder(dir: string): Promise<string[]> {
 
 /** Class, parameters and size of one model. */
 export async function describeModel(dir: string): Promise<string[]> {
-  const config = await readObject(join(dir, "config.json"));
+  const config = await readJsonObject(join(dir, "config.json"));
   const className = config._class_name ?? [config.architectures].flat()[0];
   const entries = await weightsOf(dir);
   const family = familyOfConfig(config);
@@ -97,12 +98,6 @@ export function describeWeights(entries: readonly Weight[]): string {
 type Weight = Pick<SafetensorsEntry, "dtype" | "shape" | "length">;
 
 /** @throws {FormatError} If the file is no JSON object. */
-async function readObject(path: string): Promise<Record<string, unknown>> {
-  const json = await readJson(path);
-  if (isObject(json)) return json;
-  throw new FormatError(path, "must hold a JSON object.");
-}
-
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 

@@ -3,9 +3,10 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError } from "../errors.js";
+import { formatBytes } from "../formats/byte-size.js";
 import { readCheckpoint } from "../training/checkpoint.js";
 import { latestCheckpoint } from "../training/index.js";
-import { counted, formatBytes, formatCount, shellCommand } from "./format.js";
+import { counted, formatCount, shellCommand } from "./format.js";
 import { shortened } from "./printable.js";
 import { readLosses, readSettings } from "./training-run.js";
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { counted, formatBytes, formatDuration, formatTable, shellCommand } from "./format.js";
+import { formatBytes } from "../formats/byte-size.js";
+import { counted, formatDuration, formatTable, shellCommand } from "./format.js";
 
 describe("formatting", () => {
   it.each([

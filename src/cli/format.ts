@@ -1,7 +1,5 @@
 // Numbers, durations and commands as people read them.
 
-export { formatBytes } from "../formats/byte-size.js";
-
 /** 3725 → "1 h 2 min"; 75 → "1 min 15 s"; 4.2 → "4 s". */
 export function formatDuration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { checkGradients, relativeError } from "../../test/support/check-gradients.js";
+import { checkGradients } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { readSafetensors } from "../formats/index.js";
 import { zeros } from "../tensor/tensor.js";
 import { feclLoss, frequencyEnergyConsistencyLoss } from "./consistency-loss.js";

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { relativeError, runGraph } from "../../test/support/check-gradients.js";
+import { runGraph } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { gradients } from "../autodiff/index.js";
 import { readSafetensors } from "../formats/index.js";
 import * as ops from "../graph/index.js";

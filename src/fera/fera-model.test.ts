@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { relativeError } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { readSafetensors } from "../formats/index.js";
 import { UNet2DConditionModel } from "../models/unet-2d-condition.js";
 import "../models/pretrained-node.js";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { relativeError } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import "../runtime/node.js";
 import { readSafetensors } from "../formats/index.js";
 import { zeros } from "../tensor/tensor.js";

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { float32ToFloat16 } from "../tensor/float16.js";
 import { tensor } from "../tensor/tensor.js";
 import { type Conversion, convertedCopy } from "./converted-weights.js";
-import { float32Chunks } from "./float32.js";
+import { float32Chunks } from "./float32-chunks.js";
 import { encodeSafetensors } from "./safetensors.js";
 import { openSafetensors, readSafetensors } from "./safetensors-file.js";
 

@@ -2,13 +2,13 @@
 // be used in place. Node only.
 
 import { createHash } from "node:crypto";
-import { readdir, realpath, stat, statfs, unlink } from "node:fs/promises";
+import { readdir, realpath, stat, unlink } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { FormatError } from "../errors.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { formatBytes } from "./byte-size.js";
 import { cacheFolder } from "./cache-folder.js";
-import { makeFolder, writeFileAtomically } from "./file-access.js";
+import { freeBytes, isSystemError, makeFolder, writeFileAtomically } from "./file-access.js";
 import { withFileLock } from "./file-lock.js";
 import { safetensorsHead } from "./safetensors.js";
 import { type OpenedSafetensors, openSafetensors } from "./safetensors-file.js";
@@ -140,16 +140,11 @@ async function removeAbandoned(folder: string, name: string): Promise<void> {
   }
 }
 
-async function freeBytes(folder: string): Promise<number | undefined> {
-  const room = await statfs(folder).catch(() => undefined);
-  return room && room.bavail * room.bsize;
-}
-
 /** Says why the cache could not be written; undefined where the failure is another. */
 function reasonNotToWrite(error: unknown, folder: string): string | undefined {
   const system = error instanceof FormatError ? error.cause : error;
-  if (typeof (system as NodeJS.ErrnoException | undefined)?.syscall !== "string") return undefined;
-  const { code, message } = system as NodeJS.ErrnoException;
+  if (!isSystemError(system)) return undefined;
+  const { code, message } = system;
   // What fails while the original is read is no reason to read it again.
   if (error instanceof FormatError && !error.source.startsWith(folder)) return undefined;
   switch (code) {

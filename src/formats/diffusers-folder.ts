@@ -75,8 +75,7 @@ async function readConfig(dir: string, { subfolder, expectedClass }: ModelFolder
     throw new FormatError(folder, `has no config.json; it holds ${listNames(names)}. ${hint}`);
   }
   const configPath = join(folder, "config.json");
-  const config = await readJson(configPath);
-  if (!isObject(config)) throw new FormatError(configPath, "must hold a JSON object.");
+  const config = await readJsonObject(configPath);
   if (expectedClass !== undefined) checkClass(config, [expectedClass].flat(), configPath);
   return { folder, names, config };
 }
@@ -93,6 +92,17 @@ export async function readJson(path: string): Promise<unknown> {
   } catch (cause) {
     throw new FormatError(path, `is not valid JSON: ${(cause as Error).message}.`, { cause });
   }
+}
+
+/**
+ * Reads a JSON file that holds an object.
+ *
+ * @throws {FormatError} As {@link readJson}, and if it holds anything else.
+ */
+export async function readJsonObject(path: string): Promise<Record<string, unknown>> {
+  const value = await readJson(path);
+  if (!isObject(value)) throw new FormatError(path, "must hold a JSON object.");
+  return value;
 }
 
 async function listFolder(folder: string, parent: string): Promise<string[]> {

@@ -1,7 +1,7 @@
 // Reading regular files in ranges and writing files atomically, with errors that say what to do. Node only.
 
 import { randomBytes } from "node:crypto";
-import { type FileHandle, mkdir, open, realpath, rename, stat, unlink } from "node:fs/promises";
+import { type FileHandle, mkdir, open, realpath, rename, stat, statfs, unlink } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { FormatError } from "../errors.js";
 
@@ -100,6 +100,12 @@ export async function writeFileAtomically(
   await syncFolder(folder);
 }
 
+/** Bytes that may still be written where the folder lies; undefined where the system does not tell. */
+export async function freeBytes(folder: string): Promise<number | undefined> {
+  const room = await statfs(folder).catch(() => undefined);
+  return room && room.bavail * room.bsize;
+}
+
 async function readRange(handle: FileHandle, path: string, offset: number, length: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);
   let done = 0;
@@ -127,7 +133,8 @@ async function syncFolder(folder: string): Promise<void> {
   } catch {}
 }
 
-function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+/** Whether it is the operating system that refused. */
+export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === "string";
 }
 

@@ -1,10 +1,9 @@
-// Weights of other precision as float32: which types there are, and their values, in memory or as a stream. Node only.
+// Weights of other precision as float32: which types there are, and their values in memory.
 
 import { FormatError } from "../errors.js";
 import { float16ToFloat32 } from "../tensor/float16.js";
-import { Tensor, toBytes } from "../tensor/tensor.js";
-import { withFile } from "./file-access.js";
-import { decodeSafetensorsEntry, type SafetensorsDType, type SafetensorsEntry } from "./safetensors.js";
+import { Tensor } from "../tensor/tensor.js";
+import type { SafetensorsDType } from "./safetensors.js";
 
 const FLOATS: Partial<Record<SafetensorsDType, string>> = {
   F16: "float16",
@@ -12,9 +11,6 @@ const FLOATS: Partial<Record<SafetensorsDType, string>> = {
   F32: "float32",
   F64: "float64",
 };
-
-/** Elements converted at a time: little memory, and few enough steps. */
-const CHUNK_ELEMENTS = 2 ** 22;
 
 /**
  * The name of a floating-point type; undefined for integers and booleans.
@@ -36,28 +32,4 @@ export function asFloat32(value: Tensor): Tensor<"float32"> | undefined {
   if (value.dtype === "float32") return value as Tensor<"float32">;
   if (value.dtype !== "float16") return undefined;
   return new Tensor("float32", value.shape, float16ToFloat32(value.data as Uint16Array));
-}
-
-/**
- * The values of tensors in a safetensors file as float32 bytes, one tensor after the other.
- *
- * @param entries - With offsets in the file; each of a floating-point type.
- * @throws {FormatError} If the file cannot be read.
- */
-export async function* float32Chunks(
-  path: string,
-  entries: Iterable<readonly [name: string, entry: SafetensorsEntry]>,
-): AsyncGenerator<Uint8Array> {
-  const jobs = [...entries];
-  const read = (offset: number, length: number) => withFile(path, (file) => file.read(offset, length));
-  for (const [name, { dtype, length, shape, offset }] of jobs) {
-    const elements = shape.reduce((product, dimension) => product * dimension, 1);
-    const width = length / Math.max(elements, 1);
-    for (let from = 0; from < elements; from += CHUNK_ELEMENTS) {
-      const count = Math.min(CHUNK_ELEMENTS, elements - from);
-      const bytes = await read(offset + from * width, count * width);
-      const entry = { dtype, shape: [count], offset: 0, length: bytes.length };
-      yield toBytes(asFloat32(decodeSafetensorsEntry(name, entry, bytes, path))!);
-    }
-  }
 }

@@ -1,4 +1,10 @@
-export { type ModelFolder, type ModelFolderOptions, readJson, readModelFolder } from "./diffusers-folder.js";
+export {
+  type ModelFolder,
+  type ModelFolderOptions,
+  readJson,
+  readJsonObject,
+  readModelFolder,
+} from "./diffusers-folder.js";
 export {
   decodeSafetensors,
   encodeSafetensors,

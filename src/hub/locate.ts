@@ -1,11 +1,11 @@
 // Where a model that is named by the user lies: a local folder or file, else on the hub, fetched into the cache. Node only.
 
-import { stat, statfs } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError } from "../errors.js";
 import { formatBytes } from "../formats/byte-size.js";
 import { readJson } from "../formats/diffusers-folder.js";
-import { makeFolder } from "../formats/file-access.js";
+import { freeBytes, isSystemError, makeFolder } from "../formats/file-access.js";
 import { downloadFile } from "./download-file.js";
 import { HubCache } from "./hub-cache.js";
 import { HubClient, type HubListing } from "./hub-client.js";
@@ -73,9 +73,9 @@ export async function fetchModel(id: string, options: HubOptions & Wanted): Prom
     await cache.point(revision, listing.commit);
   } catch (cause) {
     signal?.throwIfAborted();
-    if (typeof (cause as NodeJS.ErrnoException).syscall !== "string") throw cause;
+    if (!isSystemError(cause)) throw cause;
     throw new HubError(
-      `${id}: the files cannot be stored in ${settings.cacheDir} (${(cause as Error).message}). Free some space there, ` +
+      `${id}: the files cannot be stored in ${settings.cacheDir} (${cause.message}). Free some space there, ` +
         "or set HF_HOME to another folder.",
       { cause },
     );
@@ -130,8 +130,7 @@ async function readIndex(snapshot: string | undefined): Promise<Record<string, u
 
 async function checkRoom(id: string, folder: string, neededBytes: number): Promise<void> {
   await makeFolder(folder);
-  const room = await statfs(folder).catch(() => undefined);
-  const free = room && room.bavail * room.bsize;
+  const free = await freeBytes(folder);
   if (free !== undefined && free < neededBytes) {
     throw new HubError(
       `${id}: ${formatBytes(neededBytes)} are to be downloaded, but ${folder} has ${formatBytes(free)} left. Free some ` +

@@ -92,18 +92,15 @@ export async function runTilesFaded(
   tiling: Tiling,
   run: TileRunner,
 ): Promise<Tensor<"float32">> {
-  const { results, step, overlap, height, width } = await runGrid(x, direction, tiling, run);
-  const result = zeros([x.shape[0]!, results[0]![0]!.shape[1]!, height, width]);
-  results.forEach((row, i) => {
-    row.forEach((tile, j) => {
-      const above = results[i - 1]?.[j];
-      const left = row[j - 1];
-      if (above) fade(above, tile, 2, overlap);
-      if (left) fade(left, tile, 3, overlap);
-      paste(tile, result, i * step, j * step, (value) => value, step);
-    });
+  const grid = await runGrid(x, direction, tiling, run);
+  const { results, step, overlap } = grid;
+  return assembled(grid, (tile, result, i, j) => {
+    const above = results[i - 1]?.[j];
+    const left = results[i]![j - 1];
+    if (above) fade(above, tile, 2, overlap);
+    if (left) fade(left, tile, 3, overlap);
+    paste(tile, result, i * step, j * step, (value) => value, step);
   });
-  return result;
 }
 
 /**
@@ -118,17 +115,25 @@ export async function runTilesMasked(
   tiling: Tiling,
   run: TileRunner,
 ): Promise<Tensor<"float32">> {
-  const { results, step, overlap, height, width } = await runGrid(x, direction, tiling, run);
-  const result = zeros([x.shape[0]!, results[0]![0]!.shape[1]!, height, width]);
+  const grid = await runGrid(x, direction, tiling, run);
+  const { step, overlap } = grid;
   const rise = (at: number): number => Math.min(at / (overlap - 1), 1);
-  results.forEach((row, i) => {
-    row.forEach((tile, j) => {
-      paste(tile, result, i * step, j * step, (value, before, y, x) => {
-        const weight = (i === 0 ? 1 : rise(y)) * (j === 0 ? 1 : rise(x));
-        return weight * value + (1 - weight) * before;
-      });
+  return assembled(grid, (tile, result, i, j) => {
+    paste(tile, result, i * step, j * step, (value, before, y, x) => {
+      const weight = (i === 0 ? 1 : rise(y)) * (j === 0 ? 1 : rise(x));
+      return weight * value + (1 - weight) * before;
     });
   });
+}
+
+/** The whole, with every tile laid into it, row by row from the upper left. */
+function assembled(
+  { results, height, width }: Grid,
+  lay: (tile: Tensor<"float32">, result: Tensor<"float32">, row: number, column: number) => void,
+): Tensor<"float32"> {
+  const [batch, channels] = results[0]![0]!.shape as [number, number];
+  const result = zeros([batch, channels, height, width]);
+  for (const [i, row] of results.entries()) for (const [j, tile] of row.entries()) lay(tile, result, i, j);
   return result;
 }
 

@@ -1,9 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { relativeError } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { ConfigError, ShapeError } from "../errors.js";
 import { readSafetensors } from "../formats/index.js";
 import { Generator } from "../tensor/random.js";
 import { zeros } from "../tensor/tensor.js";
+import "../runtime/node.js";
 import "./pretrained-node.js";
 import { AutoencoderTiny } from "./autoencoder-tiny.js";
 

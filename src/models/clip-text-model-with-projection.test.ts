@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { checkEncodeAll } from "../../test/support/check-clip-text.js";
-import { relativeError } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { ConfigError, FormatError } from "../errors.js";
 import { readSafetensors } from "../formats/index.js";
 import { Generator } from "../tensor/random.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
+import "../runtime/node.js";
 import "./pretrained-node.js";
 import { CLIPTextModelWithProjection } from "./clip-text-model-with-projection.js";
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { checkEncodeAll } from "../../test/support/check-clip-text.js";
-import { checkGradients, relativeError } from "../../test/support/check-gradients.js";
+import { checkGradients } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { ConfigError, FormatError, ShapeError } from "../errors.js";
 import { readSafetensors } from "../formats/index.js";
 import { type ParameterSource, Scope } from "../nn/index.js";

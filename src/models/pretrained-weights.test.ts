@@ -2,7 +2,7 @@ import { copyFile, cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { relativeError } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { FormatError } from "../errors.js";
 import { encodeSafetensors, readSafetensors, writeTorch } from "../formats/index.js";
 import { openSafetensors } from "../formats/safetensors-file.js";

@@ -2,7 +2,7 @@
 // one refused.
 
 import { afterAll, describe, expect, it } from "vitest";
-import { relativeError } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { gradients } from "../autodiff/index.js";
 import { ConfigError, ShapeError } from "../errors.js";
 import { readSafetensors } from "../formats/index.js";

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { relativeError } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { readSafetensors } from "../formats/index.js";
 import "../runtime/node.js";
 import { Generator } from "../tensor/random.js";

@@ -1,8 +1,8 @@
 // Between images and the latents that a diffusion model works on: (z − shift) · scale, z the autoencoder's.
 
-import { AutoencoderKL } from "../models/autoencoder-kl.js";
+import { AutoencoderKL, sampleLatents } from "../models/autoencoder-kl.js";
 import type { AutoencoderTiny } from "../models/autoencoder-tiny.js";
-import { type Generator, randn } from "../tensor/random.js";
+import type { Generator } from "../tensor/random.js";
 import { Tensor } from "../tensor/tensor.js";
 import { throwIfAborted } from "./abort.js";
 import { concatRows, rowsOf, sliceRows } from "./batches.js";
@@ -30,9 +30,8 @@ export async function imagesToLatents(
     const encoded = [];
     for (const image of rowsOf(images)) encoded.push(await vae.encode(image));
     const mean = concatRows(encoded.map((each) => each.mean));
-    const logvar = concatRows(encoded.map((each) => each.logvar)).data;
-    const noise = randn(mean.shape, { generator }).data;
-    latents = mapped(mean, (value, i) => value + Math.exp(logvar[i]! / 2) * noise[i]!);
+    const logvar = concatRows(encoded.map((each) => each.logvar));
+    latents = sampleLatents({ mean, logvar }, { generator });
   } else {
     const encoded = [];
     for (const image of rowsOf(images)) encoded.push((await vae.encode(image)).latents);
@@ -68,6 +67,6 @@ export async function latentsToImages(
   return images;
 }
 
-function mapped(x: Tensor<"float32">, value: (value: number, index: number) => number): Tensor<"float32"> {
+function mapped(x: Tensor<"float32">, value: (value: number) => number): Tensor<"float32"> {
   return new Tensor("float32", x.shape, x.data.map(value));
 }

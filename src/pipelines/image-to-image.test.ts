@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { relativeError } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { writeTinyPipeline } from "../../test/support/tiny-pipeline.js";
 import type { AutoencoderTiny } from "../models/autoencoder-tiny.js";
 import "../models/pretrained-node.js";

@@ -167,3 +167,20 @@ export function parsePythonJson(text: string): unknown {
     ),
   );
 }
+
+/**
+ * The object that a file of such JSON holds.
+ *
+ * @param source - Names the file in errors.
+ * @throws {FormatError} If it is not UTF-8, no JSON, or holds anything but an object.
+ */
+export function parsePythonObject(bytes: Uint8Array, source: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = parsePythonJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw new FormatError(source, `is not valid JSON: ${(cause as Error).message}.`, { cause });
+  }
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw new FormatError(source, "must hold a JSON object.");
+}

@@ -11,7 +11,7 @@ import { openSingleFile } from "../models/pretrained-single-file.js";
 import {
   neededComponents,
   type PipelineFolder,
-  parsePythonJson,
+  parsePythonObject,
   registerPipelineFolderReader,
 } from "./pipeline-folder.js";
 
@@ -68,13 +68,5 @@ async function describeSingleFile(path: string, options: SourceOptions): Promise
 }
 
 async function readObject(path: string): Promise<Record<string, unknown>> {
-  const bytes = await readWholeFile(path);
-  let value: unknown;
-  try {
-    value = parsePythonJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (cause) {
-    throw new FormatError(path, `is not valid JSON: ${(cause as Error).message}.`, { cause });
-  }
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw new FormatError(path, "must hold a JSON object.");
+  return parsePythonObject(await readWholeFile(path), path);
 }

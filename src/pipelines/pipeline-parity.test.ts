@@ -1,7 +1,7 @@
 // Whole runs against diffusers': test/parity/make-pipeline-golden.py.
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { relativeError } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import "../fera/adapter-files-node.js";
 import { readSafetensors, type Safetensors } from "../formats/index.js";
 import "../models/pretrained-node.js";

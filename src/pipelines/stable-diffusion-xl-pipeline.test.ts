@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { relativeError } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { ConfigError, FormatError } from "../errors.js";
 import "../fera/adapter-files-node.js";
 import { CLIPTextModelWithProjection } from "../models/clip-text-model-with-projection.js";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { relativeError } from "../../test/support/check-gradients.js";
+import { relativeError } from "../../test/support/relative-error.js";
 import { readSafetensors } from "../formats/safetensors-file.js";
 import { Generator, randn } from "../tensor/random.js";
 import { Tensor } from "../tensor/tensor.js";

@@ -12,6 +12,7 @@ import {
   type Tensor,
   UNet2DConditionModel,
 } from "fera";
+import { relativeError } from "../support/relative-error.js";
 
 /** One number against the golden value. */
 export interface Check {
@@ -184,16 +185,7 @@ async function bytes(path: string): Promise<Uint8Array> {
 
 const reference = async (path: string) => decodeSafetensors(await bytes(path), path);
 
-function distance(computed: Tensor, expected: Tensor | undefined): number {
-  const [a, b] = [computed.data as Float32Array, expected!.data as Float32Array];
-  if (a.length !== b.length) return Number.POSITIVE_INFINITY;
-  let difference = 0;
-  let norm = 0;
-  for (let i = 0; i < a.length; i++) {
-    difference += (a[i]! - b[i]!) ** 2;
-    norm += b[i]! ** 2;
-  }
-  return norm === 0 ? Math.sqrt(difference) : Math.sqrt(difference / norm);
-}
+const distance = (computed: Tensor, expected: Tensor | undefined): number =>
+  relativeError(computed.data as Float32Array, expected!.data as Float32Array);
 
 const apart = (a: number, b: number): number => Math.abs(a - b) / Math.abs(b);

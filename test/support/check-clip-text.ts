@@ -4,7 +4,7 @@ import { expect } from "vitest";
 import { readSafetensors } from "../../src/formats/index.js";
 import type { CLIPTextModel } from "../../src/models/clip-text-model.js";
 import type { Tensor } from "../../src/tensor/tensor.js";
-import { relativeError } from "./check-gradients.js";
+import { relativeError } from "./relative-error.js";
 
 /** Relative L2 distance between two float32 implementations. */
 const TOLERANCE = 2e-5;

@@ -7,21 +7,10 @@ import { backend } from "../../src/runtime/backend.js";
 import "../../src/runtime/node.js";
 import { Generator, randn } from "../../src/tensor/random.js";
 import { type Tensor, tensor } from "../../src/tensor/tensor.js";
+import { relativeError } from "./relative-error.js";
 
 /** Relative L2 distance that float32 central differences reach on these small cases. */
 export const FINITE_DIFFERENCE_TOLERANCE = 2e-3;
-
-/** ‖a − b‖ / ‖b‖; a NaN anywhere gives NaN, which no limit accepts. */
-export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  if (a.length !== b.length) return Number.NaN;
-  let difference = 0;
-  let norm = 0;
-  for (let i = 0; i < b.length; i++) {
-    difference += (a[i]! - b[i]!) ** 2;
-    norm += b[i]! ** 2;
-  }
-  return norm === 0 ? Math.sqrt(difference) : Math.sqrt(difference / norm);
-}
 
 /** Runs a graph once on the CPU, lowered for `target`. */
 export async function runGraph(graph: Graph, feeds: Record<string, Tensor>, target: Target = "cpu") {

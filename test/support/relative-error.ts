@@ -1,0 +1,13 @@
+// How far computed values are from expected ones. Runs in browsers too.
+
+/** ‖a − b‖ / ‖b‖; a NaN anywhere gives NaN, which no limit accepts. */
+export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) return Number.NaN;
+  let difference = 0;
+  let norm = 0;
+  for (let i = 0; i < b.length; i++) {
+    difference += (a[i]! - b[i]!) ** 2;
+    norm += b[i]! ** 2;
+  }
+  return norm === 0 ? Math.sqrt(difference) : Math.sqrt(difference / norm);
+}
