@@ -55,6 +55,31 @@ export function reshapedName(context: LoweringContext, name: string, shape: read
   return context.builder.emit("Reshape", [name, context.builder.ints(shape)])[0]!;
 }
 
+/**
+ * The rows from `start` to `end` of a value under another shape. A weight in a file is referenced there; other values are
+ * cut.
+ */
+export function rowsOf(
+  context: LoweringContext,
+  value: Value,
+  start: number,
+  end: number,
+  shape: readonly number[],
+): string {
+  const { source } = value;
+  const { builder } = context;
+  const rows = value.shape[0]!;
+  if (source.kind === "file") {
+    const rowBytes = source.range.length / rows;
+    const range = { ...source.range, offset: source.range.offset + start * rowBytes, length: (end - start) * rowBytes };
+    return builder.file(`${source.name}:${start}-${end}:${shape.join(",")}`, value.dtype, shape, range);
+  }
+  const name = context.name(value);
+  const isAll = start === 0 && end === rows;
+  const part = isAll ? name : emit(context, "Slice", [name, ...[start, end, 0].map((at) => builder.ints([at]))]);
+  return reshapedName(context, part, shape);
+}
+
 /** Emits one node with one fresh output. */
 export function emit(
   context: LoweringContext,

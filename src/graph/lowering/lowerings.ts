@@ -15,6 +15,7 @@ import {
   waitFor,
 } from "./lowering-context.js";
 import { elementType } from "./onnx-model.js";
+import { winogradConv, winogradInputGradient } from "./winograd.js";
 
 type LoweringTable = { [Op in OperatorName]: Lowering<Op> };
 
@@ -125,7 +126,7 @@ export const LOWERINGS: LoweringTable = {
     produce(context, output, "Mul", [halves[0]!, gate]);
   },
 
-  Conv: (node, context) => produce(context, node.outputs[0]!, "Conv", names(node, context), window(node.attributes)),
+  Conv: (node, context) => lowerConv(node, context),
   ConvInputGradient: (node, context) => lowerConvInputGradient(node, context),
   ConvWeightGradient: (node, context) => lowerConvWeightGradient(node, context),
   UpsampleNearest: (node, context) => {
@@ -209,14 +210,30 @@ function window({ stride, padding }: ConvolutionAttributes) {
   return { strides: { ints: [stride, stride] }, pads: { ints: padding } };
 }
 
-/** ConvTranspose on the stored weight; a 1×1 kernel is a matrix product. */
+/** Winograd's algorithm where that is faster, else one node. */
+function lowerConv(node: Node<"Conv">, context: LoweringContext): void {
+  const [output] = node.outputs as [Value];
+  const bias = node.inputs[2];
+  const name = context.nameFor(output);
+  const fast = winogradConv(node, context, bias ? undefined : name);
+  if (fast === undefined) produce(context, output, "Conv", names(node, context), window(node.attributes));
+  else if (bias) produce(context, output, "Add", [fast, reshaped(context, bias, [bias.size, 1, 1])]);
+  else context.named(output, name);
+}
+
+/** Winograd's algorithm where that is faster, else ConvTranspose on the stored weight. */
 function lowerConvInputGradient(node: Node<"ConvInputGradient">, context: LoweringContext): void {
   const [dy, weight] = node.inputs as [Value, Value];
+  const [output] = node.outputs as [Value];
+  if (winogradInputGradient(node, context, context.nameFor(output)) !== undefined) {
+    context.named(output, context.nameFor(output));
+    return;
+  }
   const { stride, padding, inputShape } = node.attributes;
   const [top, left, bottom, right] = padding;
   const rest = (axis: number, before: number, after: number): number =>
     inputShape[axis]! - ((dy.shape[axis]! - 1) * stride + weight.shape[axis]! - before - after);
-  produce(context, node.outputs[0]!, "ConvTranspose", [context.name(dy), context.name(weight)], {
+  produce(context, output, "ConvTranspose", [context.name(dy), context.name(weight)], {
     ...window(node.attributes),
     output_padding: { ints: [rest(2, top, bottom), rest(3, left, right)] },
   });

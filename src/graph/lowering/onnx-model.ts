@@ -46,6 +46,7 @@ export class OnnxModelBuilder {
   private readonly outputs: ValueInfoProto[] = [];
   private readonly known: ValueInfoProto[] = [];
   private readonly small = new Map<string, string>();
+  private readonly files = new Set<string>();
   private counter = 0;
   /** Folder that all external locations are relative to. */
   private readonly fileLocation: (path: string) => string;
@@ -108,8 +109,10 @@ export class OnnxModelBuilder {
     return this.constant(tensor(Float32Array.of(value), []));
   }
 
-  /** A tensor that stays in its file. */
+  /** A tensor that stays in its file; the same name means the same tensor. */
   file(name: string, dtype: DType, shape: readonly number[], range: FileRange): string {
+    if (this.files.has(name)) return name;
+    this.files.add(name);
     const entry = (key: string, value: string) => create(StringStringEntryProtoSchema, { key, value });
     this.initializers.push(
       create(TensorProtoSchema, {

@@ -39,6 +39,8 @@ const reduce: Infer = ({ node, x, constant }) => {
 };
 const product: Infer = ({ node, x }) => {
   const [a, b] = [x[0]!.slice(), x[1]!.slice()];
+  // The first axis becomes the rows, the axes after it the batch.
+  if (intAttribute(node, "transBatchB", 0)) b.splice(0, b.length - 1, ...b.slice(1, -1), b[0]!);
   if (intAttribute(node, "transA", 0)) a.splice(-2, 2, a.at(-1)!, a.at(-2)!);
   if (intAttribute(node, "transB", 0)) b.splice(-2, 2, b.at(-1)!, b.at(-2)!);
   return [[...broadcastShapes(a.slice(0, -2), b.slice(0, -2))!, a.at(-2)!, b.at(-1)!]];
@@ -76,8 +78,18 @@ const INFER: Record<string, Infer> = {
     ];
   },
   Slice: ({ x, constant }) => {
-    const [start, end, axis] = [constant(1)[0]!, constant(2)[0]!, constant(3)[0]!];
-    return [x[0]!.with(axis, Math.min(end, x[0]!.at(axis)!) - start)];
+    const [starts, ends] = [constant(1), constant(2)];
+    const shape = x[0]!.slice();
+    constant(3).forEach((axis, i) => {
+      const at = axis < 0 ? axis + shape.length : axis;
+      shape[at] = Math.min(ends[i]!, shape[at]!) - starts[i]!;
+    });
+    return [shape];
+  },
+  DepthToSpace: ({ node, x }) => {
+    const side = intAttribute(node, "blocksize", 1);
+    const [batch, channels, height, width] = x[0]! as [number, number, number, number];
+    return [[batch, channels / side ** 2, height * side, width * side]];
   },
   Split: ({ node, x }) => {
     const half = x[0]!.with(-1, x[0]!.at(-1)! / node.output.length);
