@@ -12,7 +12,7 @@ interface TraceEvent {
   args: { op_name: string };
 }
 
-/** One operator, or one family of them, per run. */
+/** One operator, or one family of them. */
 export interface KernelTime {
   name: string;
   calls: number;
@@ -32,15 +32,21 @@ const FAMILIES: Readonly<Record<string, readonly string[]>> = {
   "moving data": ["Reshape", "Transpose", "Concat", "Slice", "Split", "Pad", "Expand", "Resize", "Identity", "Gather"],
 };
 
-/** Reads a trace. @param runs - How many runs it holds. @returns Operators and families, the longest first. */
+/**
+ * Reads a trace: the last of its runs, since the first ones also bring memory in.
+ *
+ * @param runs - How many runs it holds.
+ * @returns Operators and families, the longest first.
+ */
 export function readProfile(path: string, runs: number): { operators: KernelTime[]; families: KernelTime[] } {
-  const events = (JSON.parse(readFileSync(path, "utf8")) as TraceEvent[]).filter(
+  const all = (JSON.parse(readFileSync(path, "utf8")) as TraceEvent[]).filter(
     (event) => event.cat === "Node" && event.name.endsWith("_kernel_time"),
   );
+  const events = all.slice(Math.round(all.length * (1 - 1 / runs)));
   const familyOf = new Map(Object.entries(FAMILIES).flatMap(([family, names]) => names.map((name) => [name, family])));
   return {
-    operators: total(events, runs, (operator) => operator),
-    families: total(events, runs, (operator) => familyOf.get(operator) ?? "others"),
+    operators: total(events, (operator) => operator),
+    families: total(events, (operator) => familyOf.get(operator) ?? "others"),
   };
 }
 
@@ -57,17 +63,17 @@ export function takeProfile(prefix: string, runs: number): ReturnType<typeof rea
 /** Lines for the terminal. */
 export function profileTable(rows: readonly KernelTime[]): string[] {
   return formatTable([
-    ["", "calls", "ms per run", "share"],
+    ["", "calls", "ms", "share"],
     ...rows.map(({ name, calls, milliseconds, share }) => [
       name,
-      String(Math.round(calls)),
+      String(calls),
       milliseconds.toFixed(1),
       formatPercent(share),
     ]),
   ]);
 }
 
-function total(events: readonly TraceEvent[], runs: number, nameOf: (operator: string) => string): KernelTime[] {
+function total(events: readonly TraceEvent[], nameOf: (operator: string) => string): KernelTime[] {
   const totals = new Map<string, { calls: number; microseconds: number }>();
   for (const { args, dur } of events) {
     const name = nameOf(args.op_name);
@@ -78,8 +84,8 @@ function total(events: readonly TraceEvent[], runs: number, nameOf: (operator: s
   return [...totals]
     .map(([name, { calls, microseconds }]) => ({
       name,
-      calls: calls / runs,
-      milliseconds: microseconds / 1000 / runs,
+      calls,
+      milliseconds: microseconds / 1000,
       share: microseconds / all,
     }))
     .sort((a, b) => b.milliseconds - a.milliseconds);

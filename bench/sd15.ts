@@ -57,7 +57,8 @@ export interface Sd15Report {
   [detail: string]: unknown;
 }
 
-const PROFILED_RUNS = 2;
+/** First, settling and steady step. */
+const PROFILED_RUNS = 3;
 
 /** Measures everything, the peer's processes and ours in turns. */
 export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
@@ -243,7 +244,7 @@ async function profileStep(prepared: PreparedStep, { threads, stepOptions }: Sd1
   progress("profile");
   mkdirSync(BENCH_FOLDER, { recursive: true });
   const profilePrefix = join(BENCH_FOLDER, `profile-${process.pid}`);
-  await measureStep(prepared, { threads, runs: PROFILED_RUNS - 1, stepOptions, profilePrefix });
+  await measureStep(prepared, { threads, runs: 1, stepOptions, profilePrefix });
   return takeProfile(profilePrefix, PROFILED_RUNS);
 }
 

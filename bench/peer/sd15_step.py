@@ -213,6 +213,8 @@ def main():
 
     say(phase="first step")
     first = seconds(run)
+    say(phase="settling step")
+    run()
     say(phase="steps")
     steps = [seconds(run) for _ in range(options.runs)]
     step_peak = peak_bytes()

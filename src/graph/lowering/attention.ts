@@ -9,12 +9,17 @@ import {
   type LoweringContext,
   produce,
   reshapedName,
+  type Target,
   waitFor,
 } from "./lowering-context.js";
 
-/** Largest probability block that the gradient holds at a time, in elements (64 MB). */
-const BLOCK_ELEMENTS = 1 << 24;
-const QUERIES_PER_CHUNK = 512;
+/**
+ * Largest block of probabilities that the gradient holds at a time, in elements. On the CPU 8 MB, and about three such
+ * blocks exist at once: they stay in the last-level cache. A GPU wants long kernels instead.
+ */
+const BLOCK_ELEMENTS: Readonly<Record<Target, number>> = { cpu: 1 << 21, portable: 1 << 24 };
+/** Fewer queries would leave the products over them short. */
+const QUERIES_PER_BLOCK = 256;
 /** Probabilities worth three nodes that order their use, in elements (4 MB). */
 const ORDERED_ELEMENTS = 1 << 20;
 const MASKED = -1e30;
@@ -40,10 +45,12 @@ export const lowerAttention: Lowering<"Attention"> = (node, context) => {
 };
 
 /**
- * D = rowsum(dO∘O), P = softmax(scale·q kᵀ), dS = P∘(dO vᵀ − D), dq = scale·dS k, dk = scale·dSᵀ q, dv = Pᵀ dO,
- * recomputing P block by block: at most BLOCK_ELEMENTS of it exist at a time. Each block waits for the results of the
- * one before, and the first result used for the others of the last block: a search for dq alone would otherwise make all
- * blocks' dS before the first dk.
+ * D = rowsum(dO∘O), P = softmax(scale·q kᵀ), dS = P∘(dO vᵀ − D), dq = scale·dS k, dkᵀ = scale·qᵀ dS, dvᵀ = dOᵀ P,
+ * recomputing P block by block: at most BLOCK_ELEMENTS of it exist at a time. dO vᵀ − D is one product, [dO, −D]·[v, 1]ᵀ;
+ * dk and dv are made transposed, since a product is slower where its large factor must be turned.
+ *
+ * Each block waits for the results of the one before, and the first result used for the others of the last block: a
+ * search for dq alone would otherwise make all blocks' dS before the first dk.
  */
 export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, context) => {
   const [q, k, v, o, dO] = node.inputs as [Value, Value, Value, Value, Value];
@@ -51,77 +58,105 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
   const [batch, queries, features] = q.shape as [number, number, number];
   const keys = k.shape[1]!;
   const rows = batch * heads;
-  const queryStep = rows * queries * keys > BLOCK_ELEMENTS ? Math.min(queries, QUERIES_PER_CHUNK) : queries;
-  const rowStep = Math.min(rows, Math.max(1, Math.floor(BLOCK_ELEMENTS / (queryStep * keys))));
-  const split = [q, k, v, o, dO].map((value) => splitHeads(context, value, heads));
+  const width = features / heads;
+  const { rowStep, queryStep } = blockSize(rows, queries, keys, context.target);
   const used = node.outputs.map(context.isUsed);
+  const [needsQ, needsK, needsV] = used as [boolean, boolean, boolean];
+  const needsScores = needsQ || needsK;
+
+  const rowParts = (name: string) => divide(context, name, 0, rows, rowStep);
+  const queryParts = (name: string, axis: number) => divide(context, name, axis, queries, queryStep);
+  const headed = (value: Value) => splitHeads(context, value, heads);
+  const turned = (value: Value) => turnHeads(context, value, heads);
+  const kParts = rowParts(headed(k));
+  const qParts = rowParts(headed(q));
+  const qTurned = needsK ? rowParts(turned(q)) : [];
+  const dOTurned = needsV ? rowParts(turned(dO)) : [];
+  const vParts = needsScores ? rowParts(withOnes(context, headed(v), [rows, keys])) : [];
+  const dOParts = needsScores ? rowParts(withRowSums(context, headed(dO), headed(o))) : [];
+
   const parts: [string[], string[], string[]] = [[], [], []];
   let previous: string[] = [];
-  for (let row = 0; row < rows; row += rowStep) {
-    const rowEnd = Math.min(rows, row + rowStep);
-    const cutRows = (name: string) => (rowEnd - row === rows ? name : cut(context, name, 0, row, rowEnd));
-    const [qr, kr, vr, or, dOr] = split.map(cutRows) as [string, string, string, string, string];
+  kParts.forEach((keyRows, part) => {
+    const rowCount = Math.min(rowStep, rows - part * rowStep);
+    const qBlocks = queryParts(qParts[part]!, 1);
+    const qTurnedBlocks = needsK ? queryParts(qTurned[part]!, 2) : [];
+    const dOTurnedBlocks = needsV ? queryParts(dOTurned[part]!, 2) : [];
+    const dOBlocks = needsScores ? queryParts(dOParts[part]!, 1) : [];
     const dqs: string[] = [];
     let dk: string | undefined;
     let dv: string | undefined;
-    for (let start = 0; start < queries; start += queryStep) {
+    qBlocks.forEach((cut, block) => {
+      const start = block * queryStep;
       const end = Math.min(queries, start + queryStep);
-      const cutQueries = (name: string) => (end - start === queries ? name : cut(context, name, 1, start, end));
+      const shape = [rowCount, end - start, width];
+      const waiting = previous.length === 0 ? cut : waitFor(context, { name: cut, dtype: q.dtype, shape }, previous);
       const mask = causal ? causalMask(context, start, end, keys) : undefined;
-      const [cutQ, oc, dOc] = [qr, or, dOr].map(cutQueries) as [string, string, string];
-      const shape = [rowEnd - row, end - start, features / heads];
-      const qc = previous.length === 0 ? cutQ : waitFor(context, { name: cutQ, dtype: q.dtype, shape }, previous);
-      const block = blockGradient(context, { q: qc, k: kr, v: vr, o: oc, dO: dOc }, { scale, mask, used });
-      if (block.dq !== undefined) dqs.push(block.dq);
-      dk = sum(context, dk, block.dk);
-      dv = sum(context, dv, block.dv);
-      previous = [block.dq, dk, dv].filter((name) => name !== undefined);
-    }
-    if (used[0]) parts[0].push(join(context, dqs, 1));
+      // Before p in the file, thus after it in the search: else every block's slope would be made before the first p.
+      const slope = needsScores
+        ? emitMatMul(context, matrix(dOBlocks[block]!), matrix(vParts[part]!), { transposeB: true })
+        : undefined;
+      const p = probabilities(context, waiting, keyRows, scale, mask);
+      const made: string[] = [];
+      if (needsV) {
+        dv = sum(context, dv, emitMatMul(context, matrix(dOTurnedBlocks[block]!), matrix(p)));
+        made.push(dv);
+      }
+      if (slope !== undefined) {
+        const dS = matrix(emit(context, "Mul", [p, slope]));
+        if (needsK) {
+          dk = sum(context, dk, emitMatMul(context, matrix(qTurnedBlocks[block]!), dS, { alpha: scale }));
+          made.push(dk);
+        }
+        if (needsQ) {
+          dqs.push(emitMatMul(context, dS, matrix(keyRows), { alpha: scale }));
+          made.push(dqs.at(-1)!);
+        }
+      }
+      previous = made;
+    });
+    if (needsQ) parts[0].push(join(context, dqs, 1));
     if (dk !== undefined) parts[1].push(dk);
     if (dv !== undefined) parts[2].push(dv);
-  }
-  const shapes = [
-    [batch, queries, features],
-    [batch, keys, features],
-    [batch, keys, features],
-  ] as const;
+  });
+  const isOrdered = previous.length > 1 && rows * queries * keys >= ORDERED_ELEMENTS;
   node.outputs.forEach((output, i) => {
     if (!used[i]) return;
-    const [, tokens] = shapes[i]!;
-    const shape = [rows, tokens, features / heads];
+    const shape = i === 0 ? [rows, queries, width] : [rows, width, keys];
     const all = join(context, parts[i]!, 0);
-    const ordered = previous.length > 1 && rows * queries * keys >= ORDERED_ELEMENTS;
-    const whole = !ordered ? all : waitFor(context, { name: all, dtype: output.dtype, shape }, previous);
-    mergeHeads(context, whole, shapes[i]!, heads, output);
+    const whole = isOrdered ? waitFor(context, { name: all, dtype: output.dtype, shape }, previous) : all;
+    mergeHeads(context, whole, output.shape as [number, number, number], heads, output, i > 0);
   });
 };
 
-function blockGradient(
-  context: LoweringContext,
-  block: Record<"q" | "k" | "v" | "o" | "dO", string>,
-  options: { scale: number; mask: string | undefined; used: readonly boolean[] },
-): { dq?: string; dk?: string; dv?: string } {
-  const matrix = (name: string) => ({ name, rank: 3 });
-  const { q, k, v, o, dO } = block;
-  const { scale, mask, used } = options;
-  const p = probabilities(context, q, k, scale, mask);
-  const dv = used[2] ? emitMatMul(context, matrix(p), matrix(dO), { transposeA: true }) : undefined;
-  if (!used[0] && !used[1]) return { dv };
-  const rowSums = emit(context, "ReduceSum", [emit(context, "Mul", [dO, o]), context.builder.ints([-1])], {
-    keepdims: { int: 1 },
-  });
-  const dP = emitMatMul(context, matrix(dO), matrix(v), { transposeB: true });
-  const dS = emit(context, "Mul", [p, emit(context, "Sub", [dP, rowSums])]);
-  return {
-    dq: used[0] ? emitMatMul(context, matrix(dS), matrix(k), { alpha: scale }) : undefined,
-    dk: used[1] ? emitMatMul(context, matrix(dS), matrix(q), { transposeA: true, alpha: scale }) : undefined,
-    dv,
-  };
+/** How many rows (heads of all samples) and queries a block takes. */
+function blockSize(rows: number, queries: number, keys: number, target: Target) {
+  const elements = BLOCK_ELEMENTS[target];
+  if (rows * queries * keys <= elements) return { rowStep: rows, queryStep: queries };
+  const atLeast = Math.min(queries, QUERIES_PER_BLOCK);
+  const rowStep = Math.min(rows, Math.max(1, Math.floor(elements / (atLeast * keys))));
+  const queryStep = Math.min(queries, Math.max(atLeast, Math.floor(elements / (rowStep * keys))));
+  return { rowStep, queryStep };
 }
 
-function sum(context: LoweringContext, a: string | undefined, b: string | undefined): string | undefined {
-  return a === undefined || b === undefined ? b : emit(context, "Add", [a, b]);
+/** `[v, 1]`: `[B·heads, S, D + 1]`. */
+function withOnes(context: LoweringContext, v: string, [rows, keys]: readonly [number, number]): string {
+  const { builder } = context;
+  const ones = emit(context, "Expand", [builder.scalar(1), builder.ints([rows, keys, 1])]);
+  return emit(context, "Concat", [v, ones], { axis: { int: 2 } });
+}
+
+/** `[dO, −rowsum(dO∘O)]`: `[B·heads, S, D + 1]`. */
+function withRowSums(context: LoweringContext, dO: string, o: string): string {
+  const product = emit(context, "Mul", [dO, o]);
+  const sums = emit(context, "ReduceSum", [product, context.builder.ints([-1])], { keepdims: { int: 1 } });
+  return emit(context, "Concat", [dO, emit(context, "Neg", [sums])], { axis: { int: 2 } });
+}
+
+const matrix = (name: string) => ({ name, rank: 3 });
+
+function sum(context: LoweringContext, a: string | undefined, b: string): string {
+  return a === undefined ? b : emit(context, "Add", [a, b]);
 }
 
 function probabilities(
@@ -152,22 +187,38 @@ function splitHeads(context: LoweringContext, value: Value, heads: number): stri
   return reshapedName(context, turned, [batch * heads, tokens, features / heads]);
 }
 
-/** `[B·heads, S, D]` → `[B, S, heads·D]`, as the value wanted. */
+/** `[B, S, heads·D]` → `[B·heads, D, S]`. */
+function turnHeads(context: LoweringContext, value: Value, heads: number): string {
+  const [batch, tokens, features] = value.shape as [number, number, number];
+  const split = reshapedName(context, context.name(value), [batch, tokens, heads, features / heads]);
+  const turned = emit(context, "Transpose", [split], { perm: { ints: [0, 2, 3, 1] } });
+  return reshapedName(context, turned, [batch * heads, features / heads, tokens]);
+}
+
+/** `[B·heads, S, D]`, or `[B·heads, D, S]` where it is turned, → `[B, S, heads·D]`, as the value wanted. */
 function mergeHeads(
   context: LoweringContext,
   name: string,
   [batch, tokens, features]: readonly [number, number, number],
   heads: number,
   output: Value,
+  isTurned = false,
 ): void {
-  const split = reshapedName(context, name, [batch, heads, tokens, features / heads]);
-  const turned = emit(context, "Transpose", [split], { perm: { ints: [0, 2, 1, 3] } });
-  produce(context, output, "Reshape", [turned, context.builder.ints([batch, tokens, features])]);
+  const width = features / heads;
+  const split = reshapedName(context, name, [batch, heads, ...(isTurned ? [width, tokens] : [tokens, width])]);
+  const merged = emit(context, "Transpose", [split], { perm: { ints: isTurned ? [0, 3, 1, 2] : [0, 2, 1, 3] } });
+  produce(context, output, "Reshape", [merged, context.builder.ints([batch, tokens, features])]);
 }
 
-function cut(context: LoweringContext, name: string, axis: number, start: number, end: number): string {
+/** Cuts an axis of `size` into parts of `step`; the last one may be shorter. */
+function divide(context: LoweringContext, name: string, axis: number, size: number, step: number): string[] {
+  if (step >= size) return [name];
   const { builder } = context;
-  return emit(context, "Slice", [name, builder.ints([start]), builder.ints([end]), builder.ints([axis])]);
+  const sizes = Array.from({ length: Math.ceil(size / step) }, (_, i) => Math.min(step, size - i * step));
+  return builder.emit("Split", [name, builder.ints(sizes)], {
+    attributes: { axis: { int: axis } },
+    outputs: sizes.map(() => builder.fresh("part")),
+  });
 }
 
 function join(context: LoweringContext, names: readonly string[], axis: number): string {

@@ -91,9 +91,11 @@ const INFER: Record<string, Infer> = {
     const [batch, channels, height, width] = x[0]! as [number, number, number, number];
     return [[batch, channels / side ** 2, height * side, width * side]];
   },
-  Split: ({ node, x }) => {
-    const half = x[0]!.with(-1, x[0]!.at(-1)! / node.output.length);
-    return node.output.map(() => half);
+  Split: ({ node, x, constant }) => {
+    const at = intAttribute(node, "axis", 0);
+    const axis = at < 0 ? at + x[0]!.length : at;
+    const sizes = node.input.length > 1 ? constant(1) : undefined;
+    return node.output.map((_, i) => x[0]!.with(axis, sizes?.[i] ?? x[0]![axis]! / node.output.length));
   },
   Pad: ({ x, constant }) => {
     const pads = constant(1);
