@@ -90,9 +90,10 @@ export const RULES: RuleTable = {
   Sigmoid: ({ y, dy }) => [mul(dy, sub(y, mul(y, y)))],
   Tanh: ({ y, dy }) => [sub(dy, mul(dy, mul(y, y)))],
   Relu: ({ x: [x], dy }) => [where(greater(x!, 0), dy, dy.graph.scalar(0))],
-  // y = x s  ⇒  y' = s + y (1 − s) = s + y − y s
-  Silu: ({ x: [x], y, dy }) => {
+  // y = x s  ⇒  y' = s + y (1 − s) = s + y − y s; y is made again, since nothing else needs it kept.
+  Silu: ({ x: [x], dy }) => {
     const s = sigmoid(x!);
+    const y = mul(x!, s);
     return [mul(dy, sub(add(s, y), mul(y, s)))];
   },
   Gelu: ({ x: [x], dy }) => [mul(dy, geluSlope(x!))],

@@ -4,8 +4,9 @@ import type { Graph, Node, Value } from "../graph.js";
 import { reachableNodes } from "../operation-count.js";
 import { commonFolder } from "./external-files.js";
 import type { LoweringContext, Target } from "./lowering-context.js";
-import { LOWERINGS } from "./lowerings.js";
+import { LOWERINGS, lowerConvPair } from "./lowerings.js";
 import { OnnxModelBuilder } from "./onnx-model.js";
+import { orderedUnits } from "./shared-convolutions.js";
 
 /** A graph ready for ONNX Runtime. */
 export interface OnnxModel {
@@ -51,7 +52,11 @@ export function lower(graph: Graph, target: Target): OnnxModel {
 
   const isLeaf = (node: Node): boolean => !node.outputs.some((output) => consumed.has(output));
   const leaves = nodes.filter(isLeaf).reverse();
-  for (const node of nodes.filter((candidate) => !isLeaf(candidate))) LOWERINGS[node.op](node as never, context);
+  const inner = nodes.filter((node) => !isLeaf(node));
+  for (const unit of orderedUnits(inner, target)) {
+    if (unit.length === 2) lowerConvPair(unit, context);
+    else LOWERINGS[unit[0].op](unit[0] as never, context);
+  }
   for (const node of leaves) LOWERINGS[node.op](node as never, context);
 
   for (const [name, value] of graph.outputs) {

@@ -15,7 +15,7 @@ import {
   waitFor,
 } from "./lowering-context.js";
 import { elementType } from "./onnx-model.js";
-import { winogradConv, winogradInputGradient } from "./winograd.js";
+import { winogradConv, winogradConvPair, winogradInputGradient } from "./winograd.js";
 
 type LoweringTable = { [Op in OperatorName]: Lowering<Op> };
 
@@ -219,6 +219,21 @@ function lowerConv(node: Node<"Conv">, context: LoweringContext): void {
   if (fast === undefined) produce(context, output, "Conv", names(node, context), window(node.attributes));
   else if (bias) produce(context, output, "Add", [fast, reshaped(context, bias, [bias.size, 1, 1])]);
   else context.named(output, name);
+}
+
+/** Two convolutions with the same weight and bias: one batch, parted again. */
+export function lowerConvPair(nodes: readonly [Node<"Conv">, Node<"Conv">], context: LoweringContext): void {
+  const bias = nodes[0].inputs[2];
+  const both = winogradConvPair(nodes, context);
+  const shifted = bias ? emit(context, "Add", [both, reshaped(context, bias, [bias.size, 1, 1])]) : both;
+  const outputs = nodes.map(({ outputs: [y] }) => context.nameFor(y!));
+  context.builder.emit("Split", [shifted], {
+    attributes: { axis: { int: 0 }, num_outputs: { int: 2 } },
+    outputs,
+  });
+  nodes.forEach(({ outputs: [y] }, i) => {
+    context.named(y!, outputs[i]!);
+  });
 }
 
 /** Winograd's algorithm where that is faster, else ConvTranspose on the stored weight. */

@@ -4,7 +4,7 @@
 import { tensor } from "../../tensor/tensor.js";
 import type { Node, Value } from "../graph.js";
 import type { ConvolutionAttributes } from "../operators.js";
-import { emit, emitMatMul, type LoweringContext, rowsOf } from "./lowering-context.js";
+import { emit, emitMatMul, type LoweringContext, rowsOf, type Target } from "./lowering-context.js";
 
 /** Side of a tile of outputs; of the input patch that it depends on; of the kernel. */
 const TILE = 4;
@@ -25,12 +25,15 @@ const COSTS = {
   gradient: { plain: 1.4, weight: 45, value: 70 },
 };
 
+/** The same for an element that is copied to join two images, or to part their results. */
+const MOVING = 120;
+
 /** Transformed weights that exist at a time, in elements: 16 MB stay in a cache until they are multiplied. */
 const FORWARD_BLOCK = 1 << 22;
 /** The gradient sums over blocks: larger ones, for fewer sums. */
 const GRADIENT_BLOCK = 1 << 22;
 
-/** Whether a convolution is worth transforming. @param shape - Of the image, `[B, C, H, W]`. */
+/** Whether a convolution is worth transforming. The image is `[B, C, H, W]`. */
 function isWorthwhile(
   [batch, , height, width]: readonly number[],
   weight: readonly number[],
@@ -64,8 +67,33 @@ export function winogradConv(node: Node<"Conv">, context: LoweringContext, outpu
   const [x, weight] = node.inputs as [Value, Value];
   if (context.target !== "cpu" || !isPlain3x3(weight, node.attributes)) return undefined;
   if (!isWorthwhile(x.shape, weight.shape, COSTS.forward)) return undefined;
+  return convolve(context, transformImage(context, [x]), weight, output);
+}
+
+/**
+ * Whether two convolutions with the same weight should share its transformation: where that costs more than to put both
+ * images together and their results apart.
+ */
+export function shareWinograd(node: Node<"Conv">, target: Target): boolean {
+  const [x, weight] = node.inputs as [Value, Value];
+  if (target !== "cpu" || !isPlain3x3(weight, node.attributes)) return false;
+  const [batch, , height, width] = x.shape as [number, number, number, number];
+  if (!isWorthwhile([2 * batch, 0, height, width], weight.shape, COSTS.forward)) return false;
+  const [out, channels] = weight.shape as [number, number];
+  const moved = 2 * batch * height * width * (channels + out);
+  return COSTS.forward.weight * PRODUCTS * out * channels > MOVING * moved;
+}
+
+/** Two convolutions with one weight: `[2·B, Cout, H, W]` without bias, the first one's samples first. */
+export function winogradConvPair(
+  [first, second]: readonly [Node<"Conv">, Node<"Conv">],
+  context: LoweringContext,
+): string {
+  return convolve(context, transformImage(context, [first.inputs[0]!, second.inputs[0]!]), first.inputs[1]!);
+}
+
+function convolve(context: LoweringContext, image: TransformedImage, weight: Value, output?: string): string {
   const [out, channels] = weight.shape as [number, number, number, number];
-  const image = transformImage(context, x);
   const step = Math.max(1, Math.min(out, Math.floor(FORWARD_BLOCK / (PRODUCTS * channels))));
   const parts: string[] = [];
   for (let start = 0; start < out; start += step) {
@@ -97,7 +125,7 @@ export function winogradInputGradient(
   if (!isWorthwhile(dy.shape, weight.shape, COSTS.gradient)) return undefined;
   const [out, channels] = weight.shape as [number, number, number, number];
   const { builder } = context;
-  const image = transformImage(context, dy);
+  const image = transformImage(context, [dy]);
   const step = Math.max(1, Math.min(out, Math.floor(GRADIENT_BLOCK / (PRODUCTS * channels))));
   const products: string[] = [];
   for (let start = 0; start < out; start += step) {
@@ -121,14 +149,19 @@ interface TransformedImage {
   width: number;
 }
 
-/** Bᵀ d B of every patch of the image padded by one: a convolution of each channel alone, one kernel per product. */
-function transformImage(context: LoweringContext, x: Value): TransformedImage {
+/**
+ * Bᵀ d B of every patch of the image padded by one: a convolution of each channel alone, one kernel per product. Several
+ * images of one shape become one batch.
+ */
+function transformImage(context: LoweringContext, images: readonly Value[]): TransformedImage {
   const { builder } = context;
-  const [batch, channels, height, width] = x.shape as [number, number, number, number];
+  const [samples, channels, height, width] = images[0]!.shape as [number, number, number, number];
+  const batch = samples * images.length;
   const [rows, columns] = [tilesOf(height), tilesOf(width)];
-  const byChannel =
-    batch === 1 ? context.name(x) : emit(context, "Transpose", [context.name(x)], { perm: { ints: [1, 0, 2, 3] } });
-  const single = emit(context, "Reshape", [byChannel, builder.ints([channels * batch, 1, height, width])]);
+  const single = emit(context, "Reshape", [
+    channelsFirst(context, images),
+    builder.ints([channels * batch, 1, height, width]),
+  ]);
   const kernels = builder.constant(tensor(kroneckerSquare(TRANSFORMS.image), [PRODUCTS, 1, PATCH, PATCH]));
   const patches = emit(context, "Conv", [single, kernels], {
     strides: { ints: [TILE, TILE] },
@@ -137,6 +170,21 @@ function transformImage(context: LoweringContext, x: Value): TransformedImage {
   const shape = [channels, ...(batch === 1 ? [] : [batch]), PRODUCTS, rows * columns];
   const name = emit(context, "Reshape", [patches, builder.ints(shape)]);
   return { name, rank: batch === 1 ? 3 : 4, batch, height, width };
+}
+
+/** `[C, B, H, W]` of all images, in some shape of so many elements. */
+function channelsFirst(context: LoweringContext, images: readonly Value[]): string {
+  const { builder } = context;
+  const [samples, channels, height, width] = images[0]!.shape as [number, number, number, number];
+  const names = images.map(context.name);
+  if (samples === 1) {
+    if (names.length === 1) return names[0]!;
+    const shape = builder.ints([channels, 1, height, width]);
+    const turned = names.map((name) => emit(context, "Reshape", [name, shape]));
+    return emit(context, "Concat", turned, { axis: { int: 1 } });
+  }
+  const joined = names.length === 1 ? names[0]! : emit(context, "Concat", names, { axis: { int: 0 } });
+  return emit(context, "Transpose", [joined], { perm: { ints: [1, 0, 2, 3] } });
 }
 
 /** G g Gᵀ of the kernels from `start` to `end`, turned by 180° if asked: `[PRODUCTS, end − start, Cin]`. */
