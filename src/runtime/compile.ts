@@ -1,8 +1,8 @@
 // Compiles a Graph into a runnable function on a device.
 
 import { RuntimeError, ShapeError } from "../errors.js";
-import { type Graph, lower, type OnnxModel, sameShape } from "../graph/index.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { type Graph, lower, sameShape } from "../graph/index.js";
+import type { DType, Tensor } from "../tensor/tensor.js";
 import { type BackendSession, backend } from "./backend.js";
 import { type Device, type DeviceOption, resolveDevice, targetOf } from "./device.js";
 
@@ -17,12 +17,18 @@ export interface CompileOptions {
 /** The options that every compiled graph of a model shares. */
 export type RuntimeOptions = Pick<CompileOptions, "device" | "threads">;
 
+/** What an input must be. */
+interface TensorType {
+  dtype: DType;
+  shape: readonly number[];
+}
+
 /** A graph loaded into ONNX Runtime. */
 export class CompiledGraph {
   private released = false;
 
   constructor(
-    private readonly model: Pick<OnnxModel, "inputs" | "outputs">,
+    private readonly inputs: ReadonlyMap<string, TensorType>,
     private readonly session: BackendSession,
     readonly device: Device,
   ) {}
@@ -36,16 +42,16 @@ export class CompiledGraph {
    */
   async run(feeds: Record<string, Tensor>): Promise<Record<string, Tensor>> {
     if (this.released) throw new RuntimeError("run: this compiled graph was released.");
-    for (const [name, value] of this.model.inputs) {
+    for (const [name, type] of this.inputs) {
       const fed = feeds[name];
-      if (!fed) throw new ShapeError(`run: input "${name}" is missing; expected ${value}.`);
-      if (fed.dtype !== value.dtype || !sameShape(fed.shape, value.shape)) {
-        throw new ShapeError(`run: input "${name}" must be ${value}; got ${fed.dtype}[${fed.shape.join(",")}].`);
+      if (!fed) throw new ShapeError(`run: input "${name}" is missing; expected ${described(type)}.`);
+      if (fed.dtype !== type.dtype || !sameShape(fed.shape, type.shape)) {
+        throw new ShapeError(`run: input "${name}" must be ${described(type)}; got ${described(fed)}.`);
       }
     }
     for (const name of Object.keys(feeds)) {
-      if (!this.model.inputs.has(name)) {
-        throw new ShapeError(`run: unknown input "${name}"; inputs are ${[...this.model.inputs.keys()].join(", ")}.`);
+      if (!this.inputs.has(name)) {
+        throw new ShapeError(`run: unknown input "${name}"; inputs are ${[...this.inputs.keys()].join(", ")}.`);
       }
     }
     return this.session.run(feeds);
@@ -76,5 +82,9 @@ export async function compile(graph: Graph, options: CompileOptions = {}): Promi
     threads: options.threads,
     profilePrefix: options.profilePrefix,
   });
-  return new CompiledGraph({ inputs: model.inputs, outputs: model.outputs }, session, device);
+  // Types only: a value holds its whole graph.
+  const inputs = new Map([...model.inputs].map(([name, { dtype, shape }]) => [name, { dtype, shape }]));
+  return new CompiledGraph(inputs, session, device);
 }
+
+const described = ({ dtype, shape }: TensorType): string => `${dtype}[${shape.join(",")}]`;

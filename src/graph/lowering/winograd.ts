@@ -100,7 +100,8 @@ function convolve(context: LoweringContext, image: TransformedImage, weight: Val
     const end = Math.min(out, start + step);
     const last = start === 0 && end === out ? output : undefined;
     const kernels = transformWeight(context, weight, { start, end }, image.rank, false);
-    parts.push(transformBack(context, image, multiply(context, kernels, image, false), end - start, last));
+    const tiles = transformTiles(context, image, multiply(context, kernels, image, false), end - start);
+    parts.push(joinTiles(context, image, tiles, end - start, last));
   }
   if (parts.length === 1) return parts[0]!;
   const { builder } = context;
@@ -127,16 +128,16 @@ export function winogradInputGradient(
   const { builder } = context;
   const image = transformImage(context, [dy]);
   const step = Math.max(1, Math.min(out, Math.floor(GRADIENT_BLOCK / (PRODUCTS * channels))));
-  const products: string[] = [];
+  const parts: string[] = [];
   for (let start = 0; start < out; start += step) {
     const end = Math.min(out, start + step);
     const rows = { ...image, name: end - start === out ? image.name : cutRows(context, image.name, start, end) };
     const kernels = transformWeight(context, weight, { start, end }, image.rank, true);
-    products.push(multiply(context, kernels, rows, true));
+    parts.push(transformTiles(context, image, multiply(context, kernels, rows, true), channels));
   }
-  // The sums come after all products in the file, so that each is run as soon as its second term exists.
-  const sum = products.reduce((a, b) => builder.emit("Add", [a, b])[0]!);
-  return transformBack(context, image, sum, channels, output);
+  // The sums come after all terms in the file, so that each is run as soon as its second term exists.
+  const sum = parts.reduce((a, b) => builder.emit("Add", [a, b])[0]!);
+  return joinTiles(context, image, sum, channels, output);
 }
 
 /** A transformed image: PRODUCTS values per tile and channel. */
@@ -212,19 +213,30 @@ function multiply(context: LoweringContext, kernels: string, image: TransformedI
   return emit(context, "FusedMatMul", [kernels, image.name], attributes, "com.microsoft");
 }
 
-/** Aᵀ m A of every tile, put side by side and cut to the image's size: `[B, channels, H, W]`. */
-function transformBack(
+/** Aᵀ m A of every tile: `[B, TILE², channels · T]`. */
+function transformTiles(
   context: LoweringContext,
   { batch, height, width }: TransformedImage,
-  name: string,
+  products: string,
+  channels: number,
+): string {
+  const { builder } = context;
+  const shape = [batch, PRODUCTS, channels * tilesOf(height) * tilesOf(width)];
+  const flat = emit(context, "Reshape", [products, builder.ints(shape)]);
+  const matrix = builder.constant(tensor(kroneckerSquare(TRANSFORMS.tile), [TILE * TILE, PRODUCTS]));
+  return emit(context, "MatMul", [matrix, flat]);
+}
+
+/** Puts tiles side by side and cuts them to the image's size: `[B, channels, H, W]`. */
+function joinTiles(
+  context: LoweringContext,
+  { batch, height, width }: TransformedImage,
+  tiles: string,
   channels: number,
   output: string | undefined,
 ): string {
   const { builder } = context;
   const [rows, columns] = [tilesOf(height), tilesOf(width)];
-  const flat = emit(context, "Reshape", [name, builder.ints([batch, PRODUCTS, channels * rows * columns])]);
-  const matrix = builder.constant(tensor(kroneckerSquare(TRANSFORMS.tile), [TILE * TILE, PRODUCTS]));
-  const tiles = emit(context, "MatMul", [matrix, flat]);
   const blocks = emit(context, "Reshape", [tiles, builder.ints([batch, TILE * TILE * channels, rows, columns])]);
   const isWhole = rows * TILE === height && columns * TILE === width;
   const result = output ?? builder.fresh("winograd");
