@@ -25,8 +25,8 @@ interface Shapes {
 
 const CASES: Record<string, Shapes> = {
   "sides that are multiples of the tile": { channels: 96, out: 64, height: 32, width: 48 },
-  "sides that end within a tile": { channels: 64, out: 96, height: 31, width: 45 },
-  "several samples": { batch: 3, channels: 128, out: 128, height: 18, width: 16 },
+  "sides that end within a tile": { channels: 128, out: 160, height: 31, width: 45 },
+  "several samples": { batch: 3, channels: 256, out: 192, height: 18, width: 16 },
   "weights transformed in blocks": { channels: 480, out: 640, height: 16, width: 20 },
 };
 
