@@ -30,6 +30,7 @@ export async function openSplit(
     name: (i) => chosen[i]!.part.name(chosen[i]!.index),
     caption: (i) => chosen[i]!.part.caption(chosen[i]!.index),
     image: (i) => chosen[i]!.part.image(chosen[i]!.index),
+    placement: (i) => chosen[i]!.part.placement(chosen[i]!.index),
   };
 }
 

@@ -7,7 +7,7 @@ import type { UNetInputs } from "../models/index.js";
 import { describeSkipped, openSplit, SPLITS } from "./datasets.js";
 import { counted } from "./format.js";
 import { interruptible } from "./interrupt.js";
-import { checkedResolution, loadAdapters, loadPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
+import { checkedResolution, loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
 import { choice, integer, type OptionValues, text } from "./option-specs.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
@@ -45,7 +45,7 @@ export function evaluateCommand(): Command {
 async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<void> {
   const { model, adapter, data, split, limit, timestepsPerImage, batchSize, seed, json } = options;
   if (json !== undefined) await prepareOutputFile(json);
-  const pipeline = await loadPipeline(model, options);
+  const pipeline = await loadAnyPipeline(model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
   const scheduler = trainingScheduler(pipeline);
   if (adapter !== undefined) await loadAdapters(pipeline, adapter);

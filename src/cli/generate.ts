@@ -40,15 +40,18 @@ const OPTIONS = {
   prompt: repeated("what to draw", "PROMPT").required(),
   output: text("the image, a .png; several become NAME-1.png, NAME-2.png, …", "FILE").required(),
   negativePrompt: anyText("what to be guided away from", "PROMPT"),
-  image: text("image to start from; it keeps its size", "FILE"),
+  image: text(
+    "image to start from, scaled and cropped to --width and --height; without them it keeps its size",
+    "FILE",
+  ),
   strength: number("share of the steps done from --image, up to 1; by default 0.8, SDXL 0.3", { above: 0 }),
   steps: integer("sampling steps", { min: 1 }).withDefault(25),
   guidanceScale: number("strength of the prompt; 1 and below is without guidance; by default 7.5, SDXL 5"),
   guidanceRescale: number("0 to 1: keeps guidance from making images glaring").withDefault(0),
   clipSkip: integer("takes the text states this many layers earlier", { min: 0 }).withDefault(0),
   seed: integer("the same seed gives the same images; by default drawn anew", { min: 0 }),
-  width: integer("pixels; by default the model's own size", { min: 1 }),
-  height: integer("pixels; by default the model's own size", { min: 1 }),
+  width: integer("pixels; by default the size of --image, or the model's own", { min: 1 }),
+  height: integer("pixels; by default the size of --image, or the model's own", { min: 1 }),
   numImages: integer("images per prompt", { min: 1 }).withDefault(1),
   scheduler: choice("sampler; by default the model's own", Object.keys(SCHEDULERS) as SchedulerName[]),
   ...MODEL_OPTIONS,
@@ -74,7 +77,9 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
   const paths = outputPaths(output, prompt.length * numImages);
   for (const path of paths) await prepareOutputFile(path);
   const pipeline = await loadAnyPipeline(options.model, options);
-  const image = options.image === undefined ? undefined : await readImage(options.image);
+  const { width, height } = options;
+  const size = { width, height, multipleOf: pipeline.latentScale };
+  const image = options.image === undefined ? undefined : await readImage(options.image, size);
   if (adapter !== undefined) await loadAdapters(pipeline, adapter);
   pipeline.setAdapterScale(options.adapterScale);
 
@@ -91,8 +96,8 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
       guidanceRescale: options.guidanceRescale,
       clipSkip: options.clipSkip,
       seed,
-      width: options.width,
-      height: options.height,
+      width,
+      height,
       numImages,
       scheduler: options.scheduler && schedulerFor(pipeline, options.scheduler),
       // Some schedulers visit more timesteps than were asked for; a run from an image visits fewer.

@@ -2,12 +2,7 @@
 
 import { ConfigError } from "../errors.js";
 import { readAdapter } from "../fera/index.js";
-import {
-  type AnyPipeline,
-  loadPipeline as loadPipelineFolder,
-  type PipelineOptions,
-  StableDiffusionPipeline,
-} from "../pipelines/index.js";
+import { type AnyPipeline, loadPipeline, type PipelineOptions } from "../pipelines/index.js";
 import { DEVICES } from "../runtime/index.js";
 import { choice, integer, type OptionValues, text } from "./option-specs.js";
 import { Progress } from "./progress.js";
@@ -34,12 +29,7 @@ type ModelOptionValues = OptionValues<typeof RUNTIME_OPTIONS> & Partial<OptionVa
 
 /** Loads the pipeline of `--model`, of whichever family. */
 export function loadAnyPipeline(model: string, options: ModelOptionValues): Promise<AnyPipeline> {
-  return loadPipelineFolder(model, loadingOptions(options));
-}
-
-/** Loads the pipeline of `--model`, which must be of the family that is trained. */
-export function loadPipeline(model: string, options: ModelOptionValues): Promise<StableDiffusionPipeline> {
-  return StableDiffusionPipeline.fromPretrained(model, loadingOptions(options));
+  return loadPipeline(model, loadingOptions(options));
 }
 
 /** What is told while a model is fetched or converted goes to stderr. */

@@ -15,7 +15,7 @@ import { describeSkipped } from "./datasets.js";
 import { adapterPathProblem, FERA_OPTIONS, sigmaProblem, toFeRAConfig } from "./fera-options.js";
 import { counted, formatCount, shellCommand } from "./format.js";
 import { interruptedExitCode, interruptible } from "./interrupt.js";
-import { checkedResolution, loadPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
+import { checkedResolution, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
 import { choice, flag, integer, number, type OptionValues, repeated, text } from "./option-specs.js";
 import { addOptions, givenLayers, kebabCase, type OptionLayer, readOptions } from "./options.js";
 import "./platform.js";
@@ -136,7 +136,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   const adapter = join(output, adapterName);
   if (!resume && !options.overwrite) await refuseStartedRun(output, adapter);
 
-  const pipeline = await loadPipeline(options.model, options);
+  const pipeline = await loadAnyPipeline(options.model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
   if (options.validationPrompts) tokenizeCaptions(pipeline.tokenizer, options.validationPrompts);
   const dataset = await openDataset(options.data, { size: resolution, split: "train" });

@@ -13,8 +13,9 @@ import { captionOf, ICON_STYLES, type IconStyle } from "../training/data/icons.j
 import { type ImageDataset, openDataset } from "../training/index.js";
 import type { StepReport } from "../training/trainer.js";
 import { beforeAfterPicture, type ComparedImage, routingPicture } from "./demo-pictures.js";
+import { encodeDataset } from "./encode-dataset.js";
 import { noisePredictionError } from "./evaluation.js";
-import { encodeDataset, fineTune, trainingScheduler } from "./fine-tune.js";
+import { fineTune, trainingScheduler } from "./fine-tune.js";
 
 /** Folder of the embedded pipeline, in diffusers' layout. */
 export const EMBEDDED_MODEL = fileURLToPath(new URL("../../assets/icons", import.meta.url));

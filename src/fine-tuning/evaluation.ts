@@ -70,6 +70,7 @@ export async function noisePredictionError(
       latents: drawn.latents,
       timesteps: drawn.timesteps,
       encoderHiddenStates: drawn.encoderHiddenStates!,
+      addedConditions: drawn.addedConditions,
     });
     real.forEach(({ timestep }, i) => {
       sum += noiseError(output, drawn, i, scheduler, timestep);

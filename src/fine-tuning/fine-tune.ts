@@ -5,20 +5,20 @@ import { ConfigError } from "../errors.js";
 import { type FeRAConfig, FeRAModel } from "../fera/index.js";
 import { renderGrid } from "../images/grid.js";
 import { writePng } from "../images/png.js";
-import type { StableDiffusionPipeline } from "../pipelines/index.js";
+import type { AnyPipeline } from "../pipelines/index.js";
 import { DDPMScheduler } from "../schedulers/index.js";
 import { Generator } from "../tensor/random.js";
-import { DiffusionBatches, type EncodedDataset } from "../training/batches.js";
+import { DiffusionBatches } from "../training/batches.js";
 import { prepareOutputFolder } from "../training/checkpoint.js";
 import type { ImageDataset } from "../training/data/dataset.js";
-import { encodeCaptions, encodeImages } from "../training/encode.js";
 import type { LearningRateScheduleName } from "../training/learning-rate.js";
 import { AdamW } from "../training/optimizers.js";
 import { type StepReport, Trainer, type TrainingResult } from "../training/trainer.js";
+import { encodeDataset } from "./encode-dataset.js";
 
 /** Settings of {@link fineTune}. */
 export interface FineTuneOptions {
-  pipeline: StableDiffusionPipeline;
+  pipeline: AnyPipeline;
   dataset: ImageDataset;
   config: FeRAConfig;
   /** Folder for the adapter, checkpoints, metrics and validation images. */
@@ -63,7 +63,7 @@ export interface FineTuneResult extends TrainingResult {
 }
 
 /** The scheduler that adds noise in training: the pipeline's own schedule under DDPM. */
-export function trainingScheduler(pipeline: StableDiffusionPipeline): DDPMScheduler {
+export function trainingScheduler(pipeline: AnyPipeline): DDPMScheduler {
   const { config } = pipeline.scheduler;
   const shared = [
     "num_train_timesteps",
@@ -83,21 +83,6 @@ export function trainingScheduler(pipeline: StableDiffusionPipeline): DDPMSchedu
   return scheduler;
 }
 
-/** Encodes a dataset with a pipeline's autoencoder and text encoder. */
-export async function encodeDataset(
-  pipeline: StableDiffusionPipeline,
-  dataset: ImageDataset,
-  onProgress?: (done: number) => void,
-): Promise<EncodedDataset> {
-  const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
-  const text = await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, captions);
-  const emptyText = await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, [""]);
-  const images = await encodeImages(pipeline.vae, dataset, onProgress);
-  await pipeline.vae.release();
-  await pipeline.textEncoder.release();
-  return { ...images, text, emptyText };
-}
-
 /**
  * Trains FeRA adapters on a dataset and writes them.
  *
@@ -110,11 +95,6 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   const { pipeline, dataset, config, output, seed, onPhase, signal } = options;
   await prepareOutputFolder(output);
   const scheduler = trainingScheduler(pipeline);
-  if (pipeline.unet.config.addition_embed_type !== null) {
-    throw new ConfigError(
-      "training: this UNet needs pooled text and sizes (text_time), which the trainer does not make yet.",
-    );
-  }
   const fera = new FeRAModel(pipeline.unet, config, { seed });
   const encoded = await encodeDataset(pipeline, dataset, (done) =>
     onPhase?.({ kind: "encoding", done, of: dataset.size }),
@@ -167,7 +147,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
 
 /** Draws the validation prompts with the adapters as they are. */
 async function validate(
-  pipeline: StableDiffusionPipeline,
+  pipeline: AnyPipeline,
   fera: FeRAModel,
   options: FineTuneOptions,
   step: number,

@@ -1,7 +1,7 @@
 export { DEMO_STYLES, type DemoOptions, type DemoReport, EMBEDDED_MODEL, runDemo } from "./demo.js";
+export { encodeDataset } from "./encode-dataset.js";
 export { type EvaluationOptions, type NoisePredictionError, noisePredictionError } from "./evaluation.js";
 export {
-  encodeDataset,
   type FineTuneOptions,
   type FineTunePhase,
   type FineTuneResult,

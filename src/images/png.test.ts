@@ -53,6 +53,24 @@ describe("writePng and readImage", () => {
     expect((await readImage(path.join(dir, "wide.png"), { size: 20 })).shape).toEqual([3, 20, 20]);
   });
 
+  it.each([
+    ["both sides", { width: 16, height: 8 }, [8, 16]],
+    ["a width, the height in proportion", { width: 12 }, [4, 12]],
+    ["a height, the width in proportion, to the nearest multiple", { height: 16, multipleOf: 4 }, [16, 48]],
+    ["no size, to the next smaller multiple", { multipleOf: 8 }, [8, 24]],
+    ["no size, to one multiple at least", { multipleOf: 64 }, [64, 64]],
+  ])("scale and crop to %s", async (_, options, [height, width]) => {
+    const file = path.join(dir, "left-and-right.png");
+    const data = Float32Array.from({ length: 900 }, (_, i) => (i % 30 < 15 ? -1 : 1));
+    await writePng(file, tensor(data, [3, 10, 30]));
+    const image = await readImage(file, options);
+    expect(image.shape).toEqual([3, height, width]);
+    // Both halves are still there, however much was cut off.
+    const row = [...image.data.subarray(0, width)];
+    expect(row[width! / 4]).toBeLessThan(-0.8);
+    expect(row[(3 * width!) / 4]).toBeGreaterThan(0.8);
+  });
+
   it("draw a small SVG sharply at a large size", async () => {
     const file = path.join(dir, "half.svg");
     await writeFile(file, `<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"><path d="M0 0h2v4H0z"/></svg>`);
@@ -66,6 +84,7 @@ describe("writePng and readImage", () => {
     await writeFile(path.join(dir, "text.png"), "no image");
     await expect(readImage(path.join(dir, "text.png"))).rejects.toThrow(/text\.png: is no readable image/);
     await expect(readImage(path.join(dir, "text.png"), { size: 0 })).rejects.toThrow(ConfigError);
+    await expect(readImage(path.join(dir, "text.png"), { width: 8.5 })).rejects.toThrow(/width must be a positive/);
     await expect(writePng(path.join(dir, "text.png", "a.png"), everyByte)).rejects.toThrow(FormatError);
   });
 });

@@ -30,22 +30,48 @@ export async function writePng(file: string, image: ImageLike): Promise<void> {
   await writeFileAtomically(file, [png]);
 }
 
+/** The size of an image that is read. What is asked for is reached by scaling, and by cutting off what overhangs. */
+export interface ReadImageOptions {
+  /** Pixels of both sides. */
+  size?: number;
+  /** Pixels; where only one side is given, the other follows the image's proportions. Default: the image's own. */
+  width?: number | undefined;
+  /** As `width`. */
+  height?: number | undefined;
+  /** Sides that are not given become multiples of this: the nearest beside a given side, else the next smaller. Default 1. */
+  multipleOf?: number;
+}
+
+interface Size {
+  width: number;
+  height: number;
+}
+
 /**
  * Reads a PNG, JPEG, WebP or SVG file, turned upright, on white where it is transparent.
  *
- * @param options - `size` S: the centre is cropped to a square and scaled to S×S; without it the image keeps its size.
+ * @param options - The size wanted; without any the image keeps its own.
  * @returns `[3, H, W]` in [-1, 1].
+ * @throws {ConfigError} If a size is no positive integer.
  * @throws {FormatError} If the file is missing, damaged or no image.
  */
-export async function readImage(file: string, { size }: { size?: number } = {}): Promise<Tensor<"float32">> {
-  if (size !== undefined && (!Number.isInteger(size) || size < 1)) {
-    throw new ConfigError(`readImage: size must be a positive integer; got ${size}.`);
+export async function readImage(file: string, options: ReadImageOptions = {}): Promise<Tensor<"float32">> {
+  for (const [name, pixels] of Object.entries(options)) {
+    if (pixels !== undefined && (!Number.isInteger(pixels) || pixels < 1)) {
+      throw new ConfigError(`readImage: ${name} must be a positive integer; got ${pixels}.`);
+    }
   }
   const bytes = await readWholeFile(file);
   try {
-    const density = await densityFor(bytes, size);
+    const { format, autoOrient: own } = await sharp(bytes).metadata();
+    const wanted = wantedSize(own, options);
+    const scale = Math.max(wanted.width / own.width, wanted.height / own.height);
+    // An SVG is drawn at the wanted size at once, instead of scaling a small drawing up. 72 dots per inch is its own size.
+    const density = format === "svg" ? Math.min(100_000, Math.max(1, 72 * scale)) : undefined;
     let image = sharp(bytes, { failOn: "error", density }).autoOrient();
-    if (size !== undefined) image = image.resize(size, size, { fit: "cover", position: "centre" });
+    if (wanted.width !== own.width || wanted.height !== own.height) {
+      image = image.resize(wanted.width, wanted.height, { fit: "cover", position: "centre" });
+    }
     const { data, info } = await image
       .flatten({ background: "white" })
       .toColourspace("srgb")
@@ -59,10 +85,27 @@ export async function readImage(file: string, { size }: { size?: number } = {}):
   }
 }
 
-/** Dots per inch that draw an SVG at the wanted size at once, instead of scaling a small drawing up. */
-async function densityFor(bytes: Uint8Array, size: number | undefined): Promise<number | undefined> {
-  if (size === undefined) return undefined;
-  const { format, width, height } = await sharp(bytes).metadata();
-  if (format !== "svg" || !width || !height) return undefined;
-  return Math.min(100_000, Math.max(1, (72 * size) / Math.min(width, height)));
+/**
+ * The size of an image file, turned upright; undefined for an SVG, which is drawn at any size.
+ *
+ * @throws {FormatError} If the file is missing, damaged or no image.
+ */
+export async function readImageSize(file: string): Promise<Size | undefined> {
+  const bytes = await readWholeFile(file);
+  const { format, autoOrient } = await sharp(bytes)
+    .metadata()
+    .catch((cause: Error) => {
+      throw new FormatError(file, `is no readable image: ${cause.message}.`, { cause });
+    });
+  return format === "svg" ? undefined : { width: autoOrient.width, height: autoOrient.height };
+}
+
+function wantedSize(own: Size, { size, width = size, height = size, multipleOf = 1 }: ReadImageOptions): Size {
+  const multiple = (pixels: number, round: (value: number) => number): number =>
+    Math.max(1, round(pixels / multipleOf)) * multipleOf;
+  if (width !== undefined) {
+    return { width, height: height ?? multiple((width * own.height) / own.width, Math.round) };
+  }
+  if (height !== undefined) return { width: multiple((height * own.width) / own.height, Math.round), height };
+  return { width: multiple(own.width, Math.floor), height: multiple(own.height, Math.floor) };
 }

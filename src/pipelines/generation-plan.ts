@@ -63,13 +63,16 @@ export function generationPlan(options: GenerateOptions, defaults: PlanDefaults)
     throw new ConfigError(`generate: seed must be an integer; got ${seed}.`);
   }
 
+  const asked = {
+    height: latentSize("height", options.height, defaults.scale),
+    width: latentSize("width", options.width, defaults.scale),
+  };
   const startImages = imageBatch(options.image, prompts.length, defaults.scale);
   const [, , imageHeight, imageWidth] = startImages?.shape ?? [];
   const [, , noiseHeight, noiseWidth] = latents?.shape ?? [];
   const size = (name: "height" | "width", ofImage: number | undefined, ofNoise: number | undefined): number => {
-    const asked = latentSize(name, options[name], defaults.scale);
-    if (ofImage === undefined) return asked ?? ofNoise ?? defaults[name];
-    if (asked !== undefined && options[name] !== ofImage) {
+    if (ofImage === undefined) return asked[name] ?? ofNoise ?? defaults[name];
+    if (options[name] !== undefined && options[name] !== ofImage) {
       throw new ShapeError(
         `generate: ${name} must be the image's, ${ofImage}; got ${options[name]}. Scale the image, or leave ${name} out.`,
       );

@@ -9,4 +9,5 @@ export {
   type StableDiffusionXLComponents,
   type StableDiffusionXLOptions,
   StableDiffusionXLPipeline,
+  type XLPromptStates,
 } from "./stable-diffusion-xl-pipeline.js";

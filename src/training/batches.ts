@@ -17,6 +17,15 @@ export interface EncodedDataset {
   text: Tensor<"float32"> | Tensor<"int64">;
   /** One row of the same kind for the empty caption, which dropout puts in place. */
   emptyText: Tensor<"float32"> | Tensor<"int64">;
+  /** SDXL's. P features of the pooled text. */
+  addedConditions?: {
+    /** `[N, P]`. */
+    textEmbeds: Tensor<"float32">;
+    /** For the empty caption, `[1, P]`. */
+    emptyTextEmbeds: Tensor<"float32">;
+    /** Original size, crop and target size, `[N, 6]`. */
+    timeIds: Tensor<"float32">;
+  };
 }
 
 /** Settings of {@link DiffusionBatches}. */
@@ -118,9 +127,16 @@ export function diffusionBatch(
   const noise = randn(clean.shape, { generator });
   const target = scheduler.predictionType === "v_prediction" ? scheduler.getVelocity(clean, noise, timesteps) : noise;
   const latents = scheduler.addNoise(clean, noise, timesteps);
-  const text = takeText(data, rows, dropped);
+  const text = takeText(data.text, data.emptyText, rows, dropped);
   const conditioned = text.dtype === "int64" ? { inputIds: text } : { encoderHiddenStates: text };
-  return { latents, timesteps, target, noise, ...conditioned } as DiffusionBatch & { noise: Tensor<"float32"> };
+  const { addedConditions: added } = data;
+  const addedConditions = added && {
+    textEmbeds: takeText(added.textEmbeds, added.emptyTextEmbeds, rows, dropped),
+    timeIds: takeRows(added.timeIds, rows),
+  };
+  return { latents, timesteps, target, noise, ...conditioned, ...(added && { addedConditions }) } as DiffusionBatch & {
+    noise: Tensor<"float32">;
+  };
 }
 
 function takeRows(source: Tensor<"float32">, rows: readonly number[]): Tensor<"float32"> {
@@ -132,8 +148,12 @@ function takeRows(source: Tensor<"float32">, rows: readonly number[]): Tensor<"f
   return tensor(result, [rows.length, ...source.shape.slice(1)]);
 }
 
-function takeText(data: EncodedDataset, rows: readonly number[], dropped: readonly boolean[] | undefined): Tensor {
-  const { text, emptyText } = data;
+function takeText(
+  text: Tensor<"float32"> | Tensor<"int64">,
+  emptyText: Tensor,
+  rows: readonly number[],
+  dropped: readonly boolean[] | undefined,
+): Tensor {
   const stride = sizeOf(text.shape.slice(1));
   const size = rows.length * stride;
   const result = text.dtype === "int64" ? new BigInt64Array(size) : new Float32Array(size);

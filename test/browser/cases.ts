@@ -35,7 +35,7 @@ export interface CaseResult {
   error?: string | undefined;
 }
 
-type Case = (device: Device) => Promise<Check[]>;
+type Case = (device: CaseRequest["device"]) => Promise<Check[]>;
 
 export const cases = { indicator, router, consistencyLoss, unetSd15, unetSd15Training, torchFile } satisfies Record<
   string,
@@ -44,12 +44,17 @@ export const cases = { indicator, router, consistencyLoss, unetSd15, unetSd15Tra
 
 export type CaseName = keyof typeof cases;
 
-const STEPS = 8;
+/**
+ * Optimizer steps of the training case. On a software adapter one step takes half a minute of two cores, most of it in the matrix
+ * products of attention over 1024 tokens, and the reference's eight take more time than CI has: two show the gradients and what one update does.
+ */
+const STEPS = { wasm: 8, webgpu: 2 };
+const REFERENCE_STEPS = 8;
 /**
  * The consistency loss is that of a small difference between two large outputs, so that rounding shows: WebAssembly, which
- * has no fused multiply-add, is off by up to 1.4e-3 where x86 kernels are off by 1.3e-4.
+ * has no fused multiply-add, is off by up to 1.4e-3 where x86 kernels are off by 1.3e-4 and WebGPU by 1.6e-4.
  */
-const CONSISTENCY_LIMIT = 3e-3;
+const CONSISTENCY_LIMIT = { wasm: 3e-3, webgpu: 1e-3 };
 
 async function indicator(device: Device): Promise<Check[]> {
   const { tensors, metadata } = await reference("indicator.safetensors");
@@ -132,35 +137,56 @@ async function unetSd15(device: Device): Promise<Check[]> {
   ];
 }
 
-/** Every gradient, and eight steps of AdamW. */
-async function unetSd15Training(device: Device): Promise<Check[]> {
+/** Every gradient, the losses of {@link STEPS} steps of AdamW, and after as many as the reference did the adapters. */
+async function unetSd15Training(device: CaseRequest["device"]): Promise<Check[]> {
   const { fera, given, inputs, optimizer, release } = await openUnetSd15(device);
   const { lr, betas, eps, weight_decay: weightDecay } = optimizer;
+  const adamW = new AdamW({ lr, betas, eps, weightDecay });
+  // The first step's gradients, held as the parameters of another model, which gives them the reference's names.
+  let held: FeRAModel | undefined;
   const [batchSize, , height, width] = inputs.latents.shape as [number, number, number, number];
   const step = await fera.compileTrainStep({
     batchSize,
     height,
     width,
     tokens: inputs.encoderHiddenStates.shape[1]!,
-    optimizer: new AdamW({ lr, betas, eps, weightDecay }),
+    optimizer: {
+      step: (parameters, slopes) => {
+        if (!held) {
+          held = new FeRAModel(fera.model, FeRAConfig.reference());
+          for (const [name, slope] of slopes) held.parameters.get(name)!.data.set(slope);
+        }
+        adamW.step(parameters, slopes);
+      },
+    },
   });
   const batch = { ...inputs, target: given("target") };
   const checks: Check[] = [];
   const check = (what: string, error: number, limit: number) => checks.push({ what, error, limit });
-  const { gradients } = await step.gradients(batch);
-  const errors = [...gradients].map(([key, value]) => distance(value, given(`grad.${key}`)));
-  check(`gradients, worst of ${errors.length}`, Math.max(...errors), 2e-3);
   const losses = given("training.losses").data as Float32Array;
-  for (let i = 0; i < STEPS; i++) {
+  for (let i = 0; i < STEPS[device]; i++) {
     const { loss, mse, fecl } = await step.run(batch);
     check(`loss of step ${i + 1}`, apart(loss, losses[3 * i]!), 1e-5);
     check(`mse of step ${i + 1}`, apart(mse, losses[3 * i + 1]!), 1e-5);
-    check(`consistency loss of step ${i + 1}`, apart(fecl, losses[3 * i + 2]!), CONSISTENCY_LIMIT);
+    check(`consistency loss of step ${i + 1}`, apart(fecl, losses[3 * i + 2]!), CONSISTENCY_LIMIT[device]);
   }
-  const trained = await reference("unet-sd15/adapters_trained.safetensors");
-  const state = [...fera.stateDict()];
-  const worst = Math.max(...state.map(([key, value]) => distance(value, trained.tensors.get(key))));
-  check(`trained adapters, worst of ${state.length}`, worst, 2e-3);
+  const worst = (state: Map<string, Tensor>, expected: (key: string) => Tensor | undefined): number =>
+    Math.max(...[...state].map(([key, value]) => distance(value, expected(key))));
+  const gradients = held!.stateDict();
+  check(
+    `gradients, worst of ${gradients.size}`,
+    worst(gradients, (key) => given(`grad.${key}`)),
+    2e-3,
+  );
+  if (STEPS[device] === REFERENCE_STEPS) {
+    const { tensors } = await reference("unet-sd15/adapters_trained.safetensors");
+    const state = fera.stateDict();
+    check(
+      `trained adapters, worst of ${state.size}`,
+      worst(state, (key) => tensors.get(key)),
+      2e-3,
+    );
+  }
   await step.release();
   await release();
   return checks;

@@ -61,9 +61,29 @@ describe("fera generate", () => {
   });
 
   it.each([
+    ["its own size, cut to what the model can draw", [], [36, 20]],
+    ["a given size", ["--width", "16", "--height", "24"], [16, 24]],
+    ["a given width, and a height in proportion", ["--width", "20"], [20, 12]],
+  ])("starts from an image of any size, drawing at %s", async (_, flags, [width, height]) => {
+    const start = join(dir, "any-size.jpg");
+    const output = join(dir, "from-any-size.png");
+    await sharp({ create: { width: 37, height: 23, channels: 3, background: "teal" } }).toFile(start);
+    const { code, stderr } = await generate("--prompt", "red", "--image", start, "--output", output, ...flags);
+    expect(stderr).not.toContain("error");
+    expect(code).toBe(0);
+    expect(await sharp(output).metadata()).toMatchObject({ width, height });
+  });
+
+  it.each([
     ["a strength without an image", 1, ["--prompt", "red", "--strength", "0.5"], /strength is for runs that start/],
     ["a prompt that is too long", 1, ["--prompt", "one two three four five six seven"], /does not fit. Shorten/],
     ["a width that does not fit", 1, ["--prompt", "red", "--width", "30"], /width must be a positive multiple of 4/],
+    [
+      "such a width for an image",
+      1,
+      ["--prompt", "red", "--image", "docs/routing.png", "--width", "30"],
+      /: width must/,
+    ],
     ["an adapter that is missing", 1, ["--prompt", "red", "--adapter", "none.pt"], /none\.pt: cannot be read/],
     ["an output without .png", 2, ["--prompt", "red", "--output", "image.jpg"], /--output must end in \.png/],
     ["no prompt", 2, [], /--prompt is required/],

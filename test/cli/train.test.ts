@@ -93,6 +93,31 @@ describe("fera train", () => {
     expect(again.stderr).toMatch(/already holds a training.*--resume.*--overwrite/);
   }, 300_000);
 
+  it("trains SDXL, whose adapter then measures and draws", async () => {
+    const xl = ["--model", "test/reference/pipeline-tiny-xl"];
+    const output = join(dir, "xl");
+    const trained = await runFera(
+      ...["train", ...xl, "--data", data, "--output", output, "--steps", "6", "--batch-size", "2"],
+      ...["--learning-rate", "1e-2", "--caption-dropout", "0.5", "--threads", "1"],
+      ...["--validation-prompts", "red", "--validate-every", "6"],
+    );
+    expect(trained.stderr).not.toContain("error");
+    expect(trained.code).toBe(0);
+    expect(metrics("xl")).toHaveLength(6);
+    expect(readdirSync(join(output, "validation"))).toEqual(["step-000006.png"]);
+    const adapter = ["--adapter", join(output, "adapter.safetensors")];
+    const measured = await runFera("evaluate", ...xl, ...adapter, "--data", data, "--split", "all");
+    expect(measured.code).toBe(0);
+    const [base, adapted] = [/base +([\d.]+)/, /adapted +([\d.]+)/].map((row) =>
+      Number(measured.stdout.match(row)![1]),
+    );
+    expect(adapted).toBeLessThan(base!);
+    const drawn = await runFera(
+      ...["generate", ...xl, ...adapter, "--prompt", "red", "--steps", "1", "--output", join(output, "red.png")],
+    );
+    expect(drawn.code).toBe(0);
+  });
+
   it("takes options from a file, flags first, and refuses keys and values by name", async () => {
     const config = join(dir, "config.json");
     await writeFile(config, JSON.stringify({ num_bands: 3, speed: 9, steps: 1.5, sigmaRule: "latent" }));

@@ -13,6 +13,7 @@ import {
   toModelInput,
 } from "./icons.js";
 import { openImageFolder } from "./image-folder.js";
+import { centreCrop, type ImagePlacement } from "./image-placement.js";
 
 /** Images with captions. */
 export interface ImageDataset {
@@ -27,6 +28,8 @@ export interface ImageDataset {
   caption(index: number): string;
   /** One image, `[3, S, S]` in [-1, 1]. */
   image(index: number): Promise<Float32Array>;
+  /** How the image came to its size. */
+  placement(index: number): Promise<ImagePlacement>;
 }
 
 /** Options of `openDataset`. */
@@ -75,6 +78,7 @@ async function openIcons(
     name: (index) => at(names, index),
     caption: (index) => captionOf(at(names, index)),
     image: async (index) => toModelInput(pixels, size, [index]),
+    placement: async () => centreCrop(undefined, size),
   };
 }
 
@@ -94,6 +98,7 @@ async function openFolder(dir: string, split: "train" | "heldOut", { size }: Dat
     name: (index) => folder.images[at(indices, index)]!.path,
     caption: (index) => folder.images[at(indices, index)]!.caption,
     image: async (index) => folder.load(at(indices, index)),
+    placement: async (index) => folder.placement(at(indices, index)),
   };
 }
 

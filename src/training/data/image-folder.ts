@@ -4,7 +4,8 @@ import { type Dirent, readdirSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { ConfigError, FormatError, ShapeError } from "../../errors.js";
-import { readImage } from "../../images/png.js";
+import { readImage, readImageSize } from "../../images/png.js";
+import { centreCrop, type ImagePlacement } from "./image-placement.js";
 
 const READ = new Set([".png", ".jpg", ".jpeg", ".webp", ".svg"]);
 const NOT_READ = new Set([".avif", ".bmp", ".gif", ".heic", ".heif", ".jxl", ".tif", ".tiff"]);
@@ -29,6 +30,8 @@ export interface ImageFolder {
    * @throws {FormatError} If the file has been removed or damaged since the folder was opened.
    */
   load(index: number): Promise<Float32Array>;
+  /** How an image came to S×S. Throws as `load`. */
+  placement(index: number): Promise<ImagePlacement>;
 }
 
 /**
@@ -70,14 +73,16 @@ export async function openImageFolder(dir: string, { size }: { size: number }): 
     const why = first ? `${skipped.length} skipped, first ${first.path}: ${first.reason}` : "there are none";
     throw new FormatError(dir, `holds no image that can be used (${why}). Put PNG, JPEG, WebP or SVG files there.`);
   }
+  const fileOf = (index: number): string => {
+    const image = images[index];
+    if (!image) throw new ShapeError(`image folder: index ${index} is outside the ${images.length} images.`);
+    return path.join(dir, image.path);
+  };
   return {
     images,
     skipped,
-    async load(index) {
-      const image = images[index];
-      if (!image) throw new ShapeError(`image folder: index ${index} is outside the ${images.length} images.`);
-      return (await readImage(path.join(dir, image.path), { size })).data;
-    },
+    load: async (index) => (await readImage(fileOf(index), { size })).data,
+    placement: async (index) => centreCrop(await readImageSize(fileOf(index)), size),
   };
 }
 
