@@ -3,7 +3,7 @@
 import { RuntimeError, ShapeError } from "../errors.js";
 import { type Graph, lower, type OnnxModel, sameShape } from "../graph/index.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type BackendSession, backend } from "./backend.js";
+import { type BackendSession, backend, type KeptAccess, type KeptValues } from "./backend.js";
 import { type Device, type DeviceOption, resolveDevice, targetOf } from "./device.js";
 
 /** Options of {@link compile}. */
@@ -12,6 +12,12 @@ export interface CompileOptions {
   device?: DeviceOption;
   threads?: number;
   profilePrefix?: string;
+  /**
+   * Inputs and outputs that stay on the device between runs.
+   *
+   * Only where {@link canKeepValues}.
+   */
+  kept?: KeptValues;
 }
 
 /** The options that every compiled graph of a model shares. */
@@ -25,30 +31,70 @@ export class CompiledGraph {
     private readonly model: Pick<OnnxModel, "inputs" | "outputs">,
     private readonly session: BackendSession,
     readonly device: Device,
+    private readonly kept: KeptValues = { state: {}, outputs: [] },
   ) {}
 
   /**
    * Runs once.
    *
-   * @param feeds - One tensor per graph input, of its exact dtype and shape.
-   * @returns One tensor per graph output.
+   * @param feeds - One tensor per graph input that is not kept, of its exact dtype and shape.
+   * @returns One tensor per graph output that is not kept.
    * @throws {ShapeError} If an input is missing, unknown, or of another dtype or shape.
    */
   async run(feeds: Record<string, Tensor>): Promise<Record<string, Tensor>> {
-    if (this.released) throw new RuntimeError("run: this compiled graph was released.");
-    for (const [name, value] of this.model.inputs) {
+    this.check("run", feeds, (name) => !(name in this.kept.state));
+    return this.session.run(feeds);
+  }
+
+  /**
+   * Puts the kept inputs in place, all of them.
+   *
+   * @throws {ShapeError} As {@link run}.
+   */
+  async write(values: Record<string, Tensor>): Promise<void> {
+    this.check("write", values, (name) => name in this.kept.state);
+    await this.access("write").write(values);
+  }
+
+  /** Replaces every kept input by the output of the last run that belongs to it. */
+  async advance(): Promise<void> {
+    await this.access("advance").advance();
+  }
+
+  /**
+   * Copies of kept inputs as they are, and of kept outputs as the last run made them.
+   *
+   * Blocks the thread until they are here, so that code which cannot wait sees current values.
+   */
+  readNow(names: readonly string[]): Record<string, Tensor> {
+    return this.access("readNow").readNow(names);
+  }
+
+  private check(where: string, feeds: Record<string, Tensor>, takes: (name: string) => boolean): void {
+    this.requireLoaded(where);
+    const inputs = new Map([...this.model.inputs].filter(([name]) => takes(name)));
+    for (const [name, value] of inputs) {
       const fed = feeds[name];
-      if (!fed) throw new ShapeError(`run: input "${name}" is missing; expected ${value}.`);
+      if (!fed) throw new ShapeError(`${where}: input "${name}" is missing; expected ${value}.`);
       if (fed.dtype !== value.dtype || !sameShape(fed.shape, value.shape)) {
-        throw new ShapeError(`run: input "${name}" must be ${value}; got ${fed.dtype}[${fed.shape.join(",")}].`);
+        throw new ShapeError(`${where}: input "${name}" must be ${value}; got ${fed.dtype}[${fed.shape.join(",")}].`);
       }
     }
     for (const name of Object.keys(feeds)) {
-      if (!this.model.inputs.has(name)) {
-        throw new ShapeError(`run: unknown input "${name}"; inputs are ${[...this.model.inputs.keys()].join(", ")}.`);
+      if (!inputs.has(name)) {
+        throw new ShapeError(`${where}: unknown input "${name}"; inputs are ${[...inputs.keys()].join(", ")}.`);
       }
     }
-    return this.session.run(feeds);
+  }
+
+  private access(where: string): KeptAccess {
+    this.requireLoaded(where);
+    if (!this.session.kept) throw new RuntimeError(`${where}: this graph was compiled without kept values.`);
+    return this.session.kept;
+  }
+
+  private requireLoaded(where: string): void {
+    if (this.released) throw new RuntimeError(`${where}: this compiled graph was released.`);
   }
 
   /** Frees the session. Running afterwards throws. */
@@ -59,6 +105,9 @@ export class CompiledGraph {
   }
 }
 
+/** Whether compiled graphs can keep values on their device here. */
+export const canKeepValues = (): boolean => backend().keepsValues ?? false;
+
 /**
  * Lowers a graph for a device and loads it.
  *
@@ -67,14 +116,24 @@ export class CompiledGraph {
  */
 export async function compile(graph: Graph, options: CompileOptions = {}): Promise<CompiledGraph> {
   const platform = backend();
-  const devices = await platform.devices();
-  const fallback: Device = devices.includes("cpu") ? "cpu" : "wasm";
-  const device = resolveDevice(options.device ?? fallback, devices);
+  const device = await deviceOf(options);
   const model = lower(graph, targetOf(device));
   const session = await platform.create(model, {
     device,
     threads: options.threads,
     profilePrefix: options.profilePrefix,
+    kept: options.kept,
   });
-  return new CompiledGraph({ inputs: model.inputs, outputs: model.outputs }, session, device);
+  return new CompiledGraph({ inputs: model.inputs, outputs: model.outputs }, session, device, options.kept);
+}
+
+/**
+ * The device that these options lead to.
+ *
+ * @throws {ConfigError} If it is not available.
+ */
+export async function deviceOf(options: RuntimeOptions): Promise<Device> {
+  const devices = await backend().devices();
+  const fallback: Device = devices.includes("cpu") ? "cpu" : "wasm";
+  return resolveDevice(options.device ?? fallback, devices);
 }
