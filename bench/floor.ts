@@ -2,7 +2,7 @@
 // best rates this machine reaches through ONNX Runtime.
 
 import { type FeRAConfig, FeRAModel } from "../src/fera/index.js";
-import { buildTrainStep } from "../src/fera/train-step.js";
+import { buildTrainStep } from "../src/fera/step-graph.js";
 import { Graph, type Node, operationsOf, reachableNodes, type Value } from "../src/graph/index.js";
 import type { UNet2DConditionModel, UNetShape } from "../src/models/unet-2d-condition.js";
 

@@ -6,6 +6,7 @@ import { draw } from "../nn/index.js";
 import { CompiledGraphs } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
+import { Loan } from "../training/loan.js";
 import { ADAPTER_DATA, type LoadedAdapter, readAdapter, writeAdapter } from "./adapter-files.js";
 import {
   type AdapterLayout,
@@ -20,7 +21,8 @@ import {
 import { adaptedLayers, type LinearLayer, linearLayers } from "./experts.js";
 import { FeRAConfig, type FeRAOptions } from "./fera-config.js";
 import { initialRouter } from "./router.js";
-import { buildAdaptedPass, buildRoute, TrainStep, type TrainStepOptions } from "./train-step.js";
+import { buildAdaptedPass, buildRoute } from "./step-graph.js";
+import { TrainStep, type TrainStepOptions } from "./train-step.js";
 
 /** Inputs of {@link FeRAModel.predict}. */
 export interface FeRAInputs extends UNetInputs {
@@ -49,6 +51,8 @@ export class FeRAModel {
     layout: AdapterLayout;
     /** Router, and `PATH.down [E·r, in]` and `PATH.up [out, E·r]` per layer; trainers change the values in place. */
     parameters: Map<string, Tensor<"float32">>;
+    /** Tells whether a training step has newer values on a device. */
+    loan: Loan;
   };
   private readonly available: readonly LinearLayer[];
   private readonly compiled: CompiledGraphs;
@@ -73,7 +77,7 @@ export class FeRAModel {
     this.available = linearLayers(model);
     const { rank, numExperts, numBands } = config;
     const layout = { layers: adaptedLayers(this.available, config), rank, numExperts, numBands };
-    this.current = { config, layout, parameters: freshParameters(layout, new Generator(seed)) };
+    this.current = { config, layout, parameters: freshParameters(layout, new Generator(seed)), loan: new Loan() };
     this.compiled = new CompiledGraphs(model.runtime);
   }
 
@@ -86,15 +90,20 @@ export class FeRAModel {
     return this.current.layout.layers;
   }
 
-  /** The trained tensors, experts stacked: `router.net.*`, `PATH.down [E·r, in]`, `PATH.up [out, E·r]`. */
+  /**
+   * The trained tensors, experts stacked: `router.net.*`, `PATH.down [E·r, in]`, `PATH.up [out, E·r]`.
+   *
+   * Current when asked for: a training step whose state is on the device brings it back first.
+   */
   get parameters(): ReadonlyMap<string, Tensor<"float32">> {
+    this.current.loan.recall();
     return this.current.parameters;
   }
 
   /** Number of trainable values, the router's included. */
   get parameterCount(): number {
     let count = 0;
-    for (const { size } of this.parameters.values()) count += size;
+    for (const { size } of this.current.parameters.values()) count += size;
     return count;
   }
 
@@ -122,7 +131,8 @@ export class FeRAModel {
 
   /** Energies and gates of latents `[B, C, H, W]`. */
   async route(latents: Tensor): Promise<Routing> {
-    const { config, layout, parameters } = this.current;
+    const { config, layout } = this.current;
+    const { parameters } = this;
     await this.forgetStale();
     const graph = await this.compiled.get(`route ${latents.shape.join(",")}`, (graph) => {
       const { energies, weights } = buildRoute(graph.input("latents", "float32", latents.shape), layout, config);
@@ -150,7 +160,8 @@ export class FeRAModel {
     const { adapters = true, adapterScale = 1 } = inputs;
     if (!Number.isFinite(adapterScale)) throw new ConfigError(`adapterScale: must be finite; got ${adapterScale}.`);
     if (!adapters) return { ...(await this.route(inputs.latents)), output: await this.model.predict(inputs) };
-    const { config, layout, parameters } = this.current;
+    const { config, layout } = this.current;
+    const { parameters } = this;
     const shape = unetShapeOf(inputs, this.model.config);
     await this.forgetStale();
     const graph = await this.compiled.get(JSON.stringify(shape), (graph) => {
@@ -174,10 +185,10 @@ export class FeRAModel {
    * @throws {ConfigError} If an option is invalid.
    */
   compileTrainStep(options: TrainStepOptions): Promise<TrainStep> {
-    const { config, layout, parameters } = this.current;
+    const { config, layout, parameters, loan } = this.current;
     const { weights } = this.model;
     const isCurrent = () => this.current.parameters === parameters && this.model.weights === weights;
-    const adapter = { parameters, layout, isCurrent };
+    const adapter = { parameters, loan, layout, isCurrent };
     return TrainStep.compile(this.model, adapter, config, options);
   }
 
@@ -224,11 +235,12 @@ export class FeRAModel {
     const { current } = this;
     const fits = JSON.stringify(config) === JSON.stringify(current.config) && sameLayers(layout, current.layout);
     if (fits) {
+      current.loan.recall();
       // In place, so that compiled graphs, training steps and optimizers go on.
       for (const [name, { data }] of stackState(state, current.layout)) current.parameters.get(name)!.data.set(data);
       return;
     }
-    this.current = { config, layout, parameters: stackState(state, layout) };
+    this.current = { config, layout, parameters: stackState(state, layout), loan: new Loan() };
   }
 
   /** Frees graphs that were built for adapters or base weights that have been replaced since. */

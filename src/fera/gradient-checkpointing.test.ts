@@ -11,7 +11,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import "./adapter-files-node.js";
 import { FeRAConfig } from "./fera-config.js";
 import { FeRAModel } from "./fera-model.js";
-import { buildTrainStep } from "./train-step.js";
+import { buildTrainStep } from "./step-graph.js";
 
 async function reference(name: string) {
   const model = await UNet2DConditionModel.fromPretrained(`test/reference/${name}`, { subfolder: "unet" });

@@ -1,32 +1,24 @@
-// One training step of FeRA as one graph: indicator, router, adapted and base pass, both losses, and the gradients of
-// everything that is trained.
+// One training step of FeRA, compiled: losses, gradients, and steps of an optimizer in main memory or on the device.
 
-import { gradients } from "../autodiff/index.js";
 import { ConfigError, ShapeError, TrainingError } from "../errors.js";
-import * as ops from "../graph/index.js";
-import { Graph, type Value } from "../graph/index.js";
+import { Graph } from "../graph/index.js";
 import {
   type UNet2DConditionModel,
   type UNetInputs,
   type UNetShape,
-  type UNetValues,
-  unet,
   unetFeeds,
-  unetInputs,
   unetShapeOf,
 } from "../models/unet-2d-condition.js";
-import { Scope } from "../nn/index.js";
-import { type CompiledGraph, compile } from "../runtime/index.js";
+import { type CompiledGraph, canKeepValues, compile, deviceOf, isGpu } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { type Tensor, tensor, toBytes } from "../tensor/tensor.js";
-import { clipGradients } from "../training/optimizers.js";
+import type { Loan } from "../training/loan.js";
+import { AdamW, clipGradients } from "../training/optimizers.js";
 import type { DiffusionBatch, Losses, Trainable } from "../training/trainable.js";
-import { type AdapterLayout, ROUTER, stackedShapes, unstackState } from "./adapter-state.js";
-import { feclLoss } from "./consistency-loss.js";
-import { expandGates, RoutedExperts } from "./experts.js";
+import { type AdapterLayout, unstackState } from "./adapter-state.js";
+import { DeviceStep, requireFiniteGradients } from "./device-step.js";
 import type { FeRAConfig } from "./fera-config.js";
-import { bandEnergies, frequencyBands } from "./indicator.js";
-import { route } from "./router.js";
+import { buildDeviceStep, buildLosses, buildTrainStep, DEVICE_STATE } from "./step-graph.js";
 
 /** What updates parameters in place; `AdamW` is one. */
 export interface StepOptimizer {
@@ -52,6 +44,22 @@ export interface TrainStepOptions {
    * second adapted forward pass more time at most. Default false.
    */
   gradientCheckpointing?: boolean;
+  /**
+   * Keeps adapters and the optimizer's moments on the device between steps of `run`; they come back when something
+   * here asks for them. Needs an `AdamW` and Node. Default: on GPUs, where both are given.
+   */
+  stateOnDevice?: boolean;
+}
+
+/** The adapters that a step trains. */
+export interface TrainedAdapter {
+  /** The trainable tensors under their stacked names. */
+  parameters: ReadonlyMap<string, Tensor<"float32">>;
+  /** Where their current values are. */
+  loan: Loan;
+  layout: AdapterLayout;
+  /** Whether they are still the model's. */
+  isCurrent: () => boolean;
 }
 
 /** One batch: the UNet's inputs, and what it must predict. */
@@ -60,93 +68,36 @@ export interface TrainStepInputs extends UNetInputs {
   target: Tensor;
 }
 
-/** An adapted pass under construction. */
-export interface AdaptedPass {
-  inputs: UNetValues;
-  /** `[B, K]`. */
-  energies: Value;
-  /** `[B, E]`. */
-  weights: Value;
-  output: Value;
-  /** The trainable tensors as graph inputs, under their stacked names. */
-  parameters: Map<string, Value>;
-  /** Dropout masks to be fed, by name. */
-  masks: ReadonlyMap<string, readonly number[]>;
-}
-
-/** Declares the router's parameters, and adds indicator and router to a graph. */
-export function buildRoute(
-  latents: Value,
-  layout: AdapterLayout,
-  config: FeRAConfig,
-  known = new Map<string, Value>(),
-) {
-  const router = new Map<string, Value>();
-  for (const [name, shape] of stackedShapes(layout)) {
-    if (!name.startsWith(ROUTER)) continue;
-    const value = known.get(name) ?? latents.graph.input(name, "float32", shape);
-    router.set(name.slice(ROUTER.length), value);
-  }
-  const energies = bandEnergies(frequencyBands(latents, config));
-  return { energies, weights: route(energies, router, config.routerTau) };
-}
-
-/**
- * Adds indicator, router and the adapted UNet to a graph.
- *
- * @param options.scale - Factor on all experts, a scalar.
- * @param options.dropout - Whether dropout masks are taken as inputs.
- */
-export function buildAdaptedPass(
-  graph: Graph,
-  model: UNet2DConditionModel,
-  layout: AdapterLayout,
-  config: FeRAConfig,
-  shape: UNetShape,
-  options: { scale?: Value; dropout?: boolean } = {},
-): AdaptedPass {
-  const inputs = unetInputs(graph, model.config, shape);
-  const parameters = new Map<string, Value>();
-  for (const [name, dimensions] of stackedShapes(layout)) {
-    parameters.set(name, graph.input(name, "float32", dimensions));
-  }
-  const { energies, weights } = buildRoute(inputs.latents, layout, config, parameters);
-  const gates = expandGates(weights, config.rank, config.alpha);
-  const scaled = options.scale ? ops.mul(gates, options.scale) : gates;
-  const experts = new RoutedExperts(parameters, scaled, options.dropout ?? false);
-  const output = unet(new Scope(graph, model.weights, experts), inputs, model.config);
-  return { inputs, energies, weights, output, parameters, masks: experts.masks };
-}
+/** What a step computes with: one graph that gives gradients, or one that also keeps and updates the state. */
+type Computation = { graph: CompiledGraph; device?: undefined } | { device: DeviceStep; graph?: undefined };
 
 /** A compiled training step over parameters that the caller may change in place. */
 export class TrainStep implements Trainable {
   private evaluation: Promise<CompiledGraph> | undefined;
 
   private constructor(
-    readonly parameters: ReadonlyMap<string, Tensor<"float32">>,
+    private readonly adapter: TrainedAdapter,
     private readonly model: UNet2DConditionModel,
-    private readonly layout: AdapterLayout,
     private readonly config: FeRAConfig,
     private readonly shape: UNetShape,
     private readonly options: TrainStepOptions,
     private readonly masks: ReadonlyMap<string, readonly number[]>,
-    private readonly compiled: CompiledGraph,
-    private readonly isCurrent: () => boolean,
+    private readonly computation: Computation,
   ) {}
 
   /**
    * Compiles the step.
    *
-   * @param adapter - The trainable tensors under their stacked names, and whether they are still the model's.
-   * @throws {ConfigError} If a size is not a positive integer or the clipping norm not above 0.
+   * @throws {ConfigError} If a size is not a positive integer, the clipping norm not above 0, or the state cannot stay
+   *   on the device though it was asked for.
    */
   static async compile(
     model: UNet2DConditionModel,
-    adapter: { parameters: ReadonlyMap<string, Tensor<"float32">>; layout: AdapterLayout; isCurrent: () => boolean },
+    adapter: TrainedAdapter,
     config: FeRAConfig,
     options: TrainStepOptions,
   ): Promise<TrainStep> {
-    const { batchSize, height, width, tokens = 77, gradientClip } = options;
+    const { batchSize, height, width, tokens = 77, gradientClip, optimizer } = options;
     const shape: UNetShape = { batchSize, height, width, tokens };
     for (const [name, value] of Object.entries(shape)) {
       if (!Number.isSafeInteger(value) || value < 1) {
@@ -157,10 +108,30 @@ export class TrainStep implements Trainable {
       throw new ConfigError(`compileTrainStep: gradientClip must be above 0; got ${gradientClip}.`);
     }
     const graph = new Graph();
-    const pass = buildTrainStep(graph, model, adapter.layout, config, shape, options);
-    const compiled = await compile(graph, model.runtime);
-    const { parameters, layout, isCurrent } = adapter;
-    return new TrainStep(parameters, model, layout, config, shape, options, pass.masks, compiled, isCurrent);
+    const build = [graph, model, adapter.layout, config, shape, options] as const;
+    const make = (masks: ReadonlyMap<string, readonly number[]>, computation: Computation) =>
+      new TrainStep(adapter, model, config, shape, options, masks, computation);
+    if (optimizer instanceof AdamW && (await staysOnDevice(model, options))) {
+      const { masks, packing } = buildDeviceStep(...build);
+      const kept = { state: DEVICE_STATE, outputs: ["gradient"] };
+      const compiled = await compile(graph, { ...model.runtime, kept });
+      return make(masks, { device: new DeviceStep(compiled, packing, adapter, optimizer) });
+    }
+    if (options.stateOnDevice) {
+      throw new ConfigError("compileTrainStep: stateOnDevice needs an AdamW as the optimizer, and Node.");
+    }
+    const { masks } = buildTrainStep(...build);
+    return make(masks, { graph: await compile(graph, model.runtime) });
+  }
+
+  /**
+   * The trained tensors under their stacked names, with current values.
+   *
+   * Where the state is on the device, they are current when this is asked for, not after further steps.
+   */
+  get parameters(): ReadonlyMap<string, Tensor<"float32">> {
+    this.adapter.loan.recall();
+    return this.adapter.parameters;
   }
 
   /**
@@ -172,11 +143,17 @@ export class TrainStep implements Trainable {
    * @throws {ShapeError} If the batch does not fit what the step was compiled for.
    */
   async compute(batch: DiffusionBatch | TrainStepInputs): Promise<Losses & { gradients: Map<string, Float32Array> }> {
-    const feeds = this.feeds(batch);
-    if (this.masks.size > 0) Object.assign(feeds, this.dropoutMasks(batch.latents));
-    const result = await this.compiled.run(feeds);
+    const feeds = this.trainingFeeds(batch);
+    const { graph, device } = this.computation;
+    if (device) {
+      const { result, gradients } = await device.gradients(feeds);
+      return { ...lossesOf(result), gradients };
+    }
+    const result = await graph.run({ ...feeds, ...Object.fromEntries(this.parameters) });
     const slopes = new Map<string, Float32Array>();
-    for (const name of this.parameters.keys()) slopes.set(name, result[`gradient.${name}`]!.data as Float32Array);
+    for (const name of this.adapter.parameters.keys()) {
+      slopes.set(name, result[`gradient.${name}`]!.data as Float32Array);
+    }
     return { ...lossesOf(result), gradients: slopes };
   }
 
@@ -190,13 +167,14 @@ export class TrainStep implements Trainable {
     const { optimizer, gradientClip } = this.options;
     if (!optimizer)
       throw new ConfigError("run: the step was compiled without an optimizer; give compileTrainStep one.");
+    const { device } = this.computation;
+    if (device) {
+      const accept = (result: Record<string, Tensor>) => requireFiniteLoss(lossesOf(result));
+      return lossesOf(await device.run(this.trainingFeeds(batch), accept, gradientClip));
+    }
     const { gradients: slopes, ...losses } = await this.compute(batch);
-    if (!Number.isFinite(losses.loss)) {
-      throw new TrainingError(`run: the loss is ${losses.loss} (mse ${losses.mse}, fecl ${losses.fecl}).`);
-    }
-    for (const [name, slope] of slopes) {
-      if (!slope.every(Number.isFinite)) throw new TrainingError(`run: the gradient of "${name}" is not finite.`);
-    }
+    requireFiniteLoss(losses);
+    requireFiniteGradients(slopes);
     if (gradientClip !== undefined) clipGradients(slopes, gradientClip);
     optimizer.step(new Map([...this.parameters].map(([name, { data }]) => [name, data])), slopes);
     return losses;
@@ -205,15 +183,15 @@ export class TrainStep implements Trainable {
   /** Losses and gradients under the state dict's names, one tensor per expert. Changes nothing. */
   async gradients(batch: TrainStepInputs): Promise<Losses & { gradients: Map<string, Tensor<"float32">> }> {
     const { gradients: slopes, ...losses } = await this.compute(batch);
-    return { ...losses, gradients: unstackState(slopes, this.layout) };
+    return { ...losses, gradients: unstackState(slopes, this.adapter.layout) };
   }
 
   /** Losses without dropout and without gradients. Changes nothing. */
   async evaluate(batch: TrainStepInputs): Promise<Losses> {
-    const feeds = this.feeds(batch);
+    const feeds = { ...this.batchFeeds(batch), ...Object.fromEntries(this.parameters) };
     if (!this.evaluation) {
       const graph = new Graph();
-      buildLosses(graph, this.model, this.layout, this.config, this.shape, false);
+      buildLosses(graph, this.model, this.adapter.layout, this.config, this.shape, false);
       this.evaluation = compile(graph, this.model.runtime);
       this.evaluation.catch(() => {
         this.evaluation = undefined;
@@ -224,13 +202,20 @@ export class TrainStep implements Trainable {
 
   /** Frees what was compiled. */
   async release(): Promise<void> {
-    await this.compiled.release();
+    const { graph, device } = this.computation;
+    await (device ?? graph).release();
     await (await this.evaluation)?.release();
   }
 
-  private feeds(batch: DiffusionBatch | TrainStepInputs): Record<string, Tensor> {
+  /** All that the training graph takes, but for the trained tensors. */
+  private trainingFeeds(batch: DiffusionBatch | TrainStepInputs): Record<string, Tensor> {
+    const feeds = this.batchFeeds(batch);
+    return this.masks.size > 0 ? { ...feeds, ...this.dropoutMasks(batch.latents) } : feeds;
+  }
+
+  private batchFeeds(batch: DiffusionBatch | TrainStepInputs): Record<string, Tensor> {
     const { latents, timesteps, encoderHiddenStates, addedConditions, target } = batch;
-    if (!this.isCurrent()) {
+    if (!this.adapter.isCurrent()) {
       throw new ConfigError(
         "train step: adapters of another kind or other base weights were loaded since; call compileTrainStep again.",
       );
@@ -243,7 +228,7 @@ export class TrainStep implements Trainable {
         throw new ShapeError(`train step: it was compiled for ${name}=${value}; got ${name}=${came[name]}.`);
       }
     }
-    return { ...unetFeeds(inputs), target, ...Object.fromEntries(this.parameters) };
+    return { ...unetFeeds(inputs), target };
   }
 
   private dropoutMasks(latents: Tensor): Record<string, Tensor> {
@@ -260,50 +245,12 @@ export class TrainStep implements Trainable {
   }
 }
 
-/**
- * Adds the whole step to a graph: the losses `mse`, `fecl` and `loss`, and `gradient.NAME` of every parameter, as
- * outputs.
- */
-export function buildTrainStep(
-  graph: Graph,
-  model: UNet2DConditionModel,
-  layout: AdapterLayout,
-  config: FeRAConfig,
-  shape: UNetShape,
-  options: Pick<TrainStepOptions, "gradientCheckpointing"> = {},
-): AdaptedPass {
-  const pass = buildLosses(graph, model, layout, config, shape, config.dropout > 0);
-  const names = [...pass.parameters.keys()];
-  const recompute = options.gradientCheckpointing ?? false;
-  gradients(pass.loss, [...pass.parameters.values()], { recompute }).forEach((gradient, i) => {
-    graph.output(`gradient.${names[i]}`, gradient);
-  });
-  return pass;
+async function staysOnDevice({ runtime }: UNet2DConditionModel, { stateOnDevice }: TrainStepOptions): Promise<boolean> {
+  return canKeepValues() && (stateOnDevice ?? isGpu(await deviceOf(runtime)));
 }
 
-/** Both passes and both losses, with the losses as outputs. */
-function buildLosses(
-  graph: Graph,
-  model: UNet2DConditionModel,
-  layout: AdapterLayout,
-  config: FeRAConfig,
-  shape: UNetShape,
-  dropout: boolean,
-): AdaptedPass & { loss: Value } {
-  const pass = buildAdaptedPass(graph, model, layout, config, shape, { dropout });
-  const target = graph.input("target", "float32", pass.output.shape);
-  const difference = ops.sub(pass.output, target);
-  const mse = ops.reduceMean(ops.mul(difference, difference));
-  let loss = mse;
-  if (config.feclWeight > 0) {
-    const base = unet(model.frozenScope(graph), pass.inputs, model.config);
-    const fecl = ops.mul(feclLoss(base, pass.output, target, config), config.feclWeight);
-    loss = ops.add(mse, fecl);
-    graph.output("fecl", fecl);
-    graph.output("loss", loss);
-  }
-  graph.output("mse", mse);
-  return { ...pass, loss };
+function requireFiniteLoss({ loss, mse, fecl }: Losses): void {
+  if (!Number.isFinite(loss)) throw new TrainingError(`run: the loss is ${loss} (mse ${mse}, fecl ${fecl}).`);
 }
 
 function lossesOf(result: Record<string, Tensor>): Losses {

@@ -12,19 +12,44 @@ export interface SessionSettings {
   threads?: number;
   /** Writes a trace of every kernel to files that begin so (Node only). */
   profilePrefix?: string;
+  /** What stays on the device between runs; only where the backend `keepsValues`. */
+  kept?: KeptValues;
+}
+
+/** What a session keeps where it computes, between its runs. */
+export interface KeptValues {
+  /** Inputs that runs are not fed, each with the output that can replace it. */
+  state: Readonly<Record<string, string>>;
+  /** Further outputs that runs do not return. */
+  outputs: readonly string[];
 }
 
 /** A loaded model. */
 export interface BackendSession {
+  /** Takes and gives what is not kept. */
   run(feeds: Record<string, Tensor>): Promise<Record<string, Tensor>>;
+  /** Of a session that keeps values. */
+  kept?: KeptAccess;
   /** Frees the model. Returns the profile's path where one was written. */
   release(): Promise<void>;
+}
+
+/** Access to what a session keeps. */
+export interface KeptAccess {
+  /** Puts values of the kept inputs in place. */
+  write(values: Record<string, Tensor>): Promise<void>;
+  /** Replaces every kept input by its output of the last run. */
+  advance(): Promise<void>;
+  /** Copies of kept inputs, and of kept outputs as the last run made them. Blocks until they are here. */
+  readNow(names: readonly string[]): Record<string, Tensor>;
 }
 
 /** A platform's way to load models. */
 export interface Backend {
   /** Devices that can be asked for, the fastest first. */
   devices(): Promise<readonly Device[]>;
+  /** Whether sessions keep values between runs, and read them without giving up the thread. */
+  readonly keepsValues?: boolean;
   create(model: OnnxModel, settings: SessionSettings): Promise<BackendSession>;
 }
 

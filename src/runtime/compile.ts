@@ -3,7 +3,7 @@
 import { RuntimeError, ShapeError } from "../errors.js";
 import { type Graph, lower, sameShape } from "../graph/index.js";
 import type { DType, Tensor } from "../tensor/tensor.js";
-import { type BackendSession, backend } from "./backend.js";
+import { type BackendSession, backend, type KeptAccess, type KeptValues } from "./backend.js";
 import { type Device, type DeviceOption, resolveDevice, targetOf } from "./device.js";
 
 /** Options of {@link compile}. */
@@ -12,6 +12,12 @@ export interface CompileOptions {
   device?: DeviceOption;
   threads?: number;
   profilePrefix?: string;
+  /**
+   * Inputs and outputs that stay on the device between runs.
+   *
+   * Only where {@link canKeepValues}.
+   */
+  kept?: KeptValues;
 }
 
 /** The options that every compiled graph of a model shares. */
@@ -31,30 +37,70 @@ export class CompiledGraph {
     private readonly inputs: ReadonlyMap<string, TensorType>,
     private readonly session: BackendSession,
     readonly device: Device,
+    private readonly kept: KeptValues = { state: {}, outputs: [] },
   ) {}
 
   /**
    * Runs once.
    *
-   * @param feeds - One tensor per graph input, of its exact dtype and shape.
-   * @returns One tensor per graph output.
+   * @param feeds - One tensor per graph input that is not kept, of its exact dtype and shape.
+   * @returns One tensor per graph output that is not kept.
    * @throws {ShapeError} If an input is missing, unknown, or of another dtype or shape.
    */
   async run(feeds: Record<string, Tensor>): Promise<Record<string, Tensor>> {
-    if (this.released) throw new RuntimeError("run: this compiled graph was released.");
-    for (const [name, type] of this.inputs) {
+    this.check("run", feeds, (name) => !(name in this.kept.state));
+    return this.session.run(feeds);
+  }
+
+  /**
+   * Puts the kept inputs in place, all of them.
+   *
+   * @throws {ShapeError} As {@link run}.
+   */
+  async write(values: Record<string, Tensor>): Promise<void> {
+    this.check("write", values, (name) => name in this.kept.state);
+    await this.access("write").write(values);
+  }
+
+  /** Replaces every kept input by the output of the last run that belongs to it. */
+  async advance(): Promise<void> {
+    await this.access("advance").advance();
+  }
+
+  /**
+   * Copies of kept inputs as they are, and of kept outputs as the last run made them.
+   *
+   * Blocks the thread until they are here, so that code which cannot wait sees current values.
+   */
+  readNow(names: readonly string[]): Record<string, Tensor> {
+    return this.access("readNow").readNow(names);
+  }
+
+  private check(where: string, feeds: Record<string, Tensor>, takes: (name: string) => boolean): void {
+    this.requireLoaded(where);
+    const inputs = new Map([...this.inputs].filter(([name]) => takes(name)));
+    for (const [name, type] of inputs) {
       const fed = feeds[name];
-      if (!fed) throw new ShapeError(`run: input "${name}" is missing; expected ${described(type)}.`);
+      if (!fed) throw new ShapeError(`${where}: input "${name}" is missing; expected ${described(type)}.`);
       if (fed.dtype !== type.dtype || !sameShape(fed.shape, type.shape)) {
-        throw new ShapeError(`run: input "${name}" must be ${described(type)}; got ${described(fed)}.`);
+        throw new ShapeError(`${where}: input "${name}" must be ${described(type)}; got ${described(fed)}.`);
       }
     }
     for (const name of Object.keys(feeds)) {
-      if (!this.inputs.has(name)) {
-        throw new ShapeError(`run: unknown input "${name}"; inputs are ${[...this.inputs.keys()].join(", ")}.`);
+      if (!inputs.has(name)) {
+        throw new ShapeError(`${where}: unknown input "${name}"; inputs are ${[...inputs.keys()].join(", ")}.`);
       }
     }
-    return this.session.run(feeds);
+  }
+
+  private access(where: string): KeptAccess {
+    this.requireLoaded(where);
+    if (!this.session.kept) throw new RuntimeError(`${where}: this graph was compiled without kept values.`);
+    return this.session.kept;
+  }
+
+  private requireLoaded(where: string): void {
+    if (this.released) throw new RuntimeError(`${where}: this compiled graph was released.`);
   }
 
   /** Frees the session. Running afterwards throws. */
@@ -65,6 +111,9 @@ export class CompiledGraph {
   }
 }
 
+/** Whether compiled graphs can keep values on their device here. */
+export const canKeepValues = (): boolean => backend().keepsValues ?? false;
+
 /**
  * Lowers a graph for a device and loads it.
  *
@@ -73,18 +122,28 @@ export class CompiledGraph {
  */
 export async function compile(graph: Graph, options: CompileOptions = {}): Promise<CompiledGraph> {
   const platform = backend();
-  const devices = await platform.devices();
-  const fallback: Device = devices.includes("cpu") ? "cpu" : "wasm";
-  const device = resolveDevice(options.device ?? fallback, devices);
+  const device = await deviceOf(options);
   const model = lower(graph, targetOf(device));
   const session = await platform.create(model, {
     device,
     threads: options.threads,
     profilePrefix: options.profilePrefix,
+    kept: options.kept,
   });
   // Types only: a value holds its whole graph.
   const inputs = new Map([...model.inputs].map(([name, { dtype, shape }]) => [name, { dtype, shape }]));
-  return new CompiledGraph(inputs, session, device);
+  return new CompiledGraph(inputs, session, device, options.kept);
+}
+
+/**
+ * The device that these options lead to.
+ *
+ * @throws {ConfigError} If it is not available.
+ */
+export async function deviceOf(options: RuntimeOptions): Promise<Device> {
+  const devices = await backend().devices();
+  const fallback: Device = devices.includes("cpu") ? "cpu" : "wasm";
+  return resolveDevice(options.device ?? fallback, devices);
 }
 
 const described = ({ dtype, shape }: TensorType): string => `${dtype}[${shape.join(",")}]`;

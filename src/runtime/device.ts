@@ -12,7 +12,10 @@ export type Device = (typeof DEVICES)[number];
 export type DeviceOption = Device | "auto";
 
 /** Which kernels to write for: fused CPU operators where the CPU runs them, standard operators on GPUs. */
-export const targetOf = (device: Device): Target => (device === "cpu" || device === "wasm" ? "cpu" : "portable");
+export const targetOf = (device: Device): Target => (isGpu(device) ? "portable" : "cpu");
+
+/** Whether the device computes in a memory of its own. */
+export const isGpu = (device: Device): boolean => device !== "cpu" && device !== "wasm";
 
 /**
  * Chooses a device.

@@ -1,4 +1,11 @@
-export { type Backend, type BackendSession, registerBackend } from "./backend.js";
-export { CompiledGraph, type CompileOptions, compile, type RuntimeOptions } from "./compile.js";
+export { type Backend, type BackendSession, type KeptValues, registerBackend } from "./backend.js";
+export {
+  CompiledGraph,
+  type CompileOptions,
+  canKeepValues,
+  compile,
+  deviceOf,
+  type RuntimeOptions,
+} from "./compile.js";
 export { CompiledGraphs } from "./compiled-graphs.js";
-export { DEVICES, type Device, type DeviceOption } from "./device.js";
+export { DEVICES, type Device, type DeviceOption, isGpu } from "./device.js";

@@ -3,9 +3,15 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { RuntimeError } from "../errors.js";
-import type { OnnxModel } from "../graph/index.js";
-import { type DType, Tensor, type TensorData } from "../tensor/tensor.js";
-import { type Backend, type BackendSession, registerBackend, type SessionSettings } from "./backend.js";
+import { Graph, lower, type OnnxModel, type Value } from "../graph/index.js";
+import { BYTES_PER_ELEMENT, type DType, fromBytes, Tensor, type TensorData } from "../tensor/tensor.js";
+import {
+  type Backend,
+  type BackendSession,
+  type KeptValues,
+  registerBackend,
+  type SessionSettings,
+} from "./backend.js";
 import type { Device } from "./device.js";
 
 interface Reply {
@@ -20,7 +26,12 @@ interface Reply {
  */
 const PREFERENCE: readonly Device[] = ["cuda", "cpu", "webgpu", "coreml", "dml"];
 
+/** Longest wait for a kept value: far above any step, so that a worker that died is not waited for forever. */
+const READ_LIMIT_MS = 600_000;
+const MESSAGE_BYTES = 4096;
+
 class NodeBackend implements Backend {
+  readonly keepsValues = true;
   private worker: Worker | undefined;
   private readonly pending = new Map<number, { resolve: (result: unknown) => void; reject: (error: Error) => void }>();
   private nextId = 0;
@@ -33,21 +44,54 @@ class NodeBackend implements Backend {
 
   async create(model: OnnxModel, settings: SessionSettings): Promise<BackendSession> {
     const session = this.nextSession++;
-    await this.ask("create", { session, bytes: model.bytes, options: sessionOptions(model, settings) });
+    const { kept } = settings;
+    const options = sessionOptions(model, settings);
+    await this.ask("create", { session, bytes: model.bytes, options, kept });
     return {
       run: async (feeds) => {
-        const messages: Record<string, { dtype: DType; shape: readonly number[]; data: TensorData }> = {};
-        for (const [name, { dtype, shape, data }] of Object.entries(feeds)) messages[name] = { dtype, shape, data };
-        const outputs = (await this.ask("run", { session, feeds: messages })) as typeof messages;
+        const outputs = (await this.ask("run", { session, feeds: asMessages(feeds) })) as Record<string, Message>;
         const result: Record<string, Tensor> = {};
         for (const [name, { dtype, shape, data }] of Object.entries(outputs))
           result[name] = new Tensor(dtype, shape, data);
         return result;
       },
+      kept: kept && {
+        write: async (values) => {
+          await this.ask("write", { session, values: asMessages(values) });
+        },
+        advance: async () => {
+          await this.ask("advance", { session });
+        },
+        readNow: (names) => this.readNow(session, keptValues(model, kept, names)),
+      },
       release: async () => {
         await this.ask("release", { session });
       },
     };
+  }
+
+  /** The worker fills shared memory and wakes this thread, which therefore needs no event loop. */
+  private readNow(session: number, values: ReadonlyMap<string, Value>): Record<string, Tensor> {
+    const signal = new Int32Array(new SharedArrayBuffer(4));
+    const message = new Uint8Array(new SharedArrayBuffer(MESSAGE_BYTES));
+    const wanted = [...values].map(([name, value]) => {
+      const bytes = new Uint8Array(new SharedArrayBuffer(value.size * BYTES_PER_ELEMENT[value.dtype]));
+      return { name, bytes, reader: copyingModel(value) };
+    });
+    this.start().postMessage({ kind: "read", session, wanted, signal, message });
+    if (Atomics.wait(signal, 0, 0, READ_LIMIT_MS) === "timed-out") {
+      throw new RuntimeError(`runtime: the worker gave no answer within ${READ_LIMIT_MS / 1000} s.`);
+    }
+    if (signal[0] !== 1) {
+      const text = new TextDecoder().decode(message.slice());
+      throw new RuntimeError(`ONNX Runtime: ${text.slice(0, text.indexOf("\0"))}`);
+    }
+    const result: Record<string, Tensor> = {};
+    for (const { name, bytes } of wanted) {
+      const { dtype, shape } = values.get(name)!;
+      result[name] = fromBytes(dtype, shape, bytes.slice());
+    }
+    return result;
   }
 
   private ask(kind: string, request: object): Promise<unknown> {
@@ -85,13 +129,43 @@ class NodeBackend implements Backend {
   }
 }
 
+interface Message {
+  dtype: DType;
+  shape: readonly number[];
+  data: TensorData;
+}
+
+function asMessages(tensors: Record<string, Tensor>): Record<string, Message> {
+  const entries = Object.entries(tensors).map(([name, { dtype, shape, data }]) => [name, { dtype, shape, data }]);
+  return Object.fromEntries(entries);
+}
+
+function keptValues(model: OnnxModel, kept: KeptValues, names: readonly string[]): Map<string, Value> {
+  return new Map(
+    names.map((name) => {
+      if (name in kept.state) return [name, model.inputs.get(name)!];
+      if (kept.outputs.includes(name)) return [name, model.outputs.get(name)!];
+      throw new RuntimeError(`runtime: the session keeps no value "${name}".`);
+    }),
+  );
+}
+
+/** A model that copies its input `x` to `y`. */
+function copyingModel({ dtype, shape }: Value): Uint8Array {
+  const graph = new Graph();
+  graph.output("y", graph.input("x", dtype, shape));
+  return lower(graph, "portable").bytes;
+}
+
 /**
  * ONNX Runtime's own optimizer stays off (fusions are ours; it triples memory and takes long), memory patterns double
  * memory on the second run, and prepacking copies every weight.
  */
-function sessionOptions(model: OnnxModel, { device, threads, profilePrefix }: SessionSettings): object {
+function sessionOptions(model: OnnxModel, { device, threads, profilePrefix, kept }: SessionSettings): object {
   const session: Record<string, string> = { disable_prepacking: "1" };
   if (model.weightsFolder !== undefined) session.model_external_initializers_file_folder_path = model.weightsFolder;
+  // The other providers of ONNX Runtime's Node binding hand every output over in main memory.
+  const stays = kept && device === "webgpu" ? [...Object.values(kept.state), ...kept.outputs] : [];
   return {
     executionProviders: [device],
     graphOptimizationLevel: "disabled",
@@ -101,6 +175,9 @@ function sessionOptions(model: OnnxModel, { device, threads, profilePrefix }: Se
     intraOpNumThreads: threads ?? availableParallelism(),
     logSeverityLevel: 3,
     extra: { session },
+    ...(stays.length === 0
+      ? {}
+      : { preferredOutputLocation: Object.fromEntries(stays.map((name) => [name, "gpu-buffer"])) }),
     ...(profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: profilePrefix }),
   };
 }

@@ -9,14 +9,65 @@ import * as ort from "onnxruntime-node";
 
 /** @typedef {{ dtype: string, shape: readonly number[], data: any }} Message */
 
-/** @type {Map<number, { session: ort.InferenceSession, hasRun: boolean }>} */
-const sessions = new Map();
-
 /**
  * Gives the CPU arena's free regions back after a session's first run. That run grows the arena step by step; a second
  * one would fit into those pieces badly and add a gigabyte at Stable Diffusion's size, where a fresh start does not.
  */
 const FIRST_RUN = { extra: { memory: { enable_memory_arena_shrinkage: "cpu:0" } } };
+
+/**
+ * `state` are the kept inputs by name, `made` the kept outputs of the last run, `readers` sessions that copy a value of a
+ * kept one's type into main memory.
+ *
+ * @typedef {{
+ *   loaded: ort.InferenceSession,
+ *   hasRun: boolean,
+ *   kept: { state: Record<string, string>, outputs: readonly string[] },
+ *   state: Record<string, ort.Tensor>,
+ *   made: Record<string, ort.Tensor>,
+ *   readers: Map<string, ort.InferenceSession>,
+ * }} Session
+ */
+
+/** @type {Map<number, Session>} */
+const sessions = new Map();
+
+/** @param {number} id */
+function sessionOf(id) {
+  const session = sessions.get(id);
+  if (!session) throw new Error(`there is no session ${id}`);
+  return session;
+}
+
+/** @param {Message} message */
+const asTensor = ({ dtype, shape, data }) => new ort.Tensor(/** @type {any} */ (dtype), data, shape);
+
+/**
+ * Frees GPU memory now instead of when JavaScript's garbage is collected.
+ *
+ * @param {ort.Tensor | undefined} tensor
+ */
+function discard(tensor) {
+  if (tensor && tensor.location !== "cpu") tensor.dispose();
+}
+
+/**
+ * A tensor's values. In Node, `getData` on a GPU tensor ends the process (onnxruntime-node 1.30): a model copies instead.
+ *
+ * @param {Session} session
+ * @param {ort.Tensor} tensor
+ * @param {Uint8Array} model
+ */
+async function fetched(session, tensor, model) {
+  if (tensor.location === "cpu") return tensor.data;
+  const key = `${tensor.type}[${tensor.dims}]`;
+  let reader = session.readers.get(key);
+  if (!reader) {
+    reader = await ort.InferenceSession.create(model, { executionProviders: ["webgpu"], logSeverityLevel: 3 });
+    session.readers.set(key, reader);
+  }
+  return /** @type {ort.Tensor} */ ((await reader.run({ x: tensor })).y).data;
+}
 
 /** @param {string} name */
 function providerFile(name) {
@@ -29,35 +80,83 @@ function providerFile(name) {
 
 /** @type {Record<string, (request: any) => Promise<{ result?: unknown, transfer?: ArrayBuffer[] }>>} */
 const handlers = {
-  async create({ session, bytes, options }) {
-    sessions.set(session, { session: await ort.InferenceSession.create(bytes, options), hasRun: false });
+  async create({ session, bytes, options, kept = { state: {}, outputs: [] } }) {
+    const loaded = await ort.InferenceSession.create(bytes, options);
+    sessions.set(session, { loaded, hasRun: false, kept, state: {}, made: {}, readers: new Map() });
     return {};
   },
-  async run({ session, feeds }) {
+  async run({ session: id, feeds }) {
+    const session = sessionOf(id);
     /** @type {Record<string, ort.Tensor>} */
-    const inputs = {};
-    for (const [name, { dtype, shape, data }] of Object.entries(/** @type {Record<string, Message>} */ (feeds))) {
-      inputs[name] = new ort.Tensor(/** @type {any} */ (dtype), data, shape);
+    const inputs = { ...session.state };
+    for (const [name, message] of Object.entries(/** @type {Record<string, Message>} */ (feeds))) {
+      inputs[name] = asTensor(message);
     }
-    const loaded = /** @type {{ session: ort.InferenceSession, hasRun: boolean }} */ (sessions.get(session));
-    const outputs = await loaded.session.run(inputs, loaded.hasRun ? {} : FIRST_RUN);
-    loaded.hasRun = true;
+    const outputs = await session.loaded.run(inputs, session.hasRun ? {} : FIRST_RUN);
+    session.hasRun = true;
+    const stays = new Set([...Object.values(session.kept.state), ...session.kept.outputs]);
     /** @type {Record<string, Message>} */
     const result = {};
     /** @type {ArrayBuffer[]} */
     const transfer = [];
     for (const [name, output] of Object.entries(outputs)) {
+      if (stays.has(name)) {
+        discard(session.made[name]);
+        session.made[name] = output;
+        continue;
+      }
       const data = /** @type {any} */ (output.data);
       result[name] = { dtype: output.type, shape: output.dims, data };
       if (!transfer.includes(data.buffer)) transfer.push(data.buffer);
     }
     return { result, transfer };
   },
-  async release({ session }) {
-    const loaded = sessions.get(session);
-    sessions.delete(session);
-    loaded?.session.endProfiling();
-    await loaded?.session.release();
+  async write({ session: id, values }) {
+    const { state } = sessionOf(id);
+    for (const [name, message] of Object.entries(/** @type {Record<string, Message>} */ (values))) {
+      discard(state[name]);
+      state[name] = asTensor(message);
+    }
+    return {};
+  },
+  async advance({ session: id }) {
+    const { kept, state, made } = sessionOf(id);
+    for (const [input, output] of Object.entries(kept.state)) {
+      const next = made[output];
+      if (!next) throw new Error(`no run has made "${output}" yet`);
+      discard(state[input]);
+      state[input] = next;
+      delete made[output];
+    }
+    return {};
+  },
+  async read({ session: id, wanted, signal, message }) {
+    let outcome = 1;
+    try {
+      const session = sessionOf(id);
+      for (const { name, bytes, reader } of wanted) {
+        const tensor = session.state[name] ?? session.made[name];
+        if (!tensor) throw new Error(`"${name}" has no value yet`);
+        const data = /** @type {any} */ (await fetched(session, tensor, reader));
+        bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      }
+    } catch (error) {
+      outcome = 2;
+      const text = new TextEncoder().encode(error instanceof Error ? error.message : String(error));
+      message.set(text.subarray(0, message.length - 1));
+    }
+    Atomics.store(signal, 0, outcome);
+    Atomics.notify(signal, 0);
+    return {};
+  },
+  async release({ session: id }) {
+    const session = sessions.get(id);
+    sessions.delete(id);
+    if (!session) return {};
+    for (const tensor of [...Object.values(session.state), ...Object.values(session.made)]) discard(tensor);
+    for (const reader of session.readers.values()) await reader.release();
+    session.loaded.endProfiling();
+    await session.loaded.release();
     return {};
   },
   async devices() {

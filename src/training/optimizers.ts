@@ -2,6 +2,7 @@
 
 import { ConfigError, ShapeError, TrainingError } from "../errors.js";
 import { Tensor } from "../tensor/tensor.js";
+import { Loan } from "./loan.js";
 
 /** Hyperparameters of AdamW, with PyTorch's defaults. */
 export interface AdamWOptions {
@@ -15,9 +16,27 @@ export interface AdamWOptions {
   weightDecay?: number;
 }
 
-interface Moments {
+/** The two moments of one parameter. */
+export interface Moments {
   first: Float32Array;
   second: Float32Array;
+}
+
+/** The numbers of one step of AdamW. */
+export interface AdamWCoefficients {
+  /** γλ. */
+  decay: number;
+  beta1: number;
+  /** 1 − β1. */
+  gain1: number;
+  beta2: number;
+  /** 1 − β2. */
+  gain2: number;
+  /** γ/(1 − β1^k). */
+  stepSize: number;
+  /** 1/sqrt(1 − β2^k). */
+  rootScale: number;
+  eps: number;
 }
 
 /**
@@ -34,6 +53,8 @@ export class AdamW {
   readonly betas: readonly [number, number];
   readonly eps: number;
   readonly weightDecay: number;
+  /** Where the moments are, for steps that are done on a device. */
+  readonly loan = new Loan();
   #step = 0;
   readonly #moments = new Map<string, Moments>();
 
@@ -75,27 +96,62 @@ export class AdamW {
     gradients: ReadonlyMap<string, Float32Array>,
     { learningRate = this.lr }: { learningRate?: number } = {},
   ): void {
-    checkNonNegative("learningRate", learningRate);
+    this.loan.recall();
     for (const [name, gradient] of gradients) this.#check(name, parameters.get(name), gradient);
-    const step = ++this.#step;
+    const coefficients = this.coefficients({ learningRate });
+    this.countStep();
+    for (const [name, gradient] of gradients) {
+      const parameter = parameters.get(name)!;
+      const { first, second } = this.#momentsOf(name, parameter.length);
+      update(parameter, gradient, first, second, coefficients);
+    }
+  }
+
+  /**
+   * The numbers of the next step.
+   *
+   * @throws {ConfigError} If the learning rate is negative or not finite.
+   */
+  coefficients({ learningRate = this.lr }: { learningRate?: number } = {}): AdamWCoefficients {
+    checkNonNegative("learningRate", learningRate);
+    const step = this.#step + 1;
     const [beta1, beta2] = this.betas;
-    const coefficients: Coefficients = {
-      keep: 1 - learningRate * this.weightDecay,
+    return {
+      decay: learningRate * this.weightDecay,
       beta1,
+      gain1: 1 - beta1,
       beta2,
+      gain2: 1 - beta2,
       stepSize: learningRate / (1 - beta1 ** step),
       rootScale: 1 / Math.sqrt(1 - beta2 ** step),
       eps: this.eps,
     };
-    for (const [name, gradient] of gradients) {
-      const parameter = parameters.get(name)!;
-      let moments = this.#moments.get(name);
-      if (!moments) {
-        moments = { first: new Float32Array(parameter.length), second: new Float32Array(parameter.length) };
-        this.#moments.set(name, moments);
+  }
+
+  /** Counts a step; `step` does so itself, whoever does a step elsewhere says so here. */
+  countStep(): void {
+    this.#step++;
+  }
+
+  /**
+   * The moments of parameters, zeros at first, to be changed in place by whoever does steps elsewhere.
+   *
+   * @param sizes - Number of elements by parameter.
+   * @throws {ShapeError} If the optimizer's state has other sizes.
+   */
+  moments(sizes: ReadonlyMap<string, number>): Map<string, Moments> {
+    this.loan.recall();
+    const result = new Map<string, Moments>();
+    for (const [name, size] of sizes) {
+      const moments = this.#momentsOf(name, size);
+      if (moments.first.length !== size) {
+        throw new ShapeError(
+          `AdamW: "${name}" must have one size; got parameter ${size}, optimizer state ${moments.first.length}.`,
+        );
       }
-      update(parameter, gradient, moments.first, moments.second, coefficients);
+      result.set(name, moments);
     }
+    return result;
   }
 
   /**
@@ -105,6 +161,7 @@ export class AdamW {
    * @returns Copies.
    */
   stateDict(): Map<string, Tensor> {
+    this.loan.recall();
     const state = new Map<string, Tensor>([["step", new Tensor("int64", [], BigInt64Array.of(BigInt(this.#step)))]]);
     for (const [name, { first, second }] of this.#moments) {
       state.set(`${name}.exp_avg`, new Tensor("float32", [first.length], first.slice()));
@@ -143,9 +200,19 @@ export class AdamW {
       }
       loaded.set(name, { first, second });
     }
+    this.loan.recall();
     this.#step = step;
     this.#moments.clear();
     for (const [name, moments] of loaded) this.#moments.set(name, moments);
+  }
+
+  #momentsOf(name: string, size: number): Moments {
+    let moments = this.#moments.get(name);
+    if (!moments) {
+      moments = { first: new Float32Array(size), second: new Float32Array(size) };
+      this.#moments.set(name, moments);
+    }
+    return moments;
   }
 
   #check(name: string, parameter: Float32Array | undefined, gradient: Float32Array): void {
@@ -193,25 +260,15 @@ export function clipGradients(gradients: ReadonlyMap<string, Float32Array>, maxN
   return norm;
 }
 
-interface Coefficients {
-  keep: number;
-  beta1: number;
-  beta2: number;
-  stepSize: number;
-  rootScale: number;
-  eps: number;
-}
-
 /** The formula of `AdamW` on one parameter, in float64 between float32 loads and stores (rounding each step to float32 is slower). */
 function update(
   parameter: Float32Array,
   gradient: Float32Array,
   first: Float32Array,
   second: Float32Array,
-  { keep, beta1, beta2, stepSize, rootScale, eps }: Coefficients,
+  { decay, beta1, gain1, beta2, gain2, stepSize, rootScale, eps }: AdamWCoefficients,
 ): void {
-  const gain1 = 1 - beta1;
-  const gain2 = 1 - beta2;
+  const keep = 1 - decay;
   const length = parameter.length;
   for (let i = 0; i < length; i++) {
     const g = gradient[i]!;

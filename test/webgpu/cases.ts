@@ -1,0 +1,163 @@
+// A program that computes on WebGPU and on the CPU and prints, one JSON line each, how far apart the results are.
+// The driver's environment variables must be set before its process starts.
+//
+// Arguments: `golden`, or else small inputs are taken; names of folders under test/reference.
+
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { stackedShapes } from "../../src/fera/adapter-state.js";
+import "../../src/fera/adapter-files-node.js";
+import { FeRAConfig } from "../../src/fera/fera-config.js";
+import { FeRAModel } from "../../src/fera/fera-model.js";
+import { buildDeviceStep, DEVICE_STATE } from "../../src/fera/step-graph.js";
+import { readSafetensors } from "../../src/formats/index.js";
+import { Graph } from "../../src/graph/index.js";
+import { UNet2DConditionModel, unetFeeds } from "../../src/models/unet-2d-condition.js";
+import "../../src/models/pretrained-node.js";
+import { compile, type Device } from "../../src/runtime/index.js";
+import "../../src/runtime/node.js";
+import { Generator, randn } from "../../src/tensor/random.js";
+import { type Tensor, tensor, zeros } from "../../src/tensor/tensor.js";
+import { COEFFICIENTS_SHAPE } from "../../src/training/device-adamw.js";
+import { AdamW } from "../../src/training/optimizers.js";
+import { relativeError } from "../support/relative-error.js";
+
+/** What each line says. */
+export interface Check {
+  what: string;
+  /** Relative L2 error, or how many operators fell back. */
+  error: number;
+  limit: number;
+}
+
+const OUTPUT_LIMIT = 2e-4;
+const GRADIENT_LIMIT = 2e-3;
+const LOSS_LIMIT = 1e-4;
+const TRAINED_LIMIT = 2e-3;
+/** The first model named trains as long as the reference did, the others long enough for state to be fed back. */
+const STEPS = 8;
+const FEWER_STEPS = 2;
+/** Latents so small that a software driver computes a step in about a second. */
+const SIZE = 8;
+
+const report = (what: string, error: number, limit: number): void => {
+  console.log(JSON.stringify({ what, error, limit } satisfies Check));
+};
+const joined = (state: ReadonlyMap<string, Tensor>): number[] =>
+  [...state]
+    .filter(({ 1: { dtype } }) => dtype === "float32")
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .flatMap(([, { data }]) => Array.from(data, Number));
+const apart = (a: Tensor, b: Tensor | undefined): number =>
+  relativeError(a.data as Float32Array, b!.data as Float32Array);
+
+/** The golden batch, or one of the same kinds of inputs with small latents. */
+function batchOf(expected: ReadonlyMap<string, Tensor>, golden: boolean) {
+  const generator = new Generator(0);
+  const given = (key: string): Tensor => {
+    const value = expected.get(key)!;
+    if (golden) return value;
+    // The first sample, of latents the first rows and columns.
+    const shape = value.shape.length === 4 ? [1, value.shape[1]!, SIZE, SIZE] : [1, ...value.shape.slice(1)];
+    if (shape.length === 4) return randn(shape, { generator });
+    return tensor(value.data.slice(0, value.size / value.shape[0]!) as Float32Array, shape, value.dtype as "float32");
+  };
+  return {
+    latents: given("latents"),
+    timesteps: given("timesteps"),
+    encoderHiddenStates: given("encoder_hidden_states"),
+    ...(expected.has("text_embeds")
+      ? { addedConditions: { textEmbeds: given("text_embeds"), timeIds: given("time_ids") } }
+      : {}),
+    target: given("target") as Tensor<"float32">,
+  };
+}
+
+async function open(name: string, device: Device): Promise<FeRAModel> {
+  const unet = await UNet2DConditionModel.fromPretrained(`test/reference/${name}`, { subfolder: "unet", device });
+  const fera = new FeRAModel(unet, FeRAConfig.reference());
+  await fera.loadAdapters(`test/reference/${name}/adapters_initial.safetensors`);
+  return fera;
+}
+
+async function compareModel(name: string, golden: boolean, steps: number): Promise<void> {
+  const { tensors: expected } = await readSafetensors(`test/reference/${name}/expected.safetensors`);
+  const batch = batchOf(expected, golden);
+  const [batchSize, , height, width] = batch.latents.shape as [number, number, number, number];
+  const shape = { batchSize, height, width, tokens: batch.encoderHiddenStates.shape[1]! };
+  const [gpu, cpu] = [await open(name, "webgpu"), await open(name, "cpu")];
+  const base = golden ? expected.get("base_output") : await cpu.predict({ ...batch, adapters: false });
+  report(`${name} base output`, apart(await gpu.predict({ ...batch, adapters: false }), base), OUTPUT_LIMIT);
+  const adapted = golden ? expected.get("fera_output") : await cpu.predict(batch);
+  report(`${name} adapted output`, apart(await gpu.predict(batch), adapted), OUTPUT_LIMIT);
+
+  const optimizers = [new AdamW({ lr: 1e-3 }), new AdamW({ lr: 1e-3 })] as const;
+  const step = await gpu.compileTrainStep({ ...shape, optimizer: optimizers[0], gradientClip: 0.1 });
+  const host = await cpu.compileTrainStep({ ...shape, optimizer: optimizers[1], gradientClip: 0.1 });
+  const { gradients } = await step.gradients(batch);
+  const truth = golden ? undefined : (await host.gradients(batch)).gradients;
+  const errors = [...gradients].map(([key, value]) => apart(value, truth?.get(key) ?? expected.get(`grad.${key}`)));
+  report(`${name} gradients, worst of ${errors.length}`, Math.max(...errors), GRADIENT_LIMIT);
+
+  if (!golden) {
+    let worst = 0;
+    for (let i = 0; i < steps; i++) {
+      const [a, b] = [await step.run(batch), await host.run(batch)];
+      worst = Math.max(worst, Math.abs(a.loss - b.loss) / b.loss);
+    }
+    report(`${name} losses of ${steps} steps`, worst, LOSS_LIMIT);
+    const [a, b] = [gpu.stateDict(), cpu.stateDict()];
+    report(`${name} adapters after ${steps} steps`, relativeError(joined(a), joined(b)), TRAINED_LIMIT);
+    const [m, n] = optimizers.map((optimizer) => joined(optimizer.stateDict())) as [number[], number[]];
+    report(`${name} moments after ${steps} steps`, relativeError(m, n), TRAINED_LIMIT);
+    const bad = { ...batch, target: tensor(batch.target.data.slice().fill(Number.NaN), batch.target.shape) };
+    const refused = await step.run(bad).then(
+      () => 1,
+      () => 0,
+    );
+    report(`${name} step not refused`, refused, 1);
+    report(`${name} adapters after a refused step`, relativeError(joined(gpu.stateDict()), joined(a)), 1e-12);
+  }
+  for (const { model } of [gpu, cpu]) await model.release();
+  for (const released of [step, host, gpu, cpu]) await released.release();
+}
+
+/** Counts the operators of a step, the optimizer's included, that run on another provider than WebGPU. */
+async function countFallbacks(name: string): Promise<void> {
+  const { tensors: expected } = await readSafetensors(`test/reference/${name}/expected.safetensors`);
+  const { latents, encoderHiddenStates, target, timesteps } = batchOf(expected, false);
+  const fera = await open(name, "webgpu");
+  const { rank, numExperts, numBands } = fera.config;
+  const layout = { layers: fera.layers, rank, numExperts, numBands };
+  const folder = await mkdtemp(join(tmpdir(), "fera-webgpu-"));
+  try {
+    const graph = new Graph();
+    const shape = { batchSize: 1, height: SIZE, width: SIZE, tokens: encoderHiddenStates.shape[1]! };
+    const { packing } = buildDeviceStep(graph, fera.model, layout, fera.config, shape);
+    const kept = { state: DEVICE_STATE, outputs: ["gradient"] };
+    const compiled = await compile(graph, { device: "webgpu", profilePrefix: join(folder, "trace"), kept });
+    const values = new Map([...stackedShapes(layout).keys()].map((key) => [key, fera.parameters.get(key)!.data]));
+    const moments = zeros([packing.size]);
+    await compiled.write({ parameters: packing.pack(values), first: moments, second: moments });
+    const feeds = unetFeeds({ latents, timesteps, encoderHiddenStates });
+    await compiled.run({ ...feeds, target, coefficients: zeros(COEFFICIENTS_SHAPE) });
+    await compiled.release();
+    const [file] = await readdir(folder);
+    const trace = JSON.parse(await readFile(join(folder, file!), "utf8")) as {
+      args?: { provider?: string; op_name?: string };
+    }[];
+    const ran = trace.flatMap(({ args }) => (args?.provider === undefined ? [] : [args]));
+    const fallen = ran.filter(({ provider }) => provider !== "WebGpuExecutionProvider");
+    for (const { provider, op_name } of fallen) console.error(`${op_name} ran on ${provider}`);
+    report(`${name} operators on WebGPU`, ran.length > 500 ? 0 : 1, 1);
+    report(`${name} operators on other providers`, fallen.length, 1);
+  } finally {
+    await rm(folder, { recursive: true });
+    await fera.model.release();
+  }
+}
+
+const [kind, ...names] = process.argv.slice(2);
+for (const [i, name] of names.entries()) await compareModel(name, kind === "golden", i === 0 ? STEPS : FEWER_STEPS);
+if (kind !== "golden") await countFallbacks(names[0]!);
