@@ -58,6 +58,9 @@ const SETTINGS = {
     min: 0,
     below: 1,
   }).withDefault(0),
+  gradientCheckpointing: flag(
+    "compute activations again instead of keeping them: less memory, more time, the same result",
+  ),
   seed: integer("the same seed gives the same training", { min: 0 }).withDefault(0),
   resolution: integer("side of the images in pixels; by default the model's own size", { min: 1 }),
   checkpointEvery: integer("steps between checkpoints; 0 for one at the end", { min: 0 }).withDefault(250),
@@ -155,6 +158,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
     adapterName,
     ...pick(options, "steps", "batchSize", "learningRate", "schedule", "warmupSteps", "weightDecay"),
     ...pick(options, "captionDropout", "gradientAccumulation", "maxGradientNorm", "averageDecay", "seed"),
+    gradientCheckpointing: options.gradientCheckpointing,
     checkpointEvery: options.checkpointEvery,
     validationPrompts: options.validationPrompts ?? [],
     validateEvery: options.validateEvery ?? Math.ceil(options.steps / 4),

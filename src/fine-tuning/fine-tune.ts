@@ -35,6 +35,8 @@ export interface FineTuneOptions {
   gradientAccumulation?: number;
   maxGradientNorm?: number;
   averageDecay?: number;
+  /** As in `TrainStepOptions`. */
+  gradientCheckpointing?: boolean;
   checkpointEvery?: number;
   /** Images of these prompts are drawn every `validateEvery` steps. */
   validationPrompts?: readonly string[];
@@ -102,7 +104,13 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   onPhase?.({ kind: "compiling" });
   const [, , height, width] = encoded.latents.shape as [number, number, number, number];
   const tokens = pipeline.tokenizer.maxLength;
-  const trainable = await fera.compileTrainStep({ batchSize: options.batchSize, height, width, tokens });
+  const trainable = await fera.compileTrainStep({
+    batchSize: options.batchSize,
+    height,
+    width,
+    tokens,
+    gradientCheckpointing: options.gradientCheckpointing,
+  });
   const trainer = new Trainer({
     trainable,
     batches: new DiffusionBatches(encoded, {

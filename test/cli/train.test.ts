@@ -93,6 +93,15 @@ describe("fera train", () => {
     expect(again.stderr).toMatch(/already holds a training.*--resume.*--overwrite/);
   }, 300_000);
 
+  it("with --gradient-checkpointing trains the very same adapter", async () => {
+    const adapters = [];
+    for (const [output, ...more] of [["kept"], ["recomputed", "--gradient-checkpointing"]] as [string, ...string[]][]) {
+      expect((await runFera(...train(output, "--steps", "3", ...more))).code).toBe(0);
+      adapters.push(readFileSync(join(dir, output, "adapter.safetensors")));
+    }
+    expect(adapters[1]!.equals(adapters[0]!)).toBe(true);
+  });
+
   it("trains SDXL, whose adapter then measures and draws", async () => {
     const xl = ["--model", "test/reference/pipeline-tiny-xl"];
     const output = join(dir, "xl");
