@@ -45,8 +45,9 @@ export const cases = { indicator, router, consistencyLoss, unetSd15, unetSd15Tra
 export type CaseName = keyof typeof cases;
 
 /**
- * Optimizer steps of the training case. On a software adapter one step takes half a minute of two cores, most of it in the matrix
- * products of attention over 1024 tokens, and the reference's eight take more time than CI has: two show the gradients and what one update does.
+ * Optimizer steps of the training case. On a software adapter one step takes half a minute of two cores, most of it in
+ * the matrix products of attention over 1024 tokens, and the reference's eight take more time than CI has: two show the
+ * gradients and what one update does.
  */
 const STEPS = { wasm: 8, webgpu: 2 };
 const REFERENCE_STEPS = 8;
