@@ -5,6 +5,7 @@ import { availableParallelism } from "node:os";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { formatTable } from "../src/cli/format.js";
 import { FeRAConfig } from "../src/index.js";
+import { convolutionTable, measureConvolutions } from "./convolutions.js";
 import { countFlops, type Flops, liveBytes, stepGraph } from "./floor.js";
 import { bestRates, machineRates } from "./machine.js";
 import { PEER_MODES, type PeerMode, peerPython } from "./peer.js";
@@ -120,6 +121,13 @@ command("machine", "the best rates of products and convolutions through ONNX Run
       optimized.toFixed(0),
     ]);
     await finish(options, report, formatTable([["GFLOP/s", "plain", "optimized"], ...rows]));
+  });
+
+command("convolutions", "transformed convolutions beside ONNX Runtime's own, shape by shape")
+  .addOption(new Option("--rounds <n>", "runs of each, in turns").argParser(integer).default(9))
+  .action(async (options: CommonOptions & { rounds: number }) => {
+    const comparisons = await measureConvolutions(options.threads, options.rounds);
+    await finish(options, comparisons, convolutionTable(comparisons));
   });
 
 peerOptions(command("small", "steps per second at the embedded model's size"))

@@ -14,12 +14,12 @@ import {
 } from "./lowering-context.js";
 
 /**
- * Largest block of probabilities that the gradient holds at a time, in elements. On the CPU 8 MB, and about three such
- * blocks exist at once: they stay in the last-level cache. A GPU wants long kernels instead.
+ * Largest block of probabilities that the gradient holds at a time, in elements. On the CPU 16 MB, and two or three such
+ * blocks exist at once: about a last-level cache. A GPU wants long kernels instead.
  */
-const BLOCK_ELEMENTS: Readonly<Record<Target, number>> = { cpu: 1 << 21, portable: 1 << 24 };
+const BLOCK_ELEMENTS: Readonly<Record<Target, number>> = { cpu: 1 << 22, portable: 1 << 24 };
 /** Fewer queries would leave the products over them short. */
-const QUERIES_PER_BLOCK = 256;
+const QUERIES_PER_BLOCK = 512;
 /** Probabilities worth three nodes that order their use, in elements (4 MB). */
 const ORDERED_ELEMENTS = 1 << 20;
 const MASKED = -1e30;
@@ -175,7 +175,7 @@ function probabilities(
 function causalMask(context: LoweringContext, start: number, end: number, keys: number): string {
   const mask = new Float32Array(sizeOf([end - start, keys]));
   for (let i = start; i < end; i++) for (let j = i + 1; j < keys; j++) mask[(i - start) * keys + j] = MASKED;
-  return context.builder.constant(tensor(mask, [end - start, keys]));
+  return context.builder.constant(tensor(mask, [end - start, keys]), `causal ${start}-${end} of ${keys}`);
 }
 
 /** `[B, S, heads·D]` → `[B·heads, S, D]`. */

@@ -1,6 +1,6 @@
 // What a lowering sees, and small moves that several share.
 
-import type { DType } from "../../tensor/tensor.js";
+import { type DType, tensor } from "../../tensor/tensor.js";
 import type { Node, Value } from "../graph.js";
 import type { OperatorName } from "../operators.js";
 import { sameShape } from "../shapes.js";
@@ -56,8 +56,8 @@ export function reshapedName(context: LoweringContext, name: string, shape: read
 }
 
 /**
- * The rows from `start` to `end` of a value under another shape. A weight in a file is referenced there; other values are
- * cut.
+ * The rows from `start` to `end` of a value under another shape. A weight in a file is referenced there, and one that is
+ * embedded is embedded in such parts; values that a run computes are cut.
  */
 export function rowsOf(
   context: LoweringContext,
@@ -73,6 +73,11 @@ export function rowsOf(
     const rowBytes = source.range.length / rows;
     const range = { ...source.range, offset: source.range.offset + start * rowBytes, length: (end - start) * rowBytes };
     return builder.file(`${source.name}:${start}-${end}:${shape.join(",")}`, value.dtype, shape, range);
+  }
+  if (source.kind === "constant") {
+    const rowSize = value.size / rows;
+    const part = source.tensor.data.subarray(start * rowSize, end * rowSize);
+    return builder.constant(tensor(part, shape, value.dtype), `${value.id}:${start}-${end}:${shape.join(",")}`);
   }
   const name = context.name(value);
   const isAll = start === 0 && end === rows;

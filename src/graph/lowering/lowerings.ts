@@ -291,7 +291,7 @@ function lowerGroupNorm(node: Node<"GroupNorm">, context: LoweringContext): void
   const grouped = reshaped(context, x, [batch, groups, perGroup]);
   let normalized: string;
   if (context.target === "cpu") {
-    const ones = context.builder.constant(tensor(new Float32Array(perGroup).fill(1), [perGroup]));
+    const ones = context.builder.constant(tensor(new Float32Array(perGroup).fill(1), [perGroup]), `ones ${perGroup}`);
     const [, ...statistics] = outputNames(node, context);
     normalized = context.builder.emit("LayerNormalization", [grouped, ones], {
       attributes: { axis: { int: -1 }, epsilon: { float: epsilon } },

@@ -45,7 +45,7 @@ export class OnnxModelBuilder {
   private readonly inputs: ValueInfoProto[] = [];
   private readonly outputs: ValueInfoProto[] = [];
   private readonly known: ValueInfoProto[] = [];
-  private readonly small = new Map<string, string>();
+  private readonly shared = new Map<string, string>();
   private readonly files = new Set<string>();
   private counter = 0;
   /** Folder that all external locations are relative to. */
@@ -80,23 +80,23 @@ export class OnnxModelBuilder {
     return outputs;
   }
 
-  /** An embedded tensor; small ones are shared by content. */
-  constant(value: Tensor): string {
+  /** An embedded tensor; small ones are shared by content, others by `name` if they have one. */
+  constant(value: Tensor, name?: string): string {
     const bytes = toBytes(value);
-    const key = bytes.length <= 1024 ? `${value.dtype}[${value.shape.join(",")}]${bytes.join(",")}` : undefined;
-    const known = key === undefined ? undefined : this.small.get(key);
+    const key = bytes.length <= 1024 ? `${value.dtype}[${value.shape.join(",")}]${bytes.join(",")}` : name;
+    const known = key === undefined ? undefined : this.shared.get(key);
     if (known !== undefined) return known;
-    const name = this.fresh("constant");
+    const fresh = this.fresh("constant");
     this.initializers.push(
       create(TensorProtoSchema, {
-        name,
+        name: fresh,
         dataType: elementType(value.dtype),
         dims: value.shape.map(BigInt),
         rawData: bytes as Uint8Array<ArrayBuffer>,
       }),
     );
-    if (key !== undefined) this.small.set(key, name);
-    return name;
+    if (key !== undefined) this.shared.set(key, fresh);
+    return fresh;
   }
 
   /** An int64 vector, as shapes and axes are given. */

@@ -28,10 +28,11 @@ const COSTS = {
 /** The same for an element that is copied to join two images, or to part their results. */
 const MOVING = 120;
 
-/** Transformed weights that exist at a time, in elements: 16 MB stay in a cache until they are multiplied. */
-const FORWARD_BLOCK = 1 << 22;
-/** The gradient sums over blocks: larger ones, for fewer sums. */
-const GRADIENT_BLOCK = 1 << 22;
+/**
+ * Transformed weights that exist at a time, in elements: 32 MB. They come from a cache when they are multiplied, and the
+ * graph stays small enough to be loaded quickly.
+ */
+const BLOCK_ELEMENTS = 1 << 23;
 
 /** Columns that a matrix product computes at once: fewer tiles take as long. */
 const COLUMNS = 16;
@@ -99,13 +100,14 @@ export function winogradConvPair(
 
 function convolve(context: LoweringContext, image: TransformedImage, weight: Value, output?: string): string {
   const [out, channels] = weight.shape as [number, number, number, number];
-  const step = Math.max(1, Math.min(out, Math.floor(FORWARD_BLOCK / (PRODUCTS * channels))));
+  const step = stepOf(out, channels);
   const parts: string[] = [];
   for (let start = 0; start < out; start += step) {
     const end = Math.min(out, start + step);
     const last = start === 0 && end === out ? output : undefined;
-    const kernels = transformWeight(context, weight, { start, end }, image.rank, false);
-    const tiles = transformTiles(context, image, multiply(context, kernels, image, false), end - start);
+    const kernels = rowsOf(context, weight, start, end, [(end - start) * channels, KERNEL ** 2]);
+    const transformed = transformWeight(context, kernels, [end - start, channels], image.rank, false);
+    const tiles = transformTiles(context, image, multiply(context, transformed, image, false), end - start);
     parts.push(joinTiles(context, image, tiles, end - start, last));
   }
   if (parts.length === 1) return parts[0]!;
@@ -129,20 +131,69 @@ export function winogradInputGradient(
   const [dy, weight] = node.inputs as [Value, Value];
   if (context.target !== "cpu" || !isPlain3x3(weight, node.attributes)) return undefined;
   if (!isWorthwhile(dy.shape, weight.shape, COSTS.gradient)) return undefined;
-  const [out, channels] = weight.shape as [number, number, number, number];
-  const { builder } = context;
   const image = transformImage(context, [dy]);
-  const step = Math.max(1, Math.min(out, Math.floor(GRADIENT_BLOCK / (PRODUCTS * channels))));
+  const [out, channels] = weight.shape as [number, number];
+  const tiles = tilesOf(image.height) * tilesOf(image.width) * image.batch;
+  // By channels made, a block copies its share of the weight; by channels read, of dy's transform, and adds one more term.
+  if (KERNEL ** 2 * out * channels < PRODUCTS * tiles * (out + channels)) {
+    return gradientByChannelsMade(context, image, weight, output);
+  }
+  return gradientByChannelsRead(context, image, weight, output);
+}
+
+function gradientByChannelsMade(
+  context: LoweringContext,
+  image: TransformedImage,
+  weight: Value,
+  output: string,
+): string {
+  const { builder } = context;
+  const [out, channels] = weight.shape as [number, number];
+  const step = stepOf(channels, out);
+  const parts: string[] = [];
+  for (let start = 0; start < channels; start += step) {
+    const end = Math.min(channels, start + step);
+    const isWhole = end - start === channels;
+    const bounds = [start, end, 1].map((value) => builder.ints([value]));
+    const kernels = isWhole
+      ? rowsOf(context, weight, 0, out, [out * channels, KERNEL ** 2])
+      : emit(context, "Reshape", [
+          emit(context, "Slice", [context.name(weight), ...bounds]),
+          builder.ints([out * (end - start), KERNEL ** 2]),
+        ]);
+    const transformed = transformWeight(context, kernels, [out, end - start], image.rank, true);
+    const tiles = transformTiles(context, image, multiply(context, transformed, image, true), end - start);
+    parts.push(joinTiles(context, image, tiles, end - start, isWhole ? output : undefined));
+  }
+  if (parts.length === 1) return output;
+  return builder.emit("Concat", parts, { attributes: { axis: { int: 1 } }, outputs: [output] })[0]!;
+}
+
+function gradientByChannelsRead(
+  context: LoweringContext,
+  image: TransformedImage,
+  weight: Value,
+  output: string,
+): string {
+  const [out, channels] = weight.shape as [number, number];
+  const step = stepOf(out, channels);
   const parts: string[] = [];
   for (let start = 0; start < out; start += step) {
     const end = Math.min(out, start + step);
     const rows = { ...image, name: end - start === out ? image.name : cutRows(context, image.name, start, end) };
-    const kernels = transformWeight(context, weight, { start, end }, image.rank, true);
-    parts.push(transformTiles(context, image, multiply(context, kernels, rows, true), channels));
+    const kernels = rowsOf(context, weight, start, end, [(end - start) * channels, KERNEL ** 2]);
+    const transformed = transformWeight(context, kernels, [end - start, channels], image.rank, true);
+    parts.push(transformTiles(context, image, multiply(context, transformed, rows, true), channels));
   }
   // The sums come after all terms in the file, so that each is run as soon as its second term exists.
-  const sum = parts.reduce((a, b) => builder.emit("Add", [a, b])[0]!);
+  const sum = parts.reduce((a, b) => emit(context, "Add", [a, b]));
   return joinTiles(context, image, sum, channels, output);
+}
+
+/** How many of `count` channels a block takes, with `others` channels on the weight's other side; blocks are about equal. */
+function stepOf(count: number, others: number): number {
+  const most = Math.max(1, Math.floor(BLOCK_ELEMENTS / (PRODUCTS * others)));
+  return Math.ceil(count / Math.ceil(count / most));
 }
 
 /** A transformed image: PRODUCTS values per tile and channel. */
@@ -168,7 +219,7 @@ function transformImage(context: LoweringContext, images: readonly Value[]): Tra
     channelsFirst(context, images),
     builder.ints([channels * batch, 1, height, width]),
   ]);
-  const kernels = builder.constant(tensor(kroneckerSquare(TRANSFORMS.image), [PRODUCTS, 1, PATCH, PATCH]));
+  const kernels = builder.constant(IMAGE_KERNELS, "winograd image");
   const patches = emit(context, "Conv", [single, kernels], {
     strides: { ints: [TILE, TILE] },
     pads: { ints: [1, 1, 1 + rows * TILE - height, 1 + columns * TILE - width] },
@@ -193,22 +244,20 @@ function channelsFirst(context: LoweringContext, images: readonly Value[]): stri
   return emit(context, "Transpose", [joined], { perm: { ints: [1, 0, 2, 3] } });
 }
 
-/** G g Gᵀ of the kernels from `start` to `end`, turned by 180° if asked: `[PRODUCTS, end − start, Cin]`. */
+/** G g Gᵀ of kernels `[out · Cin, 9]`, turned by 180° if asked: `[PRODUCTS, out, Cin]`. */
 function transformWeight(
   context: LoweringContext,
-  weight: Value,
-  { start, end }: { start: number; end: number },
+  kernels: string,
+  channels: readonly [out: number, channels: number],
   rank: 3 | 4,
   turned: boolean,
 ): string {
   const { builder } = context;
-  const channels = weight.shape[1]!;
-  const taps = kroneckerSquare(TRANSFORMS.kernel);
-  if (turned) for (let i = 0; i < PRODUCTS; i++) taps.subarray(i * KERNEL ** 2, (i + 1) * KERNEL ** 2).reverse();
-  const matrix = builder.constant(tensor(taps, [PRODUCTS, KERNEL ** 2]));
-  const kernels = rowsOf(context, weight, start, end, [(end - start) * channels, KERNEL ** 2]);
+  const matrix = turned
+    ? builder.constant(TURNED_KERNEL_MATRIX, "winograd turned kernel")
+    : builder.constant(KERNEL_MATRIX, "winograd kernel");
   const transformed = emitMatMul(context, { name: matrix, rank: 2 }, { name: kernels, rank: 2 }, { transposeB: true });
-  const shape = [...(rank === 3 ? [] : [1]), PRODUCTS, end - start, channels];
+  const shape = [...(rank === 3 ? [] : [1]), PRODUCTS, ...channels];
   return emit(context, "Reshape", [transformed, builder.ints(shape)]);
 }
 
@@ -228,7 +277,7 @@ function transformTiles(
   const { builder } = context;
   const shape = [batch, PRODUCTS, channels * tilesOf(height) * tilesOf(width)];
   const flat = emit(context, "Reshape", [products, builder.ints(shape)]);
-  const matrix = builder.constant(tensor(kroneckerSquare(TRANSFORMS.tile), [TILE * TILE, PRODUCTS]));
+  const matrix = builder.constant(TILE_MATRIX, "winograd tile");
   return emit(context, "MatMul", [matrix, flat]);
 }
 
@@ -298,6 +347,14 @@ const TRANSFORMS = (() => {
 })();
 
 /** M ⊗ M: both axes of a patch at once. */
-function kroneckerSquare(matrix: readonly (readonly number[])[]): Float32Array {
-  return Float32Array.from(matrix.flatMap((a) => matrix.flatMap((b) => a.flatMap((x) => b.map((y) => x * y)))));
-}
+const kroneckerSquare = (matrix: readonly (readonly number[])[]): Float32Array =>
+  Float32Array.from(matrix.flatMap((a) => matrix.flatMap((b) => a.flatMap((x) => b.map((y) => x * y)))));
+
+const IMAGE_KERNELS = tensor(kroneckerSquare(TRANSFORMS.image), [PRODUCTS, 1, PATCH, PATCH]);
+const KERNEL_MATRIX = tensor(kroneckerSquare(TRANSFORMS.kernel), [PRODUCTS, KERNEL ** 2]);
+/** For kernels turned by 180°: the nine taps of each row in reverse. */
+const TURNED_KERNEL_MATRIX = tensor(
+  KERNEL_MATRIX.data.map((_, i, all) => all[i + KERNEL ** 2 - 1 - 2 * (i % KERNEL ** 2)]!),
+  KERNEL_MATRIX.shape,
+);
+const TILE_MATRIX = tensor(kroneckerSquare(TRANSFORMS.tile), [TILE * TILE, PRODUCTS]);
