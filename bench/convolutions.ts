@@ -98,7 +98,8 @@ async function prepare({ batch, channels, out, size }: Shape, direction: string,
     graphOptimizationLevel: "disabled",
     enableMemPattern: false,
     intraOpNumThreads: threads,
-    extra: { session: { disable_prepacking: "1" } },
+    // Two sessions in turns: the idle one's threads must not spin.
+    extra: { session: { disable_prepacking: "1", "intra_op.allow_spinning": "0" } },
   });
   const feeds = { x: new ort.Tensor("float32", given.data, given.shape) };
   return {

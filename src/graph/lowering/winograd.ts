@@ -4,7 +4,7 @@
 import { tensor } from "../../tensor/tensor.js";
 import type { Node, Value } from "../graph.js";
 import type { ConvolutionAttributes } from "../operators.js";
-import { emit, emitMatMul, type LoweringContext, rowsOf, type Target } from "./lowering-context.js";
+import { emit, emitMatMul, type LoweringContext, reshapedName, rowsOf, type Target } from "./lowering-context.js";
 
 /** Side of a tile of outputs; of the input patch that it depends on; of the kernel. */
 const TILE = 4;
@@ -29,10 +29,10 @@ const COSTS = {
 const MOVING = 120;
 
 /**
- * Transformed weights that exist at a time, in elements: 32 MB. They come from a cache when they are multiplied, and the
- * graph stays small enough to be loaded quickly.
+ * Transformed weights that exist at a time, in elements: 20 MB. They come from a cache when they are multiplied; larger
+ * blocks fit worse into ONNX Runtime's arena, and smaller ones make a graph that takes longer to load.
  */
-const BLOCK_ELEMENTS = 1 << 23;
+const BLOCK_ELEMENTS = 5_000_000;
 
 /** Columns that a matrix product computes at once: fewer tiles take as long. */
 const COLUMNS = 16;
@@ -154,12 +154,11 @@ function gradientByChannelsMade(
   for (let start = 0; start < channels; start += step) {
     const end = Math.min(channels, start + step);
     const isWhole = end - start === channels;
-    const bounds = [start, end, 1].map((value) => builder.ints([value]));
     const kernels = isWhole
       ? rowsOf(context, weight, 0, out, [out * channels, KERNEL ** 2])
-      : emit(context, "Reshape", [
-          emit(context, "Slice", [context.name(weight), ...bounds]),
-          builder.ints([out * (end - start), KERNEL ** 2]),
+      : reshapedName(context, cutAxis(context, context.name(weight), 1, start, end), [
+          out * (end - start),
+          KERNEL ** 2,
         ]);
     const transformed = transformWeight(context, kernels, [out, end - start], image.rank, true);
     const tiles = transformTiles(context, image, multiply(context, transformed, image, true), end - start);
@@ -180,7 +179,7 @@ function gradientByChannelsRead(
   const parts: string[] = [];
   for (let start = 0; start < out; start += step) {
     const end = Math.min(out, start + step);
-    const rows = { ...image, name: end - start === out ? image.name : cutRows(context, image.name, start, end) };
+    const rows = { ...image, name: end - start === out ? image.name : cutAxis(context, image.name, 0, start, end) };
     const kernels = rowsOf(context, weight, start, end, [(end - start) * channels, KERNEL ** 2]);
     const transformed = transformWeight(context, kernels, [end - start, channels], image.rank, true);
     parts.push(transformTiles(context, image, multiply(context, transformed, rows, true), channels));
@@ -305,8 +304,8 @@ function joinTiles(
   return builder.emit("Slice", [joined!, ...bounds], { outputs: [result] })[0]!;
 }
 
-function cutRows(context: LoweringContext, name: string, start: number, end: number): string {
-  return emit(context, "Slice", [name, ...[start, end, 0].map((value) => context.builder.ints([value]))]);
+function cutAxis(context: LoweringContext, name: string, axis: number, start: number, end: number): string {
+  return emit(context, "Slice", [name, ...[start, end, axis].map((value) => context.builder.ints([value]))]);
 }
 
 /**
