@@ -2,9 +2,10 @@
 
 import type { Graph, Node, Value } from "../graph.js";
 import { reachableNodes } from "../operation-count.js";
+import { lowerConvPair } from "./convolution.js";
 import { commonFolder } from "./external-files.js";
 import type { LoweringContext, Target } from "./lowering-context.js";
-import { LOWERINGS, lowerConvPair } from "./lowerings.js";
+import { LOWERINGS } from "./lowerings.js";
 import { OnnxModelBuilder } from "./onnx-model.js";
 import { orderedUnits } from "./shared-convolutions.js";
 

@@ -42,6 +42,13 @@ export function produce(
   context.named(value, name);
 }
 
+/** Names of the inputs; an absent trailing input is left out. */
+export function names(node: Node, context: LoweringContext): string[] {
+  const result = node.inputs.map((input) => (input ? context.name(input) : ""));
+  while (result.at(-1) === "") result.pop();
+  return result;
+}
+
 /** The name of `value` under another shape; weights and constants are aliased, anything else passes through Reshape. */
 export function reshaped(context: LoweringContext, value: Value, shape: readonly number[]): string {
   if (sameShape(value.shape, shape)) return context.name(value);

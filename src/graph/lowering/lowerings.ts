@@ -1,21 +1,22 @@
 // The ONNX form of every operator: one table.
 
-import { sizeOf, tensor } from "../../tensor/tensor.js";
+import { tensor } from "../../tensor/tensor.js";
 import type { Node, Value } from "../graph.js";
-import type { ConvolutionAttributes, OperatorName } from "../operators.js";
+import type { OperatorName } from "../operators.js";
 import { lowerAttention, lowerAttentionGradient } from "./attention.js";
+import { lowerConv, lowerConvInputGradient, lowerConvWeightGradient } from "./convolution.js";
 import {
   emit,
   emitMatMul,
   type Lowering,
   type LoweringContext,
+  names,
   produce,
   reshaped,
   reshapedName,
   waitFor,
 } from "./lowering-context.js";
 import { elementType } from "./onnx-model.js";
-import { winogradConv, winogradConvPair, winogradInputGradient } from "./winograd.js";
 
 type LoweringTable = { [Op in OperatorName]: Lowering<Op> };
 
@@ -126,9 +127,9 @@ export const LOWERINGS: LoweringTable = {
     produce(context, output, "Mul", [halves[0]!, gate]);
   },
 
-  Conv: (node, context) => lowerConv(node, context),
-  ConvInputGradient: (node, context) => lowerConvInputGradient(node, context),
-  ConvWeightGradient: (node, context) => lowerConvWeightGradient(node, context),
+  Conv: lowerConv,
+  ConvInputGradient: lowerConvInputGradient,
+  ConvWeightGradient: lowerConvWeightGradient,
   UpsampleNearest: (node, context) => {
     const { scale } = node.attributes;
     const scales = context.builder.constant(tensor(Float32Array.of(1, 1, scale, scale), [4]));
@@ -164,13 +165,6 @@ export const LOWERINGS: LoweringTable = {
   AttentionGradient: lowerAttentionGradient,
 };
 
-/** Names of the inputs; an absent trailing input is left out. */
-function names(node: Node, context: LoweringContext): string[] {
-  const result = node.inputs.map((input) => (input ? context.name(input) : ""));
-  while (result.at(-1) === "") result.pop();
-  return result;
-}
-
 /** Names of all outputs; those that nothing uses are left out with an empty name. */
 function outputNames(node: Node, context: LoweringContext): string[] {
   const result = node.outputs.map((output, i) => {
@@ -204,80 +198,6 @@ function scaledSigmoid(node: Node, context: LoweringContext, alpha: number): voi
   }
   const scaled = alpha === 1 ? x : emit(context, "Mul", [x, context.builder.scalar(alpha)]);
   produce(context, output, "Mul", [x, emit(context, "Sigmoid", [scaled])]);
-}
-
-function window({ stride, padding }: ConvolutionAttributes) {
-  return { strides: { ints: [stride, stride] }, pads: { ints: padding } };
-}
-
-/** Winograd's algorithm where that is faster, else one node. */
-function lowerConv(node: Node<"Conv">, context: LoweringContext): void {
-  const [output] = node.outputs as [Value];
-  const bias = node.inputs[2];
-  const name = context.nameFor(output);
-  const fast = winogradConv(node, context, bias ? undefined : name);
-  if (fast === undefined) produce(context, output, "Conv", names(node, context), window(node.attributes));
-  else if (bias) produce(context, output, "Add", [fast, reshaped(context, bias, [bias.size, 1, 1])]);
-  else context.named(output, name);
-}
-
-/** Two convolutions with the same weight and bias: one batch, parted again. */
-export function lowerConvPair(nodes: readonly [Node<"Conv">, Node<"Conv">], context: LoweringContext): void {
-  const bias = nodes[0].inputs[2];
-  const both = winogradConvPair(nodes, context);
-  const shifted = bias ? emit(context, "Add", [both, reshaped(context, bias, [bias.size, 1, 1])]) : both;
-  const outputs = nodes.map(({ outputs: [y] }) => context.nameFor(y!));
-  context.builder.emit("Split", [shifted], {
-    attributes: { axis: { int: 0 }, num_outputs: { int: 2 } },
-    outputs,
-  });
-  nodes.forEach(({ outputs: [y] }, i) => {
-    context.named(y!, outputs[i]!);
-  });
-}
-
-/** Winograd's algorithm where that is faster, else ConvTranspose on the stored weight. */
-function lowerConvInputGradient(node: Node<"ConvInputGradient">, context: LoweringContext): void {
-  const [dy, weight] = node.inputs as [Value, Value];
-  const [output] = node.outputs as [Value];
-  if (winogradInputGradient(node, context, context.nameFor(output)) !== undefined) {
-    context.named(output, context.nameFor(output));
-    return;
-  }
-  const { stride, padding, inputShape } = node.attributes;
-  const [top, left, bottom, right] = padding;
-  const rest = (axis: number, before: number, after: number): number =>
-    inputShape[axis]! - ((dy.shape[axis]! - 1) * stride + weight.shape[axis]! - before - after);
-  produce(context, output, "ConvTranspose", [context.name(dy), context.name(weight)], {
-    ...window(node.attributes),
-    output_padding: { ints: [rest(2, top, bottom), rest(3, left, right)] },
-  });
-}
-
-/**
- * Unfolds x into columns `[B, Cin·kH·kW, H'W']` with a grouped convolution of one-hot kernels, then dy · columnsᵀ per
- * sample and a sum over the batch.
- */
-function lowerConvWeightGradient(node: Node<"ConvWeightGradient">, context: LoweringContext): void {
-  const [dy, x] = node.inputs as [Value, Value];
-  const { stride, padding, weightShape } = node.attributes;
-  const [out, channels, kernelHeight, kernelWidth] = weightShape as [number, number, number, number];
-  const batch = dy.shape[0]!;
-  const pixels = dy.shape[2]! * dy.shape[3]!;
-  const taps = kernelHeight * kernelWidth;
-  let columns = context.name(x);
-  const isPointwise = taps === 1 && stride === 1 && padding.every((side) => side === 0);
-  if (!isPointwise) {
-    const oneHot = new Float32Array(sizeOf([channels, taps, taps]));
-    for (let i = 0; i < channels * taps; i++) oneHot[i * taps + (i % taps)] = 1;
-    const kernel = context.builder.constant(tensor(oneHot, [channels * taps, 1, kernelHeight, kernelWidth]));
-    columns = emit(context, "Conv", [columns, kernel], { ...window(node.attributes), group: { int: channels } });
-  }
-  const left = { name: reshaped(context, dy, [batch, out, pixels]), rank: 3 };
-  const right = { name: reshapedName(context, columns, [batch, channels * taps, pixels]), rank: 3 };
-  const perSample = emitMatMul(context, left, right, { transposeB: true });
-  const summed = emit(context, "ReduceSum", [perSample, context.builder.ints([0])], { keepdims: { int: 0 } });
-  produce(context, node.outputs[0]!, "Reshape", [summed, context.builder.ints(weightShape)]);
 }
 
 /** On the CPU: LayerNormalization over `[B, G, C/G·HW]` with unit scale, then scale and shift per channel. */

@@ -77,12 +77,18 @@ const INFER: Record<string, Infer> = {
       ),
     ];
   },
-  Slice: ({ x, constant }) => {
+  Slice: ({ node, x, constant }) => {
     const [starts, ends] = [constant(1), constant(2)];
+    const steps = node.input.length > 4 ? constant(4) : starts.map(() => 1);
     const shape = x[0]!.slice();
     constant(3).forEach((axis, i) => {
       const at = axis < 0 ? axis + shape.length : axis;
-      shape[at] = Math.min(ends[i]!, shape[at]!) - starts[i]!;
+      const size = shape[at]!;
+      const lowest = steps[i]! < 0 ? -1 : 0;
+      const [start, end] = [starts[i]!, ends[i]!].map((bound) =>
+        Math.min(Math.max(bound < 0 ? bound + size : bound, lowest), size),
+      ) as [number, number];
+      shape[at] = Math.ceil((end - start) / steps[i]!);
     });
     return [shape];
   },

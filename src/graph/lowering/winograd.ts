@@ -1,59 +1,12 @@
 // 3×3 convolutions of stride 1 by Winograd's minimal filtering F(4×4, 3×3): a quarter of the multiplications. For the
 // CPU, out of standard matrix products; which convolutions gain by it is estimated here too.
 
-import { tensor } from "../../tensor/tensor.js";
 import type { Node, Value } from "../graph.js";
 import type { ConvolutionAttributes } from "../operators.js";
-import { emit, emitMatMul, type LoweringContext, reshapedName, rowsOf, type Target } from "./lowering-context.js";
-
-/** Side of a tile of outputs; of the input patch that it depends on; of the kernel. */
-const TILE = 4;
-const PATCH = 6;
-const KERNEL = 3;
-/** Products per tile and pair of channels, where the plain sum takes TILE² · KERNEL² = 144. */
-const PRODUCTS = PATCH * PATCH;
-
-/** Finite interpolation points; the sixth is infinity. With these the error is under twice that of the plain sum. */
-const POINTS = [0, Math.SQRT1_2, -Math.SQRT1_2, Math.SQRT2, -Math.SQRT2];
-
-/**
- * What the parts cost, in multiply-adds of a convolution: measured on x86 with AVX-512, two threads. `plain` per
- * multiply-add of the plain operator, `weight` per transformed weight, `value` per transformed input or output.
- */
-const COSTS = {
-  forward: { plain: 1, weight: 25, value: 90 },
-  gradient: { plain: 1.4, weight: 45, value: 70 },
-};
-
-/** The same for an element that is copied to join two images, or to part their results. */
-const MOVING = 120;
-
-/**
- * Transformed weights that exist at a time, in elements: 20 MB. They come from a cache when they are multiplied; larger
- * blocks fit worse into ONNX Runtime's arena, and smaller ones make a graph that takes longer to load.
- */
-const BLOCK_ELEMENTS = 5_000_000;
-
-/** Columns that a matrix product computes at once: fewer tiles take as long. */
-const COLUMNS = 16;
-/** Tiles that could be transformed in the time that every channel of every image takes besides. */
-const START = 22;
-
-/** Whether a convolution is worth transforming. The image is `[B, C, H, W]`. */
-function isWorthwhile(
-  [batch, , height, width]: readonly number[],
-  weight: readonly number[],
-  costs: (typeof COSTS)["forward"],
-): boolean {
-  const [out, channels] = weight as [number, number];
-  const tiles = tilesOf(height!) * tilesOf(width!);
-  const plain = costs.plain * KERNEL ** 2 * batch! * height! * width! * out * channels;
-  const products = batch! * Math.ceil(tiles / COLUMNS) * COLUMNS * out * channels;
-  const values = batch! * ((tiles + START) * channels + tiles * out);
-  return PRODUCTS * (products + costs.weight * out * channels + costs.value * values) < plain;
-}
-
-const tilesOf = (size: number): number => Math.ceil(size / TILE);
+import { BLOCK_ELEMENTS, chooseForm, isSharingWorthwhile } from "./convolution-costs.js";
+import { emit, type LoweringContext, reshapedName, rowsOf, type Target } from "./lowering-context.js";
+import { IMAGE_KERNELS, KERNEL, PRODUCTS, TILE, TILE_MATRIX, tilesOf, transformWeight } from "./winograd-transforms.js";
+import { wholeImageConv, wholeImageInputGradient } from "./winograd-whole.js";
 
 function isPlain3x3(weight: Value, { stride, padding }: ConvolutionAttributes): boolean {
   return (
@@ -72,22 +25,16 @@ function isPlain3x3(weight: Value, { stride, padding }: ConvolutionAttributes): 
 export function winogradConv(node: Node<"Conv">, context: LoweringContext, output?: string): string | undefined {
   const [x, weight] = node.inputs as [Value, Value];
   if (context.target !== "cpu" || !isPlain3x3(weight, node.attributes)) return undefined;
-  if (!isWorthwhile(x.shape, weight.shape, COSTS.forward)) return undefined;
+  const form = chooseForm(x.shape, weight.shape, "forward");
+  if (form === undefined) return undefined;
+  if (form === "whole") return wholeImageConv(context, x, weight, output);
   return convolve(context, transformImage(context, [x]), weight, output);
 }
 
-/**
- * Whether two convolutions with the same weight should share its transformation: where that costs more than to put both
- * images together and their results apart.
- */
+/** Whether two convolutions with the same weight, of which `node` is one, should share its transformation. */
 export function shareWinograd(node: Node<"Conv">, target: Target): boolean {
   const [x, weight] = node.inputs as [Value, Value];
-  if (target !== "cpu" || !isPlain3x3(weight, node.attributes)) return false;
-  const [batch, , height, width] = x.shape as [number, number, number, number];
-  if (!isWorthwhile([2 * batch, 0, height, width], weight.shape, COSTS.forward)) return false;
-  const [out, channels] = weight.shape as [number, number];
-  const moved = 2 * batch * height * width * (channels + out);
-  return COSTS.forward.weight * PRODUCTS * out * channels > MOVING * moved;
+  return target === "cpu" && isPlain3x3(weight, node.attributes) && isSharingWorthwhile(x.shape, weight.shape);
 }
 
 /** Two convolutions with one weight: `[2·B, Cout, H, W]` without bias, the first one's samples first. */
@@ -104,18 +51,14 @@ function convolve(context: LoweringContext, image: TransformedImage, weight: Val
   const parts: string[] = [];
   for (let start = 0; start < out; start += step) {
     const end = Math.min(out, start + step);
-    const last = start === 0 && end === out ? output : undefined;
     const kernels = rowsOf(context, weight, start, end, [(end - start) * channels, KERNEL ** 2]);
-    const transformed = transformWeight(context, kernels, [end - start, channels], image.rank, false);
-    const tiles = transformTiles(context, image, multiply(context, transformed, image, false), end - start);
-    parts.push(joinTiles(context, image, tiles, end - start, last));
+    const transformed = transformWeight(context, kernels, [end - start, channels], {
+      turned: false,
+      perSample: image.apart > 1,
+    });
+    parts.push(transformTiles(context, image, multiply(context, transformed, image, false), end - start));
   }
-  if (parts.length === 1) return parts[0]!;
-  const { builder } = context;
-  return builder.emit("Concat", parts, {
-    attributes: { axis: { int: 1 } },
-    outputs: [output ?? builder.fresh("winograd")],
-  })[0]!;
+  return joinTiles(context, image, parts, out, output);
 }
 
 /**
@@ -130,10 +73,12 @@ export function winogradInputGradient(
 ): string | undefined {
   const [dy, weight] = node.inputs as [Value, Value];
   if (context.target !== "cpu" || !isPlain3x3(weight, node.attributes)) return undefined;
-  if (!isWorthwhile(dy.shape, weight.shape, COSTS.gradient)) return undefined;
+  const form = chooseForm(dy.shape, weight.shape, "gradient");
+  if (form === undefined) return undefined;
+  if (form === "whole") return wholeImageInputGradient(context, dy, weight, output);
   const image = transformImage(context, [dy]);
   const [out, channels] = weight.shape as [number, number];
-  const tiles = tilesOf(image.height) * tilesOf(image.width) * image.batch;
+  const tiles = tilesOf(image.height) * tilesOf(image.width) * dy.shape[0]!;
   // By channels made, a block copies its share of the weight; by channels read, of dy's transform, and adds one more term.
   if (KERNEL ** 2 * out * channels < PRODUCTS * tiles * (out + channels)) {
     return gradientByChannelsMade(context, image, weight, output);
@@ -147,7 +92,6 @@ function gradientByChannelsMade(
   weight: Value,
   output: string,
 ): string {
-  const { builder } = context;
   const [out, channels] = weight.shape as [number, number];
   const step = stepOf(channels, out);
   const parts: string[] = [];
@@ -160,12 +104,13 @@ function gradientByChannelsMade(
           out * (end - start),
           KERNEL ** 2,
         ]);
-    const transformed = transformWeight(context, kernels, [out, end - start], image.rank, true);
-    const tiles = transformTiles(context, image, multiply(context, transformed, image, true), end - start);
-    parts.push(joinTiles(context, image, tiles, end - start, isWhole ? output : undefined));
+    const transformed = transformWeight(context, kernels, [out, end - start], {
+      turned: true,
+      perSample: image.apart > 1,
+    });
+    parts.push(transformTiles(context, image, multiply(context, transformed, image, true), end - start));
   }
-  if (parts.length === 1) return output;
-  return builder.emit("Concat", parts, { attributes: { axis: { int: 1 } }, outputs: [output] })[0]!;
+  return joinTiles(context, image, parts, channels, output);
 }
 
 function gradientByChannelsRead(
@@ -179,14 +124,18 @@ function gradientByChannelsRead(
   const parts: string[] = [];
   for (let start = 0; start < out; start += step) {
     const end = Math.min(out, start + step);
-    const rows = { ...image, name: end - start === out ? image.name : cutAxis(context, image.name, 0, start, end) };
+    const axis = image.joined === 1 ? 0 : 1;
+    const rows = { ...image, name: end - start === out ? image.name : cutAxis(context, image.name, axis, start, end) };
     const kernels = rowsOf(context, weight, start, end, [(end - start) * channels, KERNEL ** 2]);
-    const transformed = transformWeight(context, kernels, [end - start, channels], image.rank, true);
+    const transformed = transformWeight(context, kernels, [end - start, channels], {
+      turned: true,
+      perSample: image.apart > 1,
+    });
     parts.push(transformTiles(context, image, multiply(context, transformed, rows, true), channels));
   }
   // The sums come after all terms in the file, so that each is run as soon as its second term exists.
   const sum = parts.reduce((a, b) => emit(context, "Add", [a, b]));
-  return joinTiles(context, image, sum, channels, output);
+  return joinTiles(context, image, [sum], channels, output);
 }
 
 /** How many of `count` channels a block takes, with `others` channels on the weight's other side; blocks are about equal. */
@@ -195,12 +144,18 @@ function stepOf(count: number, others: number): number {
   return Math.ceil(count / Math.ceil(count / most));
 }
 
-/** A transformed image: PRODUCTS values per tile and channel. */
+/** Tiles of an image whose products are wide enough alone; those of smaller ones are put side by side. */
+const WIDE = 64;
+
+/**
+ * A transformed image: PRODUCTS values for each of T tiles and each channel. Either samples stay apart or their tiles lie
+ * side by side: of `apart` and `joined`, one is the batch size and the other 1.
+ */
 interface TransformedImage {
-  /** `[C, PRODUCTS, T]`, or `[C, B, PRODUCTS, T]` where the batch is larger than one. T tiles. */
+  /** `[C, apart, PRODUCTS, T]`, without the second axis where that is 1; or `[PRODUCTS, C, joined · T]`. */
   name: string;
-  rank: 3 | 4;
-  batch: number;
+  apart: number;
+  joined: number;
   height: number;
   width: number;
 }
@@ -214,146 +169,98 @@ function transformImage(context: LoweringContext, images: readonly Value[]): Tra
   const [samples, channels, height, width] = images[0]!.shape as [number, number, number, number];
   const batch = samples * images.length;
   const [rows, columns] = [tilesOf(height), tilesOf(width)];
-  const single = emit(context, "Reshape", [
-    channelsFirst(context, images),
-    builder.ints([channels * batch, 1, height, width]),
-  ]);
-  const kernels = builder.constant(IMAGE_KERNELS, "winograd image");
-  const patches = emit(context, "Conv", [single, kernels], {
+  const tiles = rows * columns;
+  const isJoined = batch > 1 && tiles < WIDE;
+  const single = isJoined ? joinBatch(context, images) : channelsFirst(context, images);
+  const shaped = reshapedName(context, single, [batch * channels, 1, height, width]);
+  const patches = emit(context, "Conv", [shaped, builder.constant(IMAGE_KERNELS, "winograd image")], {
     strides: { ints: [TILE, TILE] },
     pads: { ints: [1, 1, 1 + rows * TILE - height, 1 + columns * TILE - width] },
   });
-  const shape = [channels, ...(batch === 1 ? [] : [batch]), PRODUCTS, rows * columns];
-  const name = emit(context, "Reshape", [patches, builder.ints(shape)]);
-  return { name, rank: batch === 1 ? 3 : 4, batch, height, width };
+  if (!isJoined) {
+    const name = reshapedName(context, patches, [channels, ...(batch === 1 ? [] : [batch]), PRODUCTS, tiles]);
+    return { name, apart: batch, joined: 1, height, width };
+  }
+  const split = reshapedName(context, patches, [batch, channels, PRODUCTS, tiles]);
+  const turned = emit(context, "Transpose", [split], { perm: { ints: [2, 1, 0, 3] } });
+  const name = reshapedName(context, turned, [PRODUCTS, channels, batch * tiles]);
+  return { name, apart: 1, joined: batch, height, width };
+}
+
+/** All samples of all images, one after the other. */
+function joinBatch(context: LoweringContext, images: readonly Value[]): string {
+  const names = images.map(context.name);
+  return names.length === 1 ? names[0]! : emit(context, "Concat", names, { axis: { int: 0 } });
 }
 
 /** `[C, B, H, W]` of all images, in some shape of so many elements. */
 function channelsFirst(context: LoweringContext, images: readonly Value[]): string {
-  const { builder } = context;
   const [samples, channels, height, width] = images[0]!.shape as [number, number, number, number];
-  const names = images.map(context.name);
-  if (samples === 1) {
-    if (names.length === 1) return names[0]!;
-    const shape = builder.ints([channels, 1, height, width]);
-    const turned = names.map((name) => emit(context, "Reshape", [name, shape]));
-    return emit(context, "Concat", turned, { axis: { int: 1 } });
+  if (samples > 1) {
+    return emit(context, "Transpose", [joinBatch(context, images)], { perm: { ints: [1, 0, 2, 3] } });
   }
-  const joined = names.length === 1 ? names[0]! : emit(context, "Concat", names, { axis: { int: 0 } });
-  return emit(context, "Transpose", [joined], { perm: { ints: [1, 0, 2, 3] } });
+  const names = images.map(context.name);
+  if (names.length === 1) return names[0]!;
+  const turned = names.map((name) => reshapedName(context, name, [channels, 1, height, width]));
+  return emit(context, "Concat", turned, { axis: { int: 1 } });
 }
 
-/** G g Gᵀ of kernels `[out · Cin, 9]`, turned by 180° if asked: `[PRODUCTS, out, Cin]`. */
-function transformWeight(
+/** Sums over channels, one matrix product per product of the tiles: `[apart, PRODUCTS, channels made, joined · T]`. */
+function multiply(
   context: LoweringContext,
   kernels: string,
-  channels: readonly [out: number, channels: number],
-  rank: 3 | 4,
-  turned: boolean,
+  { name, joined }: TransformedImage,
+  transpose: boolean,
 ): string {
-  const { builder } = context;
-  const matrix = turned
-    ? builder.constant(TURNED_KERNEL_MATRIX, "winograd turned kernel")
-    : builder.constant(KERNEL_MATRIX, "winograd kernel");
-  const transformed = emitMatMul(context, { name: matrix, rank: 2 }, { name: kernels, rank: 2 }, { transposeB: true });
-  const shape = [...(rank === 3 ? [] : [1]), PRODUCTS, ...channels];
-  return emit(context, "Reshape", [transformed, builder.ints(shape)]);
+  const attributes = { transA: { int: +transpose }, transBatchB: { int: +(joined === 1) } };
+  return emit(context, "FusedMatMul", [kernels, name], attributes, "com.microsoft");
 }
 
-/** Sums over channels, one matrix product per product of the tiles: `[B, PRODUCTS, channels made, T]`. */
-function multiply(context: LoweringContext, kernels: string, image: TransformedImage, transpose: boolean): string {
-  const attributes = { transA: { int: +transpose }, transBatchB: { int: 1 } };
-  return emit(context, "FusedMatMul", [kernels, image.name], attributes, "com.microsoft");
-}
-
-/** Aᵀ m A of every tile: `[B, TILE², channels · T]`. */
+/** Aᵀ m A of every tile: `[apart, TILE², channels · joined · T]`. */
 function transformTiles(
   context: LoweringContext,
-  { batch, height, width }: TransformedImage,
+  { apart, joined, height, width }: TransformedImage,
   products: string,
   channels: number,
 ): string {
-  const { builder } = context;
-  const shape = [batch, PRODUCTS, channels * tilesOf(height) * tilesOf(width)];
-  const flat = emit(context, "Reshape", [products, builder.ints(shape)]);
-  const matrix = builder.constant(TILE_MATRIX, "winograd tile");
-  return emit(context, "MatMul", [matrix, flat]);
+  const columns = channels * joined * tilesOf(height) * tilesOf(width);
+  const flat = reshapedName(context, products, [apart, PRODUCTS, columns]);
+  return emit(context, "MatMul", [context.builder.constant(TILE_MATRIX, "winograd tile"), flat]);
 }
 
-/** Puts tiles side by side and cuts them to the image's size: `[B, channels, H, W]`. */
+/** Puts the tiles of all channels side by side and cuts them to the image's size: `[B, channels, H, W]`. */
 function joinTiles(
   context: LoweringContext,
-  { batch, height, width }: TransformedImage,
-  tiles: string,
+  { apart, joined, height, width }: TransformedImage,
+  parts: readonly string[],
   channels: number,
   output: string | undefined,
 ): string {
   const { builder } = context;
   const [rows, columns] = [tilesOf(height), tilesOf(width)];
-  const blocks = emit(context, "Reshape", [tiles, builder.ints([batch, TILE * TILE * channels, rows, columns])]);
+  const tiles = parts.length === 1 ? parts[0]! : emit(context, "Concat", parts, { axis: { int: 2 } });
+  const blocks = reshapedName(context, tiles, [apart, TILE * TILE * channels * joined, rows, columns]);
   const isWhole = rows * TILE === height && columns * TILE === width;
   const result = output ?? builder.fresh("winograd");
-  const side = { attributes: { blocksize: { int: TILE } } };
-  const [joined] = builder.emit("DepthToSpace", [blocks], { ...side, outputs: isWhole ? [result] : undefined });
-  if (isWhole) return result;
-  const bounds = [
-    [0, 0],
-    [height, width],
-    [2, 3],
-  ].map((values) => builder.ints(values));
-  return builder.emit("Slice", [joined!, ...bounds], { outputs: [result] })[0]!;
+  const last = (isLast: boolean): string[] => [isLast ? result : builder.fresh("winograd")];
+  let [image] = builder.emit("DepthToSpace", [blocks], {
+    attributes: { blocksize: { int: TILE } },
+    outputs: last(isWhole && joined === 1),
+  }) as [string];
+  if (!isWhole) {
+    const bounds = [
+      [0, 0],
+      [height, width],
+      [2, 3],
+    ].map((values) => builder.ints(values));
+    [image] = builder.emit("Slice", [image, ...bounds], { outputs: last(joined === 1) }) as [string];
+  }
+  if (joined === 1) return image;
+  const split = reshapedName(context, image, [channels, joined, height, width]);
+  const attributes = { perm: { ints: [1, 0, 2, 3] } };
+  return builder.emit("Transpose", [split], { attributes, outputs: [result] })[0]!;
 }
 
 function cutAxis(context: LoweringContext, name: string, axis: number, start: number, end: number): string {
   return emit(context, "Slice", [name, ...[start, end, axis].map((value) => context.builder.ints([value]))]);
 }
-
-/**
- * Aᵀ `[4, 6]`, G `[6, 3]` and Bᵀ `[6, 6]` of the Toom–Cook algorithm: both polynomials are evaluated at the points, and
- * the product is interpolated. Row i of A holds the powers of point i, row i of G the same over Π_{j≠i} (a_i − a_j), row
- * i of Bᵀ the coefficients of Π_{j≠i} (z − a_j); infinity takes the highest coefficient. Each row of G and Bᵀ is scaled
- * to equal lengths, by powers of two.
- */
-const TRANSFORMS = (() => {
-  const powers = (point: number, count: number) => Array.from({ length: count }, (_, power) => point ** power);
-  const last = (count: number) => Array.from({ length: count }, (_, i) => (i === count - 1 ? 1 : 0));
-  const withRoots = (roots: readonly number[]) => {
-    let polynomial = [1];
-    for (const root of roots) {
-      const [raised, scaled] = [
-        [0, ...polynomial],
-        [...polynomial.map((value) => value * root), 0],
-      ];
-      polynomial = raised.map((value, i) => value - scaled[i]!);
-    }
-    return polynomial;
-  };
-  const others = (i: number) => POINTS.filter((_, j) => j !== i);
-  const tile = [...POINTS.map((point) => powers(point, TILE)), last(TILE)];
-  const kernel = POINTS.map((point, i) => {
-    const scale = others(i).reduce((product, other) => product * (point - other), 1);
-    return powers(point, KERNEL).map((value) => value / scale);
-  });
-  kernel.push(last(KERNEL));
-  const image = POINTS.map((_, i) => [...withRoots(others(i)), 0]);
-  image.push(withRoots(POINTS));
-  kernel.forEach((row, i) => {
-    const balance = 2 ** Math.round(Math.log2(Math.hypot(...image[i]!) / Math.hypot(...row)) / 2);
-    kernel[i] = row.map((value) => value * balance);
-    image[i] = image[i]!.map((value) => value / balance);
-  });
-  return { tile: tile[0]!.map((_, j) => tile.map((row) => row[j]!)), kernel, image };
-})();
-
-/** M ⊗ M: both axes of a patch at once. */
-const kroneckerSquare = (matrix: readonly (readonly number[])[]): Float32Array =>
-  Float32Array.from(matrix.flatMap((a) => matrix.flatMap((b) => a.flatMap((x) => b.map((y) => x * y)))));
-
-const IMAGE_KERNELS = tensor(kroneckerSquare(TRANSFORMS.image), [PRODUCTS, 1, PATCH, PATCH]);
-const KERNEL_MATRIX = tensor(kroneckerSquare(TRANSFORMS.kernel), [PRODUCTS, KERNEL ** 2]);
-/** For kernels turned by 180°: the nine taps of each row in reverse. */
-const TURNED_KERNEL_MATRIX = tensor(
-  KERNEL_MATRIX.data.map((_, i, all) => all[i + KERNEL ** 2 - 1 - 2 * (i % KERNEL ** 2)]!),
-  KERNEL_MATRIX.shape,
-);
-const TILE_MATRIX = tensor(kroneckerSquare(TRANSFORMS.tile), [TILE * TILE, PRODUCTS]);
