@@ -32,6 +32,8 @@ export interface PreparedStep extends StepSettings {
   /** Values that must be alive at once, without weights. */
   liveBytes: number;
   adaptedLayers: number;
+  /** Number of trained values. */
+  trained: number;
   /** Removes the files. */
   dispose(): void;
 }
@@ -41,7 +43,7 @@ export async function prepareStep(settings: StepSettings): Promise<PreparedStep>
   const { model: folder, config, shape } = settings;
   const model = await UNet2DConditionModel.fromPretrained(folder, { subfolder: "unet" });
   const graph = stepGraph(model, config, shape);
-  const { layers } = new FeRAModel(model, config);
+  const { layers, parameters } = new FeRAModel(model, config);
   await mkdir(BENCH_FOLDER, { recursive: true });
   const temporary = await mkdtemp(join(BENCH_FOLDER, "step-"));
   const dispose = () => rmSync(temporary, { recursive: true, force: true });
@@ -55,6 +57,7 @@ export async function prepareStep(settings: StepSettings): Promise<PreparedStep>
     flops: countFlops(graph),
     liveBytes: liveBytes(graph),
     adaptedLayers: layers.length,
+    trained: [...parameters.values()].reduce((sum, { size }) => sum + size, 0),
     dispose() {
       process.off("exit", dispose);
       dispose();

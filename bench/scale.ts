@@ -1,7 +1,8 @@
 // How do time and memory grow with batch, resolution, rank and experts, and is that what the counts say?
 //
-// Expected time: the counted operations, at the rate of the first setting. Expected anonymous memory: the first setting's,
-// plus the difference of the values that must be alive at once.
+// Expected time: the counted operations, at the rate of the reference setting, which runs again before every other one, since
+// a shared machine's speed drifts. Expected anonymous memory: the reference's, plus the difference of the values that must be
+// alive at once and of what is held for every trained value.
 
 import { readFileSync } from "node:fs";
 import { freemem } from "node:os";
@@ -14,10 +15,11 @@ import {
   measureStep,
   prepareStep,
   type StepSettings,
+  type StepSummary,
   summarizeStep,
   warnOfLoad,
 } from "./prepared-step.js";
-import { formatMemory, formatPercent, formatSeconds } from "./statistics.js";
+import { formatMemory, formatPercent, formatSeconds, median } from "./statistics.js";
 
 /** What is varied. */
 export const AXES = ["batch", "latent", "rank", "experts"] as const;
@@ -36,10 +38,14 @@ export interface ScaleOptions {
 export interface ScalePoint {
   axis: Axis;
   value: number;
+  /** Of the reference, just before. */
+  referenceSeconds: number;
   expectedSeconds: number;
   expectedBytes: number;
   /** Absent where the setting was left out for want of memory. */
   stepSeconds?: number;
+  /** Of that, outside ONNX Runtime: the optimizer, and what goes in and comes out. */
+  outsideSeconds?: number;
   anonymousBytes?: number;
   secondsPerSample?: number;
 }
@@ -53,50 +59,64 @@ export interface ScaleReport {
 
 /** Share of the free memory that a setting may be expected to need. */
 const USABLE_SHARE = 0.9;
+/**
+ * Beside the graph's own values: a trained value, its copy for the worker, its gradient out of ONNX Runtime, and AdamW's two
+ * moments, four bytes each.
+ */
+const BYTES_PER_TRAINED = 20;
 
-/** Measures every setting in a process of its own. */
+/** Measures every setting in a process of its own, and the reference before each. */
 export async function measureScale({ reference, values, threads, runs }: ScaleOptions): Promise<ScaleReport> {
   warnOfLoad();
   const machine = environment();
-  const known = new Map<string, Awaited<ReturnType<typeof measureSetting>>>();
-  const measureSetting = async (settings: StepSettings, allowed: (liveBytes: number) => boolean) => {
-    const prepared = await prepareStep(settings);
-    try {
-      const summary = allowed(prepared.liveBytes)
-        ? summarizeStep([await measureStep(prepared, { threads, runs })])
-        : undefined;
-      return { flops: prepared.flops.total, liveBytes: prepared.liveBytes, summary };
-    } finally {
-      prepared.dispose();
-    }
-  };
-  const key = (settings: StepSettings) => JSON.stringify([settings.shape, settings.config]);
-  const first = await measureSetting(reference, () => true);
-  known.set(key(reference), first);
-  const { stepSeconds, anonymousBytes } = first.summary!;
+  const first = await prepareStep(reference);
+  const measureReference = async () => summarizeStep([await measureStep(first, { threads, runs })]);
   const points: ScalePoint[] = [];
-  for (const axis of AXES) {
-    for (const value of values[axis] ?? []) {
-      const settings = vary(reference, axis, value);
-      const bytesFor = (liveBytes: number) => (anonymousBytes ?? 0) + liveBytes - first.liveBytes;
-      const free = availableBytes();
-      console.error(`${axis} ${value} …`);
-      const setting =
-        known.get(key(settings)) ??
-        (await measureSetting(settings, (liveBytes) => bytesFor(liveBytes) < USABLE_SHARE * free));
-      known.set(key(settings), setting);
-      points.push({
-        axis,
-        value,
-        expectedSeconds: (stepSeconds * setting.flops) / first.flops,
-        expectedBytes: bytesFor(setting.liveBytes),
-        stepSeconds: setting.summary?.stepSeconds,
-        anonymousBytes: setting.summary?.anonymousBytes,
-        secondsPerSample: setting.summary && setting.summary.stepSeconds / settings.shape.batchSize,
-      });
+  const references: StepSummary[] = [];
+  try {
+    for (const axis of AXES) {
+      for (const value of values[axis] ?? []) {
+        console.error(`${axis} ${value} …`);
+        const before = await measureReference();
+        references.push(before);
+        const setting = await prepareStep(vary(reference, axis, value));
+        const expectedBytes =
+          (before.anonymousBytes ?? 0) +
+          (setting.liveBytes - first.liveBytes) +
+          BYTES_PER_TRAINED * (setting.trained - first.trained);
+        const point: ScalePoint = {
+          axis,
+          value,
+          referenceSeconds: before.stepSeconds,
+          expectedSeconds: (before.stepSeconds * setting.flops.total) / first.flops.total,
+          expectedBytes,
+        };
+        if (expectedBytes < USABLE_SHARE * availableBytes()) {
+          const { stepSeconds, onnxShare, anonymousBytes } = summarizeStep([
+            await measureStep(setting, { threads, runs }),
+          ]);
+          point.stepSeconds = stepSeconds;
+          point.outsideSeconds = stepSeconds * (1 - onnxShare);
+          point.anonymousBytes = anonymousBytes;
+          point.secondsPerSample = stepSeconds / setting.shape.batchSize;
+        }
+        setting.dispose();
+        points.push(point);
+      }
     }
+  } finally {
+    first.dispose();
   }
-  return { reference: { stepSeconds, anonymousBytes, shape: reference.shape }, points, environment: machine };
+  const memory = references.map(({ anonymousBytes }) => anonymousBytes).filter((bytes) => bytes !== undefined);
+  return {
+    reference: {
+      stepSeconds: median(references.map(({ stepSeconds }) => stepSeconds)),
+      anonymousBytes: memory.length > 0 ? median(memory) : undefined,
+      shape: reference.shape,
+    },
+    points,
+    environment: machine,
+  };
 }
 
 /** The report as lines for the terminal. */
@@ -107,16 +127,18 @@ export function scaleTable({ points }: ScaleReport): string[] {
   };
   return formatTable(
     [
-      ["", "", "step", "expected", "off by", "per sample", "anonymous", "expected", "off by"],
+      ["", "", "step", "expected", "off by", "outside", "per sample", "reference", "anonymous", "expected", "off by"],
       ...points.map((point) => {
-        const { stepSeconds, anonymousBytes, expectedSeconds, expectedBytes, secondsPerSample } = point;
+        const { stepSeconds, anonymousBytes, expectedSeconds, expectedBytes, secondsPerSample, outsideSeconds } = point;
         return [
           point.axis,
           String(point.value),
           stepSeconds === undefined ? "no memory" : formatSeconds(stepSeconds),
           formatSeconds(expectedSeconds),
           stepSeconds === undefined ? "" : deviation(stepSeconds, expectedSeconds),
+          outsideSeconds === undefined ? "" : formatSeconds(outsideSeconds),
           secondsPerSample === undefined ? "" : formatSeconds(secondsPerSample),
+          formatSeconds(point.referenceSeconds),
           anonymousBytes === undefined ? "" : formatMemory(anonymousBytes),
           formatMemory(expectedBytes),
           anonymousBytes === undefined ? "" : deviation(anonymousBytes, expectedBytes),
