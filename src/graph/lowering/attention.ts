@@ -8,6 +8,8 @@ import {
   type Lowering,
   type LoweringContext,
   produce,
+  produceReshaped,
+  reshaped,
   reshapedName,
   type Target,
   waitFor,
@@ -182,7 +184,7 @@ function causalMask(context: LoweringContext, start: number, end: number, keys: 
 function splitHeads(context: LoweringContext, value: Value, heads: number): string {
   const [batch, tokens, features] = value.shape as [number, number, number];
   if (heads === 1) return context.name(value);
-  const split = reshapedName(context, context.name(value), [batch, tokens, heads, features / heads]);
+  const split = reshaped(context, value, [batch, tokens, heads, features / heads]);
   const turned = emit(context, "Transpose", [split], { perm: { ints: [0, 2, 1, 3] } });
   return reshapedName(context, turned, [batch * heads, tokens, features / heads]);
 }
@@ -190,7 +192,7 @@ function splitHeads(context: LoweringContext, value: Value, heads: number): stri
 /** `[B, S, heads·D]` → `[B·heads, D, S]`. */
 function turnHeads(context: LoweringContext, value: Value, heads: number): string {
   const [batch, tokens, features] = value.shape as [number, number, number];
-  const split = reshapedName(context, context.name(value), [batch, tokens, heads, features / heads]);
+  const split = reshaped(context, value, [batch, tokens, heads, features / heads]);
   const turned = emit(context, "Transpose", [split], { perm: { ints: [0, 2, 3, 1] } });
   return reshapedName(context, turned, [batch * heads, features / heads, tokens]);
 }
@@ -207,7 +209,7 @@ function mergeHeads(
   const width = features / heads;
   const split = reshapedName(context, name, [batch, heads, ...(isTurned ? [width, tokens] : [tokens, width])]);
   const merged = emit(context, "Transpose", [split], { perm: { ints: isTurned ? [0, 3, 1, 2] : [0, 2, 1, 3] } });
-  produce(context, output, "Reshape", [merged, context.builder.ints([batch, tokens, features])]);
+  produceReshaped(context, output, merged);
 }
 
 /** Cuts an axis of `size` into parts of `step`; the last one may be shorter. */

@@ -11,6 +11,7 @@ import {
   type LoweringContext,
   names,
   produce,
+  produceReshaped,
   reshaped,
   reshapedName,
 } from "./lowering-context.js";
@@ -109,5 +110,5 @@ export const lowerConvWeightGradient: Lowering<"ConvWeightGradient"> = (node, co
   const right = { name: reshapedName(context, columns, [batch, channels * taps, pixels]), rank: 3 };
   const perSample = emitMatMul(context, left, right, { transposeB: true });
   const summed = emit(context, "ReduceSum", [perSample, context.builder.ints([0])], { keepdims: { int: 0 } });
-  produce(context, node.outputs[0]!, "Reshape", [summed, context.builder.ints(weightShape)]);
+  produceReshaped(context, node.outputs[0]!, summed);
 };

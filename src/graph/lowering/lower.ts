@@ -42,6 +42,7 @@ export function lower(graph: Graph, target: Target): OnnxModel {
     target,
     builder,
     isUsed: (value) => used.has(value),
+    isOutput: (value) => outputNames.has(value),
     nameFor: (value) => outputNames.get(value) ?? `v${value.id}`,
     name: (value) => nameOf(value, names, builder),
     named: (value, name) => names.set(value, name),

@@ -17,6 +17,8 @@ export interface LoweringContext {
   readonly builder: OnnxModelBuilder;
   /** Whether anything consumes the value. */
   isUsed(value: Value): boolean;
+  /** Whether the value is an output of the graph, and so must be written under its name. */
+  isOutput(value: Value): boolean;
   /** The ONNX name that a computed value must get. */
   nameFor(value: Value): string;
   /** The ONNX name of an existing value. */
@@ -54,12 +56,24 @@ export function reshaped(context: LoweringContext, value: Value, shape: readonly
   if (sameShape(value.shape, shape)) return context.name(value);
   const { source } = value;
   if (source.kind === "constant") return context.builder.constant(source.tensor.reshape(shape));
-  return reshapedName(context, context.name(value), shape);
+  if (source.kind === "file") return rowsOf(context, value, 0, value.shape[0]!, shape);
+  return context.builder.reshape(context.name(value), shape, value.shape);
 }
 
-/** Emits a Reshape. */
-export function reshapedName(context: LoweringContext, name: string, shape: readonly number[]): string {
-  return context.builder.emit("Reshape", [name, context.builder.ints(shape)])[0]!;
+/** A computed tensor under another shape; `from` is its own, where it is known. */
+export function reshapedName(
+  context: LoweringContext,
+  name: string,
+  shape: readonly number[],
+  from?: readonly number[],
+): string {
+  return context.builder.reshape(name, shape, from);
+}
+
+/** Makes `value`, of another shape than the tensor that holds it. */
+export function produceReshaped(context: LoweringContext, value: Value, name: string, from?: readonly number[]): void {
+  if (context.isOutput(value)) produce(context, value, "Reshape", [name, context.builder.ints(value.shape)]);
+  else context.named(value, context.builder.reshape(name, value.shape, from));
 }
 
 /**

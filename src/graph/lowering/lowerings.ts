@@ -12,6 +12,7 @@ import {
   type LoweringContext,
   names,
   produce,
+  produceReshaped,
   reshaped,
   reshapedName,
   waitFor,
@@ -67,7 +68,10 @@ export const LOWERINGS: LoweringTable = {
   Softmax: (node, context) =>
     produce(context, node.outputs[0]!, "Softmax", names(node, context), { axis: { int: -1 } }),
 
-  Reshape: (node, context) => withInts(node, context, "Reshape", node.attributes.shape),
+  Reshape: (node, context) => {
+    const [x] = node.inputs as [Value];
+    produceReshaped(context, node.outputs[0]!, context.name(x), x.shape);
+  },
   Expand: (node, context) => withInts(node, context, "Expand", node.attributes.shape),
   Transpose: (node, context) =>
     produce(context, node.outputs[0]!, "Transpose", names(node, context), {
@@ -114,7 +118,7 @@ export const LOWERINGS: LoweringTable = {
       produce(context, output, "Gemm", inputs, { transB: { int: 1 } });
     } else {
       const rows = emit(context, "Gemm", inputs, { transB: { int: 1 } });
-      produce(context, output, "Reshape", [rows, context.builder.ints(output.shape)]);
+      produceReshaped(context, output, rows, [output.size / weight.shape[0]!, weight.shape[0]!]);
     }
   },
   Geglu: (node, context) => {
@@ -223,7 +227,7 @@ function lowerGroupNorm(node: Node<"GroupNorm">, context: LoweringContext): void
   const perChannel = reshapedName(context, normalized, [batch, channels, perGroup / (channels / groups)]);
   const scaled = emit(context, "Mul", [perChannel, reshaped(context, weight, [channels, 1])]);
   const shifted = emit(context, "Add", [scaled, reshaped(context, bias, [channels, 1])]);
-  produce(context, output, "Reshape", [shifted, context.builder.ints(x.shape)]);
+  produceReshaped(context, output, shifted);
 }
 
 /** (x − mean) · rstd over the last axis from plain operators; the statistics are recorded as the given values. */

@@ -38,6 +38,13 @@ const ELEMENT_TYPE: Record<DType, number> = {
 /** The ONNX data type number of a dtype. */
 export const elementType = (dtype: DType): number => ELEMENT_TYPE[dtype];
 
+/** A tensor under another shape. */
+interface View {
+  base: string;
+  shape: readonly number[];
+  isWritten: boolean;
+}
+
 /** An ONNX graph under construction; values are names. */
 export class OnnxModelBuilder {
   private readonly nodes: NodeProto[] = [];
@@ -47,6 +54,10 @@ export class OnnxModelBuilder {
   private readonly known: ValueInfoProto[] = [];
   private readonly shared = new Map<string, string>();
   private readonly files = new Set<string>();
+  private readonly views = new Map<string, View>();
+  /** Names of views by what they show and their shape, and the shapes of what they show where that was told. */
+  private readonly viewNames = new Map<string, string>();
+  private readonly ownShapes = new Map<string, string>();
   private counter = 0;
   /** Folder that all external locations are relative to. */
   private readonly fileLocation: (path: string) => string;
@@ -66,6 +77,7 @@ export class OnnxModelBuilder {
     inputs: readonly string[],
     options: { attributes?: Record<string, OnnxAttribute>; outputs?: readonly string[]; domain?: string } = {},
   ): string[] {
+    for (const name of inputs) this.writeView(name);
     const outputs = [...(options.outputs ?? [this.fresh(opType)])];
     this.nodes.push(
       create(NodeProtoSchema, {
@@ -78,6 +90,33 @@ export class OnnxModelBuilder {
       }),
     );
     return outputs;
+  }
+
+  /**
+   * A tensor under another shape of as many elements. Its Reshape is written where a node first takes it, and only once;
+   * the reshape of a reshape shows the first tensor, and is that itself where the shape is its own.
+   *
+   * @param from - The tensor's own shape, where it is known.
+   */
+  reshape(name: string, shape: readonly number[], from?: readonly number[]): string {
+    const base = this.views.get(name)?.base ?? name;
+    if (base === name && from) this.ownShapes.set(base, from.join(","));
+    const wanted = shape.join(",");
+    if (this.ownShapes.get(base) === wanted) return base;
+    const key = `${base}:${wanted}`;
+    const known = this.viewNames.get(key);
+    if (known !== undefined) return known;
+    const view = this.fresh("Reshape");
+    this.viewNames.set(key, view);
+    this.views.set(view, { base, shape, isWritten: false });
+    return view;
+  }
+
+  private writeView(name: string): void {
+    const view = this.views.get(name);
+    if (!view || view.isWritten) return;
+    view.isWritten = true;
+    this.emit("Reshape", [view.base, this.ints(view.shape)], { outputs: [name] });
   }
 
   /** An embedded tensor; small ones are shared by content, others by `name` if they have one. */
