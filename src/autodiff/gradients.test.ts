@@ -132,6 +132,15 @@ describe("gradients agree with finite differences", () => {
     await checkGradients({ inputs: { x: [2, 3, 8] }, build: ({ x }) => ops.geglu(x!) });
   });
 
+  it("Geglu of a frozen linear layer, made as two products", async () => {
+    const weight = randn([8, 4], { generator: new Generator(5) });
+    const bias = randn([8], { generator: new Generator(6) });
+    await checkGradients({
+      inputs: { x: [2, 3, 4] },
+      build: ({ x }) => ops.geglu(ops.linear(x!, x!.graph.constant(weight), x!.graph.constant(bias))),
+    });
+  });
+
   const convolutions = {
     "3×3": { kernel: 3, options: { padding: 1 }, size: [5, 6] },
     "3×3, stride 2": { kernel: 3, options: { padding: 1, stride: 2 }, size: [6, 6] },

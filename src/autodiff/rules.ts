@@ -5,7 +5,6 @@ import {
   type Attributes,
   add,
   attentionGradient,
-  concat,
   convInputGradient,
   convWeightGradient,
   cos,
@@ -162,12 +161,10 @@ export const RULES: RuleTable = {
     ];
   },
   // y = a gelu(b): da = dy gelu(b), db = dy a gelu'(b)
-  Geglu: ({ x: [x], dy }) => {
-    const half = dy.shape.at(-1)!;
-    const a = slice(x!, -1, 0, half);
-    const b = slice(x!, -1, half, 2 * half);
-    return [concat([mul(dy, gelu(b)), mul(mul(dy, a), geluSlope(b))], -1)];
-  },
+  Geglu: ({ x: [a, b], dy, needs }) => [
+    needs[0] ? mul(dy, gelu(b!)) : undefined,
+    needs[1] ? mul(mul(dy, a!), geluSlope(b!)) : undefined,
+  ],
 
   Conv: ({ x: [x, weight], dy, attributes, needs }) => [
     needs[0] ? convInputGradient(dy, weight!, attributes, x!.shape) : undefined,

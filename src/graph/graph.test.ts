@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { tensor } from "../tensor/tensor.js";
 import * as ops from "./index.js";
-import { Graph } from "./index.js";
+import { Graph, type Value } from "./index.js";
 
 const inputs = (...shapes: number[][]) => {
   const graph = new Graph();
@@ -21,6 +21,39 @@ describe("building", () => {
     const constant = graph.constant(tensor([1, 2, 3, 4], [2, 2]));
     expect(ops.reshape(constant, [4]).source.kind).toBe("constant");
     expect(graph.nodes).toHaveLength(0);
+  });
+
+  it("takes rows of frozen tensors where they lie, once, and of nothing else", () => {
+    const graph = new Graph();
+    const range = { path: "w.safetensors", offset: 100, length: 96 };
+    const rows = graph.frozenRows(graph.file("w", "float32", [4, 6], range), 1, 3)!;
+    expect(rows.shape).toEqual([2, 6]);
+    expect(rows.source).toMatchObject({ kind: "file", range: { path: "w.safetensors", offset: 124, length: 48 } });
+    const constant = graph.constant(
+      tensor(
+        Float32Array.from({ length: 600 }, (_, i) => i),
+        [300, 2],
+      ),
+    );
+    const last = graph.frozenRows(constant, 299, 300)!;
+    expect(last.source).toMatchObject({ tensor: { data: Float32Array.of(598, 599) } });
+    expect(graph.frozenRows(constant, 299, 300)).toBe(last);
+    expect(graph.frozenRows(graph.input("x", "float32", [4, 6]), 0, 2)).toBeUndefined();
+  });
+
+  it("multiplies the halves of a frozen layer apart in GEGLU, and cuts anything else", () => {
+    const graph = new Graph();
+    const x = graph.input("x", "float32", [2, 3, 4]);
+    const weight = graph.constant(
+      tensor(
+        Float32Array.from({ length: 32 }, (_, i) => i),
+        [8, 4],
+      ),
+    );
+    const operators = (y: Value) => y.graph.nodes.map(({ op }) => op);
+    expect(operators(ops.geglu(ops.linear(x, weight)))).toEqual(["Linear", "Linear", "Linear", "Geglu"]);
+    const other = new Graph();
+    expect(operators(ops.geglu(other.input("x", "float32", [2, 8])))).toEqual(["Slice", "Slice", "Geglu"]);
   });
 
   it("infers static shapes", () => {

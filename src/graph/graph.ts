@@ -76,6 +76,7 @@ export class Graph {
   readonly nodes: Node[] = [];
   private valueCount = 0;
   private readonly constants = new Map<string, Value>();
+  private readonly constantRows = new Map<string, Value>();
   private readonly files = new Map<string, Value>();
   private readonly fileNames = new Set<string>();
   private readonly known = new Map<string, Node>();
@@ -129,6 +130,27 @@ export class Graph {
       this.files.set(key, value);
     }
     return value;
+  }
+
+  /** The rows from `start` to `end` of a weight in a file or of a constant; undefined for what a run computes or is fed. */
+  frozenRows(value: Value, start: number, end: number): Value | undefined {
+    const { source, dtype, shape } = value;
+    const [count, ...rest] = shape as [number, ...number[]];
+    if (source.kind === "file") {
+      const { path, offset, length } = source.range;
+      const range = { path, offset: offset + (start * length) / count, length: ((end - start) * length) / count };
+      return this.file(`${source.name}:${start}-${end}`, dtype, [end - start, ...rest], range);
+    }
+    if (source.kind !== "constant") return undefined;
+    const key = `${value.id}:${start}-${end}`;
+    let part = this.constantRows.get(key);
+    if (!part) {
+      const rowSize = value.size / count;
+      const data = source.tensor.data.subarray(start * rowSize, end * rowSize);
+      part = this.constant(tensor(data, [end - start, ...rest], dtype));
+      this.constantRows.set(key, part);
+    }
+    return part;
   }
 
   /** Adds a node, or returns the equal one that exists. Operators call this after checking their inputs. */

@@ -1,6 +1,7 @@
 // Matrix products.
 
 import type { Value } from "./graph.js";
+import { slice } from "./shape-operators.js";
 import { broadcastShapes, fail, requireFloat32, sameShape } from "./shapes.js";
 
 /**
@@ -46,6 +47,8 @@ export function linear(x: Value, weight: Value, bias?: Value): Value {
 /**
  * a · gelu(b) where `[a, b]` are the halves of the last axis.
  *
+ * Of a linear layer with frozen weights the halves are made as two products, so that nothing is cut apart.
+ *
  * @param x - `[..., 2D]`.
  * @returns `[..., D]`.
  * @see Shazeer 2020, arXiv:2002.05202
@@ -54,8 +57,19 @@ export function geglu(x: Value): Value {
   requireFloat32("Geglu", x);
   const features = x.shape.at(-1) ?? 0;
   if (features === 0 || features % 2 !== 0) fail("Geglu", "the last axis must be even", x);
-  const shape = [...x.shape.slice(0, -1), features / 2];
-  return x.graph.node("Geglu", [x], {}, [{ dtype: "float32", shape }]).outputs[0]!;
+  const [a, b] = [0, features / 2].map(
+    (start) => linearPart(x, start, start + features / 2) ?? slice(x, -1, start, start + features / 2),
+  ) as [Value, Value];
+  return x.graph.node("Geglu", [a, b], {}, [{ dtype: "float32", shape: a.shape }]).outputs[0]!;
+}
+
+/** Some features of a linear layer's output, by a product with these rows of its weight; undefined of anything else. */
+function linearPart(y: Value, start: number, end: number): Value | undefined {
+  if (y.source.kind !== "node" || y.source.node.op !== "Linear") return undefined;
+  const [x, weight, bias] = y.source.node.inputs as [Value, Value, Value | undefined];
+  const rows = y.graph.frozenRows(weight, start, end);
+  const shift = bias && y.graph.frozenRows(bias, start, end);
+  return rows && (!bias || shift) ? linear(x, rows, shift) : undefined;
 }
 
 function lastTwo(x: Value, transposed: boolean): [number, number] {

@@ -122,13 +122,9 @@ export const LOWERINGS: LoweringTable = {
     }
   },
   Geglu: (node, context) => {
-    const output = node.outputs[0]!;
-    const halves = context.builder.emit("Split", names(node, context), {
-      attributes: { axis: { int: -1 }, num_outputs: { int: 2 } },
-      outputs: [context.builder.fresh("geglu_a"), context.builder.fresh("geglu_b")],
-    });
-    const gate = emit(context, "Gelu", [halves[1]!], {}, context.target === "cpu" ? MICROSOFT : "");
-    produce(context, output, "Mul", [halves[0]!, gate]);
+    const [a, b] = names(node, context) as [string, string];
+    const gate = emit(context, "Gelu", [b], {}, context.target === "cpu" ? MICROSOFT : "");
+    produce(context, node.outputs[0]!, "Mul", [a, gate]);
   },
 
   Conv: lowerConv,
