@@ -132,12 +132,15 @@ describe("gradients agree with finite differences", () => {
     await checkGradients({ inputs: { x: [2, 3, 8] }, build: ({ x }) => ops.geglu(x!) });
   });
 
-  it("Geglu of a frozen linear layer, made as two products", async () => {
+  it("Geglu of a frozen linear layer with its adapters, made as two products", async () => {
     const weight = randn([8, 4], { generator: new Generator(5) });
     const bias = randn([8], { generator: new Generator(6) });
     await checkGradients({
-      inputs: { x: [2, 3, 4] },
-      build: ({ x }) => ops.geglu(ops.linear(x!, x!.graph.constant(weight), x!.graph.constant(bias))),
+      inputs: { x: [2, 3, 4], down: [2, 4], up: [8, 2] },
+      build: ({ x, down, up }) => {
+        const frozen = ops.linear(x!, x!.graph.constant(weight), x!.graph.constant(bias));
+        return ops.geglu(ops.add(frozen, ops.linear(ops.linear(x!, down!), up!)));
+      },
     });
   });
 

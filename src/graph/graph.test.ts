@@ -41,7 +41,7 @@ describe("building", () => {
     expect(graph.frozenRows(graph.input("x", "float32", [4, 6]), 0, 2)).toBeUndefined();
   });
 
-  it("multiplies the halves of a frozen layer apart in GEGLU, and cuts anything else", () => {
+  it("multiplies the halves of a linear layer apart in GEGLU, its adapters' too, and cuts anything else", () => {
     const graph = new Graph();
     const x = graph.input("x", "float32", [2, 3, 4]);
     const weight = graph.constant(
@@ -52,6 +52,10 @@ describe("building", () => {
     );
     const operators = (y: Value) => y.graph.nodes.map(({ op }) => op);
     expect(operators(ops.geglu(ops.linear(x, weight)))).toEqual(["Linear", "Linear", "Linear", "Geglu"]);
+    const adapted = ops.add(ops.linear(x, weight), ops.linear(x, graph.input("up", "float32", [8, 4])));
+    const made = graph.nodes.length;
+    ops.geglu(adapted);
+    expect(graph.nodes.slice(made).map(({ op }) => op)).toEqual("Slice Linear Add Slice Linear Add Geglu".split(" "));
     const other = new Graph();
     expect(operators(ops.geglu(other.input("x", "float32", [2, 8])))).toEqual(["Slice", "Slice", "Geglu"]);
   });

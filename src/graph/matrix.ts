@@ -1,5 +1,6 @@
 // Matrix products.
 
+import { add } from "./elementwise.js";
 import type { Value } from "./graph.js";
 import { slice } from "./shape-operators.js";
 import { broadcastShapes, fail, requireFloat32, sameShape } from "./shapes.js";
@@ -47,7 +48,7 @@ export function linear(x: Value, weight: Value, bias?: Value): Value {
 /**
  * a · gelu(b) where `[a, b]` are the halves of the last axis.
  *
- * Of a linear layer with frozen weights the halves are made as two products, so that nothing is cut apart.
+ * Of a linear layer, adapted or not, the halves are made as two products, so that its output is not cut apart.
  *
  * @param x - `[..., 2D]`.
  * @returns `[..., D]`.
@@ -63,14 +64,25 @@ export function geglu(x: Value): Value {
   return x.graph.node("Geglu", [a, b], {}, [{ dtype: "float32", shape: a.shape }]).outputs[0]!;
 }
 
-/** Some features of a linear layer's output, by a product with these rows of its weight; undefined of anything else. */
+/**
+ * Some features of a linear layer's output, or of a sum of such layers (one with its adapters), by products with these rows
+ * of the weights; undefined of anything else, and where the weight to be cut is larger than the output.
+ */
 function linearPart(y: Value, start: number, end: number): Value | undefined {
-  if (y.source.kind !== "node" || y.source.node.op !== "Linear") return undefined;
-  const [x, weight, bias] = y.source.node.inputs as [Value, Value, Value | undefined];
-  const rows = y.graph.frozenRows(weight, start, end);
-  const shift = bias && y.graph.frozenRows(bias, start, end);
-  return rows && (!bias || shift) ? linear(x, rows, shift) : undefined;
+  if (y.source.kind !== "node") return undefined;
+  const { op, inputs } = y.source.node;
+  if (op === "Add") {
+    const terms = inputs.map((term) => (sameShape(term!.shape, y.shape) ? linearPart(term!, start, end) : undefined));
+    return terms[0] && terms[1] && add(terms[0], terms[1]);
+  }
+  if (op !== "Linear") return undefined;
+  const [x, weight, bias] = inputs as [Value, Value, Value | undefined];
+  if (weight.source.kind !== "file" && weight.source.kind !== "constant" && weight.size > y.size) return undefined;
+  return linear(x, rows(weight, start, end), bias && rows(bias, start, end));
 }
+
+const rows = (value: Value, start: number, end: number): Value =>
+  value.graph.frozenRows(value, start, end) ?? slice(value, 0, start, end);
 
 function lastTwo(x: Value, transposed: boolean): [number, number] {
   const rows = x.shape.at(-2)!;
