@@ -91,10 +91,11 @@ export async function measureScale({ reference, values, threads, runs }: ScaleOp
           expectedSeconds: (before.stepSeconds * setting.flops.total) / first.flops.total,
           expectedBytes,
         };
-        if (expectedBytes < USABLE_SHARE * availableBytes()) {
-          const { stepSeconds, onnxShare, anonymousBytes } = summarizeStep([
-            await measureStep(setting, { threads, runs }),
-          ]);
+        const isReference = key(setting) === key(first);
+        if (isReference || expectedBytes < USABLE_SHARE * availableBytes()) {
+          const { stepSeconds, onnxShare, anonymousBytes } = isReference
+            ? before
+            : summarizeStep([await measureStep(setting, { threads, runs })]);
           point.stepSeconds = stepSeconds;
           point.outsideSeconds = stepSeconds * (1 - onnxShare);
           point.anonymousBytes = anonymousBytes;
@@ -183,6 +184,8 @@ export async function plotScale(path: string, { points }: ScaleReport): Promise<
   if (rows.length === 0) throw new Error("plot: needs an axis with at least two values.");
   await writePng(path, await renderGrid({ rows, scale: 1 }));
 }
+
+const key = ({ shape, config }: StepSettings): string => JSON.stringify([shape, config]);
 
 function vary({ model, config, shape }: StepSettings, axis: Axis, value: number): StepSettings {
   if (axis === "batch") return { model, config, shape: { ...shape, batchSize: value } };
