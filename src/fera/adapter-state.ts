@@ -4,7 +4,7 @@
 import { FormatError } from "../errors.js";
 import { sameShape } from "../graph/index.js";
 import { float16ToFloat32 } from "../tensor/float16.js";
-import { Tensor, zeros } from "../tensor/tensor.js";
+import { allFinite, Tensor, zeros } from "../tensor/tensor.js";
 import type { LinearLayer } from "./experts.js";
 import { routerShapes } from "./router.js";
 
@@ -188,7 +188,7 @@ export function floatState(state: ReadonlyMap<string, Tensor>, source: string): 
       throw new FormatError(source, `the tensor "${name}" is ${value.dtype}; an adapter's are float32 or float16.`);
     }
     const data = value.dtype === "float16" ? float16ToFloat32(value.data as Uint16Array) : (value.data as Float32Array);
-    if (!data.every(Number.isFinite)) throw new FormatError(source, `the tensor "${name}" holds values not finite.`);
+    if (!allFinite(data)) throw new FormatError(source, `the tensor "${name}" holds values not finite.`);
     converted.set(name, new Tensor("float32", value.shape, data));
   }
   return converted;

@@ -2,7 +2,7 @@
 
 import { TrainingError } from "../errors.js";
 import type { CompiledGraph } from "../runtime/index.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { allFinite, type Tensor } from "../tensor/tensor.js";
 import { adamWCoefficients } from "../training/device-adamw.js";
 import type { AdamW } from "../training/optimizers.js";
 import type { Packing } from "../training/packing.js";
@@ -125,6 +125,6 @@ export class DeviceStep {
 /** @throws {TrainingError} Naming the first gradient that is not finite. */
 export function requireFiniteGradients(gradients: ReadonlyMap<string, Float32Array>): void {
   for (const [name, gradient] of gradients) {
-    if (!gradient.every(Number.isFinite)) throw new TrainingError(`run: the gradient of "${name}" is not finite.`);
+    if (!allFinite(gradient)) throw new TrainingError(`run: the gradient of "${name}" is not finite.`);
   }
 }

@@ -3,7 +3,7 @@
 import { RuntimeError } from "../errors.js";
 import type { Scheduler } from "../schedulers/index.js";
 import { type Generator, randn } from "../tensor/random.js";
-import { type Tensor, tensor } from "../tensor/tensor.js";
+import { allFinite, type Tensor, tensor } from "../tensor/tensor.js";
 import { throwIfAborted } from "./abort.js";
 import { concatRows, sliceRows } from "./batches.js";
 import { type Conditions, concatConditions } from "./conditions.js";
@@ -104,7 +104,7 @@ export async function denoise(
 
     // 2. Guidance
     const prediction = unconditional ? guided(output, guidance) : output;
-    if (!prediction.data.every(Number.isFinite)) {
+    if (!allFinite(prediction.data)) {
       throw new RuntimeError(
         `generate: the prediction at timestep ${timestep} is not finite; check the model's weights and its adapters.`,
       );

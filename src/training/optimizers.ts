@@ -1,7 +1,7 @@
 // AdamW on flat float32 arrays in main memory, and the clipping of gradients. No schedule of learning rates.
 
 import { ConfigError, ShapeError, TrainingError } from "../errors.js";
-import { Tensor } from "../tensor/tensor.js";
+import { allFinite, Tensor } from "../tensor/tensor.js";
 import { Loan } from "./loan.js";
 
 /** Hyperparameters of AdamW, with PyTorch's defaults. */
@@ -321,7 +321,6 @@ function readMoment(state: ReadonlyMap<string, Tensor>, key: string): Float32Arr
     );
   }
   const data = (value.data as Float32Array).slice();
-  if (!data.every(Number.isFinite))
-    throw new TrainingError(`AdamW.loadStateDict: "${key}" holds values that are not finite.`);
+  if (!allFinite(data)) throw new TrainingError(`AdamW.loadStateDict: "${key}" holds values that are not finite.`);
   return data;
 }
