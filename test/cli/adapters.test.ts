@@ -46,6 +46,7 @@ describe("fera convert", () => {
     ["a format that is unknown", 2, ["ADAPTER", "x.bin"], /x\.bin: an adapter is a \.safetensors file/],
     ["the same file twice", 2, ["ADAPTER", "ADAPTER"], /IN and OUT are the same/],
     ["options that the file has itself", 2, ["ADAPTER", "x.pt", "--alpha", "1"], /leave --alpha out/],
+    ["an empty OUT", 2, ["ADAPTER", ""], /path must be a text that is not empty/],
     ["no OUT", 2, ["ADAPTER"], /missing required argument 'OUT'/],
   ])("ends with a message for %s, with exit code %i", async (_, expected, args, message) => {
     const { code, stderr } = await runFera("convert", ...args.map((arg) => (arg === "ADAPTER" ? adapter : arg)));
