@@ -56,12 +56,16 @@ describe("fera train", () => {
     expect(readdirSync(at("twice/validation"))).toEqual(["photo.png"]);
   }, 300_000);
 
-  it("--resume says so where there is nothing to go on with, and needs no metrics where there is", async () => {
+  it("--resume says so where there is nothing to go on with, needs no metrics where there is; the demo takes no such folder", async () => {
     const nothing = await runFera("train", "--resume", "--output", at("nothing"));
     expect(nothing.stderr).toMatch(/--resume: .*nothing holds no training that could go on \(no run\.json\)/);
     expect(nothing.code).toBe(2);
 
     expect((await runFera(...train("finished"))).code).toBe(0);
+    const demo = await runFera("demo", "--output", at("finished"));
+    expect(demo.stderr).toMatch(/finished: holds a training of fera train .*run\.json/);
+    expect(demo.code).toBe(1);
+
     await rm(at("finished/metrics.jsonl"));
     const { code, stdout, stderr } = await runFera("train", "--resume", "--output", at("finished"));
     expect(stderr).not.toContain("unexpected");
