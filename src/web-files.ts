@@ -8,6 +8,7 @@ import { parseMerges } from "./models/clip-merges.js";
 import { type ClipTokenizerFiles, registerClipTokenizerReader } from "./models/clip-tokenizer.js";
 import { type ModelFolder, registerModelFolderReader } from "./models/pretrained.js";
 import { parsePythonObject, registerPipelineFolderReader } from "./pipelines/pipeline-folder.js";
+import { registerSchedulerConfigReader } from "./schedulers/index.js";
 
 type JsonObject = Record<string, unknown>;
 
@@ -41,6 +42,8 @@ registerPipelineFolderReader(async (dir) => {
   ]);
   return { source, index, schedulerConfig };
 });
+
+registerSchedulerConfigReader((dir, { subfolder }) => requiredJson(`${joined(dir, subfolder)}/scheduler_config.json`));
 
 registerClipTokenizerReader(async (dir, subfolder): Promise<ClipTokenizerFiles> => {
   const source = joined(dir, subfolder);

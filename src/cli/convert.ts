@@ -71,9 +71,16 @@ async function loraProblem(command: Command, options: ConvertOptions, to: string
     const shown = JSON.stringify(options.gates);
     return `--gates must be mean, timestep:N, or numbers like 0.2,0.5,0.3; got ${shown}.`;
   }
+  const given = await givenNames(command, LORA_OPTIONS);
   if (options.model === undefined) {
-    const stray = (await givenNames(command, LORA_OPTIONS)).find((name) => name !== "--gates");
+    const stray = given.find((name) => name !== "--gates");
     if (stray) return `${stray} needs --model.`;
+  } else if (options.data === undefined) {
+    const stray = given.find((name) => ["--limit", "--resolution"].includes(name));
+    if (stray) return `${stray} needs --data.`;
+  } else {
+    const stray = given.find((name) => ["--prompt", "--num-images", "--steps"].includes(name));
+    if (stray) return `${stray} is for images that are sampled; leave it or --data out.`;
   }
   return plainLoraPathProblem(to, options.to);
 }

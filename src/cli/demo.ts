@@ -2,7 +2,9 @@
 
 import { join } from "node:path";
 import { Command } from "commander";
+import { TrainingError } from "../errors.js";
 import { DEMO_STYLES, type DemoReport, runDemo } from "../fine-tuning/index.js";
+import { prepareOutputFolder } from "../training/index.js";
 import { formatCount, formatDuration, shellCommand } from "./format.js";
 import { interruptedExitCode, interruptible } from "./interrupt.js";
 import { RUNTIME_OPTIONS } from "./model-options.js";
@@ -10,6 +12,7 @@ import { choice, flag, integer, number, type OptionValues, text } from "./option
 import { addOptions, kebabCase, readOptions } from "./options.js";
 import "./platform.js";
 import { Progress } from "./progress.js";
+import { alone, readSettings, settingsPath } from "./training-run.js";
 
 const OPTIONS = {
   style: choice("icon set to learn", DEMO_STYLES).withDefault("fluent-emoji-high-contrast"),
@@ -30,7 +33,16 @@ export function demoCommand(): Command {
   addOptions(command, OPTIONS, { config: true });
   return command.action(async () => {
     const options = await readOptions(command, OPTIONS);
-    process.exitCode = await interruptible("Stopping after this step.", (signal) => demo(options, signal));
+    await prepareOutputFolder(options.output);
+    if (await readSettings(options.output)) {
+      throw new TrainingError(
+        `output folder ${options.output}: holds a training of fera train (${settingsPath(options.output)}). ` +
+          "Choose another --output.",
+      );
+    }
+    process.exitCode = await interruptible("Stopping after this step.", (signal) =>
+      alone(options.output, () => demo(options, signal)),
+    );
   });
 }
 

@@ -1,8 +1,8 @@
 // fera evaluate: held-out noise-prediction error of a model, and of the same model with an adapter.
 
-import { writeFile } from "node:fs/promises";
 import { Command } from "commander";
 import { encodeDataset, noisePredictionError, trainingScheduler } from "../fine-tuning/index.js";
+import { writeFileAtomically } from "../formats/file-access.js";
 import type { UNetInputs } from "../models/index.js";
 import { describeSkipped, openSplit, SPLITS } from "./datasets.js";
 import { counted } from "./format.js";
@@ -102,6 +102,6 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
     adapted,
     seconds: (performance.now() - started) / 1000,
   };
-  await writeFile(json, `${JSON.stringify(result, undefined, 2)}\n`);
+  await writeFileAtomically(json, [new TextEncoder().encode(`${JSON.stringify(result, undefined, 2)}\n`)]);
   console.log(`written to ${json}`);
 }

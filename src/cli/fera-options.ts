@@ -28,7 +28,7 @@ export const UNTOLD_OPTIONS = {
 /** All of {@link FeRAConfig}. */
 export const FERA_OPTIONS = {
   rank: integer("rank of each expert", { min: 1 }).withDefault(defaults.rank),
-  numExperts: integer("number of experts", { min: 1 }).withDefault(defaults.numExperts),
+  numExperts: integer("number of experts", { min: 1, max: 1024 }).withDefault(defaults.numExperts),
   numBands: integer("number of frequency bands", { min: 1, max: 16 }).withDefault(defaults.numBands),
   ...UNTOLD_OPTIONS,
   targetModules: list("linear layers that get experts", "A,B").withDefault([...defaults.targetModules]),

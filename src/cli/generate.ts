@@ -44,10 +44,10 @@ const OPTIONS = {
     "image to start from, scaled and cropped to --width and --height; without them it keeps its size",
     "FILE",
   ),
-  strength: number("share of the steps done from --image, up to 1; by default 0.8, SDXL 0.3", { above: 0 }),
+  strength: number("share of the steps done from --image, up to 1; by default 0.8, SDXL 0.3", { above: 0, max: 1 }),
   steps: integer("sampling steps", { min: 1 }).withDefault(25),
   guidanceScale: number("strength of the prompt; 1 and below is without guidance; by default 7.5, SDXL 5"),
-  guidanceRescale: number("0 to 1: keeps guidance from making images glaring").withDefault(0),
+  guidanceRescale: number("0 to 1: keeps guidance from making images glaring", { min: 0, max: 1 }).withDefault(0),
   clipSkip: integer("takes the text states this many layers earlier", { min: 0 }).withDefault(0),
   seed: integer("the same seed gives the same images; by default drawn anew", { min: 0 }),
   width: integer("pixels; by default the size of --image, or the model's own", { min: 1 }),
@@ -67,6 +67,9 @@ export function generateCommand(): Command {
     const options = await readOptions(command, OPTIONS);
     if (parse(options.output).ext.toLowerCase() !== ".png") {
       throw new UsageError(command, `--output must end in .png; got ${JSON.stringify(options.output)}.`);
+    }
+    if (options.strength !== undefined && options.image === undefined) {
+      throw new UsageError(command, "--strength needs --image: it is for runs that start from one.");
     }
     await interruptible("Stopping after this step.", (signal) => generate(options, signal));
   });

@@ -99,6 +99,7 @@ describe("fera inspect ends with a message for", () => {
     ["a model of nothing", "list/config.json", "[]", /config\.json: must hold a JSON object/],
     ["an adapter of nothing", "three/adapter_config.json", "3", /adapter_config\.json: must hold a JSON object/],
     ["a folder without weights", "bare/adapter_config.json", "{}", /adapter_model\.safetensors: .*no such file/],
+    ["a folder of images", "photos/cat.jpg", "", /holds cat\.jpg\. Images to train on .*--data/],
     ["a file that is missing", "gone/there.txt", "", /there is no such file or folder/],
   ])("%s", async (_, name, content, message) => {
     const path = at("odd", name);

@@ -127,7 +127,13 @@ async function kindOfFolder(path: string): Promise<Kind> {
   const files = names.filter((name) => /\.(safetensors|pt|pth)$/i.test(name));
   if (files.length === 1) return openTensorFile(join(path, files[0]!));
   const shown = names.slice(0, 20).join(", ") || "nothing";
-  const advice = files.length > 1 ? " Name one of its files." : "";
+  const isData = names.some((name) => /\.(png|jpe?g|webp|svg)$/i.test(name));
+  const advice =
+    files.length > 1
+      ? " Name one of its files."
+      : isData
+        ? " Images to train on are given to fera train or fera evaluate, as --data."
+        : "";
   throw new FormatError(path, `is no adapter, training or model; it holds ${shown}.${advice}`);
 }
 

@@ -32,7 +32,10 @@ export async function interruptible<T>(advice: string, run: (signal: AbortSignal
       process.stderr.write(`\n${advice} Press Ctrl-C again to quit at once.\n`);
       controller.abort();
     } else if (now - pressedAt > SAME_PRESS_MS) {
-      process.exit(exitCode);
+      // Not process.exit: where ONNX Runtime is at work, that ends in an abort.
+      process.off("SIGINT", onSignal);
+      process.off("SIGTERM", onSignal);
+      process.kill(process.pid, signal);
     }
   };
   process.on("SIGINT", onSignal);

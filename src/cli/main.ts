@@ -21,6 +21,8 @@ const { version } = JSON.parse(readFileSync(new URL("../../package.json", import
   version: string;
 };
 
+let lostOutput = false;
+
 const program = new Command("fera")
   .description("Fine-tunes diffusion models with frequency-energy routed adapters.")
   .version(version);
@@ -36,11 +38,7 @@ for (const command of [
   program.addCommand(prepare(command.option("--debug", "print the stack of an error")));
 }
 
-// A reader such as `head` may leave early.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code === "EPIPE") process.exit(0);
-  throw error;
-});
+for (const stream of [process.stdout, process.stderr]) stream.on("error", onLostOutput);
 
 try {
   await prepare(program).parseAsync();
@@ -53,6 +51,17 @@ function prepare(command: Command): Command {
   return command.configureOutput({ outputError: () => {} }).exitOverride((error) => {
     if (error.exitCode === 0 || error.code === "commander.help") throw error;
     throw new UsageError(command, error.message.replace(/^error: /, ""));
+  });
+}
+
+/** What is printed can get lost; the work goes on and its files are written. */
+function onLostOutput(error: NodeJS.ErrnoException): void {
+  // A reader such as `head` may leave early.
+  if (error.code === "EPIPE" || lostOutput) return;
+  lostOutput = true;
+  console.error(`fera: what it prints cannot be written: ${error.message}.`);
+  process.once("exit", (code) => {
+    process.exitCode = code || WORK_FAILED;
   });
 }
 
@@ -70,8 +79,22 @@ function report(error: unknown): number {
     return WRONG_ARGUMENTS;
   }
   const message = error instanceof Error ? error.message : String(error);
+  if (isOutOfMemory(error)) {
+    console.error(
+      `fera: this takes more memory than there is (${message}). Ask for smaller or fewer images, or a smaller batch.`,
+    );
+    return WORK_FAILED;
+  }
   console.error(error instanceof FeraError ? `fera: ${message}` : `fera: unexpected error: ${message}`);
   if (process.argv.includes("--debug")) console.error(error);
   else if (!(error instanceof FeraError)) console.error("Run it again with --debug for the stack.");
   return WORK_FAILED;
+}
+
+/** What V8 throws where an array is longer than it can be, or than memory is left for. */
+function isOutOfMemory(error: unknown): boolean {
+  return (
+    error instanceof RangeError &&
+    /^(Invalid typed array length|Invalid array length|Array buffer allocation failed)/.test(error.message)
+  );
 }

@@ -12,7 +12,7 @@ const NODE_DEVICES = ["auto", ...DEVICES.filter((device) => device !== "wasm")] 
 
 export const RUNTIME_OPTIONS = {
   device: choice("where the model runs", NODE_DEVICES).withDefault("cpu"),
-  threads: integer("threads of the CPU; by default all", { min: 1 }),
+  threads: integer("threads of the CPU; by default all", { min: 1, max: 1024 }),
 };
 
 /** Where a model comes from, beside `--model` itself. A token comes from HF_TOKEN only: it has no place in a history. */

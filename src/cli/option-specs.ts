@@ -55,8 +55,16 @@ export function integer(help: string, { min, max }: { min?: number; max?: number
   return new OptionSpec<number | undefined>(schema, `an integer${range}`, help, { placeholder: "N", parse: toNumber });
 }
 
-/** A finite number; `above` and `below` are excluded, `min` is not. */
-export function number(help: string, { min, above, below }: { min?: number; above?: number; below?: number } = {}) {
+/** What a number must be; `above` and `below` are excluded. */
+interface NumberRange {
+  min?: number;
+  max?: number;
+  above?: number;
+  below?: number;
+}
+
+/** A finite number. */
+export function number(help: string, { min, max, above, below }: NumberRange = {}) {
   let schema = z.number();
   const rules: string[] = [];
   if (min !== undefined) {
@@ -66,6 +74,10 @@ export function number(help: string, { min, above, below }: { min?: number; abov
   if (above !== undefined) {
     schema = schema.gt(above);
     rules.push(`above ${above}`);
+  }
+  if (max !== undefined) {
+    schema = schema.max(max);
+    rules.push(`${max} or less`);
   }
   if (below !== undefined) {
     schema = schema.lt(below);

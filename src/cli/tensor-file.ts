@@ -2,6 +2,7 @@
 
 import { FormatError } from "../errors.js";
 import { withFile } from "../formats/file-access.js";
+import { FILE_KIND_BYTES, kindOfFile, startsWith } from "../formats/file-kind.js";
 import { decodeTorch, openSafetensors, type SafetensorsEntry } from "../formats/index.js";
 import { decodeSafetensorsEntry } from "../formats/safetensors.js";
 import type { DType, Tensor } from "../tensor/tensor.js";
@@ -31,7 +32,7 @@ const DTYPE_NAMES = {
  * @throws {FormatError} If it is damaged, or neither; what it seems to be is named.
  */
 export async function openTensorFile(path: string): Promise<TensorFile> {
-  const start = await withFile(path, (file) => file.read(0, Math.min(file.sizeBytes, MAGIC_BYTES)));
+  const start = await withFile(path, (file) => file.read(0, Math.min(file.sizeBytes, FILE_KIND_BYTES)));
   const isZip = startsWith(start, [0x50, 0x4b, 3, 4]);
   if (isZip || /\.(pt|pth)$/i.test(path)) {
     const tensors = await withFile(path, async (file) => decodeTorch(await file.read(0, file.sizeBytes), path));
@@ -54,31 +55,12 @@ export async function openTensorFile(path: string): Promise<TensorFile> {
   return { path, format: "safetensors", metadata, entries, read };
 }
 
-const MAGIC_BYTES = 16;
-const text = (word: string): number[] => [...word].map((letter) => letter.charCodeAt(0));
-
-/** First bytes of files that people have lying beside models. */
-const KINDS: readonly (readonly [start: readonly number[], kind: string])[] = [
-  [[0x89, ...text("PNG")], "a PNG image"],
-  [[0xff, 0xd8, 0xff], "a JPEG image"],
-  [text("GIF8"), "a GIF image"],
-  [text("RIFF"), "a RIFF file (a WebP image, or sound)"],
-  [text("GGUF"), "a GGUF model"],
-  [text("%PDF"), "a PDF document"],
-  [[0x1f, 0x8b], "a gzip archive"],
-  [text("7z"), "a 7-Zip archive"],
-  [text("Rar!"), "a RAR archive"],
-  [[0x89, ...text("HDF")], "an HDF5 file (Keras weights)"],
-  [text("version https://git"), "a Git LFS pointer; fetch the file itself with git lfs pull"],
-  [text("<!DOCTYPE"), "a web page; the download was not the file"],
-  [text("<html"), "a web page; the download was not the file"],
-];
 const READ = "fera reads safetensors files, PyTorch state dicts (.pt), and folders in diffusers' or PEFT's layout.";
 
 function describeUnknown(path: string, start: Uint8Array): string {
   if (start.length === 0) return "is an empty file.";
-  const known = KINDS.find(([magic]) => startsWith(start, magic.slice(0, MAGIC_BYTES)));
-  if (known) return `is ${known[1]}. ${READ}`;
+  const known = kindOfFile(start);
+  if (known) return `is ${known}. ${READ}`;
   if (start[0] === 0x80 && start[1]! >= 2 && start[1]! <= 5) {
     return `is a bare Python pickle, which could execute anything and is not read. ${READ}`;
   }
@@ -86,8 +68,4 @@ function describeUnknown(path: string, start: Uint8Array): string {
   if (start[0] === 0x7b || start[0] === 0x5b) return "seems to be JSON. Name the folder that it belongs to.";
   const isText = start.every((byte) => byte === 9 || byte === 10 || byte === 13 || (byte >= 32 && byte < 127));
   return `is ${isText ? "a text" : "of a kind that is not known here"}. ${READ}`;
-}
-
-function startsWith(bytes: Uint8Array, magic: readonly number[]): boolean {
-  return bytes.length >= magic.length && magic.every((byte, i) => bytes[i] === byte);
 }

@@ -1,5 +1,6 @@
 // fera train: fine-tunes a pipeline on images, from options to an adapter file.
 
+import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { Command } from "commander";
 import { type FineTunePhase, type FineTuneResult, fineTune } from "../fine-tuning/index.js";
@@ -21,8 +22,10 @@ import { addOptions, givenLayers, kebabCase, type OptionLayer, readOptions } fro
 import "./platform.js";
 import { Progress } from "./progress.js";
 import {
+  alone,
   clearRun,
   drawLosses,
+  isOwnName,
   readLosses,
   readSettings,
   refuseStartedRun,
@@ -85,7 +88,10 @@ export function trainCommand(): Command {
   addOptions(command, OPTIONS, { config: true });
   return command.action(async () => {
     const options = await readTrainOptions(command);
-    process.exitCode = await interruptible("Stopping after this step.", (signal) => train(command, options, signal));
+    await prepareOutputFolder(options.output);
+    process.exitCode = await interruptible("Stopping after this step.", (signal) =>
+      alone(options.output, () => train(command, options, signal)),
+    );
   });
 }
 
@@ -100,6 +106,12 @@ async function readTrainOptions(command: Command): Promise<TrainOptions> {
     if (started) {
       before.push({ source: settingsPath(output), values: started });
       refuseChanges(command, started, given);
+    } else if (last("model") === undefined || last("data") === undefined) {
+      throw new UsageError(
+        command,
+        `--resume: ${output} holds no training that could go on (no ${basename(settingsPath(output))}). ` +
+          "Name another --output, or start one with --model and --data.",
+      );
     }
   }
   const options = await readOptions(command, OPTIONS, before);
@@ -113,6 +125,9 @@ function trainProblem(options: TrainOptions): string | undefined {
   if (resume && overwrite) return "--resume and --overwrite exclude each other.";
   if (basename(adapterName) !== adapterName || adapterName === "." || adapterName === "..") {
     return `--adapter-name must be a plain name inside --output; got ${JSON.stringify(adapterName)}.`;
+  }
+  if (isOwnName(adapterName)) {
+    return `--adapter-name must not be the name of another file of the training; got ${JSON.stringify(adapterName)}.`;
   }
   if (warmupSteps > steps) return `--warmup-steps must not exceed --steps; got ${warmupSteps} and ${steps}.`;
   if (validateEvery !== undefined && !validationPrompts) return "--validate-every needs --validation-prompts.";
@@ -135,7 +150,6 @@ function refuseChanges(command: Command, started: Record<string, unknown>, given
 
 async function train(command: Command, options: TrainOptions, signal: AbortSignal): Promise<number> {
   const { output, resume, adapterName } = options;
-  await prepareOutputFolder(output);
   const adapter = join(output, adapterName);
   if (!resume && !options.overwrite) await refuseStartedRun(output, adapter);
 
@@ -148,7 +162,6 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
 
   // Kept once a step has been done: what failed before is no training that could be resumed.
   const keepSettings = () => writeSettings(output, settingsOf(options, resolution));
-  if (options.overwrite) await clearRun(output, adapter);
   const bars = new TrainBars(dataset.size, options.steps);
   const result = await fineTune({
     pipeline,
@@ -169,6 +182,10 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
       // Before the first step there is nothing to keep.
       if (phase.kind === "encoding") signal.throwIfAborted();
       bars.phase(phase);
+      // Not before all is ready: what is replaced would be lost to a mistake in an option.
+      if (phase.kind !== "starting" || !options.overwrite) return undefined;
+      signal.throwIfAborted();
+      return clearRun(output, adapter);
     },
     onStep: (report) => {
       if (!bars.stepping) keepSettings();
@@ -190,7 +207,9 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
 function settingsOf(options: TrainOptions, resolution: number): object {
   const { output, resume, overwrite, ...settings } = options;
   const data = settings.data.startsWith("icons:") ? settings.data : resolve(settings.data);
-  return { ...settings, model: resolve(settings.model), data, resolution };
+  // What is no path here is a model's name on the hub.
+  const model = existsSync(settings.model) ? resolve(settings.model) : settings.model;
+  return { ...settings, model, data, resolution };
 }
 
 async function report(options: TrainOptions, result: FineTuneResult, dataset: ImageDataset): Promise<void> {
@@ -202,7 +221,8 @@ async function report(options: TrainOptions, result: FineTuneResult, dataset: Im
     `adapter   ${result.adapter} (${counted(layers.length, "layer")}, ${formatCount(parameterCount)} parameters)`,
   );
   const drawn = picture ? `, drawn in ${picture}` : "";
-  console.log(`loss      ${smoothed.at(-1)!.toFixed(4)} (mean of the last steps)${drawn}`);
+  // A resumed run whose metrics were deleted has none.
+  if (smoothed.length > 0) console.log(`loss      ${smoothed.at(-1)!.toFixed(4)} (mean of the last steps)${drawn}`);
   const scaled = ["--model", model, "--adapter", result.adapter];
   console.log("Next:");
   console.log(
@@ -230,7 +250,7 @@ class TrainBars {
       this.bar?.update(phase.done);
     } else if (phase.kind === "validation") {
       this.bar?.say(`drawn     ${phase.path}`);
-    } else {
+    } else if (phase.kind !== "starting") {
       this.end();
       if (phase.kind === "compiling") console.error("compiling the training step");
       else console.error(phase.step > 0 ? `resuming after step ${phase.step}` : "nothing to resume; starting anew");

@@ -1,17 +1,25 @@
 // A training's output folder: what started it, whether it may be written, and what its metrics say.
 
 import { writeFileSync } from "node:fs";
-import { readdir, readFile, rm, stat } from "node:fs/promises";
+import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, TrainingError } from "../errors.js";
+import { FOLDER_CONFIG, FOLDER_WEIGHTS } from "../fera/adapter-files.js";
+import { adapterFormatOf } from "../fera/index.js";
+import { withFileLock } from "../formats/file-lock.js";
 import { readJson } from "../formats/index.js";
 import { renderPlot } from "../images/plot.js";
 import { writePng } from "../images/png.js";
+import { clearCheckpoints } from "../training/checkpoint.js";
 import { latestCheckpoint } from "../training/index.js";
 
 const SETTINGS = "run.json";
 const METRICS = "metrics.jsonl";
 const LOSS_PICTURE = "loss.png";
+const CHECKPOINTS = "checkpoints";
+const VALIDATION = "validation";
+const LOCK = ".training.lock";
+const OWN_NAMES = [SETTINGS, METRICS, LOSS_PICTURE, CHECKPOINTS, VALIDATION, LOCK];
 /** Weight of what came before in the smoothed loss: about the last 50 steps count. */
 const SMOOTHING = 0.98;
 
@@ -41,7 +49,7 @@ export function writeSettings(output: string, settings: object): void {
  * @throws {TrainingError} If there is one.
  */
 export async function refuseStartedRun(output: string, adapter: string): Promise<void> {
-  const checkpoint = await latestCheckpoint(join(output, "checkpoints"));
+  const checkpoint = await latestCheckpoint(join(output, CHECKPOINTS));
   const files = [settingsPath(output), join(output, METRICS), ...(checkpoint ? [checkpoint] : []), adapter];
   for (const path of files) {
     // A training that failed at its first step leaves empty metrics, which are no loss.
@@ -54,12 +62,47 @@ export async function refuseStartedRun(output: string, adapter: string): Promise
   }
 }
 
-/** Deletes what a training wrote into its folder, and nothing else. */
+/** Names in the output folder that are the training's own; the adapter can have none of them. */
+export const isOwnName = (name: string): boolean => OWN_NAMES.includes(name.toLowerCase());
+
+/**
+ * Deletes what a training wrote into its folder, and nothing else: a folder that holds anything else stays with that.
+ *
+ * @param adapter - The adapter's path.
+ */
 export async function clearRun(output: string, adapter: string): Promise<void> {
-  for (const name of [SETTINGS, METRICS, "checkpoints", "validation", LOSS_PICTURE]) {
-    await rm(join(output, name), { recursive: true, force: true });
-  }
-  await rm(adapter, { recursive: true, force: true });
+  for (const name of [SETTINGS, METRICS, LOSS_PICTURE]) await rm(join(output, name), { force: true });
+  await clearCheckpoints(join(output, CHECKPOINTS));
+  await removeIfEmpty(join(output, CHECKPOINTS));
+  await clearFolder(join(output, VALIDATION), (name) => /^step-\d+\.png$/.test(name));
+  if (adapterFormatOf(adapter) !== "folder") await rm(adapter, { force: true });
+  else await clearFolder(adapter, (name) => name === FOLDER_CONFIG || name === FOLDER_WEIGHTS);
+}
+
+async function clearFolder(folder: string, isOurs: (name: string) => boolean): Promise<void> {
+  const names = await readdir(folder).catch(() => [] as string[]);
+  for (const name of names.filter(isOurs)) await rm(join(folder, name), { force: true });
+  await removeIfEmpty(folder);
+}
+
+/** rmdir fails where a folder holds something. */
+const removeIfEmpty = (folder: string): Promise<void> => rmdir(folder).catch(() => undefined);
+
+/**
+ * Runs a training while no other runs in the same folder.
+ *
+ * @throws {TrainingError} If one does.
+ */
+export async function alone<T>(output: string, run: () => Promise<T>): Promise<T> {
+  const lock = join(output, LOCK);
+  return withFileLock(lock, run, {
+    onWait: () => {
+      throw new TrainingError(
+        `output folder ${output}: another training is at work there. Wait for its end, or choose another --output. ` +
+          `(If there is none, delete ${lock}.)`,
+      );
+    },
+  });
 }
 
 /** Losses by step, as `metrics.jsonl` has them. */
@@ -78,7 +121,9 @@ export async function readLosses(output: string): Promise<LossCurve> {
   });
   const curve: LossCurve = { steps: [], losses: [], smoothed: [] };
   const smooth = smoother();
-  for (const [index, line] of text.split("\n").entries()) {
+  const lines = text.split("\n");
+  // Behind the last line break is nothing, or a line that was cut off.
+  for (const [index, line] of lines.slice(0, -1).entries()) {
     if (line === "") continue;
     const { step, loss } = parseLine(line, `${path} line ${index + 1}`);
     curve.steps.push(step);

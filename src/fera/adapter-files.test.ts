@@ -206,7 +206,10 @@ describe("refused:", () => {
     await new FeRAModel(model).saveAdapters(at("lora"));
     await writeFile(at("lora/adapter_config.json"), JSON.stringify({ peft_type: "LORA", r: 8 }));
     expect(await refusal(at("lora"))).toMatch(/peft_type must be "FERA"; got "LORA"/);
-    expect(await refusal(at("nowhere"))).toMatch(/nowhere.*no such file/);
+    expect(await refusal(at("nowhere"))).toMatch(
+      /nowhere: is no adapter's folder .*no such file.*Name a \.safetensors/,
+    );
+    expect(await refusal("")).toMatch(/must be a text that is not empty; got ""/);
     expect(await refusal(at("nowhere.safetensors"))).toMatch(/no such file/);
     expect(await refusal(at("adapter.bin"))).toMatch(/\.safetensors file, a \.pt file, or a folder/);
   });

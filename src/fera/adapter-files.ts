@@ -52,8 +52,12 @@ export function registerAdapterFileAccess(next: AdapterFileAccess): void {
   access = next;
 }
 
-/** The format that a path asks for: by its ending, otherwise a folder. */
+/** The format that a path asks for: by its ending, otherwise a folder. @throws {ConfigError} If it is none of these. */
 export function adapterFormatOf(path: string): AdapterFormat {
+  // An empty one would be a folder at the root of the file system.
+  if (typeof path !== "string" || path === "") {
+    throw new ConfigError(`an adapter's path must be a text that is not empty; got ${JSON.stringify(path)}.`);
+  }
   if (/\.safetensors$/i.test(path)) return "safetensors";
   if (/\.(pt|pth)$/i.test(path)) return "torch";
   if (/\.(bin|ckpt|pkl|json|zip|onnx)$/i.test(path)) {
@@ -81,7 +85,7 @@ export async function readAdapter(file: string | Uint8Array, assumed = new FeRAC
   const files = adapterFileAccess(file);
   const format = adapterFormatOf(file);
   if (format !== "folder") return decodeAdapter(await files.read(file), format, undefined, assumed, file);
-  const config = await readFolderConfig(files, `${file}/${FOLDER_CONFIG}`);
+  const config = await readFolderConfig(files, file);
   const source = `${file}/${FOLDER_WEIGHTS}`;
   return decodeAdapter(await files.read(source), "safetensors", config, assumed, source);
 }
@@ -145,8 +149,18 @@ function complete(
   return { config: inferred, state, layout, hasConfig: false };
 }
 
-async function readFolderConfig(files: AdapterFileAccess, path: string): Promise<FeRAConfig> {
-  const json = parseJson(new TextDecoder().decode(await files.read(path)), path);
+async function readFolderConfig(files: AdapterFileAccess, folder: string): Promise<FeRAConfig> {
+  const path = `${folder}/${FOLDER_CONFIG}`;
+  const bytes = await files.read(path).catch((cause: Error) => {
+    const reason = cause.message.replace(`${path}: `, "").replace(/\.$/, "");
+    throw new FormatError(
+      folder,
+      `is no adapter's folder (${FOLDER_CONFIG}: ${reason}). ` +
+        `Name a .safetensors or .pt file, or a folder with ${FOLDER_CONFIG} and ${FOLDER_WEIGHTS}.`,
+      { cause },
+    );
+  });
+  const json = parseJson(new TextDecoder().decode(bytes), path);
   const peftType = (json as { peft_type?: unknown } | null)?.peft_type;
   if (peftType !== PEFT_TYPE) {
     throw new FormatError(

@@ -38,7 +38,7 @@ export interface FeRAOptions {
   dropout?: number;
   /** K, default 3. */
   numBands?: number;
-  /** E, default 3. */
+  /** E, 1024 at most, default 3. */
   numExperts?: number;
   /** Temperature of the router's softmax. Default 0.7. */
   routerTau?: number;
@@ -53,13 +53,14 @@ export interface FeRAOptions {
 
 const count = z.int().min(1);
 const MAX_BANDS = 16;
+const MAX_EXPERTS = 1024;
 
 const fields = {
   rank: count.default(4),
   alpha: z.number().positive().default(1),
   dropout: z.number().min(0).lt(1).default(0),
   numBands: count.max(MAX_BANDS).default(3),
-  numExperts: count.default(3),
+  numExperts: count.max(MAX_EXPERTS).default(3),
   routerTau: z.number().positive().default(0.7),
   targetModules: z.array(z.string().min(1)).min(1).default(["to_q", "to_k", "to_v", "to_out.0"]),
   feclWeight: z.number().min(0).default(0.1),

@@ -253,6 +253,14 @@ describe("FeRAModel", () => {
     expect(weights.data.slice(0, 3)).toEqual(weights.data.slice(3));
   });
 
+  it("refuses a model that is none, and a rank that no layer can have", async () => {
+    const model = await referenceModel("unet-sd15");
+    expect(() => new FeRAModel({ unet: model } as never)).toThrow(/must be a UNet2DConditionModel, such as pipe\.unet/);
+    expect(() => new FeRAModel(undefined as never)).toThrow(/UNet2DConditionModel.*got undefined/);
+    expect(() => new FeRAModel(model, { rank: 100_000_000 })).toThrow(/rank must be 32 or less.*got 100000000/);
+    expect(new FeRAModel(model, { rank: 32 }).layers).toHaveLength(32);
+  });
+
   it("refuses a batch that the step was not compiled for", async () => {
     const fera = await make();
     const step = await fera.compileTrainStep({ ...shape, optimizer: new AdamW() });

@@ -1,7 +1,7 @@
 // FeRAModel: a frozen UNet with routed experts on some of its linear layers.
 
 import { ConfigError, ShapeError } from "../errors.js";
-import { type UNet2DConditionModel, type UNetInputs, unetFeeds, unetShapeOf } from "../models/unet-2d-condition.js";
+import { UNet2DConditionModel, type UNetInputs, unetFeeds, unetShapeOf } from "../models/unet-2d-condition.js";
 import { draw } from "../nn/index.js";
 import { CompiledGraphs } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
@@ -65,7 +65,8 @@ export class FeRAModel {
    *
    * @param options - Defaults as in {@link FeRAOptions}.
    * @param random.seed - Default 0.
-   * @throws {ConfigError} If the configuration is invalid or its targets name no layer of the model.
+   * @throws {ConfigError} If the model is none, the configuration is invalid, its targets name no layer of the model, or
+   *   its rank is larger than any of these layers can have.
    */
   constructor(
     readonly model: UNet2DConditionModel,
@@ -73,10 +74,21 @@ export class FeRAModel {
     { seed = 0 }: { seed?: number } = {},
   ) {
     const config = options instanceof FeRAConfig ? options : new FeRAConfig(options);
+    if (!(model instanceof UNet2DConditionModel)) {
+      const came = (model as object | undefined)?.constructor.name ?? String(model);
+      throw new ConfigError(`FeRAModel: the model must be a UNet2DConditionModel, such as pipe.unet; got ${came}.`);
+    }
     this.givenConfig = config;
     this.available = linearLayers(model);
     const { rank, numExperts, numBands } = config;
-    const layout = { layers: adaptedLayers(this.available, config), rank, numExperts, numBands };
+    const layers = adaptedLayers(this.available, config);
+    const largest = Math.max(...layers.map(({ inFeatures, outFeatures }) => Math.min(inFeatures, outFeatures)));
+    if (rank > largest) {
+      throw new ConfigError(
+        `FeRAModel: rank must be ${largest} or less, the largest that a matrix of these layers has; got ${rank}.`,
+      );
+    }
+    const layout = { layers, rank, numExperts, numBands };
     this.current = { config, layout, parameters: freshParameters(layout, new Generator(seed)), loan: new Loan() };
     this.compiled = new CompiledGraphs(model.runtime);
   }

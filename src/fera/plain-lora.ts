@@ -30,6 +30,8 @@ const DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors";
 
 /** Why a path is none that a plain LoRA of this format can be written to, if so. */
 export function plainLoraPathProblem(path: string, to: PlainLoraFormat): string | undefined {
+  // An empty one would be a folder at the root of the file system.
+  if (path === "") return "OUT must be a text that is not empty.";
   const isFile = /\.safetensors$/i.test(path);
   if (to === "kohya" && !isFile) return `kohya's format is a file; OUT must end in .safetensors; got ${path}.`;
   if (to === "peft" && isFile) return `PEFT's format is a folder; name one as OUT; got ${path}.`;

@@ -84,7 +84,7 @@ export const demoConfig = (): FeRAConfig =>
 /**
  * Fine-tunes the embedded model to a style and writes the adapter, two pictures and a report.
  *
- * @returns Undefined where the signal ended it early; a checkpoint is then in the output folder.
+ * @returns Undefined where the signal ended the training early; a checkpoint is then in the output folder.
  * @throws {FeraError} If the folder cannot be written or the work fails.
  */
 export async function runDemo(options: DemoOptions): Promise<DemoReport | undefined> {
@@ -106,7 +106,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
 
   onPhase?.(`measuring the base model on ${heldOut.size} held-out drawings`);
   const scheduler = trainingScheduler(pipeline);
-  const encoded = await encodeDataset(pipeline, heldOut);
+  const encoded = await encodeDataset(pipeline, heldOut, () => signal?.throwIfAborted());
   const evaluation = { scheduler, seed, signal };
   const before = await noisePredictionError(pipeline.unet, encoded, evaluation);
 
@@ -130,6 +130,10 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
     seed,
     dataName: `icons:${style}`,
     resume: options.resume,
+    onPhase: ({ kind }) => {
+      // Before the first step there is nothing to keep.
+      if (kind === "encoding") signal?.throwIfAborted();
+    },
     onStep: (report) => {
       first ??= report;
       last = report;

@@ -21,6 +21,9 @@ export async function encodeDataset(
   onProgress?: (done: number) => void,
 ): Promise<EncodedDataset> {
   const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
+  const tokenizers =
+    pipeline instanceof StableDiffusionXLPipeline ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];
+  for (const tokenizer of tokenizers) tokenizeCaptions(tokenizer, captions, (i) => dataset.name(i));
   const text =
     pipeline instanceof StableDiffusionXLPipeline
       ? await encodeXL(pipeline, dataset, captions)
@@ -39,7 +42,6 @@ async function encodeXL(
   dataset: ImageDataset,
   captions: readonly string[],
 ): Promise<Pick<EncodedDataset, "text" | "emptyText" | "addedConditions">> {
-  for (const tokenizer of [pipeline.tokenizer, pipeline.tokenizer2]) tokenizeCaptions(tokenizer, captions);
   const states = await pipeline.encodePrompt(captions);
   const empty = pipeline.forceZerosForEmptyPrompt ? noText(states) : await pipeline.encodePrompt([""]);
   await pipeline.textEncoder2.release();

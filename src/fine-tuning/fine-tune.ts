@@ -46,7 +46,8 @@ export interface FineTuneOptions {
   dataName: string;
   /** Goes on from the newest checkpoint in `output`. */
   resume?: boolean;
-  onPhase?: (phase: FineTunePhase) => void;
+  /** Awaited for "starting". */
+  onPhase?: (phase: FineTunePhase) => void | Promise<void>;
   onStep?: (report: StepReport) => void;
   signal?: AbortSignal;
 }
@@ -56,6 +57,8 @@ export type FineTunePhase =
   | { kind: "encoding"; done: number; of: number }
   | { kind: "compiling" }
   | { kind: "resumed"; step: number }
+  /** All is ready; nothing has been written yet. */
+  | { kind: "starting" }
   | { kind: "validation"; path: string };
 
 /** What a fine-tuning made. */
@@ -143,6 +146,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     const step = await trainer.resume();
     onPhase?.({ kind: "resumed", step });
   }
+  await onPhase?.({ kind: "starting" });
   const result = await trainer.run();
   await trainable.release();
   if (result.parameters !== fera.parameters) {

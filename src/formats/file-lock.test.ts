@@ -42,7 +42,19 @@ it("is free again when what it guards fails", async () => {
 it("takes over from a process that is gone, at once", async () => {
   // No process has this id: it is above what any system gives.
   await writeFile(lock, JSON.stringify({ pid: 2 ** 30, host: hostname(), id: "x" }));
-  await expect(withFileLock(lock, async () => "in", { pollMs: 5 })).resolves.toBe("in");
+  let waits = 0;
+  const options = { pollMs: 5, onWait: () => waits++ };
+  await expect(withFileLock(lock, async () => "in", options)).resolves.toBe("in");
+  expect(waits).toBe(0);
+});
+
+it("a waiter that throws waits no longer, and leaves the lock to its holder", async () => {
+  const onWait = () => {
+    throw new Error("another is at work");
+  };
+  const inner = () => withFileLock(lock, async () => 1, { onWait });
+  await expect(withFileLock(lock, inner)).rejects.toThrow("another is at work");
+  expect(await readdir(folder)).toEqual([]);
 });
 
 it("takes over from another machine's process when it shows no sign of life", async () => {

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 /** Settings of {@link withFileLock}. */
 export interface FileLockOptions {
-  /** Called once when another process holds the lock. */
+  /** Called once when another process holds the lock; what it throws ends the waiting. */
   onWait?: () => void;
   /** Stops waiting; `action` must watch it by itself. */
   signal?: AbortSignal;
@@ -62,12 +62,16 @@ async function acquire(path: string, owner: string, options: FileLockOptions): P
     if (await create(path, owner)) return;
     const known = await stat(path).catch(() => undefined);
     if (!known) continue;
+    if (isGone(await readOwner(path))) {
+      await unlink(path).catch(() => undefined);
+      continue;
+    }
     // Compared with this process's own clock: the holder's may be another machine's.
     if (seen?.stamp !== known.mtimeMs) {
       if (!seen) onWait?.();
       seen = { stamp: known.mtimeMs, at: performance.now() };
     }
-    if (performance.now() - seen.at > staleMs || isGone(await readOwner(path))) {
+    if (performance.now() - seen.at > staleMs) {
       await unlink(path).catch(() => undefined);
       continue;
     }

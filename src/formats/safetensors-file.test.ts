@@ -48,6 +48,24 @@ describe("readSafetensors", () => {
   });
 });
 
+describe("a file that is something else", () => {
+  const ascii = (text: string) => new TextEncoder().encode(text);
+  it.each([
+    [
+      "pointer.safetensors",
+      ascii("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+      /Git LFS pointer; fetch/,
+    ],
+    ["page.safetensors", ascii("<!DOCTYPE html><html></html>"), /a web page/],
+    ["zip.safetensors", Uint8Array.of(0x50, 0x4b, 3, 4, 0, 0, 8, 8, 0), /a zip archive; .*name it \.pt/],
+  ])("is named: %s", async (name, bytes, message) => {
+    const path = join(folder, name);
+    await writeFile(path, bytes);
+    await expect(openSafetensors(path)).rejects.toThrow(message);
+    await expect(readSafetensors(bytes)).rejects.toThrow(message);
+  });
+});
+
 describe("openSafetensors", () => {
   it("gives absolute offsets into the real file behind a link", async () => {
     const path = join(folder, "real.safetensors");

@@ -2,6 +2,7 @@
 
 import type { Tensor } from "../tensor/tensor.js";
 import { type OpenFile, withFile, writeFileAtomically } from "./file-access.js";
+import { FILE_KIND_BYTES } from "./file-kind.js";
 import {
   decodeSafetensors,
   decodeSafetensorsEntry,
@@ -70,7 +71,7 @@ export async function writeSafetensors(
 }
 
 async function readHeader(file: OpenFile, source: string) {
-  const prefix = await file.read(0, Math.min(file.sizeBytes, SAFETENSORS_PREFIX_BYTES));
+  const prefix = await file.read(0, Math.min(file.sizeBytes, FILE_KIND_BYTES));
   const headerLength = safetensorsHeaderLength(prefix, file.sizeBytes, source);
   const dataStart = SAFETENSORS_PREFIX_BYTES + headerLength;
   const header = await file.read(SAFETENSORS_PREFIX_BYTES, headerLength);

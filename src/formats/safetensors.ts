@@ -5,6 +5,7 @@
 import { FormatError } from "../errors.js";
 import { bfloat16ToFloat32 } from "../tensor/float16.js";
 import { BYTES_PER_ELEMENT, type DType, fromBytes, sizeOf, Tensor, toBytes } from "../tensor/tensor.js";
+import { kindOfFile } from "./file-kind.js";
 
 /** Bytes per element of every dtype name a header may carry, whether or not it can be decoded here. */
 const BYTES_PER_DTYPE = {
@@ -72,7 +73,7 @@ export const SAFETENSORS_MAX_HEADER_BYTES = 100_000_000;
 /**
  * Reads the header's length from a file's first 8 bytes.
  *
- * @param prefix - At least the first 8 bytes, fewer only if the file is shorter.
+ * @param prefix - At least the first 8 bytes, better the first 19, which may tell what it is instead; fewer only if the file is shorter.
  * @param fileLength - Bytes in the whole file.
  * @throws {FormatError} If the file is shorter than its header, or the header longer than 100 MB.
  */
@@ -82,6 +83,8 @@ export function safetensorsHeaderLength(prefix: Uint8Array, fileLength: number, 
   }
   const length = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
   if (length > BigInt(SAFETENSORS_MAX_HEADER_BYTES)) {
+    const kind = kindOfFile(prefix);
+    if (kind) throw new FormatError(source, `is no safetensors file but ${kind}.`);
     throw new FormatError(
       source,
       `the header may be at most ${SAFETENSORS_MAX_HEADER_BYTES} bytes; the first 8 bytes say ${length}. ` +

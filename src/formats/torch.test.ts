@@ -238,6 +238,8 @@ describe("hostile torch bytes", () => {
     ["another byte order", () => decode(good, undefined, { "x/byteorder": join("big") }), /big-endian/],
     ["no zip", () => decodeTorch(new Uint8Array(100)), /not a complete zip/],
     ["no bytes", () => decodeTorch(new Uint8Array(0)), /not a complete zip/],
+    ["a web page", () => decodeTorch(join("<html></html>")), /it is a web page/],
+    ["a safetensors file", () => decodeTorch(join(2, 0, 0, 0, 0, 0, 0, 0, "{}")), /it is a safetensors file; name it/],
     ["the format before PyTorch 1.6", () => decodeTorch(Uint8Array.of(0x80, 2, 0x8a, 10)), /before 1\.6/],
     ["a directory with more records than there are", flipped(-14, 200), /FormatError|twice|zip|compressed|overlaps/],
     ["a directory beyond the file", flipped(-3, 0xff), /./],

@@ -5,6 +5,7 @@
 import { unzipSync, zipSync } from "fflate";
 import { FormatError } from "../errors.js";
 import { type DType, sizeOf, Tensor, toBytes } from "../tensor/tensor.js";
+import { kindOfFile } from "./file-kind.js";
 import { PickleGlobal, PickleTuple, unpickle } from "./pickle.js";
 import { PickleWriter } from "./pickle-writer.js";
 import { decodeSafetensorsEntry, type NamedTensors, type SafetensorsDType } from "./safetensors.js";
@@ -143,9 +144,9 @@ function openArchive(bytes: Uint8Array, source: string): { pickle: Uint8Array; r
     });
   } catch (cause) {
     if (cause instanceof FormatError) throw cause;
-    throw new FormatError(source, `is not a complete zip file as torch.save writes: ${(cause as Error).message}.`, {
-      cause,
-    });
+    const kind = bytes[0] === 0x50 && bytes[1] === 0x4b ? undefined : kindOfFile(bytes);
+    const reason = kind ? `it is ${kind}` : (cause as Error).message;
+    throw new FormatError(source, `is not a complete zip file as torch.save writes: ${reason}.`, { cause });
   }
   for (const [name, size] of sizes) {
     if (files[name]?.length !== size) throw new FormatError(source, `record ${JSON.stringify(name)} is truncated.`);

@@ -280,6 +280,14 @@ describe("locateModel", () => {
     expect(await locateModel("package.json", { parts: [""] })).toMatchObject({ kind: "file" });
   });
 
+  it("says of a name that is on the hub neither, that its folder is here", async () => {
+    const failure = await locateModel("src/none", { parts: [""], token: false }).catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(HubError);
+    expect((failure as Error).message).toMatch(/The folder src is here, but has no none in it\.$/);
+    const other = await locateModel("someone/none", { parts: [""], token: false }).catch((error: unknown) => error);
+    expect((other as Error).message).not.toContain("is here");
+  });
+
   it("asks the hub for nothing that can only be a path", async () => {
     for (const name of ["./a/b", "../a", "/none/such", "a/b/c", "a", "a/../b", "a/.b", "some..one/x"]) {
       await expect(locateModel(name, { parts: [""] })).rejects.toBeInstanceOf(FormatError);

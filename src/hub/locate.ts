@@ -1,7 +1,7 @@
 // Where a model that is named by the user lies: a local folder or file, else on the hub, fetched into the cache. Node only.
 
 import { stat } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { FormatError } from "../errors.js";
 import { formatBytes } from "../formats/byte-size.js";
 import { readJson } from "../formats/diffusers-folder.js";
@@ -33,7 +33,20 @@ export async function locateModel(name: string, options: HubOptions & Wanted): P
   const known = await stat(name).catch(() => undefined);
   if (known) return { kind: known.isDirectory() ? "folder" : "file", path: name };
   if (!isHubId(name)) throw new FormatError(name, "there is no such folder.");
-  return { kind: "folder", path: await fetchModel(name, options) };
+  const path = await fetchModel(name, options).catch(async (error: unknown) => {
+    const folder = dirname(name);
+    const isLocal = await stat(folder).then(
+      (found) => found.isDirectory(),
+      () => false,
+    );
+    // Most likely a path was meant, and mistyped.
+    if (!(error instanceof HubError) || !isLocal) throw error;
+    throw new HubError(`${error.message} The folder ${folder} is here, but has no ${basename(name)} in it.`, {
+      status: error.status,
+      cause: error,
+    });
+  });
+  return { kind: "folder", path };
 }
 
 /**

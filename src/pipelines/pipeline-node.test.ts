@@ -8,6 +8,7 @@ import { writeSafetensors } from "../formats/index.js";
 import "../models/pretrained-node.js";
 import "../runtime/node.js";
 import "./pipeline-node.js";
+import { DDIMScheduler, PNDMScheduler } from "../schedulers/index.js";
 import { StableDiffusionPipeline } from "./stable-diffusion-pipeline.js";
 
 const TINY = "test/reference/pipeline-tiny";
@@ -57,4 +58,18 @@ it("a single file takes its configuration and tokenizer from the hub, without th
   const pipeline = await StableDiffusionPipeline.fromSingleFile(file, { config: ID, token: false });
   expect(pipeline.unet.weights.weights.size).toBeGreaterThan(100);
   expect(server.fetched.filter((path) => /safetensors|ckpt/.test(path))).toEqual([]);
+});
+
+it("a scheduler reads its configuration from a folder, a pipeline's folder or the hub, another scheduler's too", async () => {
+  const own = await DDIMScheduler.fromPretrained(`${TINY}/scheduler`);
+  expect(own).toBeInstanceOf(DDIMScheduler);
+  expect(own.config).toMatchObject({ beta_schedule: "scaled_linear", clip_sample: false });
+  const fetched = await PNDMScheduler.fromPretrained(ID, { subfolder: "scheduler", token: false }).catch((e) => e);
+  // The file is DDIM's and says nothing of skip_prk_steps.
+  expect(fetched.message).toMatch(/^PNDMScheduler: skip_prk_steps=false/);
+  expect((await DDIMScheduler.fromPretrained(ID, { subfolder: "scheduler", token: false })).config).toEqual(own.config);
+  await expect(DDIMScheduler.fromPretrained(TINY)).rejects.toThrow(
+    /pipeline-tiny: has no scheduler_config\.json; it holds .*give \{ subfolder: "scheduler" \}/,
+  );
+  await expect(DDIMScheduler.fromPretrained(`${TINY}/model_index.json`)).rejects.toThrow(/is a file/);
 });

@@ -1,4 +1,4 @@
-// Reads a pipeline's folder from disk, from the hub's cache, or a single-file checkpoint. Node only.
+// Reads a pipeline's folder, or a scheduler's, from disk, from the hub's cache, or a single-file checkpoint. Node only.
 
 import { readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -8,6 +8,7 @@ import { locateModel } from "../hub/locate.js";
 import type { SourceOptions } from "../models/pretrained.js";
 import { STABLE_DIFFUSION_1_CONFIG } from "../models/pretrained-sd15-config.js";
 import { openSingleFile } from "../models/pretrained-single-file.js";
+import { registerSchedulerConfigReader } from "../schedulers/index.js";
 import {
   neededComponents,
   type PipelineFolder,
@@ -17,26 +18,36 @@ import {
 
 const LISTED_NAMES = 20;
 const TOKENIZER = "tokenizer";
+const SCHEDULER_CONFIG = "scheduler_config.json";
 
 registerPipelineFolderReader(async (dir, options) => {
   const { kind, path } = await locateModel(dir, { ...options, parts: neededComponents });
   return kind === "file" ? describeSingleFile(path, options) : readFolder(path);
 });
 
+registerSchedulerConfigReader(async (dir, { subfolder = "", ...options }) => {
+  const { kind, path } = await locateModel(dir, { ...options, parts: [subfolder], weights: false });
+  if (kind === "file") throw new FormatError(path, `is a file, but ${SCHEDULER_CONFIG} lies in a folder.`);
+  const folder = join(path, subfolder);
+  const names = await readdir(folder).catch(() => [] as string[]);
+  if (names.includes(SCHEDULER_CONFIG)) return readObject(join(folder, SCHEDULER_CONFIG));
+  const advice = names.includes("model_index.json") ? ' It is a pipeline: give { subfolder: "scheduler" }.' : "";
+  throw new FormatError(folder, `has no ${SCHEDULER_CONFIG}; it holds ${listed(names)}.${advice}`);
+});
+
 async function readFolder(dir: string): Promise<PipelineFolder> {
   const names = (await readdir(dir)).sort();
   if (!names.includes("model_index.json")) {
-    const shown = names.slice(0, LISTED_NAMES).join(", ") + (names.length > LISTED_NAMES ? ", …" : "");
     const hint = names.includes("config.json") ? "It is a single model: name the folder around it. " : "";
     throw new FormatError(
       dir,
-      `has no model_index.json; it holds ${shown || "nothing"}. ${hint}Name a pipeline's folder in diffusers' layout.`,
+      `has no model_index.json; it holds ${listed(names)}. ${hint}Name a pipeline's folder in diffusers' layout.`,
     );
   }
   return {
     source: dir,
     index: await readObject(join(dir, "model_index.json")),
-    schedulerConfig: await readObject(join(dir, "scheduler", "scheduler_config.json")),
+    schedulerConfig: await readObject(join(dir, "scheduler", SCHEDULER_CONFIG)),
   };
 }
 
@@ -66,6 +77,9 @@ async function describeSingleFile(path: string, options: SourceOptions): Promise
   const { model_index: index, scheduler } = STABLE_DIFFUSION_1_CONFIG;
   return { source: path, index, schedulerConfig: scheduler, tokenizerSource: beside };
 }
+
+const listed = (names: readonly string[]): string =>
+  names.slice(0, LISTED_NAMES).join(", ") + (names.length > LISTED_NAMES ? ", …" : "") || "nothing";
 
 async function readObject(path: string): Promise<Record<string, unknown>> {
   return parsePythonObject(await readWholeFile(path), path);

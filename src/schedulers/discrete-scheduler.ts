@@ -3,7 +3,8 @@
 import type { Tensor } from "../tensor/tensor.js";
 import { type NoiseScheduleConfig, noiseAlphasCumprod } from "./noise-schedule.js";
 import { combinePerSample, float32, timestepIndex } from "./samples.js";
-import type { PredictionType, Scheduler, StepOptions, StepOutput } from "./scheduler.js";
+import type { PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput } from "./scheduler.js";
+import { readSchedulerConfig, type SchedulerSourceOptions } from "./scheduler-files.js";
 import { checkBeginIndex } from "./step-cursor.js";
 import { allTimesteps } from "./timestep-spacing.js";
 
@@ -31,6 +32,24 @@ export abstract class DiscreteScheduler<C extends DiscreteSchedulerConfig> imple
     this.predictionType = config.prediction_type;
     this.alphasCumprod = noiseAlphasCumprod(className, config);
     this.timesteps = allTimesteps(config.num_train_timesteps);
+  }
+
+  /**
+   * Makes the scheduler from a folder's `scheduler_config.json`, of whichever scheduler that is: as in diffusers, options
+   * that only others have are of no effect.
+   *
+   * @param dir - The folder, or a hub id; of a pipeline, with `subfolder: "scheduler"`.
+   * @throws {FormatError} If the file is missing or malformed.
+   * @throws {ConfigError} If an option is unknown, invalid or not supported.
+   */
+  static async fromPretrained<S extends Scheduler>(
+    this: new (
+      config: SchedulerConfig,
+    ) => S,
+    dir: string,
+    options: SchedulerSourceOptions = {},
+  ): Promise<S> {
+    return new this(await readSchedulerConfig(dir, options));
   }
 
   abstract setTimesteps(steps: number): void;

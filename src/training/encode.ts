@@ -62,16 +62,25 @@ export async function encodeImages(
   return { latents, latentStd: tensor(join(chunks.map((chunk) => chunk.std!)), full) };
 }
 
-/** Token ids `[N, L]` of captions. @throws {ConfigError} That names the first caption that is too long, and counts. */
-export function tokenizeCaptions(tokenizer: CLIPTokenizer, captions: readonly string[]): Tensor<"int64"> {
+/**
+ * Token ids `[N, L]` of captions.
+ *
+ * @param nameOf - What a caption belongs to, for messages.
+ * @throws {ConfigError} That names the first caption that is too long, and counts.
+ */
+export function tokenizeCaptions(
+  tokenizer: CLIPTokenizer,
+  captions: readonly string[],
+  nameOf?: (index: number) => string,
+): Tensor<"int64"> {
   const { ids, overflows } = tokenizer.encodeBatch(captions);
   const long = captions.flatMap((caption, i) =>
-    overflows[i] === undefined ? [] : [{ caption, overflow: overflows[i] }],
+    overflows[i] === undefined ? [] : [{ caption, overflow: overflows[i], of: nameOf ? ` of ${nameOf(i)}` : "" }],
   );
   if (long[0]) {
     const others = long.length > 1 ? ` (and ${long.length - 1} more)` : "";
     throw new ConfigError(
-      `caption ${JSON.stringify(long[0].caption)}: longer than the ${tokenizer.maxLength} tokens of this model's tokenizer; ` +
+      `caption${long[0].of} ${JSON.stringify(long[0].caption)}: longer than the ${tokenizer.maxLength} tokens of this model's tokenizer; ` +
         `${JSON.stringify(long[0].overflow)} does not fit${others}. Shorten it.`,
     );
   }

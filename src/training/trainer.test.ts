@@ -183,11 +183,28 @@ describe("what the trainer refuses", () => {
     expect(await resumed.resume()).toBe(2);
   });
 
+  it("no metrics whose last line was cut off: the line is forgotten", async () => {
+    const output = folder();
+    await (await trainer(output, { steps: 2, warmupSteps: 0 })).run();
+    const metrics = join(output, "metrics.jsonl");
+    const whole = readFileSync(metrics, "utf8");
+    writeFileSync(metrics, `${whole}{"step":3,"lo`);
+    expect(await (await trainer(output, { steps: 2, warmupSteps: 0 })).resume()).toBe(2);
+    expect(readFileSync(metrics, "utf8")).toBe(whole);
+  });
+
   it("a checkpoint of other settings", async () => {
     const output = folder();
     await (await trainer(output, { steps: 1, warmupSteps: 0, fingerprint: "a" })).run();
     await expect((await trainer(output, { fingerprint: "b" })).resume()).rejects.toThrow(
-      /made with other settings \(a\)/,
+      /made with other settings: a, now b/,
+    );
+    const settings = { config: { rank: 4, alpha: 1 }, seed: 0 };
+    const other = folder();
+    await (await trainer(other, { steps: 1, warmupSteps: 0, fingerprint: JSON.stringify(settings) })).run();
+    const changed = JSON.stringify({ ...settings, config: { rank: 8, alpha: 1 } });
+    await expect((await trainer(other, { fingerprint: changed })).resume()).rejects.toThrow(
+      /other settings: rank was 4, is 8\. Resume/,
     );
   });
 

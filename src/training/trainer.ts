@@ -96,7 +96,7 @@ export class Trainer {
     const kept = await readCheckpoint(path);
     if (kept.fingerprint !== fingerprint) {
       throw new TrainingError(
-        `${path}: made with other settings (${kept.fingerprint}) than this run's (${fingerprint}). ` +
+        `${path}: made with other settings: ${differences(kept.fingerprint, fingerprint)}. ` +
           "Resume with the same ones, or choose another output folder.",
       );
     }
@@ -227,10 +227,13 @@ export class Trainer {
     return this.lastCheckpoint;
   }
 
-  /** Forgets the lines of steps after the checkpoint, which will be written again. */
+  /** Forgets the lines of steps after the checkpoint, which will be written again, and one that was cut off. */
   private async truncateMetrics(): Promise<void> {
     const text = await readFile(this.metrics, "utf8").catch(() => "");
-    const lines = text.split("\n").filter((line) => line && (JSON.parse(line) as StepReport).step <= this.step);
+    const lines = text.split("\n").filter((line) => {
+      const report = parsed(line) as Partial<StepReport> | undefined;
+      return typeof report?.step === "number" && report.step <= this.step;
+    });
     await writeFile(this.metrics, lines.map((line) => `${line}\n`).join(""));
   }
 }
@@ -238,5 +241,34 @@ export class Trainer {
 function checkInteger(name: string, value: number, least: number): void {
   if (!Number.isSafeInteger(value) || value < least) {
     throw new ConfigError(`Trainer: ${name} must be an integer of ${least} or more; got ${value}.`);
+  }
+}
+
+/** Which of the settings in two fingerprints differ: "rank was 4, is 8"; of texts that are no JSON objects, both. */
+function differences(before: string, now: string): string {
+  const [was, is] = [parsed(before), parsed(now)];
+  if (typeof was !== "object" || typeof is !== "object" || !was || !is)
+    return `${before || "none"}, now ${now || "none"}`;
+  const flat = (settings: object) =>
+    new Map(
+      Object.entries(settings).flatMap(([key, value]) =>
+        key === "config" && typeof value === "object" && value ? Object.entries(value) : [[key, value]],
+      ),
+    );
+  const [wasFlat, isFlat] = [flat(was), flat(is)];
+  const shown = (value: unknown): string => JSON.stringify(value) ?? "none";
+  return [...new Set([...wasFlat.keys(), ...isFlat.keys()])]
+    .map((key) => [key, shown(wasFlat.get(key)), shown(isFlat.get(key))] as const)
+    .filter(([, old, current]) => old !== current)
+    .map(([key, old, current]) => `${key} was ${old}, is ${current}`)
+    .join("; ");
+}
+
+/** Undefined where the text is no JSON. */
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
 }

@@ -46,6 +46,7 @@ describe("fera convert", () => {
     ["a format that is unknown", 2, ["ADAPTER", "x.bin"], /x\.bin: an adapter is a \.safetensors file/],
     ["the same file twice", 2, ["ADAPTER", "ADAPTER"], /IN and OUT are the same/],
     ["options that the file has itself", 2, ["ADAPTER", "x.pt", "--alpha", "1"], /leave --alpha out/],
+    ["an empty OUT", 2, ["ADAPTER", ""], /path must be a text that is not empty/],
     ["no OUT", 2, ["ADAPTER"], /missing required argument 'OUT'/],
   ])("ends with a message for %s, with exit code %i", async (_, expected, args, message) => {
     const { code, stderr } = await runFera("convert", ...args.map((arg) => (arg === "ADAPTER" ? adapter : arg)));
@@ -103,6 +104,12 @@ describe("fera convert --to", () => {
     ["another number of gates", ["--to", "peft", "--gates", "1"], /has 2 experts; got 1 gate/],
     ["a mean without a model", ["--to", "peft"], /--gates mean needs --model.*--gates 0\.50,0\.50/],
     ["images without a model", ["--to", "peft", "--gates", "1,0", "--data", "x"], /--data needs --model/],
+    ["a limit without images", ["--to", "peft", "--model", "x", "--limit", "3"], /--limit needs --data/],
+    [
+      "images and a prompt",
+      ["--to", "peft", "--model", "x", "--data", "x", "--prompt", "y"],
+      /--prompt is for images that are sampled/,
+    ],
     ["gates without --to", ["--gates", "1,0"], /--gates is for plain LoRA: it needs --to/],
     ["a folder for kohya", ["--to", "kohya", "--gates", "1,0"], /must end in \.safetensors/],
     ["an unknown program", ["--to", "comfy"], /--to must be one of kohya, diffusers, peft/],

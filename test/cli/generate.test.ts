@@ -75,7 +75,14 @@ describe("fera generate", () => {
   });
 
   it.each([
-    ["a strength without an image", 1, ["--prompt", "red", "--strength", "0.5"], /strength is for runs that start/],
+    ["a strength without an image", 2, ["--prompt", "red", "--strength", "0.5"], /--strength needs --image/],
+    [
+      "a strength above 1",
+      2,
+      ["--prompt", "red", "--strength", "2"],
+      /--strength must be .* above 0 and 1 or less; got/,
+    ],
+    ["threads beyond reason", 2, ["--prompt", "red", "--threads", "100000"], /--threads must be .* from 1 to 1024/],
     ["a prompt that is too long", 1, ["--prompt", "one two three four five six seven"], /does not fit. Shorten/],
     ["a width that does not fit", 1, ["--prompt", "red", "--width", "30"], /width must be a positive multiple of 4/],
     [

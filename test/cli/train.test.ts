@@ -155,6 +155,7 @@ describe("fera train", () => {
       /--resolution must be a multiple of 4.*got 30/,
     ],
     ["a validation prompt that is too long", ["--validation-prompts", "a b c d e f g h"], /"g h" does not fit/],
+    ["a caption that is too long", ["--data", "LONG"], /caption of red\.png "a b c d e f g h": .*"g h" does not fit/],
     ["a data folder without images", ["--data", "EMPTY"], /empty: holds no image that can be used/],
     ["a data folder that is missing", ["--data", "nowhere"], /nowhere: no such folder/],
     ["an icon style that is unknown", ["--data", "icons:crayon"], /crayon/],
@@ -164,7 +165,10 @@ describe("fera train", () => {
   ])("fails with exit code 1 for %s", async (_, flags, message) => {
     const empty = join(dir, "empty");
     await mkdir(empty, { recursive: true });
-    const places: Record<string, string> = { EMPTY: empty, FILE: join(model, "model_index.json", "x") };
+    const long = join(dir, "long");
+    await writeTinyImages(long);
+    await writeFile(join(long, "red.txt"), "a b c d e f g h");
+    const places: Record<string, string> = { EMPTY: empty, LONG: long, FILE: join(model, "model_index.json", "x") };
     const { code, stderr } = await runFera(...train("refused", ...flags.map((flag) => places[flag] ?? flag)));
     expect(stderr).toMatch(message);
     expect(stderr).not.toMatch(/Usage|\n {4}at /);

@@ -26,6 +26,8 @@ export interface ProgramResult {
 export interface RunningProgram {
   result: Promise<ProgramResult>;
   interrupt(): void;
+  /** Reads nothing more of what it prints, as `| head` does. */
+  leave(): void;
 }
 
 /** Starts `fera` with these arguments. */
@@ -42,7 +44,11 @@ export function startFera(...args: string[]): RunningProgram {
     child.on("error", reject);
     child.on("close", (code) => resolve({ code, ...output }));
   });
-  return { result, interrupt: () => child.kill("SIGINT") };
+  const leave = () => {
+    child.stdout.destroy();
+    child.stderr.destroy();
+  };
+  return { result, interrupt: () => child.kill("SIGINT"), leave };
 }
 
 /** Runs `fera` to its end. */
