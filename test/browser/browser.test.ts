@@ -25,6 +25,9 @@ const ARGUMENTS = [
   "--enable-unsafe-webgpu",
   "--enable-features=Vulkan",
   "--use-webgpu-adapter=swiftshader",
+  // Clearing workgroup memory and clamping indices are a third of SwiftShader's work and most of its compilation. Kernels
+  // that relied on either would give wrong numbers here, not pass.
+  "--enable-dawn-features=disable_workgroup_init,disable_robustness",
 ];
 
 const CASES: readonly CaseName[] = [
@@ -68,7 +71,7 @@ describe.skipIf(!CHROMIUM)("in Chromium the web entry agrees with the reference"
 
   for (const device of ["wasm", "webgpu"] as const) {
     for (const name of CASES) {
-      it(`${name} on ${device}`, { timeout: 600_000 }, async () => {
+      it(`${name} on ${device}`, { timeout: 900_000 }, async () => {
         const result = (await page.evaluate(
           ([chosen, where]) =>
             (globalThis as unknown as { runCase(name: string, device: string): unknown }).runCase(chosen!, where!),

@@ -41,7 +41,8 @@ export const lowerAttention: Lowering<"Attention"> = (node, context) => {
   }
   const [batch, queries, features] = q.shape as [number, number, number];
   const [q3, k3, v3] = [q, k, v].map((value) => splitHeads(context, value, heads)) as [string, string, string];
-  const p = probabilities(context, q3, k3, scale, causal ? causalMask(context, 0, queries, queries) : undefined);
+  const mask = causal ? causalMask(context, 0, queries, queries) : undefined;
+  const p = probabilities(context, q3, scaledKeys(context, k3, scale), mask);
   const merged = emitMatMul(context, { name: p, rank: 3 }, { name: v3, rank: 3 });
   mergeHeads(context, merged, [batch, queries, features], heads, output);
 };
@@ -70,12 +71,14 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
   const queryParts = (name: string, axis: number) => divide(context, name, axis, queries, queryStep);
   const headed = (value: Value) => splitHeads(context, value, heads);
   const turned = (value: Value) => turnHeads(context, value, heads);
-  const kParts = rowParts(headed(k));
+  const { name: scaledK, alpha } = scaledKeys(context, headed(k), scale);
+  const kParts = rowParts(scaledK);
   const qParts = rowParts(headed(q));
   const qTurned = needsK ? rowParts(turned(q)) : [];
   const dOTurned = needsV ? rowParts(turned(dO)) : [];
-  const vParts = needsScores ? rowParts(withOnes(context, headed(v), [rows, keys])) : [];
-  const dOParts = needsScores ? rowParts(withRowSums(context, headed(dO), headed(o))) : [];
+  const tail = tailWidth(width, context.target);
+  const vParts = needsScores ? rowParts(withOnes(context, headed(v), [rows, keys, tail])) : [];
+  const dOParts = needsScores ? rowParts(withRowSums(context, headed(dO), headed(o), tail)) : [];
 
   const parts: [string[], string[], string[]] = [[], [], []];
   let previous: string[] = [];
@@ -98,7 +101,7 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
       const slope = needsScores
         ? emitMatMul(context, matrix(dOBlocks[block]!), matrix(vParts[part]!), { transposeB: true })
         : undefined;
-      const p = probabilities(context, waiting, keyRows, scale, mask);
+      const p = probabilities(context, waiting, { name: keyRows, alpha }, mask);
       const made: string[] = [];
       if (needsV) {
         dv = sum(context, dv, emitMatMul(context, matrix(dOTurnedBlocks[block]!), matrix(p)));
@@ -111,7 +114,7 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
           made.push(dk);
         }
         if (needsQ) {
-          dqs.push(emitMatMul(context, dS, matrix(keyRows), { alpha: scale }));
+          dqs.push(emitMatMul(context, dS, matrix(keyRows), { alpha }));
           made.push(dqs.at(-1)!);
         }
       }
@@ -141,18 +144,31 @@ function blockSize(rows: number, queries: number, keys: number, target: Target) 
   return { rowStep, queryStep };
 }
 
-/** `[v, 1]`: `[B·heads, S, D + 1]`. */
-function withOnes(context: LoweringContext, v: string, [rows, keys]: readonly [number, number]): string {
-  const { builder } = context;
-  const ones = emit(context, "Expand", [builder.scalar(1), builder.ints([rows, keys, 1])]);
+/**
+ * By how many columns `[dO, −D]` and `[v, 1]` are wider than dO and v, zeros after the first. Elsewhere than on the CPU
+ * they are filled up to a multiple of four: ONNX Runtime's WebGPU products (1.30) load four elements at a time only then.
+ */
+const tailWidth = (width: number, target: Target): number => (target === "cpu" ? 1 : 4 - (width % 4));
+
+/** `[v, 1, 0…]`: `[B·heads, S, D + tail]`. */
+function withOnes(context: LoweringContext, v: string, [rows, keys, tail]: readonly [number, number, number]): string {
+  const ones = emit(context, "Expand", [firstOf(context, tail, 1), context.builder.ints([rows, keys, tail])]);
   return emit(context, "Concat", [v, ones], { axis: { int: 2 } });
 }
 
-/** `[dO, −rowsum(dO∘O)]`: `[B·heads, S, D + 1]`. */
-function withRowSums(context: LoweringContext, dO: string, o: string): string {
+/** `[dO, −rowsum(dO∘O), 0…]`: `[B·heads, S, D + tail]`. */
+function withRowSums(context: LoweringContext, dO: string, o: string, tail: number): string {
   const product = emit(context, "Mul", [dO, o]);
   const sums = emit(context, "ReduceSum", [product, context.builder.ints([-1])], { keepdims: { int: 1 } });
-  return emit(context, "Concat", [dO, emit(context, "Neg", [sums])], { axis: { int: 2 } });
+  const negated = emit(context, "Mul", [sums, firstOf(context, tail, -1)]);
+  return emit(context, "Concat", [dO, negated], { axis: { int: 2 } });
+}
+
+/** `[value, 0…]`: `[width]`. */
+function firstOf(context: LoweringContext, width: number, value: number): string {
+  const row = new Float32Array(width);
+  row[0] = value;
+  return context.builder.constant(tensor(row, [width]));
 }
 
 const matrix = (name: string) => ({ name, rank: 3 });
@@ -161,14 +177,21 @@ function sum(context: LoweringContext, a: string | undefined, b: string): string
   return a === undefined ? b : emit(context, "Add", [a, b]);
 }
 
-function probabilities(
-  context: LoweringContext,
-  q: string,
-  k: string,
-  scale: number,
-  mask: string | undefined,
-): string {
-  const scores = emitMatMul(context, { name: q, rank: 3 }, { name: k, rank: 3 }, { transposeB: true, alpha: scale });
+/** Keys, and the factor that a product with them must still get. */
+interface Keys {
+  name: string;
+  alpha: number;
+}
+
+/** On the CPU a product scales on its way; elsewhere that would be a pass over all scores, and the keys are scaled. */
+function scaledKeys(context: LoweringContext, k: string, scale: number): Keys {
+  if (context.target === "cpu") return { name: k, alpha: scale };
+  return { name: emit(context, "Mul", [k, context.builder.scalar(scale)]), alpha: 1 };
+}
+
+/** softmax(alpha·q kᵀ + mask). */
+function probabilities(context: LoweringContext, q: string, { name, alpha }: Keys, mask: string | undefined): string {
+  const scores = emitMatMul(context, matrix(q), matrix(name), { transposeB: true, alpha });
   const masked = mask === undefined ? scores : emit(context, "Add", [scores, mask]);
   return emit(context, "Softmax", [masked], { axis: { int: -1 } });
 }
