@@ -150,8 +150,9 @@ export function scaleTable({ points }: ScaleReport): string[] {
   );
 }
 
-/** Draws time and memory over every axis, measured and expected. */
-export async function plotScale(path: string, { points }: ScaleReport): Promise<void> {
+/** Draws time and memory over every axis, measured and expected; times as if the reference had always taken its median. */
+export async function plotScale(path: string, { points, reference }: ScaleReport): Promise<void> {
+  const steadied = (seconds: number, point: ScalePoint) => (seconds * reference.stepSeconds) / point.referenceSeconds;
   const rows = [];
   for (const axis of AXES) {
     const own = points.filter((point) => point.axis === axis);
@@ -171,8 +172,8 @@ export async function plotScale(path: string, { points }: ScaleReport): Promise<
     rows.push([
       await draw(
         "seconds per step",
-        own.map((point) => point.stepSeconds),
-        own.map((point) => point.expectedSeconds),
+        own.map((point) => point.stepSeconds && steadied(point.stepSeconds, point)),
+        own.map((point) => steadied(point.expectedSeconds, point)),
       ),
       await draw(
         "anonymous memory, GB",
