@@ -73,7 +73,7 @@ export const SAFETENSORS_MAX_HEADER_BYTES = 100_000_000;
 /**
  * Reads the header's length from a file's first 8 bytes.
  *
- * @param prefix - At least the first 8 bytes, better the first 19, which may tell what it is instead; fewer only if the file is shorter.
+ * @param prefix - At least the first 8 bytes, fewer only if the file is shorter; more may tell what the file is instead.
  * @param fileLength - Bytes in the whole file.
  * @throws {FormatError} If the file is shorter than its header, or the header longer than 100 MB.
  */

@@ -14,6 +14,12 @@ export interface FileRange {
   length: number;
 }
 
+/** Where the rows from `start` to `end` of a tensor of so many rows lie. */
+export function rangeOfRows({ path, offset, length }: FileRange, rows: number, start: number, end: number): FileRange {
+  const rowBytes = length / rows;
+  return { path, offset: offset + start * rowBytes, length: (end - start) * rowBytes };
+}
+
 /** Where a value comes from. */
 export type ValueSource =
   | { kind: "input"; name: string }
@@ -137,8 +143,7 @@ export class Graph {
     const { source, dtype, shape } = value;
     const [count, ...rest] = shape as [number, ...number[]];
     if (source.kind === "file") {
-      const { path, offset, length } = source.range;
-      const range = { path, offset: offset + (start * length) / count, length: ((end - start) * length) / count };
+      const range = rangeOfRows(source.range, count, start, end);
       return this.file(`${source.name}:${start}-${end}`, dtype, [end - start, ...rest], range);
     }
     if (source.kind !== "constant") return undefined;

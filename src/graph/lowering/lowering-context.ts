@@ -1,7 +1,7 @@
 // What a lowering sees, and small moves that several share.
 
 import { type DType, tensor } from "../../tensor/tensor.js";
-import type { Node, Value } from "../graph.js";
+import { type Node, rangeOfRows, type Value } from "../graph.js";
 import type { OperatorName } from "../operators.js";
 import { sameShape } from "../shapes.js";
 import type { OnnxAttribute, OnnxModelBuilder } from "./onnx-model.js";
@@ -91,8 +91,7 @@ export function rowsOf(
   const { builder } = context;
   const rows = value.shape[0]!;
   if (source.kind === "file") {
-    const rowBytes = source.range.length / rows;
-    const range = { ...source.range, offset: source.range.offset + start * rowBytes, length: (end - start) * rowBytes };
+    const range = rangeOfRows(source.range, rows, start, end);
     return builder.file(`${source.name}:${start}-${end}:${shape.join(",")}`, value.dtype, shape, range);
   }
   if (source.kind === "constant") {

@@ -59,34 +59,33 @@ function convolve(
 const matrix = (name: string, rank: number) => ({ name, rank });
 
 /** Bᵀ d B of all patches of an image padded by one: `[PRODUCTS · T, H · W]`. */
-function imageMatrix(height: number, width: number): Tensor {
-  const entry = (product: number, y: number, x: number) => IMAGE_KERNELS.data[(product * PATCH + y) * PATCH + x];
-  return perTile(
+const imageMatrix = (height: number, width: number): Tensor =>
+  perTile(
     [height, width],
     { side: PATCH, margin: 1 },
-    entry as (product: number, y: number, x: number) => number,
+    (product, y, x) => (product * PATCH + y) * PATCH + x,
+    IMAGE_KERNELS,
   );
-}
 
 /** Which pixels each product of each tile goes to, Aᵀ m A turned: `[PRODUCTS · T, H · W]`. */
-function tileMatrix(height: number, width: number): Tensor {
-  const entry = (product: number, y: number, x: number) => TILE_MATRIX.data[(y * TILE + x) * PRODUCTS + product];
-  return perTile(
+const tileMatrix = (height: number, width: number): Tensor =>
+  perTile(
     [height, width],
     { side: TILE, margin: 0 },
-    entry as (product: number, y: number, x: number) => number,
+    (product, y, x) => (y * TILE + x) * PRODUCTS + product,
+    TILE_MATRIX,
   );
-}
 
-/** A row for every product of every tile, with an entry wherever the tile's window lies over a pixel. */
+/** A row for every product of every tile, with the entry `at` a position wherever the tile's window lies over a pixel. */
 function perTile(
   [height, width]: readonly [number, number],
   window: { side: number; margin: number },
-  entry: (product: number, y: number, x: number) => number,
+  at: (product: number, y: number, x: number) => number,
+  entries: Tensor<"float32">,
 ): Tensor {
   const [rows, columns] = [tilesOf(height), tilesOf(width)];
   const data = new Float32Array(PRODUCTS * rows * columns * height * width);
-  const isInside = (at: number) => at >= 0 && at < window.side;
+  const isInside = (side: number) => side >= 0 && side < window.side;
   let next = 0;
   for (let product = 0; product < PRODUCTS; product++) {
     for (let tile = 0; tile < rows * columns; tile++) {
@@ -94,7 +93,7 @@ function perTile(
       const left = (tile % columns) * TILE - window.margin;
       for (let pixel = 0; pixel < height * width; pixel++) {
         const [y, x] = [Math.floor(pixel / width) - top, (pixel % width) - left];
-        data[next++] = isInside(y) && isInside(x) ? entry(product, y, x) : 0;
+        data[next++] = isInside(y) && isInside(x) ? entries.data[at(product, y, x)]! : 0;
       }
     }
   }

@@ -52,11 +52,7 @@ function convolve(context: LoweringContext, image: TransformedImage, weight: Val
   for (let start = 0; start < out; start += step) {
     const end = Math.min(out, start + step);
     const kernels = rowsOf(context, weight, start, end, [(end - start) * channels, KERNEL ** 2]);
-    const transformed = transformWeight(context, kernels, [end - start, channels], {
-      turned: false,
-      perSample: image.apart > 1,
-    });
-    parts.push(transformTiles(context, image, multiply(context, transformed, image, false), end - start));
+    parts.push(tilesMade(context, image, kernels, [end - start, channels], false));
   }
   return joinTiles(context, image, parts, out, output);
 }
@@ -104,11 +100,7 @@ function gradientByChannelsMade(
           out * (end - start),
           KERNEL ** 2,
         ]);
-    const transformed = transformWeight(context, kernels, [out, end - start], {
-      turned: true,
-      perSample: image.apart > 1,
-    });
-    parts.push(transformTiles(context, image, multiply(context, transformed, image, true), end - start));
+    parts.push(tilesMade(context, image, kernels, [out, end - start], true));
   }
   return joinTiles(context, image, parts, channels, output);
 }
@@ -127,15 +119,23 @@ function gradientByChannelsRead(
     const axis = image.joined === 1 ? 0 : 1;
     const rows = { ...image, name: end - start === out ? image.name : cutAxis(context, image.name, axis, start, end) };
     const kernels = rowsOf(context, weight, start, end, [(end - start) * channels, KERNEL ** 2]);
-    const transformed = transformWeight(context, kernels, [end - start, channels], {
-      turned: true,
-      perSample: image.apart > 1,
-    });
-    parts.push(transformTiles(context, image, multiply(context, transformed, rows, true), channels));
+    parts.push(tilesMade(context, rows, kernels, [end - start, channels], true));
   }
   // The sums come after all terms in the file, so that each is run as soon as its second term exists.
   const sum = parts.reduce((a, b) => emit(context, "Add", [a, b]));
   return joinTiles(context, image, [sum], channels, output);
+}
+
+/** The tiles that kernels `[out · Cin, 9]` make of an image; turned ones of its gradient, which has `out` channels. */
+function tilesMade(
+  context: LoweringContext,
+  image: TransformedImage,
+  kernels: string,
+  channels: readonly [out: number, channels: number],
+  turned: boolean,
+): string {
+  const transformed = transformWeight(context, kernels, channels, { turned, perSample: image.apart > 1 });
+  return transformTiles(context, image, multiply(context, transformed, image, turned), channels[turned ? 1 : 0]);
 }
 
 /** How many of `count` channels a block takes, with `others` channels on the weight's other side; blocks are about equal. */
