@@ -1,5 +1,5 @@
-// Preloaded into a measured process (`node --import`): in the worker thread that owns ONNX Runtime it times every session
-// and every run from inside, and tells the main thread over a channel.
+// Preloaded into a measured process (`node --import`): in the worker threads that own ONNX Runtime's sessions it times every
+// session and every run from inside, and tells the main thread over a channel.
 
 import { BroadcastChannel, isMainThread } from "node:worker_threads";
 
@@ -14,15 +14,18 @@ if (!isMainThread) {
   const channel = new BroadcastChannel("onnx-timer");
   channel.unref();
 
+  // The same clock in every thread.
+  const now = () => (performance.timeOrigin + performance.now()) / 1000;
+
   /** @type {(kind: "create" | "run", work: Work) => Work} */
   const timed = (kind, work) =>
     /** @this {unknown} @param {unknown[]} args */
     async function timedWork(...args) {
-      const startedAt = performance.now();
+      const startedAt = now();
       try {
         return await work.apply(this, args);
       } finally {
-        channel.postMessage({ kind, seconds: (performance.now() - startedAt) / 1000 });
+        channel.postMessage({ kind, startedAt, endedAt: now() });
       }
     };
 

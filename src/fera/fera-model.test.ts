@@ -219,6 +219,24 @@ describe("FeRAModel", () => {
     for (const compiled of [step, plain, other]) await compiled.release();
   });
 
+  it("divides a batch among threads, with the same losses, gradients and dropout masks", async () => {
+    const { config, weights } = await referenceModel("unet-sd15");
+    const results = [];
+    for (const threads of [1, 2]) {
+      const unet = new UNet2DConditionModel(config, weights, { threads });
+      const fera = new FeRAModel(unet, new FeRAConfig({ dropout: 0.5 }));
+      for (const { data } of fera.parameters.values()) data.set(data.map((value, i) => value + 0.2 * Math.sin(i)));
+      const step = await fera.compileTrainStep(shape);
+      results.push(await step.compute(batchOf(5)));
+      await step.release();
+    }
+    const [whole, divided] = results as [(typeof results)[0], (typeof results)[0]];
+    for (const key of ["loss", "mse", "fecl"] as const) expect(divided[key]).toBeCloseTo(whole[key], 6);
+    for (const [name, gradient] of whole.gradients) {
+      expect(relativeError(divided.gradients.get(name)!, gradient), name).toBeLessThan(1e-4);
+    }
+  });
+
   it("leaves the base pass out where the consistency loss has no weight", async () => {
     const fera = await make({ feclWeight: 0 });
     const step = await fera.compileTrainStep(shape);

@@ -9,7 +9,15 @@ import {
   unetFeeds,
   unetShapeOf,
 } from "../models/unet-2d-condition.js";
-import { type CompiledGraph, canKeepValues, compile, deviceOf, isGpu } from "../runtime/index.js";
+import {
+  type CompiledGraph,
+  canKeepValues,
+  compile,
+  compileDataParallel,
+  type DataParallelGraph,
+  deviceOf,
+  isGpu,
+} from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { type Tensor, tensor, toBytes } from "../tensor/tensor.js";
 import type { Loan } from "../training/loan.js";
@@ -69,7 +77,7 @@ export interface TrainStepInputs extends UNetInputs {
 }
 
 /** What a step computes with: one graph that gives gradients, or one that also keeps and updates the state. */
-type Computation = { graph: CompiledGraph; device?: undefined } | { device: DeviceStep; graph?: undefined };
+type Computation = { graph: DataParallelGraph; device?: undefined } | { device: DeviceStep; graph?: undefined };
 
 /** A compiled training step over parameters that the caller may change in place. */
 export class TrainStep implements Trainable {
@@ -107,12 +115,11 @@ export class TrainStep implements Trainable {
     if (gradientClip !== undefined && !(gradientClip > 0)) {
       throw new ConfigError(`compileTrainStep: gradientClip must be above 0; got ${gradientClip}.`);
     }
-    const graph = new Graph();
-    const build = [graph, model, adapter.layout, config, shape, options] as const;
     const make = (masks: ReadonlyMap<string, readonly number[]>, computation: Computation) =>
       new TrainStep(adapter, model, config, shape, options, masks, computation);
     if (optimizer instanceof AdamW && (await staysOnDevice(model, options))) {
-      const { masks, packing } = buildDeviceStep(...build);
+      const graph = new Graph();
+      const { masks, packing } = buildDeviceStep(graph, model, adapter.layout, config, shape, options);
       const kept = { state: DEVICE_STATE, outputs: ["gradient"] };
       const compiled = await compile(graph, { ...model.runtime, kept });
       return make(masks, { device: new DeviceStep(compiled, packing, adapter, optimizer) });
@@ -120,8 +127,13 @@ export class TrainStep implements Trainable {
     if (options.stateOnDevice) {
       throw new ConfigError("compileTrainStep: stateOnDevice needs an AdamW as the optimizer, and Node.");
     }
-    const { masks } = buildTrainStep(...build);
-    return make(masks, { graph: await compile(graph, model.runtime) });
+    const masks = new Map<string, readonly number[]>();
+    const build = (graph: Graph, samples: number) => {
+      const pass = buildTrainStep(graph, model, adapter.layout, config, { ...shape, batchSize: samples }, options);
+      for (const [name, [, ...rest]] of pass.masks) masks.set(name, [batchSize, ...rest]);
+    };
+    const runtime = { ...model.runtime, batchSize, parameterBytes: model.weights.float32Bytes };
+    return make(masks, { graph: await compileDataParallel(build, runtime) });
   }
 
   /**
@@ -149,7 +161,7 @@ export class TrainStep implements Trainable {
       const { result, gradients } = await device.gradients(feeds);
       return { ...lossesOf(result), gradients };
     }
-    const result = await graph.run({ ...feeds, ...Object.fromEntries(this.parameters) });
+    const result = await graph.run(feeds, Object.fromEntries(this.parameters));
     const slopes = new Map<string, Float32Array>();
     for (const name of this.adapter.parameters.keys()) {
       slopes.set(name, result[`gradient.${name}`]!.data as Float32Array);

@@ -3,7 +3,7 @@
 import { FormatError, ShapeError } from "../errors.js";
 import { type FileRange, type Graph, sameShape, type Value } from "../graph/index.js";
 import { type Generator, rand, randn } from "../tensor/random.js";
-import { type DType, type Tensor, tensor, zeros } from "../tensor/tensor.js";
+import { type DType, sizeOf, type Tensor, tensor, zeros } from "../tensor/tensor.js";
 import type { Initializer, ParameterSource } from "./scope.js";
 
 /** One weight: in memory, or where it lies in a file. */
@@ -17,6 +17,11 @@ export class ModelWeights implements ParameterSource {
     readonly weights: ReadonlyMap<string, Weight>,
     readonly source: string,
   ) {}
+
+  /** Bytes of all weights as float32. */
+  get float32Bytes(): number {
+    return [...this.weights.values()].reduce((sum, { shape }) => sum + 4 * sizeOf(shape), 0);
+  }
 
   /** The frozen weight of that path. @throws {FormatError} If it is missing or of another shape. */
   parameter(graph: Graph, path: string, shape: readonly number[]): Value {

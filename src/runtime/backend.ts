@@ -10,6 +10,8 @@ export interface SessionSettings {
   device: Device;
   /** Threads inside one operator; the platform's choice when absent. */
   threads?: number;
+  /** Sessions of different lanes run at the same time, those of one lane in turn. Default 0. */
+  lane?: number;
   /** Writes a trace of every kernel to files that begin so (Node only). */
   profilePrefix?: string;
   /** What stays on the device between runs; only where the backend `keepsValues`. */
@@ -50,6 +52,8 @@ export interface Backend {
   devices(): Promise<readonly Device[]>;
   /** Whether sessions keep values between runs, and read them without giving up the thread. */
   readonly keepsValues?: boolean;
+  /** How many processors the CPU's sessions have between them; absent where they always run in turn. */
+  readonly processors?: number;
   create(model: OnnxModel, settings: SessionSettings): Promise<BackendSession>;
 }
 

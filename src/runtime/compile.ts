@@ -1,9 +1,9 @@
 // Compiles a Graph into a runnable function on a device.
 
 import { RuntimeError, ShapeError } from "../errors.js";
-import { type Graph, lower, sameShape } from "../graph/index.js";
+import { type Graph, lower, type OnnxModel, sameShape } from "../graph/index.js";
 import type { DType, Tensor } from "../tensor/tensor.js";
-import { type BackendSession, backend, type KeptAccess, type KeptValues } from "./backend.js";
+import { type BackendSession, backend, type KeptAccess, type KeptValues, type SessionSettings } from "./backend.js";
 import { type Device, type DeviceOption, resolveDevice, targetOf } from "./device.js";
 
 /** Options of {@link compile}. */
@@ -24,7 +24,7 @@ export interface CompileOptions {
 export type RuntimeOptions = Pick<CompileOptions, "device" | "threads">;
 
 /** What an input must be. */
-interface TensorType {
+export interface TensorType {
   dtype: DType;
   shape: readonly number[];
 }
@@ -34,7 +34,7 @@ export class CompiledGraph {
   private released = false;
 
   constructor(
-    private readonly inputs: ReadonlyMap<string, TensorType>,
+    readonly inputs: ReadonlyMap<string, TensorType>,
     private readonly session: BackendSession,
     readonly device: Device,
     private readonly kept: KeptValues = { state: {}, outputs: [] },
@@ -78,19 +78,7 @@ export class CompiledGraph {
 
   private check(where: string, feeds: Record<string, Tensor>, takes: (name: string) => boolean): void {
     this.requireLoaded(where);
-    const inputs = new Map([...this.inputs].filter(([name]) => takes(name)));
-    for (const [name, type] of inputs) {
-      const fed = feeds[name];
-      if (!fed) throw new ShapeError(`${where}: input "${name}" is missing; expected ${described(type)}.`);
-      if (fed.dtype !== type.dtype || !sameShape(fed.shape, type.shape)) {
-        throw new ShapeError(`${where}: input "${name}" must be ${described(type)}; got ${described(fed)}.`);
-      }
-    }
-    for (const name of Object.keys(feeds)) {
-      if (!inputs.has(name)) {
-        throw new ShapeError(`${where}: unknown input "${name}"; inputs are ${[...inputs.keys()].join(", ")}.`);
-      }
-    }
+    checkFeeds(where, feeds, new Map([...this.inputs].filter(([name]) => takes(name))));
   }
 
   private access(where: string): KeptAccess {
@@ -121,18 +109,17 @@ export const canKeepValues = (): boolean => backend().keepsValues ?? false;
  * @throws {RuntimeError} If ONNX Runtime refuses the model.
  */
 export async function compile(graph: Graph, options: CompileOptions = {}): Promise<CompiledGraph> {
-  const platform = backend();
   const device = await deviceOf(options);
-  const model = lower(graph, targetOf(device));
-  const session = await platform.create(model, {
-    device,
-    threads: options.threads,
-    profilePrefix: options.profilePrefix,
-    kept: options.kept,
-  });
+  const { threads, profilePrefix, kept } = options;
+  return load(lower(graph, targetOf(device)), { device, threads, profilePrefix, kept });
+}
+
+/** Loads a lowered graph. */
+export async function load(model: OnnxModel, settings: SessionSettings): Promise<CompiledGraph> {
+  const session = await backend().create(model, settings);
   // Types only: a value holds its whole graph.
   const inputs = new Map([...model.inputs].map(([name, { dtype, shape }]) => [name, { dtype, shape }]));
-  return new CompiledGraph(inputs, session, device, options.kept);
+  return new CompiledGraph(inputs, session, settings.device, settings.kept);
 }
 
 /**
@@ -144,6 +131,26 @@ export async function deviceOf(options: RuntimeOptions): Promise<Device> {
   const devices = await backend().devices();
   const fallback: Device = devices.includes("cpu") ? "cpu" : "wasm";
   return resolveDevice(options.device ?? fallback, devices);
+}
+
+/** @throws {ShapeError} Unless there is one feed of the right type per input, and no other. */
+export function checkFeeds(
+  where: string,
+  feeds: Record<string, Tensor>,
+  inputs: ReadonlyMap<string, TensorType>,
+): void {
+  for (const [name, type] of inputs) {
+    const fed = feeds[name];
+    if (!fed) throw new ShapeError(`${where}: input "${name}" is missing; expected ${described(type)}.`);
+    if (fed.dtype !== type.dtype || !sameShape(fed.shape, type.shape)) {
+      throw new ShapeError(`${where}: input "${name}" must be ${described(type)}; got ${described(fed)}.`);
+    }
+  }
+  for (const name of Object.keys(feeds)) {
+    if (!inputs.has(name)) {
+      throw new ShapeError(`${where}: unknown input "${name}"; inputs are ${[...inputs.keys()].join(", ")}.`);
+    }
+  }
 }
 
 const described = ({ dtype, shape }: TensorType): string => `${dtype}[${shape.join(",")}]`;

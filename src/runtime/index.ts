@@ -8,4 +8,5 @@ export {
   type RuntimeOptions,
 } from "./compile.js";
 export { CompiledGraphs } from "./compiled-graphs.js";
+export { compileDataParallel, DataParallelGraph } from "./data-parallel.js";
 export { DEVICES, type Device, type DeviceOption, isGpu } from "./device.js";

@@ -1,4 +1,4 @@
-// The Node backend: onnxruntime-node in one worker thread shared by all sessions.
+// The Node backend: onnxruntime-node in worker threads, one for each lane of sessions.
 
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
@@ -32,24 +32,24 @@ const MESSAGE_BYTES = 4096;
 
 class NodeBackend implements Backend {
   readonly keepsValues = true;
-  private worker: Worker | undefined;
-  private readonly pending = new Map<number, { resolve: (result: unknown) => void; reject: (error: Error) => void }>();
-  private nextId = 0;
+  readonly processors = availableParallelism();
+  private readonly lanes: SessionWorker[] = [];
   private nextSession = 0;
 
   async devices(): Promise<readonly Device[]> {
-    const bundled = (await this.ask("devices", {})) as string[];
+    const bundled = (await this.lane(0).ask("devices", {})) as string[];
     return PREFERENCE.filter((device) => device === "cpu" || bundled.includes(device));
   }
 
   async create(model: OnnxModel, settings: SessionSettings): Promise<BackendSession> {
     const session = this.nextSession++;
     const { kept } = settings;
+    const worker = this.lane(settings.lane ?? 0);
     const options = sessionOptions(model, settings);
-    await this.ask("create", { session, bytes: model.bytes, options, kept });
+    await worker.ask("create", { session, bytes: model.bytes, options, kept });
     return {
       run: async (feeds) => {
-        const outputs = (await this.ask("run", { session, feeds: asMessages(feeds) })) as Record<string, Message>;
+        const outputs = (await worker.ask("run", { session, feeds: asMessages(feeds) })) as Record<string, Message>;
         const result: Record<string, Tensor> = {};
         for (const [name, { dtype, shape, data }] of Object.entries(outputs))
           result[name] = new Tensor(dtype, shape, data);
@@ -57,21 +57,33 @@ class NodeBackend implements Backend {
       },
       kept: kept && {
         write: async (values) => {
-          await this.ask("write", { session, values: asMessages(values) });
+          await worker.ask("write", { session, values: asMessages(values) });
         },
         advance: async () => {
-          await this.ask("advance", { session });
+          await worker.ask("advance", { session });
         },
-        readNow: (names) => this.readNow(session, keptValues(model, kept, names)),
+        readNow: (names) => worker.readNow(session, keptValues(model, kept, names)),
       },
       release: async () => {
-        await this.ask("release", { session });
+        await worker.ask("release", { session });
       },
     };
   }
 
+  private lane(lane: number): SessionWorker {
+    this.lanes[lane] ??= new SessionWorker();
+    return this.lanes[lane];
+  }
+}
+
+/** A worker thread and what was asked of it; started when it is needed, and again if it has died. */
+class SessionWorker {
+  private worker: Worker | undefined;
+  private readonly pending = new Map<number, { resolve: (result: unknown) => void; reject: (error: Error) => void }>();
+  private nextId = 0;
+
   /** The worker fills shared memory and wakes this thread, which therefore needs no event loop. */
-  private readNow(session: number, values: ReadonlyMap<string, Value>): Record<string, Tensor> {
+  readNow(session: number, values: ReadonlyMap<string, Value>): Record<string, Tensor> {
     const signal = new Int32Array(new SharedArrayBuffer(4));
     const message = new Uint8Array(new SharedArrayBuffer(MESSAGE_BYTES));
     const wanted = [...values].map(([name, value]) => {
@@ -94,7 +106,7 @@ class NodeBackend implements Backend {
     return result;
   }
 
-  private ask(kind: string, request: object): Promise<unknown> {
+  ask(kind: string, request: object): Promise<unknown> {
     const worker = this.start();
     const id = this.nextId++;
     // A process may end while the idle worker waits, but not while it works.

@@ -2,13 +2,13 @@
 
 import { gradients } from "../autodiff/index.js";
 import { ConfigError } from "../errors.js";
+import type { Graph, Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
-import { Graph, type Value } from "../graph/index.js";
 import { type CLIPTextModel, clipTextModel } from "../models/clip-text-model.js";
 import type { Model } from "../models/model.js";
 import { type UNet2DConditionModel, unet, unetFeeds, unetInputs } from "../models/unet-2d-condition.js";
 import { ModelWeights, Scope, TrainableParameters } from "../nn/index.js";
-import { type CompiledGraph, compile, type RuntimeOptions } from "../runtime/index.js";
+import { compileDataParallel, type DataParallelGraph, type RuntimeOptions } from "../runtime/index.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { DiffusionBatch, Losses, Trainable } from "./trainable.js";
 
@@ -37,7 +37,7 @@ export class WholeModel implements Trainable {
     private readonly unetModel: UNet2DConditionModel,
     private readonly textEncoder: CLIPTextModel | undefined,
     parameters: ReadonlyMap<string, Tensor<"float32">>,
-    private readonly compiled: CompiledGraph,
+    private readonly compiled: DataParallelGraph,
     private readonly trained: readonly string[],
   ) {
     this.parameters = parameters;
@@ -57,36 +57,33 @@ export class WholeModel implements Trainable {
       ...prefixed(UNET, unetModel),
       ...(textEncoder ? prefixed(TEXT_ENCODER, textEncoder) : []),
     ]);
-    const graph = new Graph();
-    const source = new TrainableParameters(parameters, "whole model", UNET);
-    const textSource = new TrainableParameters(parameters, "whole model", TEXT_ENCODER);
-    const inputs = unetInputs(graph, unetModel.config, options);
-    if (textEncoder) {
-      const ids = graph.input("inputIds", "int64", [options.batchSize, options.tokens]);
-      inputs.encoderHiddenStates = clipTextModel(new Scope(graph, textSource), ids, textEncoder.config);
-      graph.inputs.delete("encoderHiddenStates");
-    }
-    const output = unet(new Scope(graph, source), inputs, unetModel.config);
-    const target = graph.input("target", "float32", output.shape);
-    const difference = ops.sub(output, target);
-    const mse = ops.reduceMean(ops.mul(difference, difference));
-    const wanted: [string, Value][] = [...source.values, ...textSource.values];
-    gradients(
-      mse,
-      wanted.map(([, value]) => value),
-      { recompute: options.gradientCheckpointing ?? false },
-    ).forEach((gradient, i) => {
-      graph.output(`gradient.${wanted[i]![0]}`, gradient);
-    });
-    graph.output("mse", mse);
-    const compiled = await compile(graph, options);
-    return new WholeModel(
-      unetModel,
-      textEncoder,
-      parameters,
-      compiled,
-      wanted.map(([name]) => name),
-    );
+    const trained: string[] = [];
+    const build = (graph: Graph, batchSize: number) => {
+      const source = new TrainableParameters(parameters, "whole model", UNET);
+      const textSource = new TrainableParameters(parameters, "whole model", TEXT_ENCODER);
+      const inputs = unetInputs(graph, unetModel.config, { ...options, batchSize });
+      if (textEncoder) {
+        const ids = graph.input("inputIds", "int64", [batchSize, options.tokens]);
+        inputs.encoderHiddenStates = clipTextModel(new Scope(graph, textSource), ids, textEncoder.config);
+        graph.inputs.delete("encoderHiddenStates");
+      }
+      const output = unet(new Scope(graph, source), inputs, unetModel.config);
+      const target = graph.input("target", "float32", output.shape);
+      const difference = ops.sub(output, target);
+      const mse = ops.reduceMean(ops.mul(difference, difference));
+      const wanted: [string, Value][] = [...source.values, ...textSource.values];
+      const values = wanted.map(([, value]) => value);
+      const recompute = options.gradientCheckpointing ?? false;
+      gradients(mse, values, { recompute }).forEach((gradient, i) => {
+        const [name] = wanted[i]!;
+        graph.output(`gradient.${name}`, gradient);
+        trained.push(name);
+      });
+      graph.output("mse", mse);
+    };
+    const parameterBytes = [...parameters.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
+    const compiled = await compileDataParallel(build, { ...options, parameterBytes });
+    return new WholeModel(unetModel, textEncoder, parameters, compiled, trained);
   }
 
   async compute(batch: DiffusionBatch): Promise<Losses & { gradients: Map<string, Float32Array> }> {
@@ -103,8 +100,8 @@ export class WholeModel implements Trainable {
       delete feeds.encoderHiddenStates;
       feeds.inputIds = inputIds!;
     }
-    for (const name of this.trained) feeds[name] = this.parameters.get(name)!;
-    const result = await this.compiled.run(feeds);
+    const weights = Object.fromEntries(this.trained.map((name) => [name, this.parameters.get(name)!]));
+    const result = await this.compiled.run(feeds, weights);
     const slopes = new Map(this.trained.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
     const mse = (result.mse!.data as Float32Array)[0]!;
     return { loss: mse, mse, fecl: 0, gradients: slopes };
