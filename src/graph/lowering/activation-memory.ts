@@ -1,7 +1,7 @@
 // How much memory a model's intermediate values take at their peak, worked out from its execution order.
 
 import { fromBinary } from "@bufbuild/protobuf";
-import { ModelProtoSchema, type NodeProto } from "onnx-buf";
+import { type ModelProto, ModelProtoSchema, type NodeProto } from "onnx-buf";
 import { executionOrder } from "./execution-order.js";
 import { bytesOf, tensorSizes } from "./onnx-shapes.js";
 
@@ -17,7 +17,7 @@ export interface ActivationMemory {
   liveBytes: readonly number[];
 }
 
-/** Kernels that write over an input that nothing needs afterwards. */
+/** Kernels that write over an input that nothing needs afterwards, where the planner sees that the shapes agree. */
 const IN_PLACE = new Set("Add Sub Mul Div Neg Exp Log Sqrt Sigmoid Tanh Relu Reciprocal QuickGelu Gelu".split(" "));
 /** Kernels whose output is their first input's memory. */
 const ALIAS = new Set(["Reshape", "Identity"]);
@@ -41,6 +41,7 @@ export function activationMemory(bytes: Uint8Array): ActivationMemory {
   const nodes = model.graph!.node;
   const sizes = tensorSizes(model);
   const order = executionOrder(nodes);
+  const seen = seenShapes(model);
   const uses = new Map<string, number>();
   for (const { input } of nodes) for (const name of input) uses.set(name, (uses.get(name) ?? 0) + 1);
   for (const { name } of model.graph!.output) uses.set(name, Number.POSITIVE_INFINITY);
@@ -58,7 +59,7 @@ export function activationMemory(bytes: Uint8Array): ActivationMemory {
       if (name === "") continue;
       const size = bytesOf(sizes.get(name)!);
       const own = uses.get(name) ?? 0;
-      const shared = sharedBuffer(node, buffers, size);
+      const shared = sharedBuffer(node, buffers, size, seen);
       if (shared) {
         shared.uses += own;
         buffers.set(name, shared);
@@ -83,13 +84,33 @@ export function activationMemory(bytes: Uint8Array): ActivationMemory {
 }
 
 /** The buffer of an input that the node's first output takes over. */
-function sharedBuffer(node: NodeProto, buffers: ReadonlyMap<string, Buffer>, bytes: number): Buffer | undefined {
+function sharedBuffer(
+  node: NodeProto,
+  buffers: ReadonlyMap<string, Buffer>,
+  bytes: number,
+  seen: ReadonlySet<string>,
+): Buffer | undefined {
   if (ALIAS.has(node.opType)) return buffers.get(node.input[0]!);
-  if (!IN_PLACE.has(node.opType)) return undefined;
+  if (!IN_PLACE.has(node.opType) || !seen.has(node.output[0]!)) return undefined;
   const count = (name: string) => node.input.filter((input) => input === name).length;
   for (const name of node.input.slice(0, 2)) {
     const buffer = buffers.get(name);
-    if (buffer && buffer.bytes === bytes && buffer.uses === count(name)) return buffer;
+    if (buffer && seen.has(name) && buffer.bytes === bytes && buffer.uses === count(name)) return buffer;
   }
   return undefined;
+}
+
+/** Names of values whose shapes ONNX Runtime's shape inference knows; see `hidesShapes` of {@link OnnxModelBuilder}. */
+function seenShapes({ graph }: ModelProto): Set<string> {
+  const constants = new Set(graph!.initializer.map(({ name }) => name));
+  const seen = new Set([
+    ...constants,
+    ...[...graph!.input, ...graph!.output, ...graph!.valueInfo].map(({ name }) => name),
+  ]);
+  for (const { opType, input, output } of graph!.node) {
+    const sources = opType === "Reshape" ? input.slice(1) : input.filter((name) => name !== "");
+    const isSeen = opType === "Reshape" ? constants.has(sources[0]!) : sources.every((name) => seen.has(name));
+    if (isSeen) for (const name of output) seen.add(name);
+  }
+  return seen;
 }

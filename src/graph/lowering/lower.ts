@@ -34,7 +34,10 @@ export function lower(graph: Graph, target: Target): OnnxModel {
   const paths = new Set<string>();
   for (const value of used) if (value.source.kind === "file") paths.add(value.source.range.path);
   const folder = commonFolder([...paths]);
-  const builder = new OnnxModelBuilder((path) => (folder ? path.slice(folder.length + 1) : path));
+  const builder = new OnnxModelBuilder({
+    fileLocation: (path) => (folder ? path.slice(folder.length + 1) : path),
+    hidesShapes: target === "cpu",
+  });
 
   const names = new Map<Value, string>();
   const outputNames = chooseOutputNames(graph);

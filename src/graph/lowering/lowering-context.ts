@@ -72,7 +72,7 @@ export function reshapedName(
 
 /** Makes `value`, of another shape than the tensor that holds it. */
 export function produceReshaped(context: LoweringContext, value: Value, name: string, from?: readonly number[]): void {
-  if (context.isOutput(value)) produce(context, value, "Reshape", [name, context.builder.ints(value.shape)]);
+  if (context.isOutput(value)) produce(context, value, "Reshape", [name, context.builder.shape(value.shape)]);
   else context.named(value, context.builder.reshape(name, value.shape, from));
 }
 
@@ -120,7 +120,8 @@ export function emit(
  * A tensor itself, available only once all of `given` are.
  *
  * A Reshape to the same shape, which shares its input's memory. That shape is joined from the given tensors' shapes cut
- * to nothing, and the constant: so the Reshape waits for them. The result's shape is recorded, so that all stays static.
+ * to nothing, and the constant: so the Reshape waits for them. The result's shape is recorded, so that all stays static
+ * where shapes are not hidden.
  */
 export function waitFor(
   { builder }: LoweringContext,

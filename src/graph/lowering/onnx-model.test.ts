@@ -9,7 +9,7 @@ const nodesOf = (builder: OnnxModelBuilder) =>
 
 describe("a reshape", () => {
   it("is written where it is first taken, and once", () => {
-    const builder = new OnnxModelBuilder((path) => path);
+    const builder = new OnnxModelBuilder();
     const [x] = builder.emit("Exp", ["a"]) as [string];
     const view = builder.reshape(x, [2, 3]);
     expect(builder.reshape(x, [2, 3])).toBe(view);
@@ -27,11 +27,22 @@ describe("a reshape", () => {
   });
 
   it("of a reshape goes back to the first tensor", () => {
-    const builder = new OnnxModelBuilder((path) => path);
+    const builder = new OnnxModelBuilder();
     const view = builder.reshape("x", [6], [2, 3]);
     builder.emit("Exp", [builder.reshape(view, [3, 2])]);
     expect(nodesOf(builder)[0]).toEqual(["Reshape", "x"]);
     expect(nodesOf(builder).length).toBe(2);
     expect(builder.reshape(view, [2, 3])).toBe("x");
+  });
+
+  it("can hide its shape from shape inference: one node makes it for all", () => {
+    const builder = new OnnxModelBuilder({ hidesShapes: true });
+    builder.emit("Exp", [builder.reshape("x", [2, 3])]);
+    builder.emit("Exp", [builder.reshape("y", [2, 3])]);
+    builder.shaped("y", "float32", [6]);
+    const { node, valueInfo } = fromBinary(ModelProtoSchema, builder.toBytes()).graph!;
+    expect(node.map(({ opType }) => opType)).toEqual(["Identity", "Reshape", "Exp", "Reshape", "Exp"]);
+    expect(node[3]!.input[1]).toBe(node[0]!.output[0]);
+    expect(valueInfo).toEqual([]);
   });
 });

@@ -38,6 +38,21 @@ const ELEMENT_TYPE: Record<DType, number> = {
 /** The ONNX data type number of a dtype. */
 export const elementType = (dtype: DType): number => ELEMENT_TYPE[dtype];
 
+/** How a model is written. */
+export interface OnnxModelOptions {
+  /** Where a weight file lies, relative to the folder of all weights. The path itself by default. */
+  fileLocation?: (path: string) => string;
+  /**
+   * Keeps shape inference from seeing the shapes that tensors are given by {@link OnnxModelBuilder.reshape}.
+   *
+   * Where ONNX Runtime's planner (1.30) knows that two tensors have the same shape, the later one takes over the earlier
+   * one's memory, which is therefore held in between, often from the first layers' forward pass to their backward pass. At
+   * Stable Diffusion's size that was a quarter of a step's memory, and half of it when recomputing. What it cannot tell is
+   * freed at once. Operators in place are given up for it.
+   */
+  hidesShapes?: boolean;
+}
+
 /** A tensor under another shape. */
 interface View {
   base: string;
@@ -59,11 +74,13 @@ export class OnnxModelBuilder {
   private readonly viewNames = new Map<string, string>();
   private readonly ownShapes = new Map<string, string>();
   private counter = 0;
-  /** Folder that all external locations are relative to. */
+  private readonly hiddenShapes = new Map<string, string>();
   private readonly fileLocation: (path: string) => string;
+  private readonly hidesShapes: boolean;
 
-  constructor(fileLocation: (path: string) => string) {
+  constructor({ fileLocation = (path) => path, hidesShapes = false }: OnnxModelOptions = {}) {
     this.fileLocation = fileLocation;
+    this.hidesShapes = hidesShapes;
   }
 
   /** A name that nothing else has. */
@@ -116,7 +133,18 @@ export class OnnxModelBuilder {
     const view = this.views.get(name);
     if (!view || view.isWritten) return;
     view.isWritten = true;
-    this.emit("Reshape", [view.base, this.ints(view.shape)], { outputs: [name] });
+    this.emit("Reshape", [view.base, this.shape(view.shape)], { outputs: [name] });
+  }
+
+  /** What a Reshape takes as its shape: hidden ones are results of a node, which shape inference does not look into. */
+  shape(values: readonly number[]): string {
+    if (!this.hidesShapes) return this.ints(values);
+    const key = values.join(",");
+    const known = this.hiddenShapes.get(key);
+    if (known !== undefined) return known;
+    const [hidden] = this.emit("Identity", [this.ints(values)]) as [string];
+    this.hiddenShapes.set(key, hidden);
+    return hidden;
   }
 
   /** An embedded tensor; small ones are shared by content, others by `name` if they have one. */
@@ -177,9 +205,9 @@ export class OnnxModelBuilder {
     this.outputs.push(valueInfo(name, dtype, shape));
   }
 
-  /** Records the shape of an intermediate value that shape inference cannot see. */
+  /** Records the shape of an intermediate value that shape inference cannot see, unless shapes are hidden. */
   shaped(name: string, dtype: DType, shape: readonly number[]): void {
-    this.known.push(valueInfo(name, dtype, shape));
+    if (!this.hidesShapes) this.known.push(valueInfo(name, dtype, shape));
   }
 
   /** Serializes the model. */

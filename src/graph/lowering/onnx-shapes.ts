@@ -149,11 +149,21 @@ export function tensorSizes(model: ModelProto): Map<string, TensorSize> {
     if (!infer) throw new ShapeError(`tensorSizes: no shape rule for the operator ${node.opType}.`);
     const x = node.input.map((name) => sizes.get(name)?.shape as readonly number[]);
     const shapes = infer({ node, x, constant: (input) => constants.get(node.input[input]!)! });
+    const value = constantResult(node, constants);
+    if (value) constants.set(node.output[0]!, value);
     node.output.forEach((name, i) => {
       if (name !== "" && !sizes.has(name)) sizes.set(name, { shape: shapes[i]!, itemBytes: itemBytes(node, sizes) });
     });
   }
   return sizes;
+}
+
+/** Elements of a shape that nodes make from constants, as the lowerings do. */
+function constantResult(node: NodeProto, constants: ReadonlyMap<string, number[]>): number[] | undefined {
+  if (node.opType === "Shape" && intAttribute(node, "end", -1) === 0) return [];
+  if (node.opType !== "Identity" && node.opType !== "Concat") return undefined;
+  const parts = node.input.map((name) => constants.get(name));
+  return parts.every((part) => part !== undefined) ? parts.flat() : undefined;
 }
 
 /** Bytes of a tensor. */

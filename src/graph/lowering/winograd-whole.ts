@@ -53,7 +53,7 @@ function convolve(
   const sums = emitMatMul(context, matrix(left, 3), matrix(transformed, 3), { transposeB: isForward });
   const right = reshapedName(context, sums, [PRODUCTS * tiles, batch * made]);
   const result = emit(context, "Gemm", [right, matrices.tiles], { transA: { int: 1 } });
-  return builder.emit("Reshape", [result, builder.ints([batch, made, height, width])], { outputs: [output] })[0]!;
+  return builder.emit("Reshape", [result, builder.shape([batch, made, height, width])], { outputs: [output] })[0]!;
 }
 
 const matrix = (name: string, rank: number) => ({ name, rank });
