@@ -38,6 +38,8 @@ export interface FineTuneOptions {
   averageDecay?: number;
   /** As in `TrainStepOptions`. */
   gradientCheckpointing?: boolean;
+  /** As in `TrainStepOptions`, where steps are of one batch each; accumulated gradients add up in main memory. */
+  stateOnDevice?: boolean;
   checkpointEvery?: number;
   /** Images of these prompts are drawn every `validateEvery` steps. */
   validationPrompts?: readonly string[];
@@ -116,7 +118,10 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     height,
     width,
     tokens,
+    optimizer,
+    average,
     gradientCheckpointing: options.gradientCheckpointing,
+    stateOnDevice: gradientAccumulation === 1 ? options.stateOnDevice : false,
   });
   const trainer = new Trainer({
     trainable,
