@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { AdamW, DDPMScheduler, FeRAModel, Generator, randn, Trainer, UNet2DConditionModel } from "../src/index.js";
 import type { CompileOptions } from "../src/runtime/index.js";
-import { DiffusionBatches } from "../src/training/index.js";
+import { DiffusionBatches, ParameterAverage } from "../src/training/index.js";
 import { type MachineTask, measureMachine } from "./machine.js";
 import { sayPhase, sayResult } from "./measured-process.js";
 import { ownPeakBytes } from "./memory.js";
@@ -167,7 +167,7 @@ async function measureTrainer(
       steps: task.runs + STEPS_TO_SETTLE,
       output,
       maxGradientNorm: 1,
-      averageDecay: 0.99,
+      average: new ParameterAverage(trainable.parameters, 0.99),
       onStep: () => {
         endedAt.push(performance.now());
       },

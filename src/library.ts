@@ -74,5 +74,6 @@ export {
 } from "./schedulers/index.js";
 export { Generator, rand, randint, randn, randperm } from "./tensor/random.js";
 export { type DType, Tensor, tensor, zeros } from "./tensor/tensor.js";
+export { ParameterAverage } from "./training/average.js";
 export { learningRateSchedule } from "./training/learning-rate.js";
 export { AdamW, type AdamWOptions } from "./training/optimizers.js";

@@ -16,6 +16,7 @@ import { DDPMScheduler } from "../../src/schedulers/index.js";
 import { float32ToFloat16 } from "../../src/tensor/float16.js";
 import { Generator } from "../../src/tensor/random.js";
 import { Tensor } from "../../src/tensor/tensor.js";
+import { ParameterAverage } from "../../src/training/average.js";
 import { DiffusionBatches } from "../../src/training/batches.js";
 import { trainClipVocabulary } from "../../src/training/data/bpe-trainer.js";
 import {
@@ -90,7 +91,7 @@ for (const [index, stageOptions] of recipe.STAGES.entries()) {
     schedule,
     warmupSteps: 200,
     maxGradientNorm: 1,
-    averageDecay: 0.999,
+    average: new ParameterAverage(trainable.parameters, 0.999),
     checkpointEvery: 250,
     fingerprint: `embedded ${recipe.SEED}`,
     signal: stage.signal,

@@ -1,11 +1,14 @@
-// A training step whose adapters and AdamW moments stay on the device: uploaded once, read back when asked for.
+// A training step whose adapters, AdamW moments and average stay on the device: uploaded once, read back when asked for.
 
-import { TrainingError } from "../errors.js";
 import type { CompiledGraph } from "../runtime/index.js";
-import { allFinite, type Tensor } from "../tensor/tensor.js";
+import { flatValues, type Tensor, tensor } from "../tensor/tensor.js";
+import type { ParameterAverage } from "../training/average.js";
 import { adamWCoefficients } from "../training/device-adamw.js";
+import type { Loan } from "../training/loan.js";
 import type { AdamW } from "../training/optimizers.js";
 import type { Packing } from "../training/packing.js";
+import type { OptimizerStepOptions, StepOutcome } from "../training/trainable.js";
+import { lossesOf } from "./step-graph.js";
 import type { TrainedAdapter } from "./train-step.js";
 
 /** Steps of AdamW by the graph of `buildDeviceStep`; one at a time. */
@@ -17,42 +20,32 @@ export class DeviceStep {
     private readonly compiled: CompiledGraph,
     private readonly packing: Packing,
     private readonly adapter: TrainedAdapter,
-    private readonly optimizer: AdamW,
+    readonly optimizer: AdamW,
+    readonly average?: ParameterAverage,
   ) {}
 
   /**
-   * One step, which takes effect only where all is finite.
+   * One step, which takes effect only where it is accepted.
    *
    * @param feeds - The batch.
-   * @param accept - Throws where the outputs are not to be accepted.
-   * @param maxNorm - Largest norm of all gradients together.
-   * @returns The outputs that are not kept: losses and `norm`.
-   * @throws {TrainingError} If the gradient is not finite.
    */
-  run(
-    feeds: Record<string, Tensor>,
-    accept: (result: Record<string, Tensor>) => void,
-    maxNorm?: number,
-  ): Promise<Record<string, Tensor>> {
+  run(feeds: Record<string, Tensor>, options: OptimizerStepOptions): Promise<StepOutcome> {
     return this.inTurn(async () => {
-      const result = await this.compute(feeds, maxNorm);
-      accept(result);
-      const norm = (result.norm!.data as Float32Array)[0]!;
-      if (!Number.isFinite(norm)) {
-        requireFiniteGradients(this.lastGradients());
-        throw new TrainingError(`run: the norm of all gradients is ${norm}.`);
-      }
+      const result = await this.compute(feeds, options);
+      const outcome = { ...lossesOf(result), gradientNorm: (result.norm!.data as Float32Array)[0]! };
+      options.accept(outcome, () => this.lastGradients());
       await this.compiled.advance();
       this.optimizer.countStep();
+      if (this.average) this.average.updates++;
       // Also where the state was read back while the device computed: the step made a newer one there.
       this.takeOver();
-      return result;
+      return outcome;
     });
   }
 
-  /** The outputs, and the gradient of every parameter. Changes nothing. */
+  /** Losses, and the gradient of every parameter. Changes nothing. */
   gradients(feeds: Record<string, Tensor>) {
-    return this.inTurn(async () => ({ result: await this.compute(feeds), gradients: this.lastGradients() }));
+    return this.inTurn(async () => ({ ...lossesOf(await this.compute(feeds)), gradients: this.lastGradients() }));
   }
 
   /** Brings the state back and frees the graph. */
@@ -63,19 +56,25 @@ export class DeviceStep {
     });
   }
 
-  private async compute(feeds: Record<string, Tensor>, maxNorm?: number): Promise<Record<string, Tensor>> {
+  private async compute(
+    feeds: Record<string, Tensor>,
+    { learningRate, maxGradientNorm }: Omit<OptimizerStepOptions, "accept"> = {},
+  ): Promise<Record<string, Tensor>> {
     if (!this.holdsState) await this.upload();
-    return this.compiled.run({ ...feeds, coefficients: adamWCoefficients(this.optimizer.coefficients(), maxNorm) });
+    const coefficients = adamWCoefficients(this.optimizer.coefficients({ learningRate }), maxGradientNorm);
+    const decay = this.average && { averageDecay: tensor([this.average.nextDecay], []) };
+    return this.compiled.run({ ...feeds, coefficients, ...decay });
   }
 
   private async upload(): Promise<void> {
-    const { packing, adapter } = this;
+    const { packing, adapter, average } = this;
     adapter.loan.recall();
     const moments = this.moments();
     const values = {
-      parameters: packing.pack(this.parameters()),
+      parameters: packing.pack(flatValues(adapter.parameters)),
       first: packing.pack(new Map([...moments].map(([name, { first }]) => [name, first]))),
       second: packing.pack(new Map([...moments].map(([name, { second }]) => [name, second]))),
+      ...(average && { average: packing.pack(flatValues(average.values)) }),
     };
     const written = this.compiled.write(values);
     // Before the wait, so that values changed here meanwhile are uploaded again.
@@ -85,27 +84,29 @@ export class DeviceStep {
 
   private takeOver(): void {
     this.holdsState = true;
-    this.adapter.loan.lend(this.bringBack);
-    this.optimizer.loan.lend(this.bringBack);
+    for (const loan of this.loans()) loan.lend(this.bringBack);
   }
 
-  /** Parameters and moments come back together: who reads one reads the other soon (a checkpoint), or rarely. */
+  private loans(): Loan[] {
+    const { adapter, optimizer, average } = this;
+    return [adapter.loan, optimizer.loan, ...(average ? [average.loan] : [])];
+  }
+
+  /** All comes back together: who reads one of them reads the others soon (a checkpoint), or rarely. */
   private readonly bringBack = (): void => {
     if (!this.holdsState) return;
     this.holdsState = false;
-    const state = this.compiled.readNow(["parameters", "first", "second"]);
-    const unpacked = (name: string) => this.packing.unpack(state[name]!.data as Float32Array);
-    for (const [name, values] of unpacked("parameters")) this.adapter.parameters.get(name)!.data.set(values);
+    const { adapter, average, packing } = this;
+    const state = this.compiled.readNow(["parameters", "first", "second", ...(average ? ["average"] : [])]);
+    const unpacked = (name: string) => packing.unpack(state[name]!.data as Float32Array);
+    for (const [name, values] of unpacked("parameters")) adapter.parameters.get(name)!.data.set(values);
+    if (average) for (const [name, values] of unpacked("average")) average.values.get(name)!.data.set(values);
     const [first, second] = [unpacked("first"), unpacked("second")];
     for (const [name, moments] of this.moments()) {
       moments.first.set(first.get(name)!);
       moments.second.set(second.get(name)!);
     }
   };
-
-  private parameters(): Map<string, Float32Array> {
-    return new Map([...this.adapter.parameters].map(([name, { data }]) => [name, data]));
-  }
 
   private moments() {
     return this.optimizer.moments(new Map([...this.adapter.parameters].map(([name, { size }]) => [name, size])));
@@ -119,12 +120,5 @@ export class DeviceStep {
     const next = this.queue.then(work);
     this.queue = next.catch(() => undefined);
     return next;
-  }
-}
-
-/** @throws {TrainingError} Naming the first gradient that is not finite. */
-export function requireFiniteGradients(gradients: ReadonlyMap<string, Float32Array>): void {
-  for (const [name, gradient] of gradients) {
-    if (!allFinite(gradient)) throw new TrainingError(`run: the gradient of "${name}" is not finite.`);
   }
 }

@@ -5,7 +5,7 @@ import { UNet2DConditionModel, type UNetInputs, unetFeeds, unetShapeOf } from ".
 import { draw } from "../nn/index.js";
 import { CompiledGraphs } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
-import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
+import { flatValues, type Tensor, tensor, zeros } from "../tensor/tensor.js";
 import { Loan } from "../training/loan.js";
 import { ADAPTER_DATA, type LoadedAdapter, readAdapter, writeAdapter } from "./adapter-files.js";
 import {
@@ -121,7 +121,7 @@ export class FeRAModel {
 
   /** Copies of all trained tensors under the reference's names. */
   stateDict(): Map<string, Tensor<"float32">> {
-    return unstackState(flat(this.parameters), this.current.layout);
+    return unstackState(flatValues(this.parameters), this.current.layout);
   }
 
   /**
@@ -192,7 +192,7 @@ export class FeRAModel {
   /**
    * Compiles one training step: forward, base pass, both losses and all gradients in one graph.
    *
-   * The result also serves a trainer (`parameters`, `compute`).
+   * The result also serves a trainer (`parameters`, `compute`, and `optimizerSteps` where the state is on the device).
    *
    * @throws {ConfigError} If an option is invalid.
    */
@@ -274,10 +274,6 @@ function freshParameters(layout: AdapterLayout, generator: Generator): Map<strin
     else parameters.set(name, draw(shape, { kind: "uniform", bound: 1 / Math.sqrt(shape[1]!) }, generator));
   }
   return parameters;
-}
-
-function flat(tensors: ReadonlyMap<string, Tensor<"float32">>): Map<string, Float32Array> {
-  return new Map([...tensors].map(([name, { data }]) => [name, data]));
 }
 
 function sameLayers(a: AdapterLayout, b: AdapterLayout): boolean {

@@ -12,8 +12,12 @@ import {
   unetInputs,
 } from "../models/unet-2d-condition.js";
 import { Scope } from "../nn/index.js";
-import { addAdamW, COEFFICIENTS_SHAPE, type PackedState } from "../training/device-adamw.js";
+import type { KeptValues } from "../runtime/index.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { addAverage } from "../training/average.js";
+import { addAdamW, COEFFICIENTS_SHAPE } from "../training/device-adamw.js";
 import { Packing } from "../training/packing.js";
+import type { Losses } from "../training/trainable.js";
 import { type AdapterLayout, ROUTER, stackedShapes } from "./adapter-state.js";
 import { feclLoss } from "./consistency-loss.js";
 import { expandGates, RoutedExperts } from "./experts.js";
@@ -104,12 +108,15 @@ export function buildTrainStep(
   return pass;
 }
 
-/** The names under which {@link buildDeviceStep} declares inputs and outputs, beside those of the batch. */
-export const DEVICE_STATE = { parameters: "newParameters", first: "newFirst", second: "newSecond" } as const;
+/** Each kept input of {@link buildDeviceStep}, with the output that is its next value. */
+const DEVICE_STATE = { parameters: "newParameters", first: "newFirst", second: "newSecond", average: "newAverage" };
 
 /**
- * Adds the whole step, the optimizer's included, to a graph: the losses; the parameters and both moments, packed, as
- * inputs and, after one step of AdamW, as outputs; the packed `gradient` and its `norm`; `coefficients` as an input.
+ * Adds the whole step, the optimizer's included, to a graph: the losses; the parameters, both moments and with
+ * `options.average` the average, packed, as inputs and, after one step of AdamW, as outputs; the packed `gradient` and
+ * its `norm`; `coefficients` and, with an average, `averageDecay` as inputs.
+ *
+ * @returns `kept` says what of it is to stay on the device.
  */
 export function buildDeviceStep(
   graph: Graph,
@@ -117,8 +124,8 @@ export function buildDeviceStep(
   layout: AdapterLayout,
   config: FeRAConfig,
   shape: UNetShape,
-  options: Pick<TrainStepOptions, "gradientCheckpointing"> = {},
-): { masks: AdaptedPass["masks"]; packing: Packing } {
+  options: Pick<TrainStepOptions, "gradientCheckpointing" | "average"> = {},
+): { masks: AdaptedPass["masks"]; packing: Packing; kept: KeptValues } {
   const packing = new Packing(stackedShapes(layout));
   const input = (name: string) => graph.input(name, "float32", [packing.size]);
   const state = { parameters: input("parameters"), first: input("first"), second: input("second") };
@@ -126,11 +133,16 @@ export function buildDeviceStep(
   const pass = buildLosses(graph, model, layout, config, shape, config.dropout > 0, packing.shaped(flat));
   const recompute = options.gradientCheckpointing ?? false;
   const gradient = packing.join(gradients(pass.loss, [...flat.values()], { recompute }));
-  const next = addAdamW(state, gradient, graph.input("coefficients", "float32", COEFFICIENTS_SHAPE));
+  const { norm, ...stepped } = addAdamW(state, gradient, graph.input("coefficients", "float32", COEFFICIENTS_SHAPE));
   graph.output("gradient", gradient);
-  graph.output("norm", next.norm);
-  for (const [name, output] of Object.entries(DEVICE_STATE)) graph.output(output, next[name as keyof PackedState]);
-  return { masks: pass.masks, packing };
+  graph.output("norm", norm);
+  const next: Partial<Record<keyof typeof DEVICE_STATE, Value>> = stepped;
+  if (options.average) {
+    next.average = addAverage(input("average"), stepped.parameters, graph.input("averageDecay", "float32", []));
+  }
+  const names = Object.entries(DEVICE_STATE).filter(([name]) => name in next);
+  for (const [name, output] of names) graph.output(output, next[name as keyof typeof DEVICE_STATE]!);
+  return { masks: pass.masks, packing, kept: { state: Object.fromEntries(names), outputs: ["gradient"] } };
 }
 
 /** Both passes and both losses, with the losses as outputs. */
@@ -157,4 +169,11 @@ export function buildLosses(
   }
   graph.output("mse", mse);
   return { ...pass, loss };
+}
+
+/** Reads the losses among the outputs of a graph with {@link buildLosses}. */
+export function lossesOf(result: Record<string, Tensor>): Losses {
+  const scalar = (name: string): number | undefined => (result[name]?.data as Float32Array | undefined)?.[0];
+  const mse = scalar("mse")!;
+  return { loss: scalar("loss") ?? mse, mse, fecl: scalar("fecl") ?? 0 };
 }

@@ -19,14 +19,15 @@ import {
   isGpu,
 } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
-import { type Tensor, tensor, toBytes } from "../tensor/tensor.js";
+import { allFinite, flatValues, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
+import type { ParameterAverage } from "../training/average.js";
 import type { Loan } from "../training/loan.js";
 import { AdamW, clipGradients } from "../training/optimizers.js";
-import type { DiffusionBatch, Losses, Trainable } from "../training/trainable.js";
+import type { DiffusionBatch, Losses, OptimizerStepOptions, OptimizerSteps, Trainable } from "../training/trainable.js";
 import { type AdapterLayout, unstackState } from "./adapter-state.js";
-import { DeviceStep, requireFiniteGradients } from "./device-step.js";
+import { DeviceStep } from "./device-step.js";
 import type { FeRAConfig } from "./fera-config.js";
-import { buildDeviceStep, buildLosses, buildTrainStep, DEVICE_STATE } from "./step-graph.js";
+import { buildDeviceStep, buildLosses, buildTrainStep, lossesOf } from "./step-graph.js";
 
 /** What updates parameters in place; `AdamW` is one. */
 export interface StepOptimizer {
@@ -41,8 +42,10 @@ export interface TrainStepOptions {
   width: number;
   /** Text tokens. Default 77. */
   tokens?: number;
-  /** Needed for `run` only. */
+  /** Needed for `run`, and for a trainer whose state shall stay on the device. */
   optimizer?: StepOptimizer;
+  /** An average of the adapters (`new ParameterAverage(fera.parameters, decay)`), updated by every step of `optimizer`. */
+  average?: ParameterAverage;
   /** Largest common norm of all gradients, above 0. Not clipped by default. */
   gradientClip?: number;
   /** Seeds the dropout masks; each batch has its own, drawn from this and from its latents. Default 0. */
@@ -53,8 +56,8 @@ export interface TrainStepOptions {
    */
   gradientCheckpointing?: boolean;
   /**
-   * Keeps adapters and the optimizer's moments on the device between steps of `run`; they come back when something
-   * here asks for them. Needs an `AdamW` and Node. Default: on GPUs, where both are given.
+   * Keeps adapters, the optimizer's moments and the average on the device between steps of `run` or of a trainer; they
+   * come back when something here asks for them. Needs an `AdamW` and Node. Default: on GPUs, where both are given.
    */
   stateOnDevice?: boolean;
 }
@@ -96,8 +99,8 @@ export class TrainStep implements Trainable {
   /**
    * Compiles the step.
    *
-   * @throws {ConfigError} If a size is not a positive integer, the clipping norm not above 0, or the state cannot stay
-   *   on the device though it was asked for.
+   * @throws {ConfigError} If a size is not a positive integer, the clipping norm not above 0, the average one of other
+   *   parameters, or the state cannot stay on the device though it was asked for.
    */
   static async compile(
     model: UNet2DConditionModel,
@@ -105,7 +108,7 @@ export class TrainStep implements Trainable {
     config: FeRAConfig,
     options: TrainStepOptions,
   ): Promise<TrainStep> {
-    const { batchSize, height, width, tokens = 77, gradientClip, optimizer } = options;
+    const { batchSize, height, width, tokens = 77, gradientClip, optimizer, average } = options;
     const shape: UNetShape = { batchSize, height, width, tokens };
     for (const [name, value] of Object.entries(shape)) {
       if (!Number.isSafeInteger(value) || value < 1) {
@@ -115,14 +118,19 @@ export class TrainStep implements Trainable {
     if (gradientClip !== undefined && !(gradientClip > 0)) {
       throw new ConfigError(`compileTrainStep: gradientClip must be above 0; got ${gradientClip}.`);
     }
+    if (average && !average.isOf(adapter.parameters)) {
+      throw new ConfigError(
+        "compileTrainStep: average must be one of this model's adapters; got one of other parameters. " +
+          "Make it with new ParameterAverage(fera.parameters, decay), once the adapters are loaded.",
+      );
+    }
     const make = (masks: ReadonlyMap<string, readonly number[]>, computation: Computation) =>
       new TrainStep(adapter, model, config, shape, options, masks, computation);
     if (optimizer instanceof AdamW && (await staysOnDevice(model, options))) {
       const graph = new Graph();
-      const { masks, packing } = buildDeviceStep(graph, model, adapter.layout, config, shape, options);
-      const kept = { state: DEVICE_STATE, outputs: ["gradient"] };
+      const { masks, packing, kept } = buildDeviceStep(graph, model, adapter.layout, config, shape, options);
       const compiled = await compile(graph, { ...model.runtime, kept });
-      return make(masks, { device: new DeviceStep(compiled, packing, adapter, optimizer) });
+      return make(masks, { device: new DeviceStep(compiled, packing, adapter, optimizer, average) });
     }
     if (options.stateOnDevice) {
       throw new ConfigError("compileTrainStep: stateOnDevice needs an AdamW as the optimizer, and Node.");
@@ -157,10 +165,7 @@ export class TrainStep implements Trainable {
   async compute(batch: DiffusionBatch | TrainStepInputs): Promise<Losses & { gradients: Map<string, Float32Array> }> {
     const feeds = this.trainingFeeds(batch);
     const { graph, device } = this.computation;
-    if (device) {
-      const { result, gradients } = await device.gradients(feeds);
-      return { ...lossesOf(result), gradients };
-    }
+    if (device) return device.gradients(feeds);
     const result = await graph.run(feeds, Object.fromEntries(this.parameters));
     const slopes = new Map<string, Float32Array>();
     for (const name of this.adapter.parameters.keys()) {
@@ -169,26 +174,36 @@ export class TrainStep implements Trainable {
     return { ...lossesOf(result), gradients: slopes };
   }
 
+  /** Steps of the optimizer that `compileTrainStep` was given, where the state stays on the device. */
+  get optimizerSteps(): OptimizerSteps | undefined {
+    const { device } = this.computation;
+    if (!device) return undefined;
+    const { optimizer, average } = device;
+    return { optimizer, average, step: async (batch, options) => device.run(this.trainingFeeds(batch), options) };
+  }
+
   /**
-   * One step of the optimizer.
+   * One step of the optimizer, and one update of the average where there is one.
    *
    * @throws {TrainingError} If the loss or a gradient is not finite; the parameters are then unchanged.
    * @throws {ConfigError} If the step was compiled without an optimizer.
    */
   async run(batch: TrainStepInputs): Promise<Losses> {
-    const { optimizer, gradientClip } = this.options;
+    const { optimizer, average, gradientClip } = this.options;
     if (!optimizer)
       throw new ConfigError("run: the step was compiled without an optimizer; give compileTrainStep one.");
     const { device } = this.computation;
     if (device) {
-      const accept = (result: Record<string, Tensor>) => requireFiniteLoss(lossesOf(result));
-      return lossesOf(await device.run(this.trainingFeeds(batch), accept, gradientClip));
+      const options = { maxGradientNorm: gradientClip, accept: requireFinite };
+      const { loss, mse, fecl } = await device.run(this.trainingFeeds(batch), options);
+      return { loss, mse, fecl };
     }
     const { gradients: slopes, ...losses } = await this.compute(batch);
     requireFiniteLoss(losses);
     requireFiniteGradients(slopes);
     if (gradientClip !== undefined) clipGradients(slopes, gradientClip);
-    optimizer.step(new Map([...this.parameters].map(([name, { data }]) => [name, data])), slopes);
+    optimizer.step(flatValues(this.parameters), slopes);
+    average?.update();
     return losses;
   }
 
@@ -261,14 +276,22 @@ async function staysOnDevice({ runtime }: UNet2DConditionModel, { stateOnDevice 
   return canKeepValues() && (stateOnDevice ?? isGpu(await deviceOf(runtime)));
 }
 
-function requireFiniteLoss({ loss, mse, fecl }: Losses): void {
-  if (!Number.isFinite(loss)) throw new TrainingError(`run: the loss is ${loss} (mse ${mse}, fecl ${fecl}).`);
+/** @throws {TrainingError} Naming the loss, or the first gradient, that is not finite. */
+const requireFinite: OptimizerStepOptions["accept"] = (outcome, gradients) => {
+  requireFiniteLoss(outcome);
+  if (Number.isFinite(outcome.gradientNorm)) return;
+  requireFiniteGradients(gradients());
+  throw new TrainingError(`run: the norm of all gradients is ${outcome.gradientNorm}.`);
+};
+
+function requireFiniteGradients(gradients: ReadonlyMap<string, Float32Array>): void {
+  for (const [name, gradient] of gradients) {
+    if (!allFinite(gradient)) throw new TrainingError(`run: the gradient of "${name}" is not finite.`);
+  }
 }
 
-function lossesOf(result: Record<string, Tensor>): Losses {
-  const scalar = (name: string): number | undefined => (result[name]?.data as Float32Array | undefined)?.[0];
-  const mse = scalar("mse")!;
-  return { loss: scalar("loss") ?? mse, mse, fecl: scalar("fecl") ?? 0 };
+function requireFiniteLoss({ loss, mse, fecl }: Losses): void {
+  if (!Number.isFinite(loss)) throw new TrainingError(`run: the loss is ${loss} (mse ${mse}, fecl ${fecl}).`);
 }
 
 /** FNV-1a over bytes, started from a seed: 32 bits. */

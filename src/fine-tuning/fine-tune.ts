@@ -8,6 +8,7 @@ import { writePng } from "../images/png.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { DDPMScheduler } from "../schedulers/index.js";
 import { Generator } from "../tensor/random.js";
+import { ParameterAverage } from "../training/average.js";
 import { DiffusionBatches } from "../training/batches.js";
 import { prepareOutputFolder } from "../training/checkpoint.js";
 import type { ImageDataset } from "../training/data/dataset.js";
@@ -37,6 +38,8 @@ export interface FineTuneOptions {
   averageDecay?: number;
   /** As in `TrainStepOptions`. */
   gradientCheckpointing?: boolean;
+  /** As in `TrainStepOptions`, where steps are of one batch each; accumulated gradients add up in main memory. */
+  stateOnDevice?: boolean;
   checkpointEvery?: number;
   /** Images of these prompts are drawn every `validateEvery` steps. */
   validationPrompts?: readonly string[];
@@ -107,29 +110,35 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   onPhase?.({ kind: "compiling" });
   const [, , height, width] = encoded.latents.shape as [number, number, number, number];
   const tokens = pipeline.tokenizer.maxLength;
+  const { averageDecay = 0, gradientAccumulation = 1, batchSize } = options;
+  const optimizer = new AdamW({ lr: options.learningRate, weightDecay: options.weightDecay ?? 0.01 });
+  const average = averageDecay === 0 ? undefined : new ParameterAverage(fera.parameters, averageDecay);
   const trainable = await fera.compileTrainStep({
-    batchSize: options.batchSize,
+    batchSize,
     height,
     width,
     tokens,
+    optimizer,
+    average,
     gradientCheckpointing: options.gradientCheckpointing,
+    stateOnDevice: gradientAccumulation === 1 ? options.stateOnDevice : false,
   });
   const trainer = new Trainer({
     trainable,
     batches: new DiffusionBatches(encoded, {
-      batchSize: options.batchSize,
+      batchSize,
       captionDropout: options.captionDropout ?? 0.1,
       scheduler,
       generator: new Generator(seed),
     }),
-    optimizer: new AdamW({ lr: options.learningRate, weightDecay: options.weightDecay ?? 0.01 }),
+    optimizer,
+    average,
     steps: options.steps,
     output,
     schedule: options.schedule ?? "constant",
     warmupSteps: options.warmupSteps ?? 0,
-    gradientAccumulation: options.gradientAccumulation ?? 1,
+    gradientAccumulation,
     maxGradientNorm: options.maxGradientNorm ?? 1,
-    averageDecay: options.averageDecay ?? 0,
     checkpointEvery: options.checkpointEvery ?? 0,
     fingerprint: fingerprintOf(options),
     onStep: async (report) => {

@@ -133,6 +133,11 @@ export function toBytes(value: Tensor): Uint8Array {
   return new Uint8Array(value.data.buffer, value.data.byteOffset, value.data.byteLength);
 }
 
+/** The data of tensors under their names, sharing their memory. */
+export function flatValues(tensors: ReadonlyMap<string, Tensor<"float32">>): Map<string, Float32Array> {
+  return new Map([...tensors].map(([name, { data }]) => [name, data]));
+}
+
 function dtypeOf(data: unknown): DType {
   for (const dtype of Object.keys(CONSTRUCTORS) as DType[]) {
     if (data instanceof CONSTRUCTORS[dtype]) return dtype;

@@ -1,27 +1,66 @@
-// An exponential moving average of parameters: what a short training is sampled from.
+// An exponential moving average of parameters: what a short training is sampled from. In main memory, and in a graph.
 
+import { ConfigError } from "../errors.js";
+import type { Value } from "../graph/index.js";
+import * as ops from "../graph/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
+import { Loan } from "./loan.js";
 
 /**
- * Keeps average ← d·average + (1 − d)·parameter with d = min(decay, (1 + k)/(10 + k)) at update k, so that the first
- * steps do not weigh on the result.
+ * Keeps average ← d·average + (1 − d)·parameter with d = min(decay, (1 + k)/(10 + k)) at update k, the first being 0, so
+ * that the first steps do not weigh on the result.
  */
 export class ParameterAverage {
-  readonly values: Map<string, Tensor<"float32">>;
+  /** Where the current values are, for updates that are done on a device. */
+  readonly loan = new Loan();
+  /** Number of updates done; whoever does one elsewhere, or puts kept values back, says so here. */
+  updates = 0;
+  private readonly own: Map<string, Tensor<"float32">>;
 
+  /**
+   * Starts from the parameters as they are.
+   *
+   * @throws {ConfigError} If the decay is not in [0, 1).
+   */
   constructor(
     private readonly parameters: ReadonlyMap<string, Tensor<"float32">>,
     private readonly decay: number,
   ) {
-    this.values = new Map([...parameters].map(([name, { data, shape }]) => [name, tensor(data.slice(), shape)]));
+    if (!(decay >= 0 && decay < 1)) {
+      throw new ConfigError(`ParameterAverage: decay must lie in 0 … 1, 1 excluded; got ${decay}.`);
+    }
+    this.own = new Map([...parameters].map(([name, { data, shape }]) => [name, tensor(data.slice(), shape)]));
   }
 
-  /** Takes in the parameters after update number `step`, the first being 0. */
-  update(step: number): void {
-    const keep = Math.min(this.decay, (1 + step) / (10 + step));
-    for (const [name, { data }] of this.parameters) {
-      const average = this.values.get(name)!.data;
-      for (let i = 0; i < average.length; i++) average[i] = data[i]! + keep * (average[i]! - data[i]!);
-    }
+  /** The average by parameter; current when asked for. To be changed in place only. */
+  get values(): ReadonlyMap<string, Tensor<"float32">> {
+    this.loan.recall();
+    return this.own;
   }
+
+  /** d of the next update. */
+  get nextDecay(): number {
+    return Math.min(this.decay, (1 + this.updates) / (10 + this.updates));
+  }
+
+  /** Whether it is an average of these very tensors. */
+  isOf(parameters: ReadonlyMap<string, Tensor<"float32">>): boolean {
+    if (parameters.size !== this.parameters.size) return false;
+    return [...parameters].every(([name, value]) => this.parameters.get(name) === value);
+  }
+
+  /** Takes in the parameters as they are. */
+  update(): void {
+    const { values, nextDecay } = this;
+    for (const [name, { data }] of this.parameters) {
+      const average = values.get(name)!.data;
+      for (let i = 0; i < average.length; i++) average[i] = data[i]! + nextDecay * (average[i]! - data[i]!);
+    }
+    this.updates++;
+  }
+}
+
+/** One update as part of a graph: `parameters + decay·(average − parameters)`, packed states `[P]` and a scalar. */
+export function addAverage(average: Value, parameters: Value, decay: Value): Value {
+  return ops.add(parameters, ops.mul(decay, ops.sub(average, parameters)));
 }

@@ -1,9 +1,17 @@
+export { ParameterAverage } from "./average.js";
 export { type BatchOptions, DiffusionBatches, diffusionBatch, type EncodedDataset } from "./batches.js";
 export { latestCheckpoint, prepareOutputFolder } from "./checkpoint.js";
 export { type DatasetOptions, type ImageDataset, openDataset } from "./data/dataset.js";
 export { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode.js";
 export { LEARNING_RATE_SCHEDULES, type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
 export { AdamW, type AdamWOptions, clipGradients, gradientNorm } from "./optimizers.js";
-export type { DiffusionBatch, Losses, Trainable } from "./trainable.js";
+export type {
+  DiffusionBatch,
+  Losses,
+  OptimizerStepOptions,
+  OptimizerSteps,
+  StepOutcome,
+  Trainable,
+} from "./trainable.js";
 export { type StepReport, Trainer, type TrainerOptions, type TrainingResult } from "./trainer.js";
 export { WholeModel, type WholeModelOptions } from "./whole-model.js";

@@ -1,6 +1,8 @@
 // What the trainer trains: a set of float32 parameters and a way to get a batch's loss and gradients.
 
 import type { Tensor } from "../tensor/tensor.js";
+import type { ParameterAverage } from "./average.js";
+import type { AdamW } from "./optimizers.js";
 
 /** One batch of a diffusion objective. B batch, C×h×w latent size. */
 export interface DiffusionBatch {
@@ -25,10 +27,42 @@ export interface Losses {
   fecl: number;
 }
 
+/** What a step of an optimizer tells. */
+export interface StepOutcome extends Losses {
+  /** L2 norm of all gradients together, before clipping. */
+  gradientNorm: number;
+}
+
+/** Settings of one step of {@link OptimizerSteps}. */
+export interface OptimizerStepOptions {
+  /** The optimizer's own by default. */
+  learningRate?: number;
+  /** Largest L2 norm of all gradients together; not clipped by default. */
+  maxGradientNorm?: number;
+  /**
+   * Called before anything is changed: throws where the step must not take effect.
+   *
+   * @param gradients - Brings the gradients into main memory.
+   */
+  accept: (outcome: StepOutcome, gradients: () => ReadonlyMap<string, Float32Array>) => void;
+}
+
+/** Steps of an optimizer that a trainable does where it computes; only the outcome comes into main memory. */
+export interface OptimizerSteps {
+  /** Whose moments are kept there; it shows current ones when asked. */
+  readonly optimizer: AdamW;
+  /** The average that is kept there, and updated by every step; it shows current values when asked. */
+  readonly average?: ParameterAverage;
+  /** One step on a batch. Rejects with what `accept` throws; nothing is changed then. */
+  step(batch: DiffusionBatch, options: OptimizerStepOptions): Promise<StepOutcome>;
+}
+
 /** A compiled training step over parameters that the caller may change in place. */
 export interface Trainable {
   /** By name; what an optimizer updates. */
   readonly parameters: ReadonlyMap<string, Tensor<"float32">>;
   /** Losses and the gradient of `loss` for every parameter, under the same names. Changes nothing. */
   compute(batch: DiffusionBatch): Promise<Losses & { gradients: Map<string, Float32Array> }>;
+  /** Where an optimizer's state is kept on a device: whole steps there. `parameters` are then current when asked for. */
+  readonly optimizerSteps?: OptimizerSteps;
 }

@@ -7,7 +7,8 @@ import { UNet2DConditionModel } from "../models/unet-2d-condition.js";
 import "../runtime/node.js";
 import { DDPMScheduler } from "../schedulers/index.js";
 import { Generator, randint, randn } from "../tensor/random.js";
-import { tensor } from "../tensor/tensor.js";
+import { tensor, zeros } from "../tensor/tensor.js";
+import { ParameterAverage } from "./average.js";
 import { DiffusionBatches, type EncodedDataset } from "./batches.js";
 import { latestCheckpoint } from "./checkpoint.js";
 import { AdamW } from "./optimizers.js";
@@ -58,8 +59,9 @@ async function wholeModel(batchSize = 2): Promise<WholeModel> {
 }
 
 async function trainer(output: string, options: Partial<TrainerOptions> = {}, batchSize = 2): Promise<Trainer> {
+  const trainable = options.trainable ?? (await wholeModel(batchSize));
   return new Trainer({
-    trainable: options.trainable ?? (await wholeModel(batchSize)),
+    trainable,
     batches: new DiffusionBatches(data, {
       batchSize,
       captionDropout: 0.3,
@@ -71,7 +73,7 @@ async function trainer(output: string, options: Partial<TrainerOptions> = {}, ba
     output,
     schedule: "cosine",
     warmupSteps: 2,
-    averageDecay: 0.9,
+    average: new ParameterAverage(trainable.parameters, 0.9),
     ...options,
   });
 }
@@ -134,7 +136,7 @@ describe("a run", () => {
 
   it("averages the gradients of accumulated batches", async () => {
     const small = folder();
-    const options = { steps: 2, warmupSteps: 0, averageDecay: 0 };
+    const options = { steps: 2, warmupSteps: 0, average: undefined };
     await (await trainer(small, { ...options, gradientAccumulation: 2 }, 2)).run();
     const values = losses(small);
     const model = await wholeModel(2);
@@ -231,7 +233,7 @@ describe("what the trainer refuses", () => {
   for (const [name, options] of [
     ["steps", { steps: 0 }],
     ["gradientAccumulation", { gradientAccumulation: 1.5 }],
-    ["averageDecay", { averageDecay: 1 }],
+    ["average", { average: new ParameterAverage(new Map([["other", zeros([1])]]), 0.9) }],
   ] as const) {
     it(`an invalid ${name}`, async () => {
       const trainable = { parameters: new Map(), compute: () => Promise.reject(new Error("never")) };

@@ -3,13 +3,13 @@
 import { appendFile, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError, TrainingError } from "../errors.js";
-import type { Tensor } from "../tensor/tensor.js";
-import { ParameterAverage } from "./average.js";
+import { flatValues, type Tensor } from "../tensor/tensor.js";
+import type { ParameterAverage } from "./average.js";
 import type { DiffusionBatches } from "./batches.js";
 import { latestCheckpoint, prepareOutputFolder, readCheckpoint, restoreInto, saveCheckpoint } from "./checkpoint.js";
 import { type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
 import { type AdamW, clipGradients, gradientNorm } from "./optimizers.js";
-import type { DiffusionBatch, Losses, Trainable } from "./trainable.js";
+import type { DiffusionBatch, Losses, OptimizerSteps, StepOutcome, Trainable } from "./trainable.js";
 
 /** Settings of a {@link Trainer}. */
 export interface TrainerOptions {
@@ -26,8 +26,8 @@ export interface TrainerOptions {
   gradientAccumulation?: number;
   /** Largest L2 norm of all gradients together; 0 for no clipping. */
   maxGradientNorm?: number;
-  /** Decay of an average of the parameters; 0 for none. */
-  averageDecay?: number;
+  /** An average of the parameters, which is then the result. */
+  average?: ParameterAverage;
   /** Steps between checkpoints; 0 for one at the end only. */
   checkpointEvery?: number;
   /** Says what must agree for a resumed run to be the same run: seed, data, configuration. */
@@ -39,12 +39,11 @@ export interface TrainerOptions {
 }
 
 /** What one step did. */
-export interface StepReport extends Losses {
+export interface StepReport extends StepOutcome {
   /** Steps done, this one included. */
   step: number;
   steps: number;
   learningRate: number;
-  gradientNorm: number;
   /** Since the run began. */
   seconds: number;
   stepsPerSecond: number;
@@ -60,25 +59,37 @@ export interface TrainingResult {
   parameters: ReadonlyMap<string, Tensor<"float32">>;
 }
 
-/** Trains any {@link Trainable}: adapters, or a whole model. */
+/**
+ * Trains any {@link Trainable}: adapters, or a whole model.
+ *
+ * Where the trainable keeps the state of this optimizer and of this average on a device, and a step takes one batch, the
+ * steps are done there; the state comes back for checkpoints, and for whatever else asks for it.
+ */
 export class Trainer {
   private step = 0;
   private lastCheckpoint: string | undefined;
-  private readonly average: ParameterAverage | undefined;
+  /** The trainable's own steps, where they can be used. */
+  private readonly ownSteps: OptimizerSteps | undefined;
   private readonly checkpoints: string;
   private readonly metrics: string;
 
   constructor(private readonly options: TrainerOptions) {
-    const { steps, gradientAccumulation = 1, maxGradientNorm = 0, averageDecay = 0, checkpointEvery = 0 } = options;
+    const { trainable, optimizer, average, steps } = options;
+    const { gradientAccumulation = 1, maxGradientNorm = 0, checkpointEvery = 0 } = options;
     checkInteger("steps", steps, 1);
     checkInteger("gradientAccumulation", gradientAccumulation, 1);
     checkInteger("checkpointEvery", checkpointEvery, 0);
     if (!(maxGradientNorm >= 0))
       throw new ConfigError(`Trainer: maxGradientNorm must be 0 or more; got ${maxGradientNorm}.`);
-    if (!(averageDecay >= 0 && averageDecay < 1)) {
-      throw new ConfigError(`Trainer: averageDecay must lie in 0 … 1, 1 excluded; got ${averageDecay}.`);
+    if (average && !average.isOf(trainable.parameters)) {
+      throw new ConfigError(
+        "Trainer: average must be one of the trainable's parameters; got one of others. " +
+          "Make it with new ParameterAverage(trainable.parameters, decay).",
+      );
     }
-    this.average = averageDecay > 0 ? new ParameterAverage(options.trainable.parameters, averageDecay) : undefined;
+    const { optimizerSteps: own } = trainable;
+    const fits = own?.optimizer === optimizer && own.average === average && gradientAccumulation === 1;
+    this.ownSteps = fits ? own : undefined;
     this.checkpoints = join(options.output, "checkpoints");
     this.metrics = join(options.output, "metrics.jsonl");
   }
@@ -92,7 +103,7 @@ export class Trainer {
   async resume(): Promise<number> {
     const path = await latestCheckpoint(this.checkpoints);
     if (path === undefined) return 0;
-    const { trainable, optimizer, batches, fingerprint = "" } = this.options;
+    const { trainable, optimizer, average, batches, fingerprint = "" } = this.options;
     const kept = await readCheckpoint(path);
     if (kept.fingerprint !== fingerprint) {
       throw new TrainingError(
@@ -101,7 +112,10 @@ export class Trainer {
       );
     }
     restoreInto(trainable.parameters, kept.parameters, path);
-    if (this.average) restoreInto(this.average.values, kept.average ?? new Map(), path);
+    if (average) {
+      restoreInto(average.values, kept.average ?? new Map(), path);
+      average.updates = kept.step;
+    }
     optimizer.loadStateDict(new Map(kept.optimizer));
     batches.restore(kept.stream as ReturnType<DiffusionBatches["state"]>);
     this.step = kept.step;
@@ -131,20 +145,12 @@ export class Trainer {
     let stream = options.batches.state();
     let upcoming = this.draw();
     while (this.step < options.steps && !options.signal?.aborted) {
-      const batches = upcoming;
-      const pending = this.gradients(batches);
+      const learningRate = rateOf(this.step);
+      const pending = this.advance(upcoming, learningRate);
       pending.catch(() => {});
       stream = options.batches.state();
       upcoming = this.draw();
-      const { gradients, ...losses } = await pending;
-      const norm = options.maxGradientNorm
-        ? clipGradients(gradients, options.maxGradientNorm)
-        : gradientNorm(gradients);
-      this.requireFinite(losses, norm, gradients);
-      const learningRate = rateOf(this.step);
-      const live = new Map([...options.trainable.parameters].map(([name, { data }]) => [name, data]));
-      options.optimizer.step(live, gradients, { learningRate });
-      this.average?.update(this.step);
+      const { gradientNorm, ...losses } = await pending;
       this.step++;
       const seconds = (performance.now() - startedAt) / 1000;
       const stepsPerSecond = (this.step - firstStep) / seconds;
@@ -153,7 +159,7 @@ export class Trainer {
         steps: options.steps,
         ...losses,
         learningRate,
-        gradientNorm: norm,
+        gradientNorm,
         seconds,
         stepsPerSecond,
       };
@@ -163,7 +169,7 @@ export class Trainer {
       if (due && this.step < options.steps) await this.save(stream);
     }
     const checkpoint = await this.save(stream);
-    const parameters = this.average?.values ?? options.trainable.parameters;
+    const parameters = options.average?.values ?? options.trainable.parameters;
     return { step: this.step, finished: this.step >= options.steps, checkpoint, parameters };
   }
 
@@ -178,6 +184,22 @@ export class Trainer {
 
   private draw(): DiffusionBatch[] {
     return Array.from({ length: this.options.gradientAccumulation ?? 1 }, () => this.options.batches.next());
+  }
+
+  /** One step of the optimizer, and one update of the average. */
+  private async advance(batches: readonly DiffusionBatch[], learningRate: number): Promise<StepOutcome> {
+    const { trainable, optimizer, average, maxGradientNorm = 0 } = this.options;
+    if (this.ownSteps) {
+      const accept = this.requireFinite;
+      return this.ownSteps.step(batches[0]!, { learningRate, maxGradientNorm: maxGradientNorm || undefined, accept });
+    }
+    const { gradients, ...losses } = await this.gradients(batches);
+    const norm = maxGradientNorm ? clipGradients(gradients, maxGradientNorm) : gradientNorm(gradients);
+    const outcome = { ...losses, gradientNorm: norm };
+    this.requireFinite(outcome, () => gradients);
+    optimizer.step(flatValues(trainable.parameters), gradients, { learningRate });
+    average?.update();
+    return outcome;
   }
 
   /** Mean losses and gradients over the batches of one step. */
@@ -203,24 +225,30 @@ export class Trainer {
     return sum;
   }
 
-  private requireFinite(losses: Losses, norm: number, gradients: ReadonlyMap<string, Float32Array>): void {
+  private readonly requireFinite = (
+    { gradientNorm, ...losses }: StepOutcome,
+    gradients: () => ReadonlyMap<string, Float32Array>,
+  ): void => {
     const bad = Object.entries(losses).find(([, value]) => !Number.isFinite(value));
     const where = `step ${this.step + 1}`;
     const kept = this.lastCheckpoint === undefined ? "There is no checkpoint yet" : `${this.lastCheckpoint} is intact`;
     const advice = `${kept}; lower the learning rate or clip gradients.`;
     if (bad) throw new TrainingError(`${where}: ${bad[0]} is ${bad[1]}. ${advice}`);
-    if (Number.isFinite(norm)) return;
-    const name = [...gradients].find(([, gradient]) => gradient.some((value) => !Number.isFinite(value)))?.[0];
-    throw new TrainingError(`${where}: the gradient of "${name ?? "all parameters"}" is not finite. ${advice}`);
-  }
+    if (Number.isFinite(gradientNorm)) return;
+    const name = [...gradients()].find(([, gradient]) => gradient.some((value) => !Number.isFinite(value)))?.[0];
+    // Finite gradients can have a norm that leaves the float32 range of a device.
+    const what =
+      name === undefined ? `the norm of all gradients is ${gradientNorm}` : `the gradient of "${name}" is not finite`;
+    throw new TrainingError(`${where}: ${what}. ${advice}`);
+  };
 
   private async save(stream: unknown): Promise<string> {
-    const { trainable, optimizer, fingerprint = "" } = this.options;
+    const { trainable, optimizer, average, fingerprint = "" } = this.options;
     this.lastCheckpoint = await saveCheckpoint(this.checkpoints, {
       step: this.step,
       parameters: trainable.parameters,
       optimizer: optimizer.stateDict(),
-      average: this.average?.values,
+      average: average?.values,
       stream,
       fingerprint,
     });

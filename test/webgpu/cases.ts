@@ -6,21 +6,24 @@
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { stackedShapes } from "../../src/fera/adapter-state.js";
 import "../../src/fera/adapter-files-node.js";
 import { FeRAConfig } from "../../src/fera/fera-config.js";
 import { FeRAModel } from "../../src/fera/fera-model.js";
-import { buildDeviceStep, DEVICE_STATE } from "../../src/fera/step-graph.js";
+import { buildDeviceStep } from "../../src/fera/step-graph.js";
 import { readSafetensors } from "../../src/formats/index.js";
 import { Graph } from "../../src/graph/index.js";
 import { UNet2DConditionModel, unetFeeds } from "../../src/models/unet-2d-condition.js";
 import "../../src/models/pretrained-node.js";
 import { compile, type Device } from "../../src/runtime/index.js";
 import "../../src/runtime/node.js";
+import { DDPMScheduler } from "../../src/schedulers/index.js";
 import { Generator, randn } from "../../src/tensor/random.js";
-import { type Tensor, tensor, zeros } from "../../src/tensor/tensor.js";
+import { flatValues, type Tensor, tensor, zeros } from "../../src/tensor/tensor.js";
+import { ParameterAverage } from "../../src/training/average.js";
+import { DiffusionBatches } from "../../src/training/batches.js";
 import { COEFFICIENTS_SHAPE } from "../../src/training/device-adamw.js";
 import { AdamW } from "../../src/training/optimizers.js";
+import { type StepReport, Trainer } from "../../src/training/trainer.js";
 import { relativeError } from "../support/relative-error.js";
 
 /** What each line says. */
@@ -38,6 +41,8 @@ const TRAINED_LIMIT = 2e-3;
 /** The first model named trains as long as the reference did, the others long enough for state to be fed back. */
 const STEPS = 8;
 const FEWER_STEPS = 2;
+const TRAINER_STEPS = 4;
+const CHECKPOINT_EVERY = 3;
 /** Latents so small that a software driver computes a step in about a second. */
 const SIZE = 8;
 
@@ -123,6 +128,60 @@ async function compareModel(name: string, golden: boolean, steps: number): Promi
   for (const released of [step, host, gpu, cpu]) await released.release();
 }
 
+/** A short training by the trainer, with average and clipping. */
+async function train(name: string, device: Device, output: string) {
+  const generator = new Generator(0);
+  const fera = await open(name, device);
+  const optimizer = new AdamW({ lr: 1e-3 });
+  const average = new ParameterAverage(fera.parameters, 0.9);
+  const [tokens, features] = [5, fera.model.config.cross_attention_dim as number];
+  const shape = { batchSize: 1, height: SIZE, width: SIZE, tokens };
+  const step = await fera.compileTrainStep({ ...shape, optimizer, average });
+  const data = {
+    latents: randn([3, 4, SIZE, SIZE], { generator }),
+    text: randn([3, tokens, features], { generator }),
+    emptyText: randn([1, tokens, features], { generator }),
+  };
+  // The maps themselves: asking the model or the average for theirs would bring the values back.
+  const maps = [fera.parameters, average.values];
+  const held = () => maps.flatMap(joined);
+  const initial = held();
+  const reports: StepReport[] = [];
+  let movedAfter = 0;
+  const trainer = new Trainer({
+    ...{ trainable: step, optimizer, average, output, steps: TRAINER_STEPS, maxGradientNorm: 1e-3 },
+    batches: new DiffusionBatches(data, { batchSize: 1, scheduler: new DDPMScheduler({}), generator }),
+    schedule: "cosine",
+    checkpointEvery: CHECKPOINT_EVERY,
+    onStep: (report) => {
+      reports.push(report);
+      if (relativeError(held(), initial) === 0) movedAfter = report.step;
+    },
+  });
+  await trainer.run();
+  const [parameters, moments] = [joined(fera.parameters), joined(optimizer.stateDict())];
+  for (const released of [step, fera.model, fera]) await released.release();
+  return { reports, movedAfter, parameters, moments, average: joined(average.values) };
+}
+
+async function compareTrainer(name: string): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), "fera-webgpu-trainer-"));
+  try {
+    const gpu = await train(name, "webgpu", join(folder, "gpu"));
+    const cpu = await train(name, "cpu", join(folder, "cpu"));
+    for (const value of ["loss", "gradientNorm", "learningRate"] as const) {
+      const [a, b] = [gpu, cpu].map(({ reports }) => reports.map((step) => step[value])) as [number[], number[]];
+      report(`${name} trainer, ${value} of ${a.length} steps`, relativeError(a, b), LOSS_LIMIT);
+    }
+    for (const state of ["parameters", "moments", "average"] as const) {
+      report(`${name} trainer, ${state}`, relativeError(gpu[state], cpu[state]), TRAINED_LIMIT);
+    }
+    report(`${name} trainer, steps until its state moved`, Math.abs(gpu.movedAfter - CHECKPOINT_EVERY), 1);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
 /** Counts the operators of a step, the optimizer's included, that run on another provider than WebGPU. */
 async function countFallbacks(name: string): Promise<void> {
   const { tensors: expected } = await readSafetensors(`test/reference/${name}/expected.safetensors`);
@@ -134,14 +193,14 @@ async function countFallbacks(name: string): Promise<void> {
   try {
     const graph = new Graph();
     const shape = { batchSize: 1, height: SIZE, width: SIZE, tokens: encoderHiddenStates.shape[1]! };
-    const { packing } = buildDeviceStep(graph, fera.model, layout, fera.config, shape);
-    const kept = { state: DEVICE_STATE, outputs: ["gradient"] };
+    const average = new ParameterAverage(fera.parameters, 0.9);
+    const { packing, kept } = buildDeviceStep(graph, fera.model, layout, fera.config, shape, { average });
     const compiled = await compile(graph, { device: "webgpu", profilePrefix: join(folder, "trace"), kept });
-    const values = new Map([...stackedShapes(layout).keys()].map((key) => [key, fera.parameters.get(key)!.data]));
+    const parameters = packing.pack(flatValues(fera.parameters));
     const moments = zeros([packing.size]);
-    await compiled.write({ parameters: packing.pack(values), first: moments, second: moments });
-    const feeds = unetFeeds({ latents, timesteps, encoderHiddenStates });
-    await compiled.run({ ...feeds, target, coefficients: zeros(COEFFICIENTS_SHAPE) });
+    await compiled.write({ parameters, first: moments, second: moments, average: parameters });
+    const feeds = { ...unetFeeds({ latents, timesteps, encoderHiddenStates }), target };
+    await compiled.run({ ...feeds, coefficients: zeros(COEFFICIENTS_SHAPE), averageDecay: zeros([]) });
     await compiled.release();
     const [file] = await readdir(folder);
     const trace = JSON.parse(await readFile(join(folder, file!), "utf8")) as {
@@ -160,4 +219,7 @@ async function countFallbacks(name: string): Promise<void> {
 
 const [kind, ...names] = process.argv.slice(2);
 for (const [i, name] of names.entries()) await compareModel(name, kind === "golden", i === 0 ? STEPS : FEWER_STEPS);
-if (kind !== "golden") await countFallbacks(names[0]!);
+if (kind !== "golden") {
+  await compareTrainer(names[0]!);
+  await countFallbacks(names[0]!);
+}
