@@ -152,7 +152,7 @@ const tailWidth = (width: number, target: Target): number => (target === "cpu" ?
 
 /** `[v, 1, 0…]`: `[B·heads, S, D + tail]`. */
 function withOnes(context: LoweringContext, v: string, [rows, keys, tail]: readonly [number, number, number]): string {
-  const ones = emit(context, "Expand", [firstOf(context, tail, 1), context.builder.ints([rows, keys, tail])]);
+  const ones = emit(context, "Expand", [firstOf(context, tail, 1), context.builder.shape([rows, keys, tail])]);
   return emit(context, "Concat", [v, ones], { axis: { int: 2 } });
 }
 

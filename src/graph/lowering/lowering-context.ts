@@ -119,9 +119,8 @@ export function emit(
 /**
  * A tensor itself, available only once all of `given` are.
  *
- * A Reshape to the same shape, which shares its input's memory. That shape is joined from the given tensors' shapes cut
- * to nothing, and the constant: so the Reshape waits for them. The result's shape is recorded, so that all stays static
- * where shapes are not hidden.
+ * A Reshape to the same shape, which shares its input's memory; its shape waits for the given tensors. The result's shape is
+ * recorded, so that all stays static where shapes are not hidden.
  */
 export function waitFor(
   { builder }: LoweringContext,
@@ -129,12 +128,7 @@ export function waitFor(
   given: readonly string[],
   output = builder.fresh("late"),
 ): string {
-  const none = { attributes: { start: { int: 0 }, end: { int: 0 } } };
-  const parts = given.map((name) => builder.emit("Shape", [name], none)[0]!);
-  const shape = builder.emit("Concat", [...parts, builder.ints(tensor.shape)], {
-    attributes: { axis: { int: 0 } },
-  })[0]!;
-  builder.emit("Reshape", [tensor.name, shape], { outputs: [output] });
+  builder.emit("Reshape", [tensor.name, builder.shapeAfter(tensor.shape, given)], { outputs: [output] });
   builder.shaped(output, tensor.dtype, tensor.shape);
   return output;
 }
@@ -149,7 +143,7 @@ export function emitMatMul(
   const { transposeA = false, transposeB = false, alpha = 1 } = options;
   const { builder } = context;
   const outputs = options.output === undefined ? undefined : [options.output];
-  if (a.rank === 2 && b.rank === 2 && (transposeA || transposeB)) {
+  if (a.rank === 2 && b.rank === 2 && (transposeA || transposeB) && context.target !== "cpu") {
     const attributes = { transA: { int: +transposeA }, transB: { int: +transposeB }, alpha: { float: alpha } };
     return builder.emit("Gemm", [a.name, b.name], { attributes, outputs })[0]!;
   }

@@ -72,7 +72,10 @@ export const LOWERINGS: LoweringTable = {
     const [x] = node.inputs as [Value];
     produceReshaped(context, node.outputs[0]!, context.name(x), x.shape);
   },
-  Expand: (node, context) => withInts(node, context, "Expand", node.attributes.shape),
+  Expand: (node, context) => {
+    const shape = context.builder.shape(node.attributes.shape);
+    produce(context, node.outputs[0]!, "Expand", [context.name(node.inputs[0]!), shape]);
+  },
   Transpose: (node, context) =>
     produce(context, node.outputs[0]!, "Transpose", names(node, context), {
       perm: { ints: node.attributes.permutation },
@@ -94,7 +97,7 @@ export const LOWERINGS: LoweringTable = {
   ScatterSum: (node, context) => {
     const [updates, indices] = node.inputs as [Value, Value];
     const { builder } = context;
-    const empty = emit(context, "Expand", [builder.scalar(0), builder.ints(node.outputs[0]!.shape)]);
+    const empty = emit(context, "Expand", [builder.scalar(0), builder.shape(node.outputs[0]!.shape)]);
     const index = reshaped(context, indices, [indices.size, 1]);
     const index64 =
       indices.dtype === "int64" ? index : emit(context, "Cast", [index], { to: { int: elementType("int64") } });

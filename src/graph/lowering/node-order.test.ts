@@ -6,6 +6,8 @@ import * as ops from "../index.js";
 import { activationMemory, Graph, lower, type Value } from "../index.js";
 
 const LAYERS = 6;
+/** Names of the products of linear layers and of their weight gradients. */
+const PRODUCT = /^(Gemm|FusedMatMul)_/;
 
 /** Linear layers with tanh, and the gradient of every weight. */
 function perceptron(layers: number, options: GradientOptions = {}) {
@@ -30,16 +32,16 @@ it("runs the whole forward first, then the gradients from the last layer to the 
   const { graph, feeds } = perceptron(LAYERS);
   const order = await tracedOrder(graph, feeds);
 
-  // A linear layer is a Gemm with its weight as second input; so is each weight gradient, which are the graph's leaves.
+  // A linear layer is a Gemm, each weight gradient a FusedMatMul; those are the graph's leaves.
   const tanhs = order.flatMap((name, at) => (name.startsWith("Tanh_") ? [at] : []));
-  const gemms = order.flatMap((name, at) => (name.startsWith("Gemm_") ? [at] : []));
+  const products = order.flatMap((name, at) => (PRODUCT.test(name) ? [at] : []));
   expect(tanhs).toHaveLength(LAYERS);
   const lastForward = tanhs.at(-1)!;
   // Exactly the forward products run before the last activation; every gradient product after it.
-  expect(gemms.filter((at) => at < lastForward)).toHaveLength(LAYERS);
-  expect(gemms.filter((at) => at > lastForward)).toHaveLength(LAYERS);
+  expect(products.filter((at) => at < lastForward)).toHaveLength(LAYERS);
+  expect(products.filter((at) => at > lastForward)).toHaveLength(LAYERS);
   // Leaves were numbered in the file in reverse of the order in which they are wanted, so they run with falling numbers.
-  const numbers = gemms.filter((at) => at > lastForward).map((at) => Number(/_(\d+)$/.exec(order[at]!)![1]));
+  const numbers = products.filter((at) => at > lastForward).map((at) => Number(/_(\d+)$/.exec(order[at]!)![1]));
   expect(numbers).toEqual([...numbers].sort((a, b) => b - a));
 });
 
@@ -48,7 +50,7 @@ it("makes activations again segment by segment, after the gradients of what foll
   const { graph, feeds } = perceptron(layers, { recompute: true });
   const order = await tracedOrder(graph, feeds);
   const again = order.flatMap((name, at) => (name.startsWith("Tanh_") ? [at] : [])).slice(layers);
-  const lastGradient = order.findLastIndex((name) => name.startsWith("Gemm_"));
+  const lastGradient = order.findLastIndex((name) => PRODUCT.test(name));
   // Each gradient of a weight reads the activation below it, which is either kept or among these.
   expect(again.length).toBeGreaterThan(layers / 2);
   expect(again.length).toBeLessThan(layers);

@@ -75,6 +75,7 @@ export class OnnxModelBuilder {
   private readonly ownShapes = new Map<string, string>();
   private counter = 0;
   private readonly hiddenShapes = new Map<string, string>();
+  private readonly hiddenLengths = new Map<number, string>();
   private readonly fileLocation: (path: string) => string;
   private readonly hidesShapes: boolean;
 
@@ -136,15 +137,49 @@ export class OnnxModelBuilder {
     this.emit("Reshape", [view.base, this.shape(view.shape)], { outputs: [name] });
   }
 
-  /** What a Reshape takes as its shape: hidden ones are results of a node, which shape inference does not look into. */
+  /**
+   * A shape for Reshape or Expand.
+   *
+   * A hidden one is itself given its length by a node, so that shape inference does not even know how many dimensions
+   * result: tensors of which it does are compared with all that was freed before them, which takes a minute at Stable
+   * Diffusion's size.
+   */
   shape(values: readonly number[]): string {
     if (!this.hidesShapes) return this.ints(values);
     const key = values.join(",");
-    const known = this.hiddenShapes.get(key);
-    if (known !== undefined) return known;
-    const [hidden] = this.emit("Identity", [this.ints(values)]) as [string];
-    this.hiddenShapes.set(key, hidden);
+    let hidden = this.hiddenShapes.get(key);
+    if (hidden === undefined) {
+      [hidden] = this.emit("Reshape", [this.ints(values), this.hiddenLength(values.length)]) as [string];
+      this.hiddenShapes.set(key, hidden);
+    }
     return hidden;
+  }
+
+  /** A length whose own length, 1, a node makes too. */
+  private hiddenLength(length: number): string {
+    let hidden = this.hiddenLengths.get(length);
+    if (hidden === undefined) {
+      const one = length === 1 ? this.emit("Identity", [this.ints([1])])[0]! : this.hiddenLength(1);
+      [hidden] = this.emit("Reshape", [this.ints([length]), one]) as [string];
+      this.hiddenLengths.set(length, hidden);
+    }
+    return hidden;
+  }
+
+  /** A shape for Reshape that is known only once all of `given` have been made. */
+  shapeAfter(values: readonly number[], given: readonly string[]): string {
+    if (this.hidesShapes) {
+      // min(max(sizes, length), length) is the length, whatever the sizes.
+      const sizes = given.map((name) => this.emit("Size", [name])[0]!);
+      const length = this.constant(tensor(BigInt64Array.of(BigInt(values.length)), []));
+      const [longest] = this.emit("Max", [...sizes, length]) as [string];
+      const [shortest] = this.emit("Min", [longest, length]) as [string];
+      const [vector] = this.emit("Reshape", [shortest, this.shape([1])]) as [string];
+      return this.emit("Reshape", [this.ints(values), vector])[0]!;
+    }
+    const none = { attributes: { start: { int: 0 }, end: { int: 0 } } };
+    const parts = given.map((name) => this.emit("Shape", [name], none)[0]!);
+    return this.emit("Concat", [...parts, this.ints(values)], { attributes: { axis: { int: 0 } } })[0]!;
   }
 
   /** An embedded tensor; small ones are shared by content, others by `name` if they have one. */

@@ -51,7 +51,9 @@ const statistics: Infer = ({ node, x }) => {
 };
 
 const INFER: Record<string, Infer> = {
-  ...Object.fromEntries(["Add", "Sub", "Mul", "Div", "Greater", "Where"].map((name) => [name, broadcast])),
+  ...Object.fromEntries(
+    ["Add", "Sub", "Mul", "Div", "Greater", "Where", "Min", "Max"].map((name) => [name, broadcast]),
+  ),
   ...Object.fromEntries(
     "Neg Exp Log Sqrt Sin Cos Sigmoid Tanh Relu Erf Reciprocal QuickGelu Gelu Cast Identity Softmax ScatterND MultiHeadAttention"
       .split(" ")
@@ -110,6 +112,7 @@ const INFER: Record<string, Infer> = {
   Shape: ({ node, x }) => [
     [x[0]!.slice(intAttribute(node, "start", 0), intAttribute(node, "end", x[0]!.length)).length],
   ],
+  Size: () => [[]],
   Resize: ({ x, constant }) => [x[0]!.map((size, axis) => Math.floor(size * constant(2)[axis]!))],
   AveragePool: (known) => [pooled(known, known.x[0]![1]!, intsAttribute(known.node, "kernel_shape"))],
   Conv: (known) => [pooled(known, known.x[1]![0]!, known.x[1]!.slice(2))],
@@ -158,12 +161,13 @@ export function tensorSizes(model: ModelProto): Map<string, TensorSize> {
   return sizes;
 }
 
-/** Elements of a shape that nodes make from constants, as the lowerings do. */
+/** Elements of a shape that nodes make from constants, in the ways of `shape` and `shapeAfter` of the model builder. */
 function constantResult(node: NodeProto, constants: ReadonlyMap<string, number[]>): number[] | undefined {
-  if (node.opType === "Shape" && intAttribute(node, "end", -1) === 0) return [];
-  if (node.opType !== "Identity" && node.opType !== "Concat") return undefined;
   const parts = node.input.map((name) => constants.get(name));
-  return parts.every((part) => part !== undefined) ? parts.flat() : undefined;
+  if (node.opType === "Shape" && intAttribute(node, "end", -1) === 0) return [];
+  if (node.opType === "Concat") return parts.every((part) => part !== undefined) ? parts.flat() : undefined;
+  if (node.opType === "Identity" || node.opType === "Reshape") return parts[0];
+  return node.opType === "Min" ? parts.at(-1) : undefined;
 }
 
 /** Bytes of a tensor. */
@@ -171,7 +175,7 @@ export const bytesOf = ({ shape, itemBytes }: TensorSize): number => sizeOf(shap
 
 function itemBytes(node: NodeProto, sizes: ReadonlyMap<string, TensorSize>): number {
   if (node.opType === "Greater") return ITEM_BYTES[BOOL]!;
-  if (node.opType === "Shape") return ITEM_BYTES[INT64]!;
+  if (node.opType === "Shape" || node.opType === "Size") return ITEM_BYTES[INT64]!;
   if (node.opType === "Cast") return ITEM_BYTES[intAttribute(node, "to", 1)]!;
   return sizes.get(node.input[node.opType === "Where" ? 1 : 0]!)!.itemBytes;
 }

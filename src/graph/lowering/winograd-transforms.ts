@@ -82,9 +82,10 @@ export function transformWeight(
   options: { turned: boolean; perSample?: boolean },
 ): string {
   const { builder } = context;
-  const matrix = options.turned
-    ? builder.constant(TURNED_KERNEL_MATRIX, "winograd turned kernel")
-    : builder.constant(KERNEL_MATRIX, "winograd kernel");
+  const values = options.turned ? TURNED_KERNEL_MATRIX : KERNEL_MATRIX;
+  const constant = builder.constant(values, options.turned ? "winograd turned kernel" : "winograd kernel");
+  // Else the products' shapes were known: see hidesShapes of the builder.
+  const matrix = reshapedName(context, constant, values.shape);
   const [left, right] = [matrix, kernels].map((name) => ({ name, rank: 2 })) as [Matrix, Matrix];
   const output = builder.fresh("winograd_weight");
   const transformed = emitMatMul(context, left, right, { transposeB: true, output });
