@@ -5,6 +5,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError } from "../errors.js";
 import { readWholeFile } from "./file-access.js";
+import { isObject } from "./json-object.js";
 import { type OpenedSafetensors, openSafetensors } from "./safetensors-file.js";
 import { adviceForMissingWeights, chooseWeights } from "./weight-files.js";
 
@@ -205,8 +206,4 @@ function listNames(names: readonly string[]): string {
   if (names.length === 0) return "nothing";
   const more = names.length - LISTED_NAMES;
   return names.slice(0, LISTED_NAMES).join(", ") + (more > 0 ? ` and ${more} more` : "");
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -6,6 +6,7 @@ import { FormatError } from "../errors.js";
 import { bfloat16ToFloat32 } from "../tensor/float16.js";
 import { BYTES_PER_ELEMENT, type DType, fromBytes, sizeOf, Tensor, toBytes } from "../tensor/tensor.js";
 import { kindOfFile } from "./file-kind.js";
+import { isObject, parseJsonObject, quote } from "./json-object.js";
 
 /** Bytes per element of every dtype name a header may carry, whether or not it can be decoded here. */
 const BYTES_PER_DTYPE = {
@@ -274,45 +275,6 @@ export function encodeSafetensors(tensors: NamedTensors, metadata?: Readonly<Rec
   return result;
 }
 
-function parseJsonObject(bytes: Uint8Array, source: string): Record<string, unknown> {
-  if (bytes[0] !== 0x7b) throw new FormatError(source, 'the header must begin with "{".');
-  let text: string;
-  let value: unknown;
-  try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new FormatError(source, `the header is not valid JSON: ${(cause as Error).message}.`, { cause });
-  }
-  checkDuplicateKeys(text, source);
-  return value as Record<string, unknown>;
-}
-
-/** JSON.parse keeps the last of two equal keys in silence; this walks valid JSON again and refuses them. */
-function checkDuplicateKeys(text: string, source: string): void {
-  const open: (Set<string> | undefined)[] = [];
-  for (let i = 0; i < text.length; i++) {
-    const character = text[i];
-    if (character === "{") open.push(new Set());
-    else if (character === "[") open.push(undefined);
-    else if (character === "}" || character === "]") open.pop();
-    else if (character === '"') {
-      const begin = i;
-      for (i++; text[i] !== '"'; i++) if (text[i] === "\\") i++;
-      const keys = open.at(-1);
-      if (!keys || !isColonNext(text, i + 1)) continue;
-      const name = JSON.parse(text.slice(begin, i + 1)) as string;
-      if (keys.has(name)) throw new FormatError(source, `the header names ${quote(name)} twice.`);
-      keys.add(name);
-    }
-  }
-}
-
-function isColonNext(text: string, index: number): boolean {
-  while (" \t\n\r".includes(text[index] ?? "x")) index++;
-  return text[index] === ":";
-}
-
 function checkName(name: string, source: string): void {
   if (name === "__proto__") throw new FormatError(source, `the name "__proto__" is not allowed.`);
 }
@@ -388,14 +350,6 @@ function checkLayout(entries: Map<string, SafetensorsEntry>, source: string, dat
   }
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
-}
-
-function quote(name: string): string {
-  return JSON.stringify(name.length > 200 ? `${name.slice(0, 200)}…` : name);
 }

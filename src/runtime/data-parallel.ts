@@ -96,13 +96,11 @@ export async function compileDataParallel(
   const graph = new Graph();
   build(graph, batchSize / parts);
   const model = lower(graph, targetOf(device));
-  if (parts === 1) {
-    return new DataParallelGraph([await load(model, { device, threads: options.threads, profilePrefix })], batchSize);
-  }
-  const share = Math.floor(threads / parts);
-  const copies = Array.from({ length: parts }, (_, lane) =>
-    load(model, { device, lane, threads: share, profilePrefix: profilePrefix && `${profilePrefix}-${lane}` }),
-  );
+  const share = parts === 1 ? options.threads : Math.floor(threads / parts);
+  const copies = Array.from({ length: parts }, (_, lane) => {
+    const trace = profilePrefix !== undefined && parts > 1 ? `${profilePrefix}-${lane}` : profilePrefix;
+    return load(model, { device, lane, threads: share, profilePrefix: trace });
+  });
   return new DataParallelGraph(await Promise.all(copies), batchSize);
 }
 

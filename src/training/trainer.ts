@@ -3,7 +3,7 @@
 import { appendFile, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError, TrainingError } from "../errors.js";
-import { flatValues, type Tensor } from "../tensor/tensor.js";
+import { allFinite, flatValues, type Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import type { DiffusionBatches } from "./batches.js";
 import { latestCheckpoint, prepareOutputFolder, readCheckpoint, restoreInto, saveCheckpoint } from "./checkpoint.js";
@@ -235,7 +235,7 @@ export class Trainer {
     const advice = `${kept}; lower the learning rate or clip gradients.`;
     if (bad) throw new TrainingError(`${where}: ${bad[0]} is ${bad[1]}. ${advice}`);
     if (Number.isFinite(gradientNorm)) return;
-    const name = [...gradients()].find(([, gradient]) => gradient.some((value) => !Number.isFinite(value)))?.[0];
+    const name = [...gradients()].find(([, gradient]) => !allFinite(gradient))?.[0];
     // Finite gradients can have a norm that leaves the float32 range of a device.
     const what =
       name === undefined ? `the norm of all gradients is ${gradientNorm}` : `the gradient of "${name}" is not finite`;

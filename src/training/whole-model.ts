@@ -81,7 +81,7 @@ export class WholeModel implements Trainable {
       });
       graph.output("mse", mse);
     };
-    const parameterBytes = [...parameters.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
+    const parameterBytes = unetModel.weights.float32Bytes + (textEncoder?.weights.float32Bytes ?? 0);
     const compiled = await compileDataParallel(build, { ...options, parameterBytes });
     return new WholeModel(unetModel, textEncoder, parameters, compiled, trained);
   }

@@ -143,14 +143,13 @@ export function emitMatMul(
   const { transposeA = false, transposeB = false, alpha = 1 } = options;
   const { builder } = context;
   const outputs = options.output === undefined ? undefined : [options.output];
-  if (a.rank === 2 && b.rank === 2 && (transposeA || transposeB) && context.target !== "cpu") {
-    const attributes = { transA: { int: +transposeA }, transB: { int: +transposeB }, alpha: { float: alpha } };
-    return builder.emit("Gemm", [a.name, b.name], { attributes, outputs })[0]!;
-  }
   if (!transposeA && !transposeB && alpha === 1) return builder.emit("MatMul", [a.name, b.name], { outputs })[0]!;
+  const attributes = { transA: { int: +transposeA }, transB: { int: +transposeB }, alpha: { float: alpha } };
   if (context.target === "cpu") {
-    const attributes = { transA: { int: +transposeA }, transB: { int: +transposeB }, alpha: { float: alpha } };
     return builder.emit("FusedMatMul", [a.name, b.name], { attributes, outputs, domain: "com.microsoft" })[0]!;
+  }
+  if (a.rank === 2 && b.rank === 2 && (transposeA || transposeB)) {
+    return builder.emit("Gemm", [a.name, b.name], { attributes, outputs })[0]!;
   }
   const left = transposeA ? swapLastAxes(context, a) : a.name;
   const right = transposeB ? swapLastAxes(context, b) : b.name;
