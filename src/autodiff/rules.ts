@@ -148,18 +148,15 @@ export const RULES: RuleTable = {
 
   // y = op(a) op(b): da = dy op(b)ᵀ, transposed where a was; db likewise.
   MatMul: ({ x: [a, b], dy, attributes: { transposeA, transposeB }, needs }) => [
-    needs[0] ? matMulLeft(a!, b!, dy, transposeA, transposeB) : undefined,
+    needs[0] ? matMulLeft(b!, dy, transposeA, transposeB) : undefined,
     needs[1] ? matMulRight(a!, b!, dy, transposeA, transposeB) : undefined,
   ],
   // dx = dy W, dW = dyᵀ x, db = Σ dy, over all leading axes at once.
-  Linear: ({ x: [x, weight], dy, needs }) => {
-    const rows = reshape(dy, [-1, weight!.shape[0]!]);
-    return [
-      needs[0] ? reshape(matMul(rows, weight!), x!.shape) : undefined,
-      needs[1] ? matMul(rows, reshape(x!, [-1, weight!.shape[1]!]), { transposeA: true }) : undefined,
-      needs[2] ? reduceSum(rows, [0]) : undefined,
-    ];
-  },
+  Linear: ({ x: [x, weight], dy, needs }) => [
+    needs[0] ? reshape(matMul(dy.rank > 1 ? dy : rowsOf(dy), weight!), x!.shape) : undefined,
+    needs[1] ? matMul(rowsOf(dy), rowsOf(x!), { transposeA: true }) : undefined,
+    needs[2] ? reduceSum(rowsOf(dy), [0]) : undefined,
+  ],
   // y = a gelu(b): da = dy gelu(b), db = dy a gelu'(b)
   Geglu: ({ x: [a, b], dy, needs }) => [
     needs[0] ? mul(dy, gelu(b!)) : undefined,
@@ -191,20 +188,17 @@ function keepAxes(dy: Value, x: Value, axes: readonly number[]): Value {
   );
 }
 
-function matMulLeft(a: Value, b: Value, dy: Value, transposeA: boolean, transposeB: boolean): Value {
+/** All leading axes as one. */
+const rowsOf = (value: Value): Value => reshape(value, [-1, value.shape.at(-1)!]);
+
+function matMulLeft(b: Value, dy: Value, transposeA: boolean, transposeB: boolean): Value {
   if (transposeA) return matMul(b, dy, { transposeA: transposeB, transposeB: true });
-  // A matrix on the left of a batch of one-matrix products: one large product over all leading axes.
-  if (a.rank > 2 && b.rank === 2) {
-    const rows = reshape(dy, [-1, dy.shape.at(-1)!]);
-    return reshape(matMul(rows, b, { transposeB: !transposeB }), a.shape);
-  }
   return matMul(dy, b, { transposeB: !transposeB });
 }
 
 function matMulRight(a: Value, b: Value, dy: Value, transposeA: boolean, transposeB: boolean): Value {
   if (a.rank > 2 && b.rank === 2 && !transposeA) {
-    const left = reshape(a, [-1, a.shape.at(-1)!]);
-    const rows = reshape(dy, [-1, dy.shape.at(-1)!]);
+    const [left, rows] = [rowsOf(a), rowsOf(dy)];
     return transposeB ? matMul(rows, left, { transposeA: true }) : matMul(left, rows, { transposeA: true });
   }
   if (transposeB) return matMul(dy, a, { transposeA: true, transposeB: transposeA });

@@ -2,6 +2,7 @@
 
 import { sizeOf, tensor } from "../../tensor/tensor.js";
 import type { Value } from "../graph.js";
+import { fallsOnOneSet } from "./linear-products.js";
 import {
   emit,
   emitMatMul,
@@ -22,6 +23,8 @@ import {
 const BLOCK_ELEMENTS: Readonly<Record<Target, number>> = { cpu: 1 << 22, portable: 1 << 24 };
 /** Fewer queries would leave the products over them short. */
 const QUERIES_PER_BLOCK = 512;
+/** Keys added where rows of scores would share one set of the processor's cache. */
+const ADDED_KEYS = 16;
 /** Probabilities worth three nodes that order their use, in elements (4 MB). */
 const ORDERED_ELEMENTS = 1 << 20;
 const MASKED = -1e30;
@@ -52,6 +55,9 @@ export const lowerAttention: Lowering<"Attention"> = (node, context) => {
  * recomputing P block by block: at most BLOCK_ELEMENTS of it exist at a time. dO vᵀ − D is one product, [dO, −D]·[v, 1]ᵀ;
  * dk and dv are made transposed, since a product is slower where its large factor must be turned.
  *
+ * Rows of scores that all fall on one set of the processor's cache are made longer, by keys and values of zeros that no
+ * query sees: [q, 1]·[k, mask]ᵀ.
+ *
  * Each block waits for the results of the one before, and the first result used for the others of the last block: a
  * search for dq alone would otherwise make all blocks' dS before the first dk.
  */
@@ -63,6 +69,7 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
   const rows = batch * heads;
   const width = features / heads;
   const { rowStep, queryStep } = blockSize(rows, queries, keys, context.target);
+  const addedKeys = context.target === "cpu" && fallsOnOneSet(keys) ? ADDED_KEYS : 0;
   const used = node.outputs.map(context.isUsed);
   const [needsQ, needsK, needsV] = used as [boolean, boolean, boolean];
   const needsScores = needsQ || needsK;
@@ -71,20 +78,23 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
   const queryParts = (name: string, axis: number) => divide(context, name, axis, queries, queryStep);
   const headed = (value: Value) => splitHeads(context, value, heads);
   const turned = (value: Value) => turnHeads(context, value, heads);
-  const { name: scaledK, alpha } = scaledKeys(context, headed(k), scale);
+  const longer = (name: string) => (addedKeys === 0 ? name : withRows(context, name, addedKeys));
+  const { name: scaledK, alpha } = scaledKeys(context, longer(headed(k)), scale);
+  const asking = scoreFactors(context, headed(q), scaledK, [rows, queries, keys, width, addedKeys]);
   const kParts = rowParts(scaledK);
-  const qParts = rowParts(headed(q));
+  const askingK = rowParts(asking.k);
+  const askingQ = rowParts(asking.q);
   const qTurned = needsK ? rowParts(turned(q)) : [];
   const dOTurned = needsV ? rowParts(turned(dO)) : [];
   const tail = tailWidth(width, context.target);
-  const vParts = needsScores ? rowParts(withOnes(context, headed(v), [rows, keys, tail])) : [];
+  const vParts = needsScores ? rowParts(withOnes(context, longer(headed(v)), [rows, keys + addedKeys, tail])) : [];
   const dOParts = needsScores ? rowParts(withRowSums(context, headed(dO), headed(o), tail)) : [];
 
   const parts: [string[], string[], string[]] = [[], [], []];
   let previous: string[] = [];
   kParts.forEach((keyRows, part) => {
     const rowCount = Math.min(rowStep, rows - part * rowStep);
-    const qBlocks = queryParts(qParts[part]!, 1);
+    const qBlocks = queryParts(askingQ[part]!, 1);
     const qTurnedBlocks = needsK ? queryParts(qTurned[part]!, 2) : [];
     const dOTurnedBlocks = needsV ? queryParts(dOTurned[part]!, 2) : [];
     const dOBlocks = needsScores ? queryParts(dOParts[part]!, 1) : [];
@@ -94,14 +104,14 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
     qBlocks.forEach((cut, block) => {
       const start = block * queryStep;
       const end = Math.min(queries, start + queryStep);
-      const shape = [rowCount, end - start, width];
+      const shape = [rowCount, end - start, asking.width];
       const waiting = previous.length === 0 ? cut : waitFor(context, { name: cut, dtype: q.dtype, shape }, previous);
-      const mask = causal ? causalMask(context, start, end, keys) : undefined;
+      const mask = causal ? causalMask(context, start, end, keys + addedKeys) : undefined;
       // Before p in the file, thus after it in the search: else every block's slope would be made before the first p.
       const slope = needsScores
         ? emitMatMul(context, matrix(dOBlocks[block]!), matrix(vParts[part]!), { transposeB: true })
         : undefined;
-      const p = probabilities(context, waiting, { name: keyRows, alpha }, mask);
+      const p = probabilities(context, waiting, { name: askingK[part]!, alpha }, mask);
       const made: string[] = [];
       if (needsV) {
         dv = sum(context, dv, emitMatMul(context, matrix(dOTurnedBlocks[block]!), matrix(p)));
@@ -128,7 +138,8 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
   node.outputs.forEach((output, i) => {
     if (!used[i]) return;
     const shape = i === 0 ? [rows, queries, width] : [rows, width, keys];
-    const all = join(context, parts[i]!, 0);
+    const made = join(context, parts[i]!, 0);
+    const all = i > 0 && addedKeys > 0 ? cutAxis(context, made, 2, keys) : made;
     const whole = isOrdered ? waitFor(context, { name: all, dtype: output.dtype, shape }, previous) : all;
     mergeHeads(context, whole, output.shape as [number, number, number], heads, output, i > 0);
   });
@@ -162,6 +173,32 @@ function withRowSums(context: LoweringContext, dO: string, o: string, tail: numb
   const sums = emit(context, "ReduceSum", [product, context.builder.ints([-1])], { keepdims: { int: 1 } });
   const negated = emit(context, "Mul", [sums, firstOf(context, tail, -1)]);
   return emit(context, "Concat", [dO, negated], { axis: { int: 2 } });
+}
+
+/** `[B·heads, S, D]` with `count` rows of zeros after the last of each. */
+function withRows(context: LoweringContext, name: string, count: number): string {
+  return emit(context, "Pad", [name, context.builder.ints([0, 0, 0, 0, count, 0])]);
+}
+
+/**
+ * Queries and keys as the scores' product takes them: `[q, 1]` and `[k, mask]`, whose mask hides the `added` last keys; as
+ * they are where none were added.
+ */
+function scoreFactors(
+  context: LoweringContext,
+  q: string,
+  k: string,
+  [rows, queries, keys, width, added]: readonly [number, number, number, number, number],
+): { q: string; k: string; width: number } {
+  if (added === 0) return { q, k, width };
+  const mask = new Float32Array(keys + added).fill(MASKED, keys);
+  const column = context.builder.constant(tensor(mask, [1, keys + added, 1]), `${added} hidden of ${keys + added}`);
+  const columns = emit(context, "Expand", [column, context.builder.shape([rows, keys + added, 1])]);
+  return {
+    q: withOnes(context, q, [rows, queries, 1]),
+    k: emit(context, "Concat", [k, columns], { axis: { int: 2 } }),
+    width: width + 1,
+  };
 }
 
 /** `[value, 0…]`: `[width]`. */
@@ -244,6 +281,10 @@ function divide(context: LoweringContext, name: string, axis: number, size: numb
     attributes: { axis: { int: axis } },
     outputs: sizes.map(() => builder.fresh("part")),
   });
+}
+
+function cutAxis(context: LoweringContext, name: string, axis: number, end: number): string {
+  return emit(context, "Slice", [name, ...[0, end, axis].map((value) => context.builder.ints([value]))]);
 }
 
 function join(context: LoweringContext, names: readonly string[], axis: number): string {

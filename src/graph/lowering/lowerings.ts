@@ -5,6 +5,7 @@ import type { Node, Value } from "../graph.js";
 import type { OperatorName } from "../operators.js";
 import { lowerAttention, lowerAttentionGradient } from "./attention.js";
 import { lowerConv, lowerConvInputGradient, lowerConvWeightGradient } from "./convolution.js";
+import { fasterProduct } from "./linear-products.js";
 import {
   emit,
   emitMatMul,
@@ -107,22 +108,23 @@ export const LOWERINGS: LoweringTable = {
   },
 
   MatMul: (node, context) => {
-    const [a, b] = node.inputs.map((value) => ({ name: context.name(value!), rank: value!.rank }));
-    const output = context.nameFor(node.outputs[0]!);
-    emitMatMul(context, a!, b!, { ...node.attributes, output });
-    context.named(node.outputs[0]!, output);
+    const [a, b] = node.inputs as [Value, Value];
+    const output = node.outputs[0]!;
+    if (!node.attributes.transposeA && fasterProduct(context, [a, b], output, node.attributes)) return;
+    lowerMatMul(context, [a, b], output, node.attributes);
   },
   Linear: (node, context) => {
     const [x, weight, bias] = node.inputs as [Value, Value, Value | undefined];
     const output = node.outputs[0]!;
+    if (fasterProduct(context, [x, weight, bias], output, { transposeB: true })) return;
+    if (!bias && x.rank > 1) {
+      lowerMatMul(context, [x, weight], output, { transposeA: false, transposeB: true });
+      return;
+    }
     const inputs = [reshaped(context, x, [x.size / weight.shape[1]!, weight.shape[1]!]), context.name(weight)];
     if (bias) inputs.push(context.name(bias));
-    if (output.rank === 2) {
-      produce(context, output, "Gemm", inputs, { transB: { int: 1 } });
-    } else {
-      const rows = emit(context, "Gemm", inputs, { transB: { int: 1 } });
-      produceReshaped(context, output, rows, [output.size / weight.shape[0]!, weight.shape[0]!]);
-    }
+    const rows = emit(context, "Gemm", inputs, { transB: { int: 1 } });
+    produceReshaped(context, output, rows, [output.size / weight.shape[0]!, weight.shape[0]!]);
   },
   Geglu: (node, context) => {
     const [a, b] = names(node, context) as [string, string];
@@ -167,6 +169,25 @@ export const LOWERINGS: LoweringTable = {
   Attention: lowerAttention,
   AttentionGradient: lowerAttentionGradient,
 };
+
+/** The CPU's kernels take all leading axes of a left factor as rows where the right one is a matrix; elsewhere it is reshaped. */
+function lowerMatMul(
+  context: LoweringContext,
+  [a, b]: readonly [Value, Value],
+  output: Value,
+  transposed: { transposeA: boolean; transposeB: boolean },
+): void {
+  const right = { name: context.name(b), rank: b.rank };
+  if (context.target === "portable" && a.rank > 2 && b.rank === 2 && !transposed.transposeA) {
+    const [rows, columns] = [output.size / output.shape.at(-1)!, output.shape.at(-1)!];
+    const left = { name: reshaped(context, a, [rows, a.shape.at(-1)!]), rank: 2 };
+    produceReshaped(context, output, emitMatMul(context, left, right, transposed), [rows, columns]);
+    return;
+  }
+  const name = context.nameFor(output);
+  emitMatMul(context, { name: context.name(a), rank: a.rank }, right, { ...transposed, output: name });
+  context.named(output, name);
+}
 
 /** Names of all outputs; those that nothing uses are left out with an empty name. */
 function outputNames(node: Node, context: LoweringContext): string[] {
