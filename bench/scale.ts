@@ -158,12 +158,14 @@ export async function plotScale(path: string, { points, reference }: ScaleReport
     const own = points.filter((point) => point.axis === axis);
     if (own.length < 2) continue;
     const x = own.map(({ value }) => value);
+    // From zero, so that the machine's noise is not magnified.
     const draw = (yLabel: string, measured: (number | undefined)[], expected: number[]) =>
       renderPlot({
         width: 480,
         height: 300,
         xLabel: axis,
         yLabel,
+        yRange: [0, 1.05 * Math.max(...expected, ...measured.map((value) => value ?? 0))],
         series: [
           { label: "measured", x, y: measured.map((value) => value ?? Number.NaN) },
           { label: "expected", x, y: expected, faint: true },

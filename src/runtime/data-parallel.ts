@@ -117,13 +117,14 @@ export function partsOf(batchSize: number, threads: number): number {
 /** How much faster threads compute the operators of a small model together than one does alone. */
 const speedOf = (threads: number): number => threads / (1 + WAITING * (threads - 1));
 
-/** Equal parts along the first axis. Copies: what is sent to a worker takes its whole buffer along. */
+/** Equal parts along the first axis, as views. */
 function divide({ data, shape, dtype }: Tensor, parts: number): Tensor[] {
   const partShape = [shape[0]! / parts, ...shape.slice(1)];
   const size = data.length / parts;
   return Array.from(
     { length: parts },
-    (_, part) => new Tensor(dtype as "float32", partShape, data.slice(part * size, (part + 1) * size) as Float32Array),
+    (_, part) =>
+      new Tensor(dtype as "float32", partShape, data.subarray(part * size, (part + 1) * size) as Float32Array),
   );
 }
 
