@@ -10,18 +10,11 @@ import * as ort from "onnxruntime-node";
 /** @typedef {{ dtype: string, shape: readonly number[], data: any }} Message */
 
 /**
- * Gives the CPU arena's free regions back after a session's first run. That run grows the arena step by step; a second
- * one would fit into those pieces badly and add a gigabyte at Stable Diffusion's size, where a fresh start does not.
- */
-const FIRST_RUN = { extra: { memory: { enable_memory_arena_shrinkage: "cpu:0" } } };
-
-/**
  * `state` are the kept inputs by name, `made` the kept outputs of the last run, `readers` sessions that copy a value of a
  * kept one's type into main memory.
  *
  * @typedef {{
  *   loaded: ort.InferenceSession,
- *   hasRun: boolean,
  *   kept: { state: Record<string, string>, outputs: readonly string[] },
  *   state: Record<string, ort.Tensor>,
  *   made: Record<string, ort.Tensor>,
@@ -82,7 +75,7 @@ function providerFile(name) {
 const handlers = {
   async create({ session, bytes, options, kept = { state: {}, outputs: [] } }) {
     const loaded = await ort.InferenceSession.create(bytes, options);
-    sessions.set(session, { loaded, hasRun: false, kept, state: {}, made: {}, readers: new Map() });
+    sessions.set(session, { loaded, kept, state: {}, made: {}, readers: new Map() });
     return {};
   },
   async run({ session: id, feeds }) {
@@ -92,8 +85,7 @@ const handlers = {
     for (const [name, message] of Object.entries(/** @type {Record<string, Message>} */ (feeds))) {
       inputs[name] = asTensor(message);
     }
-    const outputs = await session.loaded.run(inputs, session.hasRun ? {} : FIRST_RUN);
-    session.hasRun = true;
+    const outputs = await session.loaded.run(inputs);
     const stays = new Set([...Object.values(session.kept.state), ...session.kept.outputs]);
     /** @type {Record<string, Message>} */
     const result = {};
