@@ -82,7 +82,7 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
   const { name: scaledK, alpha } = scaledKeys(context, longer(headed(k)), scale);
   const asking = scoreFactors(context, headed(q), scaledK, [rows, queries, keys, width, addedKeys]);
   const kParts = rowParts(scaledK);
-  const askingK = rowParts(asking.k);
+  const askingK = asking.k === scaledK ? kParts : rowParts(asking.k);
   const askingQ = rowParts(asking.q);
   const qTurned = needsK ? rowParts(turned(q)) : [];
   const dOTurned = needsV ? rowParts(turned(dO)) : [];
