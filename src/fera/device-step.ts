@@ -9,7 +9,7 @@ import type { AdamW } from "../training/optimizers.js";
 import type { Packing } from "../training/packing.js";
 import type { OptimizerStepOptions, StepOutcome } from "../training/trainable.js";
 import { lossesOf } from "./step-graph.js";
-import type { TrainedAdapter } from "./train-step.js";
+import type { TrainedAdapter } from "./train-step-options.js";
 
 /** Steps of AdamW by the graph of `buildDeviceStep`; one at a time. */
 export class DeviceStep {

@@ -22,7 +22,8 @@ import { adaptedLayers, type LinearLayer, linearLayers } from "./experts.js";
 import { FeRAConfig, type FeRAOptions } from "./fera-config.js";
 import { initialRouter } from "./router.js";
 import { buildAdaptedPass, buildRoute } from "./step-graph.js";
-import { TrainStep, type TrainStepOptions } from "./train-step.js";
+import { TrainStep } from "./train-step.js";
+import type { TrainStepOptions } from "./train-step-options.js";
 
 /** Inputs of {@link FeRAModel.predict}. */
 export interface FeRAInputs extends UNetInputs {

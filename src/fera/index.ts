@@ -35,4 +35,5 @@ export { type BandOptions, bandEnergies, FrequencyEnergyIndicator, frequencyBand
 export { type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora-names.js";
 export { type PlainLoraFormat, type PlainLoraOptions, plainLoraPathProblem, writePlainLora } from "./plain-lora.js";
 export { route, SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./router.js";
-export { type StepOptimizer, TrainStep, type TrainStepInputs, type TrainStepOptions } from "./train-step.js";
+export { TrainStep } from "./train-step.js";
+export type { StepOptimizer, TrainStepInputs, TrainStepOptions } from "./train-step-options.js";

@@ -24,7 +24,7 @@ import { expandGates, RoutedExperts } from "./experts.js";
 import type { FeRAConfig } from "./fera-config.js";
 import { bandEnergies, frequencyBands } from "./indicator.js";
 import { route } from "./router.js";
-import type { TrainStepOptions } from "./train-step.js";
+import type { TrainStepOptions } from "./train-step-options.js";
 
 /** An adapted pass under construction. */
 export interface AdaptedPass {

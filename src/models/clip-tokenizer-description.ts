@@ -2,8 +2,25 @@
 // Follows transformers 5: of tokenizer.json only vocabulary, merges and added tokens count, all else is CLIP's own.
 
 import { ConfigError, FormatError } from "../errors.js";
-import type { ClipTokenizerFiles } from "./clip-tokenizer.js";
 import { CLIP_BOS_TOKEN, CLIP_END_OF_WORD, CLIP_EOS_TOKEN, CLIP_WORD_PATTERN } from "./clip-words.js";
+
+/** The parsed files of a tokenizer folder; vocabulary and merges of `tokenizer` win over `vocab` and `merges`. */
+export interface ClipTokenizerFiles {
+  /** Names the folder in error messages. */
+  source: string;
+  /** `tokenizer.json`. */
+  tokenizer?: Record<string, unknown>;
+  /** `vocab.json`: token to id. */
+  vocab?: Record<string, number>;
+  /** `merges.txt`: pairs of symbols, most frequent first. */
+  merges?: readonly (readonly [string, string])[];
+  /** `tokenizer_config.json`. */
+  config?: Record<string, unknown>;
+  /** `special_tokens_map.json`. */
+  specialTokens?: Record<string, unknown>;
+  /** `added_tokens.json`: token to id. */
+  addedTokens?: Record<string, number>;
+}
 
 /** Tokens of every CLIP text encoder that diffusion models use, when the configuration names no length. */
 export const CLIP_MAX_LENGTH = 77;

@@ -5,7 +5,8 @@ import path from "node:path";
 import { FormatError } from "../errors.js";
 import { makeFolder, readWholeFile, writeFileAtomically } from "../formats/file-access.js";
 import { parseMerges } from "./clip-merges.js";
-import { type ClipTokenizerFiles, registerClipTokenizerReader } from "./clip-tokenizer.js";
+import { registerClipTokenizerReader } from "./clip-tokenizer.js";
+import type { ClipTokenizerFiles } from "./clip-tokenizer-description.js";
 import { CLIP_MAX_LENGTH } from "./clip-tokenizer-description.js";
 import { CLIP_BOS_TOKEN, CLIP_EOS_TOKEN } from "./clip-words.js";
 

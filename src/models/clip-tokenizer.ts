@@ -5,25 +5,7 @@
 import { Tokenizer } from "@huggingface/tokenizers";
 import { FormatError } from "../errors.js";
 import { Tensor } from "../tensor/tensor.js";
-import { describeClipTokenizer } from "./clip-tokenizer-description.js";
-
-/** The parsed files of a tokenizer folder; vocabulary and merges of `tokenizer` win over `vocab` and `merges`. */
-export interface ClipTokenizerFiles {
-  /** Names the folder in error messages. */
-  source: string;
-  /** `tokenizer.json`. */
-  tokenizer?: Record<string, unknown>;
-  /** `vocab.json`: token to id. */
-  vocab?: Record<string, number>;
-  /** `merges.txt`: pairs of symbols, most frequent first. */
-  merges?: readonly (readonly [string, string])[];
-  /** `tokenizer_config.json`. */
-  config?: Record<string, unknown>;
-  /** `special_tokens_map.json`. */
-  specialTokens?: Record<string, unknown>;
-  /** `added_tokens.json`: token to id. */
-  addedTokens?: Record<string, number>;
-}
+import { type ClipTokenizerFiles, describeClipTokenizer } from "./clip-tokenizer-description.js";
 
 /** One encoded prompt. */
 export interface ClipEncoding {
