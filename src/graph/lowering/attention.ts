@@ -4,6 +4,7 @@ import { sizeOf, tensor } from "../../tensor/tensor.js";
 import type { Value } from "../graph.js";
 import { fallsOnOneSet } from "./linear-products.js";
 import {
+  cutAxis,
   emit,
   emitMatMul,
   type Lowering,
@@ -139,7 +140,7 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
     if (!used[i]) return;
     const shape = i === 0 ? [rows, queries, width] : [rows, width, keys];
     const made = join(context, parts[i]!, 0);
-    const all = i > 0 && addedKeys > 0 ? cutAxis(context, made, 2, keys) : made;
+    const all = i > 0 && addedKeys > 0 ? cutAxis(context, made, 2, 0, keys) : made;
     const whole = isOrdered ? waitFor(context, { name: all, dtype: output.dtype, shape }, previous) : all;
     mergeHeads(context, whole, output.shape as [number, number, number], heads, output, i > 0);
   });
@@ -163,8 +164,13 @@ const tailWidth = (width: number, target: Target): number => (target === "cpu" ?
 
 /** `[v, 1, 0…]`: `[B·heads, S, D + tail]`. */
 function withOnes(context: LoweringContext, v: string, [rows, keys, tail]: readonly [number, number, number]): string {
-  const ones = emit(context, "Expand", [firstOf(context, tail, 1), context.builder.shape([rows, keys, tail])]);
-  return emit(context, "Concat", [v, ones], { axis: { int: 2 } });
+  return withColumns(context, v, firstOf(context, tail, 1), [rows, keys, tail]);
+}
+
+/** Columns of the given shape after the last of each matrix, of values that are repeated to it. */
+function withColumns(context: LoweringContext, name: string, values: string, shape: readonly number[]): string {
+  const columns = emit(context, "Expand", [values, context.builder.shape(shape)]);
+  return emit(context, "Concat", [name, columns], { axis: { int: 2 } });
 }
 
 /** `[dO, −rowsum(dO∘O), 0…]`: `[B·heads, S, D + tail]`. */
@@ -193,10 +199,9 @@ function scoreFactors(
   if (added === 0) return { q, k, width };
   const mask = new Float32Array(keys + added).fill(MASKED, keys);
   const column = context.builder.constant(tensor(mask, [1, keys + added, 1]), `${added} hidden of ${keys + added}`);
-  const columns = emit(context, "Expand", [column, context.builder.shape([rows, keys + added, 1])]);
   return {
+    k: withColumns(context, k, column, [rows, keys + added, 1]),
     q: withOnes(context, q, [rows, queries, 1]),
-    k: emit(context, "Concat", [k, columns], { axis: { int: 2 } }),
     width: width + 1,
   };
 }
@@ -281,10 +286,6 @@ function divide(context: LoweringContext, name: string, axis: number, size: numb
     attributes: { axis: { int: axis } },
     outputs: sizes.map(() => builder.fresh("part")),
   });
-}
-
-function cutAxis(context: LoweringContext, name: string, axis: number, end: number): string {
-  return emit(context, "Slice", [name, ...[0, end, axis].map((value) => context.builder.ints([value]))]);
 }
 
 function join(context: LoweringContext, names: readonly string[], axis: number): string {

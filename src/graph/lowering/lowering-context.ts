@@ -101,8 +101,13 @@ export function rowsOf(
   }
   const name = context.name(value);
   const isAll = start === 0 && end === rows;
-  const part = isAll ? name : emit(context, "Slice", [name, ...[start, end, 0].map((at) => builder.ints([at]))]);
+  const part = isAll ? name : cutAxis(context, name, 0, start, end);
   return reshapedName(context, part, shape);
+}
+
+/** What lies from `start` to `end` along an axis of a computed tensor: a copy. */
+export function cutAxis(context: LoweringContext, name: string, axis: number, start: number, end: number): string {
+  return emit(context, "Slice", [name, ...[start, end, axis].map((value) => context.builder.ints([value]))]);
 }
 
 /** Emits one node with one fresh output. */

@@ -32,7 +32,7 @@ it("runs the whole forward first, then the gradients from the last layer to the 
   const { graph, feeds } = perceptron(LAYERS);
   const order = await tracedOrder(graph, feeds);
 
-  // A linear layer is a Gemm, each weight gradient a FusedMatMul; those are the graph's leaves.
+  // Each linear layer is one product, and so is each weight gradient; the latter are the graph's leaves.
   const tanhs = order.flatMap((name, at) => (name.startsWith("Tanh_") ? [at] : []));
   const products = order.flatMap((name, at) => (PRODUCT.test(name) ? [at] : []));
   expect(tanhs).toHaveLength(LAYERS);

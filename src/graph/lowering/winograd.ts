@@ -4,7 +4,7 @@
 import type { Node, Value } from "../graph.js";
 import type { ConvolutionAttributes } from "../operators.js";
 import { BLOCK_ELEMENTS, chooseForm, isSharingWorthwhile } from "./convolution-costs.js";
-import { emit, type LoweringContext, reshapedName, rowsOf, type Target } from "./lowering-context.js";
+import { cutAxis, emit, type LoweringContext, reshapedName, rowsOf, type Target } from "./lowering-context.js";
 import { IMAGE_KERNELS, KERNEL, PRODUCTS, TILE, TILE_MATRIX, tilesOf, transformWeight } from "./winograd-transforms.js";
 import { wholeImageConv, wholeImageInputGradient } from "./winograd-whole.js";
 
@@ -259,8 +259,4 @@ function joinTiles(
   const split = reshapedName(context, image, [channels, joined, height, width]);
   const attributes = { perm: { ints: [1, 0, 2, 3] } };
   return builder.emit("Transpose", [split], { attributes, outputs: [result] })[0]!;
-}
-
-function cutAxis(context: LoweringContext, name: string, axis: number, start: number, end: number): string {
-  return emit(context, "Slice", [name, ...[start, end, axis].map((value) => context.builder.ints([value]))]);
 }
