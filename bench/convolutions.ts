@@ -4,7 +4,8 @@
 import * as ort from "onnxruntime-node";
 import { formatTable } from "../src/cli/format.js";
 import * as ops from "../src/graph/index.js";
-import { convInputGradient, Graph, lower, type Target } from "../src/graph/index.js";
+import { convInputGradient, Graph } from "../src/graph/index.js";
+import { lower, type Target } from "../src/onnx/index.js";
 import { Generator, randn } from "../src/tensor/random.js";
 import { formatRatio, formatSeconds, median } from "./statistics.js";
 

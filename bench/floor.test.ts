@@ -74,7 +74,7 @@ describe("stepGraph", () => {
     expect(two.convolution).toBe(2 * one.convolution);
     expect(two.attention).toBe(2 * one.attention);
     const graph = new Graph();
-    const { unet, unetInputs } = await import("../src/models/unet-2d-condition.js");
+    const { unet, unetInputs } = await import("../src/models/unet-2d-condition/unet-2d-condition.js");
     const inputs = unetInputs(graph, model.config, { batchSize: 1, height: 8, width: 8, tokens: 7 });
     graph.output("y", unet(model.frozenScope(graph), inputs, model.config));
     const ratio = one.total / countFlops(graph).total;

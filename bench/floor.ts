@@ -1,10 +1,10 @@
 // The step's floating-point operations, counted from the very graph that is run, and the least time that they take at the
 // best rates this machine reaches through ONNX Runtime.
 
-import { type FeRAConfig, FeRAModel } from "../src/fera/index.js";
-import { buildTrainStep } from "../src/fera/step-graph.js";
+import { type FeRAConfig, FeRAModel } from "../src/adapters/index.js";
 import { Graph, type Node, operationsOf, reachableNodes, type Value } from "../src/graph/index.js";
-import type { UNet2DConditionModel, UNetShape } from "../src/models/unet-2d-condition.js";
+import type { UNet2DConditionModel, UNetShape } from "../src/models/unet-2d-condition/unet-2d-condition.js";
+import { buildTrainStep } from "../src/training/step-graph.js";
 
 /** Floating-point operations by what they compute; a multiply and an add count as two. */
 export interface Flops {

@@ -3,7 +3,8 @@
 
 import * as ort from "onnxruntime-node";
 import * as ops from "../src/graph/index.js";
-import { Graph, lower, type Value } from "../src/graph/index.js";
+import { Graph, type Value } from "../src/graph/index.js";
+import { lower } from "../src/onnx/index.js";
 import { Generator, randn } from "../src/tensor/random.js";
 import { countFlops } from "./floor.js";
 import { measurePart, sayPhase } from "./measured-process.js";

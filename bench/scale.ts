@@ -8,8 +8,8 @@ import { readFileSync } from "node:fs";
 import { freemem } from "node:os";
 import { formatTable } from "../src/cli/format.js";
 import { renderGrid } from "../src/images/grid.js";
+import { writePng } from "../src/images/image-file.js";
 import { renderPlot } from "../src/images/plot.js";
-import { writePng } from "../src/images/png.js";
 import {
   environment,
   measureStep,

@@ -5,12 +5,12 @@ import { existsSync } from "node:fs";
 import { mkdir, open, readFile, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { safetensorsHead } from "../src/formats/safetensors.js";
 import { Graph, type Value } from "../src/graph/index.js";
-import { STABLE_DIFFUSION_1_CONFIG } from "../src/models/pretrained-sd15-config.js";
-import { unet, unetInputs } from "../src/models/unet-2d-condition.js";
-import { parseUNetConfig } from "../src/models/unet-2d-condition-config.js";
+import { STABLE_DIFFUSION_1_CONFIG } from "../src/models/single-file/stable-diffusion-1-config.js";
+import { unet, unetInputs } from "../src/models/unet-2d-condition/unet-2d-condition.js";
+import { parseUNetConfig } from "../src/models/unet-2d-condition/unet-config.js";
 import { draw, type Initializer, type ParameterSource, Scope } from "../src/nn/index.js";
+import { safetensorsHead } from "../src/storage/safetensors.js";
 import { Generator } from "../src/tensor/random.js";
 import { sizeOf, toBytes } from "../src/tensor/tensor.js";
 

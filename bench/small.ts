@@ -3,7 +3,7 @@
 
 import { fileURLToPath } from "node:url";
 import { formatTable } from "../src/cli/format.js";
-import { demoConfig } from "../src/fine-tuning/demo.js";
+import { demoConfig } from "../src/demo/demo.js";
 import { floorSeconds } from "./floor.js";
 import { machineRates } from "./machine.js";
 import type { ModelTask, TrainResult } from "./measured-part.js";

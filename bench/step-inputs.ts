@@ -3,10 +3,10 @@
 
 import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
-import { FeRAConfig, FeRAModel } from "../src/fera/index.js";
-import { readSafetensors, writeSafetensors } from "../src/formats/index.js";
+import { FeRAConfig, FeRAModel } from "../src/adapters/index.js";
 import type { UNet2DConditionModel } from "../src/models/index.js";
-import type { UNetShape } from "../src/models/unet-2d-condition.js";
+import type { UNetShape } from "../src/models/unet-2d-condition/unet-2d-condition.js";
+import { readSafetensors, writeSafetensors } from "../src/storage/index.js";
 import { Generator, randint, randn } from "../src/tensor/random.js";
 import type { Tensor } from "../src/tensor/tensor.js";
 import type { DiffusionBatch } from "../src/training/index.js";

@@ -1,6 +1,6 @@
 // The package in Node: everything in web.ts, and what needs files.
 
-import "./fera/adapter-files-node.js";
+import "./adapters/adapter-files-node.js";
 import "./models/pretrained-node.js";
 import "./pipelines/pipeline-node.js";
 import "./runtime/node.js";
@@ -12,9 +12,9 @@ export {
   fineTune,
   noisePredictionError,
   trainingScheduler,
-} from "./fine-tuning/index.js";
-export { readSafetensors, readTorch, writeSafetensors, writeTorch } from "./formats/index.js";
-export { type DownloadProgress, fetchModel, HubError, type HubOptions } from "./hub/index.js";
-export { encodePng, readImage, writePng } from "./images/png.js";
+} from "./demo/index.js";
+export { encodePng, readImage, writePng } from "./images/image-file.js";
 export * from "./library.js";
+export { type DownloadProgress, fetchModel, HubError, type HubOptions } from "./storage/hub/index.js";
+export { readSafetensors, readTorch, writeSafetensors, writeTorch } from "./storage/index.js";
 export { type ImageDataset, openDataset, Trainer, type TrainerOptions } from "./training/index.js";

@@ -1,15 +1,5 @@
 // What every platform offers. The entries index.ts (Node) and web.ts (browser) add their backend and file access.
 
-export { gradients } from "./autodiff/index.js";
-export {
-  ConfigError,
-  FeraError,
-  FormatError,
-  GradientError,
-  RuntimeError,
-  ShapeError,
-  TrainingError,
-} from "./errors.js";
 export {
   FeRAConfig,
   type FeRAInputs,
@@ -25,9 +15,17 @@ export {
   SoftFrequencyRouter,
   TrainStep,
   writePlainLora,
-} from "./fera/index.js";
-export { decodeSafetensors, encodeSafetensors } from "./formats/safetensors.js";
-export { decodeTorch, encodeTorch } from "./formats/torch.js";
+} from "./adapters/index.js";
+export { gradients } from "./autodiff/index.js";
+export {
+  ConfigError,
+  FeraError,
+  FormatError,
+  GradientError,
+  RuntimeError,
+  ShapeError,
+  TrainingError,
+} from "./errors.js";
 export * as operators from "./graph/index.js";
 export { Graph, type Value } from "./graph/index.js";
 export {
@@ -72,8 +70,10 @@ export {
   type Scheduler,
   UniPCMultistepScheduler,
 } from "./schedulers/index.js";
+export { decodeSafetensors, encodeSafetensors } from "./storage/safetensors.js";
+export { decodeTorch, encodeTorch } from "./storage/torch.js";
 export { Generator, rand, randint, randn, randperm } from "./tensor/random.js";
 export { type DType, Tensor, tensor, zeros } from "./tensor/tensor.js";
 export { ParameterAverage } from "./training/average.js";
 export { learningRateSchedule } from "./training/learning-rate.js";
-export { AdamW, type AdamWOptions } from "./training/optimizers.js";
+export { AdamW, type AdamWOptions } from "./training/optimizers/adamw.js";

@@ -1,15 +1,15 @@
 // Model folders over HTTP, for the browser: what `fromPretrained(url)` reads there. Everything ends up in memory.
 
+import { registerAdapterFileAccess } from "./adapters/adapter-files.js";
 import { FormatError } from "./errors.js";
-import { registerAdapterFileAccess } from "./fera/adapter-files.js";
-import { asFloat32 } from "./formats/float32.js";
-import { decodeSafetensors } from "./formats/safetensors.js";
-import { parseMerges } from "./models/clip-merges.js";
-import { registerClipTokenizerReader } from "./models/clip-tokenizer.js";
-import type { ClipTokenizerFiles } from "./models/clip-tokenizer-description.js";
+import { parseMerges } from "./models/clip-tokenizer/clip-merges.js";
+import { registerClipTokenizerReader } from "./models/clip-tokenizer/clip-tokenizer.js";
+import type { ClipTokenizerFiles } from "./models/clip-tokenizer/clip-tokenizer-description.js";
 import { type ModelFolder, registerModelFolderReader } from "./models/pretrained.js";
 import { parsePythonObject, registerPipelineFolderReader } from "./pipelines/pipeline-folder.js";
 import { registerSchedulerConfigReader } from "./schedulers/index.js";
+import { asFloat32 } from "./storage/float32.js";
+import { decodeSafetensors } from "./storage/safetensors.js";
 
 type JsonObject = Record<string, unknown>;
 

@@ -4,7 +4,7 @@
 
 import { DDPMScheduler, Generator, randn, StableDiffusionPipeline, tensor } from "../../src/index.js";
 import { captionOf, rasterizeIcons, toModelInput } from "../../src/training/data/icons.js";
-import { encodeImages, tokenizeCaptions } from "../../src/training/encode.js";
+import { encodeImages, tokenizeCaptions } from "../../src/training/encode-images.js";
 import * as recipe from "./recipe.js";
 
 const [folder = "assets/icons"] = process.argv.slice(2);

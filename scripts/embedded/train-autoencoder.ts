@@ -4,18 +4,18 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gradients } from "../../src/autodiff/index.js";
-import { writeSafetensors } from "../../src/formats/index.js";
 import * as ops from "../../src/graph/index.js";
 import { Graph } from "../../src/graph/index.js";
-import { AutoencoderTiny, decodeTiny, encodeTiny } from "../../src/models/autoencoder-tiny.js";
+import { AutoencoderTiny, decodeTiny, encodeTiny } from "../../src/models/autoencoder-tiny/autoencoder-tiny.js";
 import { Scope, TrainableParameters } from "../../src/nn/index.js";
 import { compile } from "../../src/runtime/index.js";
+import { writeSafetensors } from "../../src/storage/index.js";
 import "../../src/runtime/node.js";
 import { Generator, rand, randn } from "../../src/tensor/random.js";
 import { type Tensor, tensor } from "../../src/tensor/tensor.js";
 import { rasterizeIcons } from "../../src/training/data/icons.js";
 import { learningRateSchedule } from "../../src/training/learning-rate.js";
-import { AdamW } from "../../src/training/optimizers.js";
+import { AdamW } from "../../src/training/optimizers/adamw.js";
 import { AUTOENCODER_CONFIG, IMAGE_SIZE, SEED, trainingNames } from "./recipe.js";
 
 const [output = "runs/embedded/vae", stepsText = "2200"] = process.argv.slice(2);

@@ -4,21 +4,19 @@
 
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { readSafetensors, writeSafetensors } from "../../src/formats/index.js";
-import { AutoencoderTiny } from "../../src/models/autoencoder-tiny.js";
-import { CLIPTextModel } from "../../src/models/clip-text-model.js";
-import { CLIPTokenizer } from "../../src/models/clip-tokenizer.js";
-import { writeClipTokenizer } from "../../src/models/clip-tokenizer-files.js";
+import { AutoencoderTiny } from "../../src/models/autoencoder-tiny/autoencoder-tiny.js";
+import { CLIPTextModel } from "../../src/models/clip-text/clip-text-model.js";
+import { CLIPTokenizer } from "../../src/models/clip-tokenizer/clip-tokenizer.js";
+import { writeClipTokenizer } from "../../src/models/clip-tokenizer/clip-tokenizer-files.js";
+import { readSafetensors, writeSafetensors } from "../../src/storage/index.js";
 import "../../src/models/pretrained-node.js";
-import { UNet2DConditionModel } from "../../src/models/unet-2d-condition.js";
+import { UNet2DConditionModel } from "../../src/models/unet-2d-condition/unet-2d-condition.js";
 import "../../src/runtime/node.js";
 import { DDPMScheduler } from "../../src/schedulers/index.js";
 import { float32ToFloat16 } from "../../src/tensor/float16.js";
 import { Generator } from "../../src/tensor/random.js";
 import { Tensor } from "../../src/tensor/tensor.js";
 import { ParameterAverage } from "../../src/training/average.js";
-import { DiffusionBatches } from "../../src/training/batches.js";
-import { trainClipVocabulary } from "../../src/training/data/bpe-trainer.js";
 import {
   captionOf,
   ICON_STYLES,
@@ -27,10 +25,12 @@ import {
   rasterizeIcons,
   toModelInput,
 } from "../../src/training/data/icons.js";
-import { encodeImages, tokenizeCaptions } from "../../src/training/encode.js";
-import { AdamW } from "../../src/training/optimizers.js";
+import { DiffusionBatches } from "../../src/training/diffusion-batches.js";
+import { encodeImages, tokenizeCaptions } from "../../src/training/encode-images.js";
+import { AdamW } from "../../src/training/optimizers/adamw.js";
 import { Trainer } from "../../src/training/trainer.js";
 import { WholeModel } from "../../src/training/whole-model.js";
+import { trainClipVocabulary } from "./bpe-trainer.js";
 import * as recipe from "./recipe.js";
 
 const [output = "runs/embedded/diffusion", autoencoderFolder = "runs/embedded/vae"] = process.argv.slice(2);

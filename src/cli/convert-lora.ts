@@ -1,7 +1,6 @@
 // The part of fera convert that freezes gates: which gates, over which latents, and what that costs.
 
 import type { Command } from "commander";
-import { ConfigError } from "../errors.js";
 import {
   type Conditions,
   evenTimesteps,
@@ -16,7 +15,8 @@ import {
   type NoisyLatents,
   type PlainLoraFormat,
   writePlainLora,
-} from "../fera/index.js";
+} from "../adapters/index.js";
+import { ConfigError } from "../errors.js";
 import { type AnyPipeline, StableDiffusionPipeline } from "../pipelines/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import { encodeImages } from "../training/index.js";

@@ -2,7 +2,7 @@
 
 import { resolve } from "node:path";
 import { Command } from "commander";
-import { adapterFormatOf, plainLoraPathProblem, readAdapter, writeAdapter } from "../fera/index.js";
+import { adapterFormatOf, plainLoraPathProblem, readAdapter, writeAdapter } from "../adapters/index.js";
 import { convertToLora, LORA_OPTIONS, parseGates } from "./convert-lora.js";
 import { adapterPathProblem, sigmaProblem, toFeRAConfig, UNTOLD_OPTIONS } from "./fera-options.js";
 import { counted } from "./format.js";

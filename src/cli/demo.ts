@@ -2,8 +2,8 @@
 
 import { join } from "node:path";
 import { Command } from "commander";
+import { DEMO_STYLES, type DemoReport, runDemo } from "../demo/index.js";
 import { TrainingError } from "../errors.js";
-import { DEMO_STYLES, type DemoReport, runDemo } from "../fine-tuning/index.js";
 import { prepareOutputFolder } from "../training/index.js";
 import { formatCount, formatDuration, shellCommand } from "./format.js";
 import { interruptedExitCode, interruptible } from "./interrupt.js";

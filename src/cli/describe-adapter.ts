@@ -1,6 +1,6 @@
 // What an adapter holds, in lines.
 
-import { adapterFormatOf, type LoadedAdapter, readAdapter, SoftFrequencyRouter } from "../fera/index.js";
+import { adapterFormatOf, type LoadedAdapter, readAdapter, SoftFrequencyRouter } from "../adapters/index.js";
 import { tensor } from "../tensor/tensor.js";
 import { counted, formatCount, formatTable } from "./format.js";
 import { attendsToText, familyOf } from "./model-family.js";

@@ -1,7 +1,7 @@
 // What a plain LoRA holds, in lines: kohya's, diffusers' and PEFT's files, and LyCORIS's relatives of them.
 
 import { join } from "node:path";
-import { readJsonObject } from "../formats/index.js";
+import { readJsonObject } from "../storage/index.js";
 import { describeWeights } from "./describe-model.js";
 import { counted } from "./format.js";
 import { attendsToText, familyOf } from "./model-family.js";

@@ -4,9 +4,9 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { FeraError } from "../errors.js";
-import { formatBytes } from "../formats/byte-size.js";
-import { readJson, readJsonObject, readModelFolder, type SafetensorsEntry } from "../formats/index.js";
 import { describePipeline } from "../pipelines/pipeline-folder.js";
+import { formatBytes } from "../storage/byte-size.js";
+import { readJson, readJsonObject, readModelFolder, type SafetensorsEntry } from "../storage/index.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { counted, formatCount, formatTable } from "./format.js";
 import { familyOf } from "./model-family.js";

@@ -1,7 +1,7 @@
 // FeRAConfig's options as flags.
 
+import { adapterFormatOf, FeRAConfig } from "../adapters/index.js";
 import { ConfigError } from "../errors.js";
-import { adapterFormatOf, FeRAConfig } from "../fera/index.js";
 import { choice, integer, list, number, type OptionValues } from "./option-specs.js";
 
 const defaults = new FeRAConfig();

@@ -3,7 +3,7 @@
 import { randomInt } from "node:crypto";
 import { parse } from "node:path";
 import { Command } from "commander";
-import { readImage, writePng } from "../images/png.js";
+import { readImage, writePng } from "../images/image-file.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { createScheduler, type Scheduler } from "../schedulers/index.js";
 import { interruptible } from "./interrupt.js";

@@ -2,9 +2,9 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readAdapter, writePlainLora } from "../adapters/index.js";
 import { FeraError } from "../errors.js";
-import { readAdapter, writePlainLora } from "../fera/index.js";
-import { encodeSafetensors, writeSafetensors, writeTorch } from "../formats/index.js";
+import { encodeSafetensors, writeSafetensors, writeTorch } from "../storage/index.js";
 import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
 import { describePath } from "./inspect.js";
 

@@ -1,7 +1,7 @@
 // The options that say which model runs, and where.
 
+import { readAdapter } from "../adapters/index.js";
 import { ConfigError } from "../errors.js";
-import { readAdapter } from "../fera/index.js";
 import { type AnyPipeline, loadPipeline, type PipelineOptions } from "../pipelines/index.js";
 import { DEVICES } from "../runtime/index.js";
 import { choice, integer, type OptionValues, text } from "./option-specs.js";

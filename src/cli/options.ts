@@ -2,7 +2,7 @@
 
 import { type Command, Option } from "commander";
 import { FormatError } from "../errors.js";
-import { readJson } from "../formats/index.js";
+import { readJson } from "../storage/index.js";
 import { type OptionSpec, type OptionSpecs, type OptionValues, text } from "./option-specs.js";
 import { UsageError } from "./usage-error.js";
 

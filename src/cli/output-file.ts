@@ -3,7 +3,7 @@
 import { access, constants, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { FormatError } from "../errors.js";
-import { makeFolder } from "../formats/file-access.js";
+import { makeFolder } from "../storage/file-access.js";
 
 /**
  * Makes the folders on the way to a file and checks that it can be written there.

@@ -1,7 +1,7 @@
 // The gates of an adapter along a sampling run, as a picture.
 
+import { writePng } from "../images/image-file.js";
 import { renderPlot } from "../images/plot.js";
-import { writePng } from "../images/png.js";
 import type { RoutingTrace } from "../pipelines/index.js";
 
 /**

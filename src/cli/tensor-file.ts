@@ -1,10 +1,10 @@
 // A file of tensors in either format, by its content: names, shapes and metadata, and single tensors when asked for.
 
 import { FormatError } from "../errors.js";
-import { withFile } from "../formats/file-access.js";
-import { FILE_KIND_BYTES, kindOfFile, startsWith } from "../formats/file-kind.js";
-import { decodeTorch, openSafetensors, type SafetensorsEntry } from "../formats/index.js";
-import { decodeSafetensorsEntry } from "../formats/safetensors.js";
+import { withFile } from "../storage/file-access.js";
+import { FILE_KIND_BYTES, kindOfFile, startsWith } from "../storage/file-kind.js";
+import { decodeTorch, openSafetensors, type SafetensorsEntry } from "../storage/index.js";
+import { decodeSafetensorsEntry } from "../storage/safetensors.js";
 import type { DType, Tensor } from "../tensor/tensor.js";
 import { toBytes } from "../tensor/tensor.js";
 

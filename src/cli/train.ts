@@ -3,7 +3,7 @@
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { Command } from "commander";
-import { type FineTunePhase, type FineTuneResult, fineTune } from "../fine-tuning/index.js";
+import { type FineTunePhase, type FineTuneResult, fineTune } from "../demo/index.js";
 import {
   type ImageDataset,
   LEARNING_RATE_SCHEDULES,

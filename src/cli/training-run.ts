@@ -3,13 +3,13 @@
 import { writeFileSync } from "node:fs";
 import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { FOLDER_CONFIG, FOLDER_WEIGHTS } from "../adapters/adapter-files.js";
+import { adapterFormatOf } from "../adapters/index.js";
 import { FormatError, TrainingError } from "../errors.js";
-import { FOLDER_CONFIG, FOLDER_WEIGHTS } from "../fera/adapter-files.js";
-import { adapterFormatOf } from "../fera/index.js";
-import { withFileLock } from "../formats/file-lock.js";
-import { readJson } from "../formats/index.js";
+import { writePng } from "../images/image-file.js";
 import { renderPlot } from "../images/plot.js";
-import { writePng } from "../images/png.js";
+import { withFileLock } from "../storage/file-lock.js";
+import { readJson } from "../storage/index.js";
 import { clearCheckpoints } from "../training/checkpoint.js";
 import { latestCheckpoint } from "../training/index.js";
 

@@ -31,10 +31,6 @@ export {
   where,
 } from "./elementwise.js";
 export { type FileRange, Graph, type Node, Value, type ValueSource } from "./graph.js";
-export { type ActivationMemory, activationMemory } from "./lowering/activation-memory.js";
-export { executionOrder } from "./lowering/execution-order.js";
-export { lower, type OnnxModel } from "./lowering/lower.js";
-export type { Target } from "./lowering/lowering-context.js";
 export { geglu, linear, matMul } from "./matrix.js";
 export { groupNorm, layerNorm, type Normalized } from "./normalization.js";
 export { operationCount, operationsOf, reachableNodes } from "./operation-count.js";

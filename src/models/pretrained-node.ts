@@ -1,12 +1,12 @@
 // Reads models from disk and from the hub: folders in diffusers' layout and single-file checkpoints. float32 weights
 // stay in their file; others are converted once.
 
-import { readModelFolder } from "../formats/diffusers-folder.js";
-import { locateModel } from "../hub/locate.js";
-import "./clip-tokenizer-files.js";
+import { readModelFolder } from "../storage/diffusers-folder.js";
+import { locateModel } from "../storage/hub/locate.js";
+import "./clip-tokenizer/clip-tokenizer-files.js";
 import { type ModelFolder, type ModelFolderRequest, registerModelFolderReader } from "./pretrained.js";
-import { readSingleFile } from "./pretrained-single-file.js";
 import { pickledWeights, safetensorsWeights } from "./pretrained-weights.js";
+import { readSingleFile } from "./single-file/single-file.js";
 
 registerModelFolderReader(async (dir, request) => {
   const { subfolder } = request;

@@ -4,15 +4,15 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { relativeError } from "../../test/support/relative-error.js";
 import { FormatError } from "../errors.js";
-import { encodeSafetensors, readSafetensors, writeTorch } from "../formats/index.js";
-import { openSafetensors } from "../formats/safetensors-file.js";
+import { encodeSafetensors, readSafetensors, writeTorch } from "../storage/index.js";
+import { openSafetensors } from "../storage/safetensors-file.js";
 import { float32ToFloat16 } from "../tensor/float16.js";
 import { Generator, randn } from "../tensor/random.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import "../runtime/node.js";
 import "./pretrained-node.js";
 import { pickledWeights, safetensorsWeights } from "./pretrained-weights.js";
-import { UNet2DConditionModel } from "./unet-2d-condition.js";
+import { UNet2DConditionModel } from "./unet-2d-condition/unet-2d-condition.js";
 
 const REFERENCE = "test/reference/unet-sd15/unet";
 const NAME = "diffusion_pytorch_model";

@@ -2,14 +2,14 @@
 // Node only.
 
 import { FormatError } from "../errors.js";
-import { type ConvertedCopyOptions, convertedCopy } from "../formats/converted-weights.js";
-import { checkShard, type PickledWeights } from "../formats/diffusers-folder.js";
-import { withFile } from "../formats/file-access.js";
-import { asFloat32, floatName } from "../formats/float32.js";
-import { float32Chunks } from "../formats/float32-chunks.js";
-import { decodeSafetensorsEntry, type SafetensorsEntry } from "../formats/safetensors.js";
-import type { OpenedSafetensors } from "../formats/safetensors-file.js";
-import { readTorch } from "../formats/torch-file.js";
+import { type ConvertedCopyOptions, convertedCopy } from "../storage/converted-weights.js";
+import { checkShard, type PickledWeights } from "../storage/diffusers-folder.js";
+import { withFile } from "../storage/file-access.js";
+import { asFloat32, floatName } from "../storage/float32.js";
+import { float32Chunks } from "../storage/float32-chunks.js";
+import { decodeSafetensorsEntry, type SafetensorsEntry } from "../storage/safetensors.js";
+import type { OpenedSafetensors } from "../storage/safetensors-file.js";
+import { readTorch } from "../storage/torch-file.js";
 import { type Tensor, toBytes } from "../tensor/tensor.js";
 import type { LoadedWeight } from "./pretrained.js";
 

@@ -3,9 +3,9 @@
 
 import { ConfigError, FormatError } from "../errors.js";
 import type { FileRange } from "../graph/index.js";
-import type { HubOptions } from "../hub/hub-options.js";
 import { ModelWeights, type Weight } from "../nn/index.js";
 import type { DeviceOption, RuntimeOptions } from "../runtime/index.js";
+import type { HubOptions } from "../storage/hub/hub-options.js";
 import type { Tensor } from "../tensor/tensor.js";
 
 /** What a folder of one model holds. */

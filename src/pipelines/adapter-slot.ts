@@ -1,8 +1,8 @@
 // The adapters that a pipeline uses: none, a file's, or those of a model that is being trained.
 
+import { FeRAModel } from "../adapters/fera/fera-model.js";
 import { ConfigError } from "../errors.js";
-import { FeRAModel } from "../fera/fera-model.js";
-import type { UNet2DConditionModel } from "../models/unet-2d-condition.js";
+import type { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import type { DenoiseOptions } from "./denoise.js";
 
 /** Holds at most one {@link FeRAModel}; those that it loaded itself are given back to be released. */

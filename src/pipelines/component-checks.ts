@@ -1,8 +1,8 @@
 // Whether a pipeline's parts were made for each other.
 
 import { ConfigError } from "../errors.js";
-import type { CLIPTextModel } from "../models/clip-text-model.js";
-import type { CLIPTokenizer } from "../models/clip-tokenizer.js";
+import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
+import type { CLIPTokenizer } from "../models/clip-tokenizer/clip-tokenizer.js";
 import type { DiffusionComponents } from "./diffusion-pipeline.js";
 
 /** @throws {ConfigError} Always, saying which rule is broken. */

@@ -1,10 +1,10 @@
 // What text to image and image to image share in every family: options, noise, denoising, images, and adapters.
 // How a prompt becomes conditions is each family's own.
 
-import type { FeRAModel } from "../fera/fera-model.js";
-import type { AutoencoderKL } from "../models/autoencoder-kl.js";
-import type { AutoencoderTiny } from "../models/autoencoder-tiny.js";
-import type { UNet2DConditionModel } from "../models/unet-2d-condition.js";
+import type { FeRAModel } from "../adapters/fera/fera-model.js";
+import type { AutoencoderKL } from "../models/autoencoder-kl/autoencoder-kl.js";
+import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
+import type { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import type { Scheduler } from "../schedulers/index.js";
 import { Generator, randn } from "../tensor/random.js";
 import { Tensor, tensor } from "../tensor/tensor.js";

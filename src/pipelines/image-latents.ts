@@ -1,7 +1,7 @@
 // Between images and the latents that a diffusion model works on: (z − shift) · scale, z the autoencoder's.
 
-import { AutoencoderKL, sampleLatents } from "../models/autoencoder-kl.js";
-import type { AutoencoderTiny } from "../models/autoencoder-tiny.js";
+import { AutoencoderKL, sampleLatents } from "../models/autoencoder-kl/autoencoder-kl.js";
+import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
 import type { Generator } from "../tensor/random.js";
 import { Tensor } from "../tensor/tensor.js";
 import { throwIfAborted } from "./abort.js";

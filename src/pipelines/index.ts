@@ -4,10 +4,13 @@ export type { GenerateOptions, GenerateResult } from "./generate-options.js";
 export type { PipelineOptions } from "./load-components.js";
 export { type AnyPipeline, loadPipeline } from "./load-pipeline.js";
 export { type PipelineFolder, registerPipelineFolderReader } from "./pipeline-folder.js";
-export { type StableDiffusionComponents, StableDiffusionPipeline } from "./stable-diffusion-pipeline.js";
+export {
+  type StableDiffusionComponents,
+  StableDiffusionPipeline,
+} from "./stable-diffusion/stable-diffusion-pipeline.js";
 export {
   type StableDiffusionXLComponents,
   type StableDiffusionXLOptions,
   StableDiffusionXLPipeline,
   type XLPromptStates,
-} from "./stable-diffusion-xl-pipeline.js";
+} from "./stable-diffusion/stable-diffusion-xl-pipeline.js";

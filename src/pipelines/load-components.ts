@@ -1,9 +1,9 @@
 // Loads the parts that every family has from a pipeline's folder. Reads no files itself.
 
-import { AutoencoderKL } from "../models/autoencoder-kl.js";
-import { AutoencoderTiny } from "../models/autoencoder-tiny.js";
+import { AutoencoderKL } from "../models/autoencoder-kl/autoencoder-kl.js";
+import { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
 import type { PretrainedOptions } from "../models/pretrained.js";
-import { UNet2DConditionModel } from "../models/unet-2d-condition.js";
+import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import { createScheduler } from "../schedulers/index.js";
 import type { DiffusionComponents } from "./diffusion-pipeline.js";
 import type { PipelineDescription } from "./pipeline-folder.js";

@@ -2,8 +2,8 @@
 
 import type { PipelineOptions } from "./load-components.js";
 import { describePipeline } from "./pipeline-folder.js";
-import { StableDiffusionPipeline } from "./stable-diffusion-pipeline.js";
-import { StableDiffusionXLPipeline } from "./stable-diffusion-xl-pipeline.js";
+import { StableDiffusionPipeline } from "./stable-diffusion/stable-diffusion-pipeline.js";
+import { StableDiffusionXLPipeline } from "./stable-diffusion/stable-diffusion-xl-pipeline.js";
 
 /** A pipeline of one of the supported families. */
 export type AnyPipeline = StableDiffusionPipeline | StableDiffusionXLPipeline;

@@ -3,12 +3,12 @@
 import { readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { FormatError } from "../errors.js";
-import { readWholeFile } from "../formats/file-access.js";
-import { locateModel } from "../hub/locate.js";
 import type { SourceOptions } from "../models/pretrained.js";
-import { STABLE_DIFFUSION_1_CONFIG } from "../models/pretrained-sd15-config.js";
-import { openSingleFile } from "../models/pretrained-single-file.js";
+import { openSingleFile } from "../models/single-file/single-file.js";
+import { STABLE_DIFFUSION_1_CONFIG } from "../models/single-file/stable-diffusion-1-config.js";
 import { registerSchedulerConfigReader } from "../schedulers/index.js";
+import { readWholeFile } from "../storage/file-access.js";
+import { locateModel } from "../storage/hub/locate.js";
 import {
   neededComponents,
   type PipelineFolder,

@@ -1,8 +1,8 @@
 // Prompts to text states, with one tokenizer and its encoder.
 
 import { ConfigError } from "../errors.js";
-import type { CLIPTextModel, ClipHiddenStateOptions } from "../models/clip-text-model.js";
-import type { CLIPTokenizer } from "../models/clip-tokenizer.js";
+import type { CLIPTextModel, ClipHiddenStateOptions } from "../models/clip-text/clip-text-model.js";
+import type { CLIPTokenizer } from "../models/clip-tokenizer/clip-tokenizer.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { concatRows } from "./batches.js";
 

@@ -1,7 +1,7 @@
 // What a platform must provide to run ONNX models, and the registry through which an entry point provides it.
 
 import { RuntimeError } from "../errors.js";
-import type { OnnxModel } from "../graph/index.js";
+import type { OnnxModel } from "../onnx/index.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { Device } from "./device.js";
 

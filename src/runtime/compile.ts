@@ -1,7 +1,8 @@
 // Compiles a Graph into a runnable function on a device.
 
 import { RuntimeError, ShapeError } from "../errors.js";
-import { type Graph, lower, type OnnxModel, sameShape } from "../graph/index.js";
+import { type Graph, sameShape } from "../graph/index.js";
+import { lower, type OnnxModel } from "../onnx/index.js";
 import type { DType, Tensor } from "../tensor/tensor.js";
 import { type BackendSession, backend, type KeptAccess, type KeptValues, type SessionSettings } from "./backend.js";
 import { type Device, type DeviceOption, resolveDevice, targetOf } from "./device.js";

@@ -1,7 +1,8 @@
 // Data parallelism on the CPU: copies of one training graph run at the same time, each on its part of the batch and with its
 // part of the processors. A small model's operators are too short to be divided among threads.
 
-import { Graph, lower } from "../graph/index.js";
+import { Graph } from "../graph/index.js";
+import { lower } from "../onnx/index.js";
 import { Tensor } from "../tensor/tensor.js";
 import { backend } from "./backend.js";
 import { type CompiledGraph, type CompileOptions, checkFeeds, deviceOf, load } from "./compile.js";

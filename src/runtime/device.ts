@@ -1,7 +1,7 @@
 // The devices a graph can run on, and the kernels each is lowered for.
 
 import { ConfigError } from "../errors.js";
-import type { Target } from "../graph/index.js";
+import type { Target } from "../onnx/index.js";
 
 /** ONNX Runtime execution providers under the names users type; `wasm` is the browser's CPU. */
 export const DEVICES = ["cpu", "webgpu", "cuda", "coreml", "dml", "wasm"] as const;

@@ -3,7 +3,8 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { RuntimeError } from "../errors.js";
-import { Graph, lower, type OnnxModel, type Value } from "../graph/index.js";
+import { Graph, type Value } from "../graph/index.js";
+import { lower, type OnnxModel } from "../onnx/index.js";
 import { BYTES_PER_ELEMENT, type DType, fromBytes, Tensor, type TensorData } from "../tensor/tensor.js";
 import {
   type Backend,

@@ -2,7 +2,7 @@
 
 import * as ort from "onnxruntime-web/webgpu";
 import { RuntimeError } from "../errors.js";
-import type { OnnxModel } from "../graph/index.js";
+import type { OnnxModel } from "../onnx/index.js";
 import { Tensor, type TensorData } from "../tensor/tensor.js";
 import { type Backend, type BackendSession, registerBackend, type SessionSettings } from "./backend.js";
 import type { Device } from "./device.js";

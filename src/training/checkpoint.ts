@@ -3,9 +3,9 @@
 import { access, constants, readdir, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, TrainingError } from "../errors.js";
-import { makeFolder } from "../formats/file-access.js";
-import { readSafetensors, writeSafetensors } from "../formats/safetensors-file.js";
 import { sameShape } from "../graph/index.js";
+import { makeFolder } from "../storage/file-access.js";
+import { readSafetensors, writeSafetensors } from "../storage/safetensors-file.js";
 import type { Tensor } from "../tensor/tensor.js";
 
 /** What a training is made of at a step's end. */

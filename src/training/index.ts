@@ -1,10 +1,10 @@
 export { ParameterAverage } from "./average.js";
-export { type BatchOptions, DiffusionBatches, diffusionBatch, type EncodedDataset } from "./batches.js";
 export { latestCheckpoint, prepareOutputFolder } from "./checkpoint.js";
 export { type DatasetOptions, type ImageDataset, openDataset } from "./data/dataset.js";
-export { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode.js";
+export { type BatchOptions, DiffusionBatches, diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
+export { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode-images.js";
 export { LEARNING_RATE_SCHEDULES, type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
-export { AdamW, type AdamWOptions, clipGradients, gradientNorm } from "./optimizers.js";
+export { AdamW, type AdamWOptions, clipGradients, gradientNorm } from "./optimizers/adamw.js";
 export type {
   DiffusionBatch,
   Losses,

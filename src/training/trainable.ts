@@ -2,7 +2,7 @@
 
 import type { Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
-import type { AdamW } from "./optimizers.js";
+import type { AdamW } from "./optimizers/adamw.js";
 
 /** One batch of a diffusion objective. B batch, C×h×w latent size. */
 export interface DiffusionBatch {

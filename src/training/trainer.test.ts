@@ -2,16 +2,16 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { CLIPTextModel } from "../models/clip-text-model.js";
-import { UNet2DConditionModel } from "../models/unet-2d-condition.js";
+import { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
+import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import "../runtime/node.js";
 import { DDPMScheduler } from "../schedulers/index.js";
 import { Generator, randint, randn } from "../tensor/random.js";
 import { tensor, zeros } from "../tensor/tensor.js";
 import { ParameterAverage } from "./average.js";
-import { DiffusionBatches, type EncodedDataset } from "./batches.js";
 import { latestCheckpoint } from "./checkpoint.js";
-import { AdamW } from "./optimizers.js";
+import { DiffusionBatches, type EncodedDataset } from "./diffusion-batches.js";
+import { AdamW } from "./optimizers/adamw.js";
 import { Trainer, type TrainerOptions } from "./trainer.js";
 import { WholeModel } from "./whole-model.js";
 

@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { ConfigError, TrainingError } from "../errors.js";
 import { allFinite, flatValues, type Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
-import type { DiffusionBatches } from "./batches.js";
 import { latestCheckpoint, prepareOutputFolder, readCheckpoint, restoreInto, saveCheckpoint } from "./checkpoint.js";
+import type { DiffusionBatches } from "./diffusion-batches.js";
 import { type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
-import { type AdamW, clipGradients, gradientNorm } from "./optimizers.js";
+import { type AdamW, clipGradients, gradientNorm } from "./optimizers/adamw.js";
 import type { DiffusionBatch, Losses, OptimizerSteps, StepOutcome, Trainable } from "./trainable.js";
 
 /** Settings of a {@link Trainer}. */

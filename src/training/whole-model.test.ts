@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
-import { CLIPTextModel } from "../models/clip-text-model.js";
-import { UNet2DConditionModel } from "../models/unet-2d-condition.js";
+import { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
+import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import "../runtime/node.js";
 import { Generator, randn } from "../tensor/random.js";
 import { tensor } from "../tensor/tensor.js";

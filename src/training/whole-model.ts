@@ -4,9 +4,14 @@ import { gradients } from "../autodiff/index.js";
 import { ConfigError } from "../errors.js";
 import type { Graph, Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
-import { type CLIPTextModel, clipTextModel } from "../models/clip-text-model.js";
+import { type CLIPTextModel, clipTextModel } from "../models/clip-text/clip-text-model.js";
 import type { Model } from "../models/model.js";
-import { type UNet2DConditionModel, unet, unetFeeds, unetInputs } from "../models/unet-2d-condition.js";
+import {
+  type UNet2DConditionModel,
+  unet,
+  unetFeeds,
+  unetInputs,
+} from "../models/unet-2d-condition/unet-2d-condition.js";
 import { ModelWeights, Scope, TrainableParameters } from "../nn/index.js";
 import { compileDataParallel, type DataParallelGraph, type RuntimeOptions } from "../runtime/index.js";
 import type { Tensor } from "../tensor/tensor.js";

@@ -3,8 +3,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readAdapter } from "../../src/fera/index.js";
-import { readSafetensors } from "../../src/formats/index.js";
+import { readAdapter } from "../../src/adapters/index.js";
+import { readSafetensors } from "../../src/storage/index.js";
 import { runFera, writeTinyAdapter, writeTinyImages } from "../support/fera-program.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 

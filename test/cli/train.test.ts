@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readSafetensors } from "../../src/formats/index.js";
+import { readSafetensors } from "../../src/storage/index.js";
 import { runFera, startFera, writeTinyImages } from "../support/fera-program.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 

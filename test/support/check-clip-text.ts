@@ -1,8 +1,8 @@
 // Compares a CLIP text model with what make-clip-golden.py wrote.
 
 import { expect } from "vitest";
-import { readSafetensors } from "../../src/formats/index.js";
-import type { CLIPTextModel } from "../../src/models/clip-text-model.js";
+import type { CLIPTextModel } from "../../src/models/clip-text/clip-text-model.js";
+import { readSafetensors } from "../../src/storage/index.js";
 import type { Tensor } from "../../src/tensor/tensor.js";
 import { relativeError } from "./relative-error.js";
 

@@ -2,7 +2,8 @@
 
 import { expect } from "vitest";
 import { gradients } from "../../src/autodiff/index.js";
-import { Graph, lower, mul, reduceSum, type Target, type Value } from "../../src/graph/index.js";
+import { Graph, mul, reduceSum, type Value } from "../../src/graph/index.js";
+import { lower, type Target } from "../../src/onnx/index.js";
 import { backend } from "../../src/runtime/backend.js";
 import "../../src/runtime/node.js";
 import { Generator, randn } from "../../src/tensor/random.js";

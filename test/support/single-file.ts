@@ -2,8 +2,8 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { readSafetensors } from "../../src/formats/index.js";
-import { singleFileNames } from "../../src/models/pretrained-single-file.js";
+import { singleFileNames } from "../../src/models/single-file/single-file.js";
+import { readSafetensors } from "../../src/storage/index.js";
 import { Tensor } from "../../src/tensor/tensor.js";
 
 /** Which part goes where. */

@@ -3,15 +3,15 @@
 import { readFileSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { writeSafetensors } from "../../src/formats/index.js";
-import { AutoencoderTiny } from "../../src/models/autoencoder-tiny.js";
-import { CLIPTextModel } from "../../src/models/clip-text-model.js";
-import { writeClipTokenizer } from "../../src/models/clip-tokenizer-files.js";
+import { trainClipVocabulary } from "../../scripts/embedded/bpe-trainer.js";
+import { AutoencoderTiny } from "../../src/models/autoencoder-tiny/autoencoder-tiny.js";
+import { CLIPTextModel } from "../../src/models/clip-text/clip-text-model.js";
+import { writeClipTokenizer } from "../../src/models/clip-tokenizer/clip-tokenizer-files.js";
 import type { Model } from "../../src/models/model.js";
-import { UNet2DConditionModel } from "../../src/models/unet-2d-condition.js";
+import { UNet2DConditionModel } from "../../src/models/unet-2d-condition/unet-2d-condition.js";
+import { writeSafetensors } from "../../src/storage/index.js";
 import { Generator } from "../../src/tensor/random.js";
 import type { Tensor } from "../../src/tensor/tensor.js";
-import { trainClipVocabulary } from "../../src/training/data/bpe-trainer.js";
 
 /** Tokens of every prompt, start and end included. */
 export const TINY_TOKENS = 8;

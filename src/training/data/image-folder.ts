@@ -4,7 +4,7 @@ import { type Dirent, readdirSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { ConfigError, FormatError, ShapeError } from "../../errors.js";
-import { readImage, readImageSize } from "../../images/png.js";
+import { readImage, readImageSize } from "../../images/image-file.js";
 import { centreCrop, type ImagePlacement } from "./image-placement.js";
 
 const READ = new Set([".png", ".jpg", ".jpeg", ".webp", ".svg"]);

@@ -1,0 +1,41 @@
+// The rooms of src/, lowest first, and what each may import: the one place that says so. `npm run lint` holds it.
+
+/** A folder under src/, or a file that lies beside them, and the rooms whose files it may import. */
+export const ROOMS: Readonly<Record<string, readonly string[]>> = {
+  errors: [],
+  tensor: ["errors"],
+  graph: ["errors", "tensor"],
+  autodiff: ["errors", "tensor", "graph"],
+  onnx: ["errors", "tensor", "graph"],
+  runtime: ["errors", "tensor", "graph", "onnx"],
+  storage: ["errors", "tensor"],
+  images: ["errors", "tensor", "storage"],
+  nn: ["errors", "tensor", "graph"],
+  schedulers: ["errors", "tensor", "storage"],
+  diffusion: ["errors", "tensor", "graph", "runtime", "nn", "schedulers"],
+  models: ["errors", "tensor", "graph", "runtime", "storage", "nn", "diffusion"],
+  adapters: ["errors", "tensor", "graph", "runtime", "storage", "nn", "diffusion"],
+  pipelines: ["errors", "tensor", "storage", "images", "schedulers", "diffusion", "models", "adapters"],
+  training: [
+    ...["errors", "tensor", "graph", "autodiff", "runtime", "storage", "images", "nn", "schedulers"],
+    ...["diffusion", "models", "adapters", "pipelines"],
+  ],
+  demo: ["errors", "tensor", "images", "schedulers", "runtime", "adapters", "pipelines", "training"],
+  cli: [
+    ...["errors", "tensor", "runtime", "storage", "images", "schedulers", "diffusion", "models", "adapters"],
+    ...["pipelines", "training", "demo"],
+  ],
+  // The entries of the package.
+  library: [
+    ...["errors", "tensor", "graph", "autodiff", "runtime", "storage", "schedulers", "models", "adapters"],
+    ...["pipelines", "training", "diffusion"],
+  ],
+  index: ["library", "runtime", "storage", "images", "adapters", "models", "pipelines", "training"],
+  web: ["library", "runtime", "storage", "adapters", "models", "pipelines"],
+};
+
+/** Imports that a method makes when it is called, `import()`: training, from rooms that must not load it otherwise. */
+export const LAZY: Readonly<Record<string, readonly string[]>> = {
+  adapters: ["training"],
+  demo: [],
+};

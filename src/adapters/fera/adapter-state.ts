@@ -1,0 +1,215 @@
+// The names and shapes of an adapter's tensors: the reference's state dict, one tensor per expert, and the stacked
+// tensors that are trained, one pair per layer.
+
+import { FormatError } from "../../errors.js";
+import { sameShape } from "../../graph/index.js";
+import { float16ToFloat32 } from "../../tensor/float16.js";
+import { allFinite, Tensor, zeros } from "../../tensor/tensor.js";
+import type { LinearLayer } from "./experts.js";
+import { routerShapes } from "./router.js";
+
+/** What shapes an adapter's tensors. */
+export interface AdapterLayout {
+  layers: readonly LinearLayer[];
+  rank: number;
+  numExperts: number;
+  numBands: number;
+}
+
+/** Prefix of the router's parameters in both kinds of names. */
+export const ROUTER = "router.";
+const BASE = "base_model.";
+const EXPERT_NAME = /^base_model\.(.+)\.experts\.(\d{1,6})\.lora_(down|up)\.weight$/s;
+
+/** The reference's name of one matrix of an expert. */
+export const expertName = (path: string, expert: number, side: "down" | "up"): string =>
+  `${BASE}${path}.experts.${expert}.lora_${side}.weight`;
+
+/** Names and shapes of the reference's state dict, the router first. */
+export function stateShapes({ layers, rank, numExperts, numBands }: AdapterLayout): Map<string, readonly number[]> {
+  const shapes = new Map<string, readonly number[]>();
+  for (const [name, shape] of routerShapes(numBands, numExperts)) shapes.set(ROUTER + name, shape);
+  for (const { path, inFeatures, outFeatures } of layers) {
+    for (let expert = 0; expert < numExperts; expert++) {
+      shapes.set(expertName(path, expert, "down"), [rank, inFeatures]);
+      shapes.set(expertName(path, expert, "up"), [outFeatures, rank]);
+    }
+  }
+  return shapes;
+}
+
+/** Names and shapes of the stacked tensors: the router's, `PATH.down [E·r, in]` and `PATH.up [out, E·r]`. */
+export function stackedShapes({ layers, rank, numExperts, numBands }: AdapterLayout): Map<string, readonly number[]> {
+  const shapes = new Map<string, readonly number[]>();
+  for (const [name, shape] of routerShapes(numBands, numExperts)) shapes.set(ROUTER + name, shape);
+  for (const { path, inFeatures, outFeatures } of layers) {
+    shapes.set(`${path}.down`, [numExperts * rank, inFeatures]);
+    shapes.set(`${path}.up`, [outFeatures, numExperts * rank]);
+  }
+  return shapes;
+}
+
+/**
+ * Joins a state dict's experts.
+ *
+ * @param state - Every tensor of {@link stateShapes}.
+ */
+export function stackState(state: ReadonlyMap<string, Tensor<"float32">>, layout: AdapterLayout) {
+  const { layers, rank, numExperts } = layout;
+  const stacked = new Map<string, Tensor<"float32">>();
+  for (const [name, shape] of stackedShapes(layout)) {
+    const copied = zeros(shape);
+    if (name.startsWith(ROUTER)) copied.data.set(state.get(name)!.data);
+    stacked.set(name, copied);
+  }
+  for (const { path, inFeatures, outFeatures } of layers) {
+    const down = stacked.get(`${path}.down`)!.data;
+    const up = stacked.get(`${path}.up`)!.data;
+    for (let expert = 0; expert < numExperts; expert++) {
+      down.set(state.get(expertName(path, expert, "down"))!.data, expert * rank * inFeatures);
+      const columns = state.get(expertName(path, expert, "up"))!.data;
+      for (let row = 0; row < outFeatures; row++) {
+        up.set(columns.subarray(row * rank, (row + 1) * rank), (row * numExperts + expert) * rank);
+      }
+    }
+  }
+  return stacked;
+}
+
+/**
+ * Splits stacked values (tensors, or their gradients) into a state dict.
+ *
+ * @param stacked - Flat values under every name of {@link stackedShapes}.
+ * @returns Copies.
+ */
+export function unstackState(
+  stacked: ReadonlyMap<string, Float32Array>,
+  layout: AdapterLayout,
+): Map<string, Tensor<"float32">> {
+  const { layers, rank, numExperts } = layout;
+  const state = new Map<string, Tensor<"float32">>();
+  for (const [name, shape] of stateShapes(layout)) {
+    const own = name.startsWith(ROUTER) ? stacked.get(name)!.slice() : undefined;
+    state.set(name, own ? new Tensor("float32", shape, own) : zeros(shape));
+  }
+  for (const { path, inFeatures, outFeatures } of layers) {
+    const down = stacked.get(`${path}.down`)!;
+    const up = stacked.get(`${path}.up`)!;
+    const downLength = rank * inFeatures;
+    for (let expert = 0; expert < numExperts; expert++) {
+      const rows = down.subarray(expert * downLength, (expert + 1) * downLength);
+      state.get(expertName(path, expert, "down"))!.data.set(rows);
+      const columns = state.get(expertName(path, expert, "up"))!.data;
+      for (let row = 0; row < outFeatures; row++) {
+        const start = (row * numExperts + expert) * rank;
+        columns.set(up.subarray(start, start + rank), row * rank);
+      }
+    }
+  }
+  return state;
+}
+
+/**
+ * Reads layers, rank, experts and bands off a state dict's names and shapes.
+ *
+ * @param source - The file, for messages.
+ * @throws {FormatError} If it is not a whole FeRA adapter: no layers, a tensor missing, unexpected or of a shape that
+ *   contradicts the others; the message names the first and counts the rest.
+ */
+export function layoutOfState(state: ReadonlyMap<string, Tensor>, source: string): AdapterLayout {
+  const first = state.get(`${ROUTER}net.0.weight`);
+  const last = state.get(`${ROUTER}net.2.weight`);
+  if (first?.shape.length !== 2 || last?.shape.length !== 2) {
+    const names = [...state.keys()].slice(0, 3).join(", ");
+    throw new FormatError(
+      source,
+      `is no FeRA adapter: it lacks "router.net.0.weight" [64, bands] and "router.net.2.weight" [experts, 64]; ` +
+        `it holds ${names || "nothing"}${state.size > 3 ? `, … (${state.size} tensors)` : ""}.`,
+    );
+  }
+  const layers = new Map<string, LinearLayer>();
+  let rank: number | undefined;
+  for (const [name, { shape }] of state) {
+    const match = EXPERT_NAME.exec(name);
+    if (!match) continue;
+    const path = match[1]!;
+    const layer = layers.get(path) ?? { path, inFeatures: 0, outFeatures: 0 };
+    layers.set(path, layer);
+    if (match[3] === "down") {
+      rank ??= shape[0];
+      layer.inFeatures = shape[1] ?? 0;
+    } else layer.outFeatures = shape[0] ?? 0;
+  }
+  if (layers.size === 0 || !rank || first.size === 0 || last.size === 0) {
+    throw new FormatError(
+      source,
+      'holds no experts; their tensors are named "base_model.LAYER.experts.0.lora_down.weight".',
+    );
+  }
+  const layout = { layers: [...layers.values()], rank, numExperts: last.shape[0]!, numBands: first.shape[1]! };
+  checkState(state, layout, source);
+  return layout;
+}
+
+/** Throws a FormatError unless the state holds exactly the tensors of the layout. */
+function checkState(state: ReadonlyMap<string, Tensor>, layout: AdapterLayout, source: string): void {
+  // Counted before anything is listed: a lying header must not make us build long lists.
+  const expected = 4 + 2 * layout.layers.length * layout.numExperts;
+  const problems: string[] = [];
+  if (expected <= 2 * state.size + 4) {
+    const shapes = stateShapes(layout);
+    for (const [name, shape] of shapes) {
+      const given = state.get(name);
+      if (!given) problems.push(`"${name}" is missing`);
+      else if (!sameShape(given.shape, shape)) {
+        problems.push(`"${name}" is [${given.shape.join(",")}], but the other tensors ask for [${shape.join(",")}]`);
+      }
+    }
+    for (const name of state.keys()) if (!shapes.has(name)) problems.push(`"${name}" is no tensor of a FeRA adapter`);
+  } else {
+    problems.push(
+      `${layout.numExperts} experts (router.net.2.weight) on ${layout.layers.length} layers need ${expected} tensors; it holds ${state.size}`,
+    );
+  }
+  if (problems.length === 0) return;
+  const rest = problems.length > 1 ? ` (and ${problems.length - 1} more such problems)` : "";
+  throw new FormatError(source, `${problems[0]}${rest}.`);
+}
+
+/**
+ * The tensors as float32; float16 is converted.
+ *
+ * @throws {FormatError} If a tensor has another dtype or holds a value that is not finite.
+ */
+export function floatState(state: ReadonlyMap<string, Tensor>, source: string): Map<string, Tensor<"float32">> {
+  const converted = new Map<string, Tensor<"float32">>();
+  for (const [name, value] of state) {
+    if (value.dtype !== "float32" && value.dtype !== "float16") {
+      throw new FormatError(source, `the tensor "${name}" is ${value.dtype}; an adapter's are float32 or float16.`);
+    }
+    const data = value.dtype === "float16" ? float16ToFloat32(value.data as Uint16Array) : (value.data as Float32Array);
+    if (!allFinite(data)) throw new FormatError(source, `the tensor "${name}" holds values not finite.`);
+    converted.set(name, new Tensor("float32", value.shape, data));
+  }
+  return converted;
+}
+
+/**
+ * Checks that a model has the layers that an adapter names.
+ *
+ * @throws {FormatError} If layers are missing or have other sizes; the message names the first and counts the rest.
+ */
+export function checkLayers(wanted: readonly LinearLayer[], model: readonly LinearLayer[], source: string): void {
+  const known = new Map(model.map((layer) => [layer.path, layer]));
+  const problems = wanted.flatMap(({ path, inFeatures, outFeatures }) => {
+    const layer = known.get(path);
+    if (!layer) return [`the layer "${path}" does not exist in the model`];
+    if (layer.inFeatures === inFeatures && layer.outFeatures === outFeatures) return [];
+    return [
+      `the layer "${path}" is ${inFeatures}→${outFeatures} in the adapter and ${layer.inFeatures}→${layer.outFeatures} in the model`,
+    ];
+  });
+  if (problems.length === 0) return;
+  const rest = problems.length > 1 ? `, and ${problems.length - 1} more of its ${wanted.length} layers do not fit` : "";
+  throw new FormatError(source, `is an adapter for another model: ${problems[0]}${rest}.`);
+}

@@ -1,0 +1,149 @@
+// The options of FeRA: checked, with defaults, and in the spelling that adapter files use.
+
+import { z } from "zod";
+import { ConfigError } from "../../errors.js";
+import { parseConfig } from "../../models/model.js";
+
+/**
+ * The blur of the finest level, sigma_0; level k blurs with sigma_0 · 2^k.
+ *
+ * - `reference`: sigma_0 = min(H, W) / 128.
+ * - `latent`: sigma_0 = min(H, W) / divisor; divisors of 4 to 16 spread the energies of small latents further apart.
+ */
+export type SigmaRule = { rule: "reference" } | { rule: "latent"; divisor: number };
+
+/**
+ * Which bands are kept, low to high.
+ *
+ * - `reference`: the finest band, z − G_1, is dropped.
+ * - `complete`: a partition; the bands sum to the latent.
+ */
+export type BandDefinition = "reference" | "complete";
+
+/**
+ * How a target names a linear layer.
+ *
+ * - `path`: it is the module path, or the end of it at a dot (`to_out.0` matches).
+ * - `name`: it is the last component of the path (`to_out.0` never matches, as in the reference implementation).
+ */
+export type LayerMatching = "path" | "name";
+
+/** Options of {@link FeRAConfig}. */
+export interface FeRAOptions {
+  /** Rank r of each expert. Default 4. */
+  rank?: number;
+  /** An expert's output is scaled by alpha / rank. Default 1. */
+  alpha?: number;
+  /** Share of the experts' inputs set to 0 in training, in [0, 1). Default 0. */
+  dropout?: number;
+  /** K, default 3. */
+  numBands?: number;
+  /** E, 1024 at most, default 3. */
+  numExperts?: number;
+  /** Temperature of the router's softmax. Default 0.7. */
+  routerTau?: number;
+  /** Which linear layers get experts. Default `["to_q", "to_k", "to_v", "to_out.0"]`. */
+  targetModules?: readonly string[];
+  /** Weight of the consistency loss; 0 leaves it out. Default 0.1. */
+  feclWeight?: number;
+  bands?: BandDefinition;
+  sigma?: SigmaRule;
+  matching?: LayerMatching;
+}
+
+const count = z.int().min(1);
+const MAX_BANDS = 16;
+const MAX_EXPERTS = 1024;
+
+const fields = {
+  rank: count.default(4),
+  alpha: z.number().positive().default(1),
+  dropout: z.number().min(0).lt(1).default(0),
+  numBands: count.max(MAX_BANDS).default(3),
+  numExperts: count.max(MAX_EXPERTS).default(3),
+  routerTau: z.number().positive().default(0.7),
+  targetModules: z.array(z.string().min(1)).min(1).default(["to_q", "to_k", "to_v", "to_out.0"]),
+  feclWeight: z.number().min(0).default(0.1),
+  bands: z.enum(["reference", "complete"]).default("reference"),
+  sigma: z
+    .discriminatedUnion("rule", [
+      z.strictObject({ rule: z.literal("reference") }),
+      z.strictObject({ rule: z.literal("latent"), divisor: z.number().positive() }),
+    ])
+    .default({ rule: "reference" }),
+  matching: z.enum(["path", "name"]).default("path"),
+};
+
+type Field = keyof typeof fields;
+
+const FIELDS = Object.keys(fields) as Field[];
+const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+
+const schema = z.strictObject(fields);
+const fileSchema = z.strictObject(Object.fromEntries(FIELDS.map((name) => [snakeCase(name), fields[name]])));
+
+/**
+ * A complete, checked configuration; immutable.
+ *
+ * @see arXiv:2511.17979
+ */
+export class FeRAConfig {
+  readonly rank: number;
+  readonly alpha: number;
+  readonly dropout: number;
+  readonly numBands: number;
+  readonly numExperts: number;
+  readonly routerTau: number;
+  readonly targetModules: readonly string[];
+  readonly feclWeight: number;
+  readonly bands: BandDefinition;
+  readonly sigma: SigmaRule;
+  readonly matching: LayerMatching;
+
+  /** @throws {ConfigError} That names the option, the rule and the value. */
+  constructor(options: FeRAOptions = {}) {
+    const parsed = parseConfig(schema, requireObject(options, "FeRAConfig"), "FeRAConfig");
+    this.rank = parsed.rank;
+    this.alpha = parsed.alpha;
+    this.dropout = parsed.dropout;
+    this.numBands = parsed.numBands;
+    this.numExperts = parsed.numExperts;
+    this.routerTau = parsed.routerTau;
+    this.targetModules = Object.freeze([...parsed.targetModules]);
+    this.feclWeight = parsed.feclWeight;
+    this.bands = parsed.bands;
+    this.sigma = Object.freeze(parsed.sigma);
+    this.matching = parsed.matching;
+  }
+
+  /** The reference implementation's behaviour to the letter: its bands, its blur, its layer matching. */
+  static reference(options: Omit<FeRAOptions, "bands" | "sigma" | "matching"> = {}): FeRAConfig {
+    return new FeRAConfig({ ...options, bands: "reference", sigma: { rule: "reference" }, matching: "name" });
+  }
+
+  /**
+   * Reads what {@link toJSON} gives; options that are left out get their defaults.
+   *
+   * @param source - The file, for messages.
+   * @throws {ConfigError} If an option is unknown or its value invalid; it is named as in the file.
+   */
+  static fromJSON(json: unknown, source = "FeRAConfig.fromJSON"): FeRAConfig {
+    const parsed = parseConfig(fileSchema, requireObject(json, source), source) as Record<string, unknown>;
+    return new FeRAConfig(Object.fromEntries(FIELDS.map((name) => [name, parsed[snakeCase(name)]])));
+  }
+
+  /** The options under their names in files: `rank`, `num_bands`, `router_tau`, `target_modules`, … */
+  toJSON(): Record<string, unknown> {
+    return Object.fromEntries(FIELDS.map((name) => [snakeCase(name), this[name]]));
+  }
+
+  /** A copy with some options replaced. */
+  with(options: FeRAOptions): FeRAConfig {
+    return new FeRAConfig({ ...Object.fromEntries(FIELDS.map((name) => [name, this[name]])), ...options });
+  }
+}
+
+function requireObject(value: unknown, source: string): object {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
+  throw new ConfigError(`${source}: the configuration must be an object; got ${JSON.stringify(value)}.`);
+}

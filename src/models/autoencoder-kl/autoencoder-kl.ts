@@ -1,0 +1,328 @@
+// AutoencoderKL: the variational autoencoder of Stable Diffusion, between images and the mean and variance of latents.
+// Everything is computed in float32, whatever the checkpoint's precision: what diffusers does where force_upcast is set.
+
+import { z } from "zod";
+import { ShapeError } from "../../errors.js";
+import type { Value } from "../../graph/index.js";
+import * as ops from "../../graph/index.js";
+import { conv2d, groupNorm, linear, ModelWeights, type Scope } from "../../nn/index.js";
+import type { RuntimeOptions } from "../../runtime/index.js";
+import { type Generator, type RandomOptions, randn } from "../../tensor/random.js";
+import { type Tensor, tensor, zeros } from "../../tensor/tensor.js";
+import { downsample, resnetBlock, upsample } from "../blocks.js";
+import { freshWeights, Model, parseConfig } from "../model.js";
+import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
+import { resolveTiling, runTilesFaded, type Tiling, type TilingOptions, tileRunner } from "./autoencoder-tiling.js";
+
+const EPSILON = 1e-6;
+/** diffusers keeps the logarithm of the variance within these limits. */
+const LOGVAR_RANGE = [-30, 20] as const;
+/** One pixel at the bottom and one at the right. */
+const DOWNSAMPLE_PADDING = [0, 0, 1, 1] as const;
+
+const count = z.int().positive();
+
+const schema = z
+  .strictObject({
+    in_channels: count.default(3),
+    out_channels: count.default(3),
+    down_block_types: z.array(z.literal("DownEncoderBlock2D")).default(["DownEncoderBlock2D"]),
+    up_block_types: z.array(z.literal("UpDecoderBlock2D")).default(["UpDecoderBlock2D"]),
+    block_out_channels: z.array(count).min(1).default([64]),
+    layers_per_block: count.default(1),
+    act_fn: z.literal("silu").default("silu"),
+    latent_channels: count.default(4),
+    norm_num_groups: count.default(32),
+    scaling_factor: z.number().positive().default(0.18215),
+    shift_factor: z
+      .number()
+      .nullish()
+      .transform((shift) => shift ?? 0),
+    use_quant_conv: z.boolean().default(true),
+    use_post_quant_conv: z.boolean().default(true),
+    mid_block_add_attention: z.boolean().default(true),
+    latents_mean: z.null().optional(),
+    latents_std: z.null().optional(),
+    /** Side of a tile, where tiling is enabled. */
+    sample_size: z.union([count, z.array(count).length(2)]).default(32),
+    /** Without effect: everything is computed in float32. */
+    force_upcast: z.boolean().default(true),
+  })
+  .refine((config) => config.down_block_types.length === config.block_out_channels.length, {
+    path: ["down_block_types"],
+    error: "must be as many as block_out_channels",
+  })
+  .refine((config) => config.up_block_types.length === config.block_out_channels.length, {
+    path: ["up_block_types"],
+    error: "must be as many as block_out_channels",
+  });
+
+/** diffusers' configuration of AutoencoderKL, as far as it is supported. */
+export type AutoencoderKLConfig = z.output<typeof schema>;
+
+/** Mean and logarithm of the variance of the normal distribution over latents that an image stands for. */
+export interface LatentDistribution<T> {
+  mean: T;
+  /** Within −30 … 20. */
+  logvar: T;
+}
+
+/**
+ * The autoencoder of latent diffusion.
+ *
+ * A diffusion model works on `(z − shift_factor) · scaling_factor`; encode and decode take and give z itself.
+ *
+ * @see Kingma & Welling 2013, arXiv:1312.6114; Rombach et al. 2022, arXiv:2112.10752
+ */
+export class AutoencoderKL extends Model<AutoencoderKLConfig> {
+  private tiling: Tiling | undefined;
+
+  /**
+   * Loads `config.json` and weights from a folder.
+   *
+   * @throws {ConfigError} If the configuration asks for what is not supported.
+   * @throws {FormatError} If a file or a weight is missing or malformed.
+   */
+  static async fromPretrained(dir: string, options: PretrainedOptions = {}): Promise<AutoencoderKL> {
+    const loaded = await loadPretrained(dir, options, { expectedClass: "AutoencoderKL" });
+    const config = parseConfig(schema, loaded.config, loaded.source);
+    return new AutoencoderKL(config, withCurrentNames(loaded.weights), loaded.runtime);
+  }
+
+  /** A model with random weights. @throws {ConfigError} If the configuration asks for what is not supported. */
+  static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): AutoencoderKL {
+    const parsed = parseConfig(schema, config, "AutoencoderKL");
+    const size = downscaleOf(parsed);
+    const weights = freshWeights((scope) => {
+      const image = scope.graph.input("image", "float32", [1, parsed.in_channels, size, size]);
+      decodeKl(scope, encodeKl(scope, image, parsed).mean, parsed);
+    }, generator);
+    return new AutoencoderKL(parsed, weights, runtime);
+  }
+
+  /** Image pixels per latent pixel, along each side. */
+  get downscale(): number {
+    return downscaleOf(this.config);
+  }
+
+  /**
+   * From now on, images larger than a tile are encoded and decoded tile by tile: memory is that of one tile, at the
+   * price of small differences, since tiles do not see each other.
+   *
+   * @throws {ConfigError} Unless tiles and their overlaps are whole latent pixels.
+   */
+  enableTiling(options: TilingOptions = {}): void {
+    const { sample_size: size } = this.config;
+    const defaults = { tileSampleMinSize: typeof size === "number" ? size : size[0]!, tileOverlapFactor: 0.25 };
+    this.tiling = resolveTiling("AutoencoderKL.enableTiling", options, defaults, this.downscale, 0);
+  }
+
+  /** Undoes {@link enableTiling}. */
+  disableTiling(): void {
+    this.tiling = undefined;
+  }
+
+  /**
+   * @param image - `[B, in_channels, H, W]` in −1 … 1; H and W multiples of {@link downscale}.
+   * @returns Each `[B, latent_channels, H/downscale, W/downscale]`, before scaling.
+   * @throws {ShapeError} If the image has another shape.
+   */
+  async encode(image: Tensor): Promise<LatentDistribution<Tensor<"float32">>> {
+    const { shape } = image;
+    const { in_channels: channels } = this.config;
+    const step = this.downscale;
+    const isImage = image.dtype === "float32" && shape.length === 4 && shape[1] === channels;
+    if (!isImage || shape[2]! % step !== 0 || shape[3]! % step !== 0) {
+      throw new ShapeError(
+        `AutoencoderKL.encode: the image must be float32 [B, ${channels}, H, W] with H and W multiples of ${step}; ` +
+          `got ${image.dtype} [${shape.join(",")}].`,
+      );
+    }
+    const { tiling } = this;
+    if (tiling && Math.max(shape[2]!, shape[3]!) > tiling.size * step) {
+      const moments = await runTilesFaded(
+        image as Tensor<"float32">,
+        "encode",
+        tiling,
+        tileRunner(this.runtime, (tile) => encodeMoments(this.frozenScope(tile.graph), tile, this.config)),
+      );
+      return splitMoments(moments);
+    }
+    const compiled = await this.compiled(`encode ${shape.join("x")}`, (graph) => {
+      const x = graph.input("image", "float32", shape);
+      const { mean, logvar } = encodeKl(this.frozenScope(graph), x, this.config);
+      graph.output("mean", mean);
+      graph.output("logvar", logvar);
+    });
+    const { mean, logvar } = await compiled.run({ image });
+    return { mean: mean as Tensor<"float32">, logvar: logvar as Tensor<"float32"> };
+  }
+
+  /**
+   * @param latents - `[B, latent_channels, H, W]`, already divided by the scaling factor.
+   * @returns `[B, out_channels, H·downscale, W·downscale]`, about −1 … 1.
+   * @throws {ShapeError} If the latents have another shape.
+   */
+  async decode(latents: Tensor): Promise<Tensor<"float32">> {
+    const { shape, dtype } = latents;
+    if (dtype !== "float32" || shape.length !== 4 || shape[1] !== this.config.latent_channels) {
+      throw new ShapeError(
+        `AutoencoderKL.decode: the latents must be [B, ${this.config.latent_channels}, H, W], float32; ` +
+          `got ${dtype} [${shape.join(",")}].`,
+      );
+    }
+    const { tiling } = this;
+    if (tiling && Math.max(shape[2]!, shape[3]!) > tiling.size) {
+      return runTilesFaded(
+        latents as Tensor<"float32">,
+        "decode",
+        tiling,
+        tileRunner(this.runtime, (tile) => decodeKl(this.frozenScope(tile.graph), tile, this.config)),
+      );
+    }
+    const compiled = await this.compiled(`decode ${shape.join("x")}`, (graph) => {
+      const z = graph.input("latents", "float32", shape);
+      graph.output("image", decodeKl(this.frozenScope(graph), z, this.config));
+    });
+    return (await compiled.run({ latents })).image as Tensor<"float32">;
+  }
+}
+
+/** Image `[B, in_channels, H, W]` in −1 … 1 to mean and unlimited logvar, joined: `[B, 2·latent_channels, h, w]`. */
+function encodeMoments(model: Scope, image: Value, config: AutoencoderKLConfig): Value {
+  const encoder = model.in("encoder");
+  const widths = config.block_out_channels;
+  let x = conv2d(encoder.in("conv_in"), image, widths[0]!, 3, { padding: 1 });
+  widths.forEach((width, level) => {
+    const block = encoder.in(`down_blocks.${level}`);
+    x = resnets(block, x, width, config.layers_per_block, config);
+    const isLast = level === widths.length - 1;
+    if (!isLast) x = downsample(block.in("downsamplers.0"), x, width, DOWNSAMPLE_PADDING);
+  });
+  x = midBlock(encoder.in("mid_block"), x, config);
+  const moments = outputLayers(encoder, x, 2 * config.latent_channels, config);
+  return config.use_quant_conv ? conv2d(model.in("quant_conv"), moments, 2 * config.latent_channels, 1) : moments;
+}
+
+/** Image `[B, in_channels, H, W]` in −1 … 1 to the distribution of its latents. */
+export function encodeKl(model: Scope, image: Value, config: AutoencoderKLConfig): LatentDistribution<Value> {
+  const { latent_channels: latent } = config;
+  const moments = encodeMoments(model, image, config);
+  return {
+    mean: ops.slice(moments, 1, 0, latent),
+    logvar: clamp(ops.slice(moments, 1, latent, 2 * latent), ...LOGVAR_RANGE),
+  };
+}
+
+/** The same split of moments that have been computed. */
+function splitMoments({ data, shape }: Tensor<"float32">): LatentDistribution<Tensor<"float32">> {
+  const [batch, channels, height, width] = shape as [number, number, number, number];
+  const half = [batch, channels / 2, height, width];
+  const [mean, logvar] = [zeros(half), zeros(half)];
+  const length = mean.size / batch;
+  for (let i = 0; i < batch; i++) {
+    mean.data.set(data.subarray(2 * i * length, (2 * i + 1) * length), i * length);
+    logvar.data.set(data.subarray((2 * i + 1) * length, (2 * i + 2) * length), i * length);
+  }
+  const [low, high] = LOGVAR_RANGE;
+  return {
+    mean,
+    logvar: tensor(
+      logvar.data.map((value) => Math.min(Math.max(value, low), high)),
+      half,
+    ),
+  };
+}
+
+/**
+ * Draws latents: z = mean + exp(logvar / 2) · noise, the noise of the whole batch in one draw, as diffusers'
+ * `latent_dist.sample(generator)`.
+ *
+ * @returns Shape of the mean, before scaling.
+ */
+export function sampleLatents(
+  { mean, logvar }: LatentDistribution<Tensor<"float32">>,
+  options: RandomOptions = {},
+): Tensor<"float32"> {
+  const noise = randn(mean.shape, options).data;
+  return tensor(
+    mean.data.map((value, i) => value + Math.exp(logvar.data[i]! / 2) * noise[i]!),
+    mean.shape,
+  );
+}
+
+/** Latents `[B, latent_channels, H, W]` to an image, about −1 … 1. */
+export function decodeKl(model: Scope, latents: Value, config: AutoencoderKLConfig): Value {
+  const decoder = model.in("decoder");
+  const widths = [...config.block_out_channels].reverse();
+  let x = latents;
+  if (config.use_post_quant_conv) x = conv2d(model.in("post_quant_conv"), x, config.latent_channels, 1);
+  x = conv2d(decoder.in("conv_in"), x, widths[0]!, 3, { padding: 1 });
+  x = midBlock(decoder.in("mid_block"), x, config);
+  widths.forEach((width, level) => {
+    const block = decoder.in(`up_blocks.${level}`);
+    x = resnets(block, x, width, config.layers_per_block + 1, config);
+    const isLast = level === widths.length - 1;
+    if (!isLast) x = upsample(block.in("upsamplers.0"), x, width);
+  });
+  return outputLayers(decoder, x, config.out_channels, config);
+}
+
+function resnets(scope: Scope, x: Value, width: number, layers: number, config: AutoencoderKLConfig): Value {
+  let y = x;
+  for (let layer = 0; layer < layers; layer++) {
+    y = resnetBlock(scope.in(`resnets.${layer}`), y, width, { groups: config.norm_num_groups, epsilon: EPSILON });
+  }
+  return y;
+}
+
+/** resnet, attention, resnet at the lowest resolution. */
+function midBlock(scope: Scope, x: Value, config: AutoencoderKLConfig): Value {
+  const width = x.shape[1]!;
+  const options = { groups: config.norm_num_groups, epsilon: EPSILON };
+  let y = resnetBlock(scope.in("resnets.0"), x, width, options);
+  if (config.mid_block_add_attention) y = pixelAttention(scope.in("attentions.0"), y, config.norm_num_groups);
+  return resnetBlock(scope.in("resnets.1"), y, width, options);
+}
+
+/** x + attention over all pixels of the normalized x, with one head. */
+function pixelAttention(scope: Scope, x: Value, groups: number): Value {
+  const [batch, channels, height, width] = x.shape as [number, number, number, number];
+  const normalized = groupNorm(scope.in("group_norm"), x, groups, EPSILON);
+  const pixels = ops.transpose(ops.reshape(normalized, [batch, channels, height * width]), [0, 2, 1]);
+  const q = linear(scope.in("to_q"), pixels, channels);
+  const k = linear(scope.in("to_k"), pixels, channels);
+  const v = linear(scope.in("to_v"), pixels, channels);
+  const y = linear(scope.in("to_out.0"), ops.attention(q, k, v, { heads: 1 }), channels);
+  return ops.add(x, ops.reshape(ops.transpose(y, [0, 2, 1]), x.shape));
+}
+
+function outputLayers(scope: Scope, x: Value, channels: number, config: AutoencoderKLConfig): Value {
+  const normalized = groupNorm(scope.in("conv_norm_out"), x, config.norm_num_groups, EPSILON);
+  return conv2d(scope.in("conv_out"), ops.silu(normalized), channels, 3, { padding: 1 });
+}
+
+/** The gradient passes where x is within the limits. */
+function clamp(x: Value, low: number, high: number): Value {
+  const { graph } = x;
+  const notAbove = ops.where(ops.greater(x, high), graph.scalar(high), x);
+  return ops.where(ops.greater(x, low), notAbove, graph.scalar(low));
+}
+
+function downscaleOf(config: AutoencoderKLConfig): number {
+  return 2 ** (config.block_out_channels.length - 1);
+}
+
+const CURRENT_NAMES: Readonly<Record<string, string>> = {
+  query: "to_q",
+  key: "to_k",
+  value: "to_v",
+  proj_attn: "to_out.0",
+};
+
+/** Older checkpoints name the attention's layers query, key, value and proj_attn. */
+function withCurrentNames(loaded: ModelWeights): ModelWeights {
+  const rename = (name: string) =>
+    name.replace(/(\.attentions\.\d+)\.(query|key|value|proj_attn)\./, (_, at, old) => `${at}.${CURRENT_NAMES[old]}.`);
+  return new ModelWeights(new Map([...loaded.weights].map(([name, weight]) => [rename(name), weight])), loaded.source);
+}

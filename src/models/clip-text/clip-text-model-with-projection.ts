@@ -1,0 +1,64 @@
+// CLIPTextModelWithProjection: the text encoder whose pooled state is projected, SDXL's second one.
+
+import { z } from "zod";
+import type { Value } from "../../graph/index.js";
+import { linear, type Scope } from "../../nn/index.js";
+import type { RuntimeOptions } from "../../runtime/index.js";
+import type { Generator } from "../../tensor/random.js";
+import { freshWeights, parseConfig } from "../model.js";
+import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
+import { CLIPTextModel, clipTextModel, clipTextSchema } from "./clip-text-model.js";
+
+const schema = clipTextSchema.safeExtend({ projection_dim: z.int().positive().default(512) });
+
+/** transformers' CLIPTextConfig, as far as it is supported, with `projection_dim`. */
+export type CLIPTextProjectionConfig = z.output<typeof schema>;
+
+/**
+ * CLIP's text encoder with its projection into the space that texts and images share.
+ *
+ * `encodeAll`'s `pooled` is what transformers calls `text_embeds`: x W^T, x the last hidden state at the end token, W
+ * `text_projection.weight` `[projection_dim, hidden_size]`.
+ *
+ * @see Radford et al. 2021, arXiv:2103.00020
+ */
+export class CLIPTextModelWithProjection extends CLIPTextModel<CLIPTextProjectionConfig> {
+  /**
+   * Loads `config.json` and `model.safetensors` from a folder; `subfolder` is "text_encoder_2" unless given.
+   *
+   * @throws {ConfigError} If the configuration asks for what is not supported.
+   * @throws {FormatError} If a file or a weight is missing or malformed.
+   */
+  static override async fromPretrained(
+    dir: string,
+    options: PretrainedOptions = {},
+  ): Promise<CLIPTextModelWithProjection> {
+    const expectedClass = "CLIPTextModelWithProjection";
+    const request = { subfolder: "text_encoder_2", expectedClass, weightsName: "model" };
+    const loaded = await loadPretrained(dir, options, request);
+    const config = parseConfig(schema, loaded.config, loaded.source);
+    return new CLIPTextModelWithProjection(config, loaded.weights, loaded.runtime);
+  }
+
+  /** A model with random weights. @throws {ConfigError} If the configuration asks for what is not supported. */
+  static override fromConfig(
+    config: unknown,
+    generator: Generator,
+    runtime: RuntimeOptions = {},
+  ): CLIPTextModelWithProjection {
+    const parsed = parseConfig(schema, config, "CLIPTextModelWithProjection");
+    const weights = freshWeights((scope) => {
+      const states = clipTextModel(scope, scope.graph.input("input_ids", "int64", [1, 1]), parsed);
+      project(scope, states, parsed);
+    }, generator);
+    return new CLIPTextModelWithProjection(parsed, weights, runtime);
+  }
+
+  protected override project(scope: Scope, pooled: Value): Value {
+    return project(scope, pooled, this.config);
+  }
+}
+
+function project(scope: Scope, x: Value, config: CLIPTextProjectionConfig): Value {
+  return linear(scope.in("text_projection"), x, config.projection_dim, { bias: false });
+}

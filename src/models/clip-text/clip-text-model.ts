@@ -1,0 +1,265 @@
+// CLIPTextModel: the causal transformer that turns a prompt's tokens into the states a diffusion model attends to.
+// The variant with a projection, SDXL's second encoder, is in clip-text-model-with-projection.ts.
+
+import { z } from "zod";
+import { ConfigError, ShapeError } from "../../errors.js";
+import type { Value } from "../../graph/index.js";
+import * as ops from "../../graph/index.js";
+import { embedding, layerNorm, linear, ModelWeights, type Scope } from "../../nn/index.js";
+import type { RuntimeOptions } from "../../runtime/index.js";
+import type { Generator } from "../../tensor/random.js";
+import { type Tensor, tensor } from "../../tensor/tensor.js";
+import { freshWeights, Model, parseConfig } from "../model.js";
+import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
+
+const PREFIX = "text_model";
+/** Standard deviation of fresh embeddings; transformers' initializer_range. */
+const EMBEDDING_STD = 0.02;
+/** The `eos_token_id` that configurations carried by mistake until transformers 4.32; see {@link endTokenRows}. */
+const LEGACY_EOS_TOKEN_ID = 2;
+
+const count = z.int().positive();
+/** Known to transformers, without effect on what is computed here. */
+const ignored = z.unknown().optional();
+
+/** Configurations of both text models. */
+export const clipTextSchema = z
+  .strictObject({
+    vocab_size: count.default(49408),
+    hidden_size: count.default(512),
+    intermediate_size: count.default(2048),
+    num_hidden_layers: count.default(12),
+    num_attention_heads: count.default(8),
+    max_position_embeddings: count.default(77),
+    hidden_act: z.enum(["quick_gelu", "gelu"]).default("quick_gelu"),
+    layer_norm_eps: z.number().positive().default(1e-5),
+    model_type: z.enum(["clip_text_model"]).default("clip_text_model"),
+    architectures: ignored,
+    attention_dropout: ignored,
+    dropout: ignored,
+    initializer_factor: ignored,
+    initializer_range: ignored,
+    eos_token_id: z.int().nonnegative().default(49407),
+    bos_token_id: ignored,
+    pad_token_id: ignored,
+    projection_dim: ignored,
+    torch_dtype: ignored,
+    dtype: ignored,
+    transformers_version: ignored,
+  })
+  .refine((config) => config.hidden_size % config.num_attention_heads === 0, {
+    path: ["num_attention_heads"],
+    error: "must divide hidden_size",
+  });
+
+/** transformers' CLIPTextConfig, as far as it is supported. */
+export type CLIPTextConfig = z.output<typeof clipTextSchema>;
+
+/** Options of `encodeAll`. */
+export interface ClipHiddenStateOptions {
+  /** How many layers before the end `hiddenState` is taken; 0 (default) the last one's output … num_hidden_layers. */
+  hiddenLayersFromEnd?: number;
+  /** Whether `hiddenState` goes through the final normalization; true by default. */
+  finalNorm?: boolean;
+}
+
+/** What `encodeAll` returns; B batch, L tokens, C = hidden_size. */
+export interface ClipTextStates {
+  /** The last layer's output after the final normalization, `[B, L, C]`. */
+  lastHiddenState: Tensor<"float32">;
+  /** The layer's output that the options name, `[B, L, C]`. */
+  hiddenState: Tensor<"float32">;
+  /** The last hidden state at the end token, `[B, C]`; with a projection `[B, projection_dim]`. */
+  pooled: Tensor<"float32">;
+}
+
+/**
+ * CLIP's text encoder.
+ *
+ * @see Radford et al. 2021, arXiv:2103.00020
+ */
+export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> extends Model<Config> {
+  /**
+   * Loads `config.json` and `model.safetensors` from a folder; `subfolder` is "text_encoder" unless given.
+   *
+   * @throws {ConfigError} If the configuration asks for what is not supported.
+   * @throws {FormatError} If a file or a weight is missing or malformed.
+   */
+  static async fromPretrained(dir: string, options: PretrainedOptions = {}): Promise<CLIPTextModel> {
+    const request = { subfolder: "text_encoder", expectedClass: "CLIPTextModel", weightsName: "model" };
+    const loaded = await loadPretrained(dir, options, request);
+    const config = parseConfig(clipTextSchema, loaded.config, loaded.source);
+    return new CLIPTextModel(config, withPrefix(loaded.weights), loaded.runtime);
+  }
+
+  /** A model with random weights. @throws {ConfigError} If the configuration asks for what is not supported. */
+  static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): CLIPTextModel {
+    const parsed = parseConfig(clipTextSchema, config, "CLIPTextModel");
+    const weights = freshWeights((scope) => {
+      clipTextModel(scope, scope.graph.input("input_ids", "int64", [1, 1]), parsed);
+    }, generator);
+    return new CLIPTextModel(parsed, weights, runtime);
+  }
+
+  /**
+   * The last hidden state after the final normalization.
+   *
+   * @param inputIds - `[B, L]` with L up to `max_position_embeddings`; ids in 0 … vocab_size−1.
+   * @returns `[B, L, hidden_size]`.
+   * @throws {ShapeError} If the shape or an id breaks these limits.
+   */
+  async encode(inputIds: Tensor<"int64">): Promise<Tensor<"float32">> {
+    const { shape } = this.checkedIds(inputIds);
+    const compiled = await this.compiled(`encode ${shape.join("x")}`, (graph) => {
+      const ids = graph.input("input_ids", "int64", shape);
+      graph.output("last_hidden_state", clipTextModel(this.frozenScope(graph), ids, this.config));
+    });
+    return (await compiled.run({ input_ids: inputIds })).last_hidden_state as Tensor<"float32">;
+  }
+
+  /**
+   * All that pipelines take from a text encoder, in one pass.
+   *
+   * diffusers' `clip_skip` = n is `{ hiddenLayersFromEnd: n }` in Stable Diffusion 1 and 2, and
+   * `{ hiddenLayersFromEnd: n + 1, finalNorm: false }` in SDXL, where n is 0 when none is given.
+   *
+   * @param inputIds - As for `encode`.
+   * @returns Without options, `hiddenState` is `lastHiddenState`.
+   * @throws {ShapeError} If the shape or an id breaks the limits.
+   * @throws {ConfigError} If the model has no such layer.
+   */
+  async encodeAll(inputIds: Tensor<"int64">, options: ClipHiddenStateOptions = {}): Promise<ClipTextStates> {
+    const { hiddenLayersFromEnd: skipped = 0, finalNorm = true } = options;
+    const { num_hidden_layers: layers, layer_norm_eps: epsilon } = this.config;
+    if (!Number.isInteger(skipped) || skipped < 0 || skipped > layers) {
+      throw new ConfigError(
+        `CLIPTextModel.encodeAll: hiddenLayersFromEnd (clip_skip) must be an integer in 0 … ${layers}; got ${skipped}.`,
+      );
+    }
+    const [batch, length] = this.checkedIds(inputIds).shape as [number, number];
+    const isLast = skipped === 0 && finalNorm;
+    const compiled = await this.compiled(`encodeAll ${batch}x${length} ${skipped} ${finalNorm}`, (graph) => {
+      const scope = this.frozenScope(graph);
+      const states = hiddenStates(scope, graph.input("input_ids", "int64", [batch, length]), this.config);
+      const norm = scope.in(PREFIX).in("final_layer_norm");
+      const last = layerNorm(norm, states.at(-1)!, epsilon);
+      const rows = ops.reshape(last, [batch * length, this.config.hidden_size]);
+      graph.output("last_hidden_state", last);
+      graph.output("pooled", this.project(scope, ops.gather(rows, graph.input("end_rows", "int64", [batch]))));
+      if (isLast) return;
+      const state = states.at(-1 - skipped)!;
+      graph.output("hidden_state", finalNorm ? layerNorm(norm, state, epsilon) : state);
+    });
+    const endRows = tensor(endTokenRows(inputIds, this.config.eos_token_id), [batch], "int64");
+    const results = (await compiled.run({ input_ids: inputIds, end_rows: endRows })) as Record<
+      string,
+      Tensor<"float32">
+    >;
+    const lastHiddenState = results.last_hidden_state!;
+    return { lastHiddenState, hiddenState: results.hidden_state ?? lastHiddenState, pooled: results.pooled! };
+  }
+
+  /** What becomes of the pooled state `[B, C]`; nothing here. */
+  protected project(_scope: Scope, pooled: Value): Value {
+    return pooled;
+  }
+
+  private checkedIds(inputIds: Tensor<"int64">): Tensor<"int64"> {
+    const { shape, data } = inputIds;
+    if (inputIds.dtype !== "int64" || shape.length !== 2) {
+      throw new ShapeError(
+        `CLIPTextModel.encode: inputIds must be int64 [B, L]; got ${inputIds.dtype}[${shape.join(",")}].`,
+      );
+    }
+    const wrong = data.find((id) => id < 0n || id >= this.config.vocab_size);
+    if (wrong !== undefined) {
+      throw new ShapeError(
+        `CLIPTextModel.encode: ids must be in 0 … ${this.config.vocab_size - 1} (vocab_size); got ${wrong}. ` +
+          "Use the tokenizer that came with this model.",
+      );
+    }
+    return inputIds;
+  }
+}
+
+/**
+ * Token and position embeddings, `num_hidden_layers` causal transformer layers, and a final normalization.
+ *
+ * B batch, L tokens.
+ *
+ * @param inputIds - int64 `[B, L]`.
+ * @returns float32 `[B, L, hidden_size]`.
+ * @throws {ShapeError} If L exceeds `max_position_embeddings`.
+ */
+export function clipTextModel(scope: Scope, inputIds: Value, config: CLIPTextConfig): Value {
+  const last = hiddenStates(scope, inputIds, config).at(-1)!;
+  return layerNorm(scope.in(PREFIX).in("final_layer_norm"), last, config.layer_norm_eps);
+}
+
+/** The embeddings and every layer's output, before the final normalization: num_hidden_layers + 1 of `[B, L, C]`. */
+function hiddenStates(scope: Scope, inputIds: Value, config: CLIPTextConfig): Value[] {
+  const { hidden_size: hidden, layer_norm_eps: epsilon, max_position_embeddings: limit } = config;
+  const length = inputIds.shape[1]!;
+  if (inputIds.rank !== 2 || length < 1 || length > limit) {
+    throw new ShapeError(
+      `CLIPTextModel: the input must be [B, L] with 1 to ${limit} tokens (max_position_embeddings); got ${inputIds}.`,
+    );
+  }
+  const model = scope.in(PREFIX);
+  const embeddings = model.in("embeddings");
+  const tokens = embedding(embeddings.in("token_embedding"), inputIds, config.vocab_size, hidden, EMBEDDING_STD);
+  const positions = embeddings
+    .in("position_embedding")
+    .parameter("weight", [limit, hidden], { kind: "normal", std: EMBEDDING_STD });
+  let x = ops.add(tokens, ops.slice(positions, 0, 0, length));
+  const states = [x];
+  for (let index = 0; index < config.num_hidden_layers; index++) {
+    const layer = model.in(`encoder.layers.${index}`);
+    x = ops.add(x, selfAttention(layer.in("self_attn"), layerNorm(layer.in("layer_norm1"), x, epsilon), config));
+    x = ops.add(x, feedForward(layer.in("mlp"), layerNorm(layer.in("layer_norm2"), x, epsilon), config));
+    states.push(x);
+  }
+  return states;
+}
+
+/**
+ * Where each prompt ends, as rows of `[B·L, C]`.
+ *
+ * The end is the first `eos_token_id`, and position 0 where there is none, as in transformers. With the legacy
+ * `eos_token_id` 2 it is the largest id: CLIP's end token is the last of its vocabulary.
+ */
+function endTokenRows({ data, shape }: Tensor<"int64">, eosTokenId: number): number[] {
+  const [batch, length] = shape as [number, number];
+  return Array.from({ length: batch }, (_, index) => {
+    const ids = Array.from(data.subarray(index * length, (index + 1) * length), Number);
+    const end = eosTokenId === LEGACY_EOS_TOKEN_ID ? ids.indexOf(Math.max(...ids)) : ids.indexOf(eosTokenId);
+    return index * length + Math.max(end, 0);
+  });
+}
+
+function selfAttention(scope: Scope, x: Value, config: CLIPTextConfig): Value {
+  const width = config.hidden_size;
+  const [q, k, v] = ["q_proj", "k_proj", "v_proj"].map((name) => linear(scope.in(name), x, width)) as [
+    Value,
+    Value,
+    Value,
+  ];
+  const attended = ops.attention(q, k, v, { heads: config.num_attention_heads, causal: true });
+  return linear(scope.in("out_proj"), attended, width);
+}
+
+function feedForward(scope: Scope, x: Value, config: CLIPTextConfig): Value {
+  const inner = linear(scope.in("fc1"), x, config.intermediate_size);
+  const activated = config.hidden_act === "gelu" ? ops.gelu(inner) : ops.quickGelu(inner);
+  return linear(scope.in("fc2"), activated, config.hidden_size);
+}
+
+/** transformers 5 saves without the prefix that all older checkpoints have. */
+function withPrefix(loaded: ModelWeights): ModelWeights {
+  const names = [...loaded.weights.keys()];
+  if (!names.includes("final_layer_norm.weight")) return loaded;
+  return new ModelWeights(
+    new Map([...loaded.weights].map(([name, weight]) => [`${PREFIX}.${name}`, weight])),
+    loaded.source,
+  );
+}

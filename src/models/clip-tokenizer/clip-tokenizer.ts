@@ -1,0 +1,132 @@
+// CLIP's tokenizer: lower-cased byte-level BPE with an end-of-word mark, on @huggingface/tokenizers.
+// Works on parsed JSON: clip-tokenizer-description.ts makes sense of it, clip-words.ts has the words and symbols. The
+// file access that Node registers for fromPretrained is in clip-tokenizer-files.ts.
+
+import { Tokenizer } from "@huggingface/tokenizers";
+import { FormatError } from "../../errors.js";
+import { Tensor } from "../../tensor/tensor.js";
+import { type ClipTokenizerFiles, describeClipTokenizer } from "./clip-tokenizer-description.js";
+
+/** One encoded prompt. */
+export interface ClipEncoding {
+  /** Start token, prompt, end token, padding: exactly `maxLength` ids. */
+  ids: number[];
+  /** How many of the ids come before the padding. */
+  length: number;
+  /** The end of the prompt that did not fit, as the tokens spell it; undefined when everything fitted. */
+  overflow: string | undefined;
+}
+
+/** Encoded prompts. */
+export interface ClipBatch {
+  /** B prompts, L = `maxLength`: `[B, L]`. */
+  ids: Tensor<"int64">;
+  lengths: number[];
+  overflows: (string | undefined)[];
+}
+
+// The package's declarations import without file endings, which NodeNext does not follow (0.2.0).
+interface Bpe {
+  encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] };
+  decode(ids: number[], options: { skip_special_tokens: boolean; clean_up_tokenization_spaces: boolean }): string;
+  get_vocab(withAddedTokens: boolean): Map<string, number>;
+}
+
+type ClipTokenizerReader = (dir: string, subfolder: string) => Promise<ClipTokenizerFiles>;
+
+let reader: ClipTokenizerReader | undefined;
+
+/** Called once by the platform's entry point. */
+export function registerClipTokenizerReader(next: ClipTokenizerReader): void {
+  reader = next;
+}
+
+/**
+ * Turns prompts into the padded token ids that a CLIP text encoder takes.
+ *
+ * Text is put into NFC, white space is collapsed, letters are lowered; words are split into byte-level BPE tokens.
+ *
+ * @see Radford et al. 2021, arXiv:2103.00020
+ */
+export class CLIPTokenizer {
+  /** Length of every encoding, start and end token included. */
+  readonly maxLength: number;
+  readonly bosTokenId: number;
+  readonly eosTokenId: number;
+  readonly padTokenId: number;
+  /** One more than the largest id: the rows that a token embedding needs. */
+  readonly vocabSize: number;
+  readonly #bpe: Bpe;
+
+  /**
+   * @throws {FormatError} If vocabulary or merges are missing or contradict each other.
+   * @throws {ConfigError} If the folder holds another kind of tokenizer.
+   */
+  constructor(files: ClipTokenizerFiles) {
+    const { source } = files;
+    const { description, special, maxLength } = describeClipTokenizer(files);
+    this.maxLength = maxLength;
+    try {
+      this.#bpe = new Tokenizer(description, {});
+    } catch (cause) {
+      throw new FormatError(source, `is no tokenizer that can be read: ${(cause as Error).message}`, { cause });
+    }
+    const vocab = this.#bpe.get_vocab(true);
+    const idOf = (role: string, token: string): number => {
+      const id = vocab.get(token);
+      if (id === undefined) throw new FormatError(source, `the ${role} "${token}" is not in the vocabulary.`);
+      return id;
+    };
+    this.bosTokenId = idOf("bos_token", special.bos);
+    this.eosTokenId = idOf("eos_token", special.eos);
+    this.padTokenId = idOf("pad_token", special.pad);
+    let largest = 0;
+    for (const id of vocab.values()) largest = Math.max(largest, id);
+    this.vocabSize = largest + 1;
+  }
+
+  /**
+   * Reads a tokenizer from a diffusers folder, with the platform's reader.
+   *
+   * @param dir - The model's folder.
+   * @param options - `subfolder`: "tokenizer" by default, "tokenizer_2" for SDXL's second one, "" for `dir` itself.
+   * @throws {FormatError} If the folder or a file in it is missing or malformed.
+   * @throws {ConfigError} If it holds another kind of tokenizer.
+   */
+  static async fromPretrained(dir: string, { subfolder = "tokenizer" }: { subfolder?: string } = {}) {
+    if (!reader) throw new FormatError(dir, "this platform has registered no reader of tokenizer folders.");
+    return new CLIPTokenizer(await reader(dir, subfolder));
+  }
+
+  /** Encodes one prompt. What does not fit is left out and named in `overflow`. */
+  encode(prompt: string): ClipEncoding {
+    const { ids: words } = this.#bpe.encode(prompt, { add_special_tokens: false });
+    const room = this.maxLength - 2;
+    const ids = [this.bosTokenId, ...words.slice(0, room), this.eosTokenId];
+    const length = ids.length;
+    while (ids.length < this.maxLength) ids.push(this.padTokenId);
+    return { ids, length, overflow: words.length > room ? this.#spell(words.slice(room), false) : undefined };
+  }
+
+  /** Encodes prompts into one tensor. */
+  encodeBatch(prompts: readonly string[]): ClipBatch {
+    const encodings = prompts.map((prompt) => this.encode(prompt));
+    const ids = BigInt64Array.from(encodings.flatMap((encoding) => encoding.ids.map(BigInt)));
+    return {
+      ids: new Tensor("int64", [prompts.length, this.maxLength], ids),
+      lengths: encodings.map((encoding) => encoding.length),
+      overflows: encodings.map((encoding) => encoding.overflow),
+    };
+  }
+
+  /** The text that ids spell: lower case, words separated by single spaces, special tokens left out. */
+  decode(ids: readonly number[]): string {
+    return this.#spell(ids, true);
+  }
+
+  #spell(ids: readonly number[], skipSpecial: boolean): string {
+    if (ids.length === 0) return "";
+    const options = { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false };
+    return this.#bpe.decode([...ids], options).trim();
+  }
+}

@@ -1,0 +1,242 @@
+// Models out of a single-file checkpoint: a whole Stable Diffusion pipeline in one safetensors file under its original
+// names. The weights are used in place, renamed; the table of names is in pretrained-single-file-names.ts. Node only.
+
+import { join } from "node:path";
+import { ConfigError, FormatError } from "../../errors.js";
+import { readModelConfig } from "../../storage/diffusers-folder.js";
+import { withFile } from "../../storage/file-access.js";
+import { type OpenedSafetensors, openSafetensors } from "../../storage/safetensors-file.js";
+import { fromBytes, Tensor } from "../../tensor/tensor.js";
+import type { LoadedWeight, ModelFolder, ModelFolderRequest } from "../pretrained.js";
+import { type LoadedWeights, safetensorsWeights } from "../pretrained-weights.js";
+import { parseUNetConfig } from "../unet-2d-condition/unet-config.js";
+import {
+  autoencoderModules,
+  CLIP_MODULES,
+  type ModulePair,
+  NameTable,
+  openClipModules,
+  unetModules,
+} from "./single-file-names.js";
+import { STABLE_DIFFUSION_1_CONFIG } from "./stable-diffusion-1-config.js";
+
+/** The families that tell themselves apart by their names. */
+export type CheckpointFamily = "Stable Diffusion 1.x" | "Stable Diffusion 2.x" | "Stable Diffusion XL";
+
+/** A model's part of a checkpoint. */
+interface Part {
+  /** Its folder in diffusers' layout. */
+  component: "unet" | "vae" | "text_encoder" | "text_encoder_2";
+  /** In front of its names; the first that occurs. */
+  prefixes: readonly string[];
+}
+
+const PARTS: Readonly<Record<string, Part>> = {
+  UNet2DConditionModel: { component: "unet", prefixes: ["model.diffusion_model."] },
+  AutoencoderKL: { component: "vae", prefixes: ["first_stage_model."] },
+  CLIPTextModel: {
+    component: "text_encoder",
+    prefixes: ["cond_stage_model.transformer.", "conditioner.embedders.0.transformer.", "cond_stage_model.model."],
+  },
+  CLIPTextModelWithProjection: { component: "text_encoder_2", prefixes: ["conditioner.embedders.1.model."] },
+};
+
+/** Constants that the code knows, and what only trainings use. */
+const UNUSED = /(^|\.)position_ids$|^logit_scale$|^loss\.|^model_ema\./;
+const JOINED_PROJECTION = /^transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$/;
+const JOINED_NAMES = ["q_proj", "k_proj", "v_proj"] as const;
+
+/** The table of names of one part. */
+export function singleFileNames(
+  component: Part["component"],
+  config: Record<string, unknown>,
+  { openClip = component === "text_encoder_2" }: { openClip?: boolean } = {},
+): NameTable {
+  return new NameTable(modulesOf(component, config, openClip));
+}
+
+/**
+ * Opens a single-file checkpoint; only its header is read.
+ *
+ * @returns With the family that its names tell.
+ * @throws {FormatError} If it is another kind of file.
+ */
+export async function openSingleFile(path: string): Promise<OpenedSafetensors & { family: CheckpointFamily }> {
+  if (/\.(ckpt|pt|pth|bin)$/i.test(path)) {
+    throw new FormatError(
+      path,
+      "is a pickled checkpoint, which may hold more than tensors and is not read. Fetch its safetensors version, or " +
+        "convert it (diffusers: from_single_file, then save_pretrained).",
+    );
+  }
+  const opened = await openSafetensors(path);
+  const names = [...opened.entries.keys()];
+  const has = (prefix: string) => names.some((name) => name.startsWith(prefix));
+  if (has("model.diffusion_model.") && has("first_stage_model.")) {
+    if (has("cond_stage_model.transformer.")) return { ...opened, family: "Stable Diffusion 1.x" };
+    if (has("cond_stage_model.model.")) return { ...opened, family: "Stable Diffusion 2.x" };
+    if (has("conditioner.embedders.")) return { ...opened, family: "Stable Diffusion XL" };
+  }
+  throw new FormatError(
+    path,
+    "is no whole Stable Diffusion checkpoint: it needs model.diffusion_model.*, first_stage_model.* and a text " +
+      `encoder (cond_stage_model.* or conditioner.*); it begins with ${names.slice(0, 3).join(", ") || "nothing"}.`,
+  );
+}
+
+/**
+ * Reads one model of a single-file checkpoint.
+ *
+ * @param request - `config` is a local folder here; without it, Stable Diffusion 1.x takes the built-in configuration.
+ * @throws {FormatError} If the file holds no such model, or a tensor that the model does not know.
+ * @throws {ConfigError} If a configuration is needed, or asks for what is not supported.
+ */
+export async function readSingleFile(path: string, request: ModelFolderRequest): Promise<ModelFolder> {
+  const opened = await openSingleFile(path);
+  const [expected] = [request.expectedClass].flat();
+  const part = PARTS[expected ?? ""];
+  if (!part) throw new FormatError(path, `a single-file checkpoint holds no ${expected}; name a folder instead.`);
+  const config = await configOf(part, opened.family, path, request);
+  const names = [...opened.entries.keys()];
+  const prefix = part.prefixes.find((candidate) => names.some((name) => name.startsWith(candidate)));
+  if (prefix === undefined) {
+    throw new FormatError(path, `holds no ${part.component}: no tensor's name begins with ${part.prefixes[0]}`);
+  }
+  const openClip = prefix.endsWith("model.") && part.component.startsWith("text_encoder");
+  const table = singleFileNames(part.component, config, { openClip });
+  const loaded = await safetensorsWeights(opened, request, {
+    label: prefix,
+    has: (name) => name.startsWith(prefix) && !UNUSED.test(name.slice(prefix.length)),
+  });
+  const local = new Map([...loaded].map(([name, weight]) => [name.slice(prefix.length), weight]));
+  const weights = openClip ? await renameOpenClip(local, table, part, config, path) : rename(local, table, path);
+  return { source: request.config ? join(request.config, part.component) : path, config, weights };
+}
+
+async function configOf(
+  { component }: Part,
+  family: CheckpointFamily,
+  path: string,
+  { config, expectedClass }: ModelFolderRequest,
+): Promise<Record<string, unknown>> {
+  if (config !== undefined) return readModelConfig(config, { subfolder: component, expectedClass });
+  if (family === "Stable Diffusion 1.x" && component !== "text_encoder_2") {
+    return STABLE_DIFFUSION_1_CONFIG[component];
+  }
+  throw new ConfigError(
+    `${path}: is a ${family} checkpoint, whose configuration is not in the file. ` +
+      "Give `config`: the folder or hub id of the pipeline that it was made from, in diffusers' layout.",
+  );
+}
+
+function modulesOf(
+  component: Part["component"],
+  config: Record<string, unknown>,
+  openClip: boolean,
+): readonly ModulePair[] {
+  if (component === "unet") return unetModules(parseUNetConfig(config, "unet/config.json"));
+  if (component === "vae") {
+    const widths = config.block_out_channels;
+    const layers = config.layers_per_block;
+    return autoencoderModules({
+      levels: Array.isArray(widths) ? widths.length : 1,
+      layersPerBlock: typeof layers === "number" ? layers : 1,
+    });
+  }
+  return openClip ? openClipModules(layersOf(config)) : CLIP_MODULES;
+}
+
+function layersOf(config: Record<string, unknown>): number {
+  return typeof config.num_hidden_layers === "number" ? config.num_hidden_layers : 12;
+}
+
+function rename(local: LoadedWeights, table: NameTable, path: string): LoadedWeights {
+  const weights: LoadedWeights = new Map();
+  for (const [old, weight] of local) {
+    const name = knownName(table, old, path);
+    weights.set(name, isPixelProjection(name) ? withoutKernel(weight) : weight);
+  }
+  return weights;
+}
+
+async function renameOpenClip(
+  local: LoadedWeights,
+  table: NameTable,
+  part: Part,
+  config: Record<string, unknown>,
+  path: string,
+): Promise<LoadedWeights> {
+  const weights: LoadedWeights = new Map();
+  const layers = layersOf(config);
+  for (const [old, weight] of local) {
+    const layer = /^transformer\.resblocks\.(\d+)\./.exec(old)?.[1];
+    // Stable Diffusion 2.x goes without the last layer.
+    if (layer !== undefined && Number(layer) >= layers) continue;
+    const joined = JOINED_PROJECTION.exec(old);
+    if (joined) {
+      const rows = splitRows(weight, JOINED_NAMES.length, old, path);
+      for (const [i, projection] of JOINED_NAMES.entries()) {
+        weights.set(`text_model.encoder.layers.${layer}.self_attn.${projection}.${joined[2]}`, rows[i]!);
+      }
+    } else if (old !== "text_projection") {
+      weights.set(knownName(table, old, path), weight);
+    } else if (part.component === "text_encoder_2") {
+      // OpenCLIP multiplies by it from the right.
+      weights.set("text_projection.weight", await transposed(weight));
+    }
+  }
+  return weights;
+}
+
+function knownName(table: NameTable, old: string, path: string): string {
+  const name = table.toDiffusers(old);
+  if (name !== undefined) return name;
+  throw new FormatError(
+    path,
+    `has the tensor "${old}", which this model has no place for. Is it of another kind, or does it need a \`config\`?`,
+  );
+}
+
+/** The autoencoder's attention over pixels: 1×1 convolutions there, linear layers in diffusers. */
+function isPixelProjection(name: string): boolean {
+  return /^(encoder|decoder)\.mid_block\.attentions\.0\.to_(q|k|v|out\.0)\.weight$/.test(name);
+}
+
+function withoutKernel(weight: LoadedWeight): LoadedWeight {
+  const shape = weight.shape.slice(0, 2);
+  if (weight.shape.length !== 4 || weight.shape[2] !== 1 || weight.shape[3] !== 1) return weight;
+  return "tensor" in weight ? { shape, tensor: weight.tensor.reshape(shape) } : { ...weight, shape };
+}
+
+/** Equal parts along the first axis, without copying. */
+function splitRows(weight: LoadedWeight, count: number, name: string, path: string): LoadedWeight[] {
+  const [rows = 0, ...rest] = weight.shape;
+  if (rows % count !== 0) {
+    throw new FormatError(path, `"${name}" must have a multiple of ${count} rows; got [${weight.shape.join(",")}].`);
+  }
+  const shape = [rows / count, ...rest];
+  return Array.from({ length: count }, (_, i) => {
+    if ("tensor" in weight) {
+      const size = weight.tensor.size / count;
+      return { shape, tensor: new Tensor("float32", shape, weight.tensor.data.subarray(i * size, (i + 1) * size)) };
+    }
+    const length = weight.range.length / count;
+    return { shape, range: { ...weight.range, offset: weight.range.offset + i * length, length } };
+  });
+}
+
+async function transposed(weight: LoadedWeight): Promise<LoadedWeight> {
+  const [rows = 0, columns = 0] = weight.shape;
+  const source = "tensor" in weight ? weight.tensor : await readRange(weight);
+  const values = new Float32Array(source.size);
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      values[column * rows + row] = source.data[row * columns + column]!;
+    }
+  }
+  return { shape: [columns, rows], tensor: new Tensor("float32", [columns, rows], values) };
+}
+
+function readRange({ shape, range }: Extract<LoadedWeight, { range: unknown }>): Promise<Tensor<"float32">> {
+  return withFile(range.path, async (file) => fromBytes("float32", shape, await file.read(range.offset, range.length)));
+}

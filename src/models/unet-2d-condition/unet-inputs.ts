@@ -1,0 +1,205 @@
+// What UNet2DConditionModel takes: as tensors, as values of a graph, and the checks between the two.
+
+import { ShapeError } from "../../errors.js";
+import type { Graph, Value } from "../../graph/index.js";
+import { type Tensor, tensor } from "../../tensor/tensor.js";
+import type { UNet2DConditionConfig } from "./unet-config.js";
+
+/** Inputs of the UNet as graph values. B batch. */
+export interface UNetValues {
+  /** Noisy latents `[B, C, H, W]`. */
+  latents: Value;
+  /** float32 `[B]`. */
+  timesteps: Value;
+  /** Text states `[B, T, D]`. */
+  encoderHiddenStates: Value;
+  /** SDXL's pooled text `[B, P]` and sizes `[B, N]`, float32. */
+  addedConditions?: { textEmbeds: Value; timeIds: Value };
+  /** See {@link UNetInputs.classLabels}; float32. */
+  classLabels?: Value;
+  /** float32 `[B, time_cond_proj_dim]`. */
+  timestepCond?: Value;
+}
+
+/** Inputs of the UNet as tensors. B batch. */
+export interface UNetInputs {
+  /** Noisy latents `[B, in_channels, H, W]`; any height and width. */
+  latents: Tensor;
+  /** int64, int32 or float32 `[B]`, or a single one for all. */
+  timesteps: Tensor;
+  /** Text states `[B, T, cross_attention_dim]`. */
+  encoderHiddenStates: Tensor;
+  /**
+   * SDXL: pooled text `[B, P]`, and original height and width, crop from top and left, target height and width
+   * `[B, 6]` (for the refiner an aesthetic score instead of the last two: `[B, 5]`).
+   */
+  addedConditions?: { textEmbeds: Tensor; timeIds: Tensor };
+  /**
+   * For checkpoints with classes. `num_class_embeds`: numbers of classes, int64, int32 or float32 `[B]`;
+   * `class_embed_type` "timestep": numbers `[B]`; "projection" and "simple_projection": float32
+   * `[B, projection_class_embeddings_input_dim]`; "identity": float32 `[B, width of the time embedding]`.
+   */
+  classLabels?: Tensor;
+  /** For checkpoints that were distilled with guidance (`time_cond_proj_dim`): float32 `[B, time_cond_proj_dim]`. */
+  timestepCond?: Tensor;
+}
+
+/** Input shapes that a UNet graph is built for. */
+export interface UNetShape {
+  batchSize: number;
+  height: number;
+  width: number;
+  tokens: number;
+  /** Numbers per image in SDXL's `timeIds`; 6, or 5 for a configuration like the refiner's, where left out. */
+  timeIds?: number;
+}
+
+/** What the configuration makes of class labels. */
+export function classLabelsOf(
+  config: UNet2DConditionConfig,
+): { kind: "class" | "number" } | { kind: "vector"; features: number; option: string } | undefined {
+  if (config.class_embed_type === null) return config.num_class_embeds === null ? undefined : { kind: "class" };
+  if (config.class_embed_type === "timestep") return { kind: "number" };
+  if (config.class_embed_type === "identity") {
+    return { kind: "vector", features: config.timeFeatures, option: "width of the time embedding" };
+  }
+  const option = "projection_class_embeddings_input_dim";
+  return { kind: "vector", features: config[option]!, option };
+}
+
+/** Declares the UNet's graph inputs. */
+export function unetInputs(graph: Graph, config: UNet2DConditionConfig, shape: UNetShape): UNetValues {
+  const { batchSize, height, width, tokens } = shape;
+  const values: UNetValues = {
+    latents: graph.input("latents", "float32", [batchSize, config.in_channels, height, width]),
+    timesteps: graph.input("timesteps", "float32", [batchSize]),
+    encoderHiddenStates: graph.input("encoderHiddenStates", "float32", [batchSize, tokens, config.cross_attention_dim]),
+  };
+  if (config.addition_embed_type === "text_time") {
+    const numbers = shape.timeIds ?? usualTimeIds(config);
+    values.addedConditions = {
+      textEmbeds: graph.input("textEmbeds", "float32", [batchSize, pooledFeatures(config, numbers)]),
+      timeIds: graph.input("timeIds", "float32", [batchSize, numbers]),
+    };
+  }
+  const labels = classLabelsOf(config);
+  if (labels) {
+    const features = labels.kind === "vector" ? [labels.features] : [];
+    values.classLabels = graph.input("classLabels", "float32", [batchSize, ...features]);
+  }
+  if (config.time_cond_proj_dim !== null) {
+    values.timestepCond = graph.input("timestepCond", "float32", [batchSize, config.time_cond_proj_dim]);
+  }
+  return values;
+}
+
+/** The tensors for {@link unetInputs}, by name. Timesteps and classes become float32; a single timestep is repeated. */
+export function unetFeeds(inputs: UNetInputs): Record<string, Tensor> {
+  const { addedConditions, classLabels, timestepCond } = inputs;
+  const batch = inputs.latents.shape[0]!;
+  const { data } = inputs.timesteps;
+  const timesteps = Float32Array.from({ length: batch }, (_, i) => Number(data[data.length === 1 ? 0 : i]));
+  const feeds: Record<string, Tensor> = {
+    latents: inputs.latents,
+    timesteps: tensor(timesteps, [batch]),
+    encoderHiddenStates: inputs.encoderHiddenStates,
+  };
+  if (addedConditions) {
+    feeds.textEmbeds = addedConditions.textEmbeds;
+    feeds.timeIds = addedConditions.timeIds;
+  }
+  if (classLabels) feeds.classLabels = tensor(Float32Array.from(classLabels.data, Number), classLabels.shape);
+  if (timestepCond) feeds.timestepCond = timestepCond;
+  return feeds;
+}
+
+/**
+ * Checks tensors against the configuration and gives the shape to build for.
+ *
+ * @throws {ShapeError} That names the input, or the option that asks for one that is missing.
+ */
+export function unetShapeOf(inputs: UNetInputs, config: UNet2DConditionConfig): UNetShape {
+  const { latents, timesteps, encoderHiddenStates: states, addedConditions } = inputs;
+  const [batchSize, channels, height, width] = latents.shape as [number, number, number, number];
+  if (latents.shape.length !== 4 || channels !== config.in_channels) {
+    refuse(`latents must be [B, ${config.in_channels}, H, W]; got [${latents.shape.join(",")}]`);
+  }
+  if (timesteps.size !== 1 && timesteps.size !== batchSize) {
+    refuse(`timesteps must be [${batchSize}]; got [${timesteps.shape.join(",")}]`);
+  }
+  if (states.shape.length !== 3 || states.shape[0] !== batchSize || states.shape[2] !== config.cross_attention_dim) {
+    const expected = `[${batchSize}, T, ${config.cross_attention_dim}]`;
+    refuse(`encoderHiddenStates must be ${expected} (cross_attention_dim); got [${states.shape.join(",")}]`);
+  }
+  const hasText = config.addition_embed_type === "text_time";
+  checkPresence(
+    "addedConditions { textEmbeds, timeIds }",
+    addedConditions,
+    hasText,
+    "addition_embed_type is text_time",
+  );
+  checkClassLabels(inputs.classLabels, config, batchSize);
+  const guidance = config.time_cond_proj_dim;
+  checkPresence("timestepCond", inputs.timestepCond, guidance !== null, `time_cond_proj_dim is ${guidance}`);
+  if (inputs.timestepCond) checkRows("timestepCond", inputs.timestepCond, [batchSize, guidance!], "time_cond_proj_dim");
+  const shape: UNetShape = { batchSize, height, width, tokens: states.shape[1]! };
+  if (addedConditions) {
+    const { textEmbeds, timeIds } = addedConditions;
+    const numbers = timeIds.shape[1] ?? 0;
+    checkRows("timeIds", timeIds, [batchSize, numbers], "addition_embed_type");
+    const pooled = pooledFeatures(config, numbers);
+    checkRows("textEmbeds", textEmbeds, [batchSize, pooled], `${numbers} timeIds leave that`);
+    shape.timeIds = numbers;
+  }
+  return shape;
+}
+
+function checkClassLabels(labels: Tensor | undefined, config: UNet2DConditionConfig, batch: number): void {
+  const wanted = classLabelsOf(config);
+  const { class_embed_type: type, num_class_embeds: classes } = config;
+  const reason = type === null ? `num_class_embeds is ${classes}` : `class_embed_type is ${type}`;
+  checkPresence("classLabels", labels, wanted !== undefined, reason);
+  if (!labels || !wanted) return;
+  const features = wanted.kind === "vector" ? [wanted.features] : [];
+  checkRows("classLabels", labels, [batch, ...features], wanted.kind === "vector" ? wanted.option : reason);
+  if (wanted.kind !== "class") return;
+  for (const label of labels.data) {
+    const number = Number(label);
+    if (!Number.isInteger(number) || number < 0 || number >= classes!) {
+      refuse(`classLabels must be integers in 0 … ${classes! - 1} (num_class_embeds); got ${number}`);
+    }
+  }
+}
+
+function checkPresence(name: string, given: unknown, isWanted: boolean, reason: string): void {
+  if (isWanted && given === undefined) refuse(`this checkpoint needs ${name} (${reason})`);
+  if (!isWanted && given !== undefined) refuse(`this checkpoint takes no ${name}; leave it out`);
+}
+
+function checkRows(name: string, { shape }: Tensor, expected: readonly number[], reason: string): void {
+  if (shape.length === expected.length && shape.every((dimension, i) => dimension === expected[i])) return;
+  refuse(`${name} must be [${expected.join(", ")}] (${reason}); got [${shape.join(",")}]`);
+}
+
+/** Width of the pooled text: what so many numbers leave of the embedding's input. */
+function pooledFeatures(config: UNet2DConditionConfig, numbers: number): number {
+  const { projection_class_embeddings_input_dim: total, addition_time_embed_dim: each } = config;
+  const rest = total! - numbers * each!;
+  if (rest < 1) {
+    refuse(
+      `${numbers} timeIds of ${each} features (addition_time_embed_dim) leave no room for textEmbeds in ` +
+        `projection_class_embeddings_input_dim=${total}`,
+    );
+  }
+  return rest;
+}
+
+/** The refiner has one text encoder, whose states are as wide as its pooled text, and five numbers. */
+function usualTimeIds(config: UNet2DConditionConfig): number {
+  const rest = config.projection_class_embeddings_input_dim! - 5 * config.addition_time_embed_dim!;
+  return rest === config.cross_attention_dim ? 5 : 6;
+}
+
+function refuse(problem: string): never {
+  throw new ShapeError(`UNet2DConditionModel: ${problem}.`);
+}

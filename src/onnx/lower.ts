@@ -1,0 +1,95 @@
+// Turns a Graph into an ONNX model for one kind of device, in the node order that keeps memory low.
+
+import type { Graph, Node, Value } from "../graph/graph.js";
+import { reachableNodes } from "../graph/operation-count.js";
+import { commonFolder } from "./common-folder.js";
+import { lowerConvPair } from "./convolution.js";
+import { orderedUnits } from "./cpu/shared-convolutions.js";
+import type { LoweringContext, Target } from "./lowering-context.js";
+import { LOWERINGS } from "./lowerings.js";
+import { OnnxModelBuilder } from "./model-builder.js";
+
+/** A graph ready for ONNX Runtime. */
+export interface OnnxModel {
+  bytes: Uint8Array;
+  /** Folder that the external weights' locations are relative to; undefined where all weights are embedded. */
+  weightsFolder: string | undefined;
+  inputs: ReadonlyMap<string, Value>;
+  outputs: ReadonlyMap<string, Value>;
+}
+
+/**
+ * Lowers a graph.
+ *
+ * ONNX Runtime orders nodes by a depth-first search from the graph's leaves, the highest file index first. Forward
+ * nodes therefore come first, then backward nodes in the order they were made, and all leaves (nodes whose results
+ * are only graph outputs) last, in reverse: the leaf wanted first has the highest index.
+ */
+export function lower(graph: Graph, target: Target): OnnxModel {
+  const nodes = reachableNodes(graph, graph.outputs.values());
+  const consumed = new Set<Value>();
+  for (const node of nodes) for (const input of node.inputs) if (input) consumed.add(input);
+  const used = new Set([...consumed, ...graph.outputs.values()]);
+
+  const paths = new Set<string>();
+  for (const value of used) if (value.source.kind === "file") paths.add(value.source.range.path);
+  const folder = commonFolder([...paths]);
+  const builder = new OnnxModelBuilder({
+    fileLocation: (path) => (folder ? path.slice(folder.length + 1) : path),
+    hidesShapes: target === "cpu",
+  });
+
+  const names = new Map<Value, string>();
+  const outputNames = chooseOutputNames(graph);
+  const context: LoweringContext = {
+    target,
+    builder,
+    isUsed: (value) => used.has(value),
+    isOutput: (value) => outputNames.has(value),
+    nameFor: (value) => outputNames.get(value) ?? `v${value.id}`,
+    name: (value) => nameOf(value, names, builder),
+    named: (value, name) => names.set(value, name),
+  };
+  for (const [name, value] of graph.inputs) {
+    names.set(value, name);
+    builder.input(name, value.dtype, value.shape);
+  }
+
+  const isLeaf = (node: Node): boolean => !node.outputs.some((output) => consumed.has(output));
+  const leaves = nodes.filter(isLeaf).reverse();
+  const inner = nodes.filter((node) => !isLeaf(node));
+  for (const unit of orderedUnits(inner, target)) {
+    if (unit.length === 2) lowerConvPair(unit, context);
+    else LOWERINGS[unit[0].op](unit[0] as never, context);
+  }
+  for (const node of leaves) LOWERINGS[node.op](node as never, context);
+
+  for (const [name, value] of graph.outputs) {
+    const actual = context.name(value);
+    if (actual !== name) builder.emit("Identity", [actual], { outputs: [name] });
+    builder.output(name, value.dtype, value.shape);
+  }
+  return { bytes: builder.toBytes(), weightsFolder: folder, inputs: graph.inputs, outputs: graph.outputs };
+}
+
+function nameOf(value: Value, names: Map<Value, string>, builder: OnnxModelBuilder): string {
+  const known = names.get(value);
+  if (known !== undefined) return known;
+  let name: string;
+  if (value.source.kind === "constant") name = builder.constant(value.source.tensor);
+  else if (value.source.kind === "file")
+    name = builder.file(value.source.name, value.dtype, value.shape, value.source.range);
+  else throw new Error(`lower: ${value} is used before it is made.`);
+  names.set(value, name);
+  return name;
+}
+
+/** The first output name of each computed value becomes its own name, so that no copy is needed. */
+function chooseOutputNames(graph: Graph): Map<Value, string> {
+  const names = new Map<Value, string>();
+  for (const [name, value] of graph.outputs) {
+    if (value.source.kind === "node" && value.source.node.op !== "StopGradient" && !names.has(value))
+      names.set(value, name);
+  }
+  return names;
+}

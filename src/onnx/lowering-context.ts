@@ -1,0 +1,170 @@
+// What a lowering sees, and small moves that several share.
+
+import { type Node, rangeOfRows, type Value } from "../graph/graph.js";
+import type { OperatorName } from "../graph/operators.js";
+import { sameShape } from "../graph/shapes.js";
+import { type DType, tensor } from "../tensor/tensor.js";
+import type { OnnxAttribute, OnnxModelBuilder } from "./model-builder.js";
+
+/**
+ * Which set of kernels a model is written for: `cpu` uses ONNX Runtime's fused CPU operators (also in WebAssembly);
+ * `portable` only standard operators, which GPU providers run without falling back.
+ */
+export type Target = "cpu" | "portable";
+
+export interface LoweringContext {
+  readonly target: Target;
+  readonly builder: OnnxModelBuilder;
+  /** Whether anything consumes the value. */
+  isUsed(value: Value): boolean;
+  /** Whether the value is an output of the graph, and so must be written under its name. */
+  isOutput(value: Value): boolean;
+  /** The ONNX name that a computed value must get. */
+  nameFor(value: Value): string;
+  /** The ONNX name of an existing value. */
+  name(value: Value): string;
+  /** Records that a value lies under a name. */
+  named(value: Value, name: string): void;
+}
+
+/** Writes one IR node as ONNX nodes. */
+export type Lowering<Op extends OperatorName> = (node: Node<Op>, context: LoweringContext) => void;
+
+/** Emits the node that makes `value`, under its name. */
+export function produce(
+  context: LoweringContext,
+  value: Value,
+  opType: string,
+  inputs: readonly string[],
+  attributes: Record<string, OnnxAttribute> = {},
+  domain = "",
+): void {
+  const name = context.nameFor(value);
+  context.builder.emit(opType, inputs, { attributes, outputs: [name], domain });
+  context.named(value, name);
+}
+
+/** Names of the inputs; an absent trailing input is left out. */
+export function names(node: Node, context: LoweringContext): string[] {
+  const result = node.inputs.map((input) => (input ? context.name(input) : ""));
+  while (result.at(-1) === "") result.pop();
+  return result;
+}
+
+/** The name of `value` under another shape; weights and constants are aliased, anything else passes through Reshape. */
+export function reshaped(context: LoweringContext, value: Value, shape: readonly number[]): string {
+  if (sameShape(value.shape, shape)) return context.name(value);
+  const { source } = value;
+  if (source.kind === "constant") return context.builder.constant(source.tensor.reshape(shape));
+  if (source.kind === "file") return rowsOf(context, value, 0, value.shape[0]!, shape);
+  return context.builder.reshape(context.name(value), shape, value.shape);
+}
+
+/** A computed tensor under another shape; `from` is its own, where it is known. */
+export function reshapedName(
+  context: LoweringContext,
+  name: string,
+  shape: readonly number[],
+  from?: readonly number[],
+): string {
+  return context.builder.reshape(name, shape, from);
+}
+
+/** Makes `value`, of another shape than the tensor that holds it. */
+export function produceReshaped(context: LoweringContext, value: Value, name: string, from?: readonly number[]): void {
+  if (context.isOutput(value)) produce(context, value, "Reshape", [name, context.builder.shape(value.shape)]);
+  else context.named(value, context.builder.reshape(name, value.shape, from));
+}
+
+/**
+ * The rows from `start` to `end` of a value under another shape. A weight in a file is referenced there, and one that is
+ * embedded is embedded in such parts; values that a run computes are cut.
+ */
+export function rowsOf(
+  context: LoweringContext,
+  value: Value,
+  start: number,
+  end: number,
+  shape: readonly number[],
+): string {
+  const { source } = value;
+  const { builder } = context;
+  const rows = value.shape[0]!;
+  if (source.kind === "file") {
+    const range = rangeOfRows(source.range, rows, start, end);
+    return builder.file(`${source.name}:${start}-${end}:${shape.join(",")}`, value.dtype, shape, range);
+  }
+  if (source.kind === "constant") {
+    const rowSize = value.size / rows;
+    const part = source.tensor.data.subarray(start * rowSize, end * rowSize);
+    return builder.constant(tensor(part, shape, value.dtype), `${value.id}:${start}-${end}:${shape.join(",")}`);
+  }
+  const name = context.name(value);
+  const isAll = start === 0 && end === rows;
+  const part = isAll ? name : cutAxis(context, name, 0, start, end);
+  return reshapedName(context, part, shape);
+}
+
+/** What lies from `start` to `end` along an axis of a computed tensor: a copy. */
+export function cutAxis(context: LoweringContext, name: string, axis: number, start: number, end: number): string {
+  return emit(context, "Slice", [name, ...[start, end, axis].map((value) => context.builder.ints([value]))]);
+}
+
+/** Emits one node with one fresh output. */
+export function emit(
+  context: LoweringContext,
+  opType: string,
+  inputs: readonly string[],
+  attributes: Record<string, OnnxAttribute> = {},
+  domain = "",
+): string {
+  return context.builder.emit(opType, inputs, { attributes, domain })[0]!;
+}
+
+/**
+ * A tensor itself, available only once all of `given` are.
+ *
+ * A Reshape to the same shape, which shares its input's memory; its shape waits for the given tensors. The result's shape is
+ * recorded, so that all stays static where shapes are not hidden.
+ */
+export function waitFor(
+  { builder }: LoweringContext,
+  tensor: { name: string; dtype: DType; shape: readonly number[] },
+  given: readonly string[],
+  output = builder.fresh("late"),
+): string {
+  builder.emit("Reshape", [tensor.name, builder.shapeAfter(tensor.shape, given)], { outputs: [output] });
+  builder.shaped(output, tensor.dtype, tensor.shape);
+  return output;
+}
+
+/** op(a) · op(b) over the last two axes; FusedMatMul on the CPU, Transpose and MatMul elsewhere. */
+export function emitMatMul(
+  context: LoweringContext,
+  a: { name: string; rank: number },
+  b: { name: string; rank: number },
+  options: { transposeA?: boolean; transposeB?: boolean; alpha?: number; output?: string } = {},
+): string {
+  const { transposeA = false, transposeB = false, alpha = 1 } = options;
+  const { builder } = context;
+  const outputs = options.output === undefined ? undefined : [options.output];
+  if (!transposeA && !transposeB && alpha === 1) return builder.emit("MatMul", [a.name, b.name], { outputs })[0]!;
+  const attributes = { transA: { int: +transposeA }, transB: { int: +transposeB }, alpha: { float: alpha } };
+  if (context.target === "cpu") {
+    return builder.emit("FusedMatMul", [a.name, b.name], { attributes, outputs, domain: "com.microsoft" })[0]!;
+  }
+  if (a.rank === 2 && b.rank === 2 && (transposeA || transposeB)) {
+    return builder.emit("Gemm", [a.name, b.name], { attributes, outputs })[0]!;
+  }
+  const left = transposeA ? swapLastAxes(context, a) : a.name;
+  const right = transposeB ? swapLastAxes(context, b) : b.name;
+  if (alpha === 1) return builder.emit("MatMul", [left, right], { outputs })[0]!;
+  const product = emit(context, "MatMul", [left, right]);
+  return builder.emit("Mul", [product, builder.scalar(alpha)], { outputs })[0]!;
+}
+
+function swapLastAxes(context: LoweringContext, value: { name: string; rank: number }): string {
+  const axes = Array.from({ length: value.rank }, (_, i) => i);
+  axes.splice(value.rank - 2, 2, value.rank - 1, value.rank - 2);
+  return emit(context, "Transpose", [value.name], { perm: { ints: axes } });
+}

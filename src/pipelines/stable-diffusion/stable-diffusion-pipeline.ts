@@ -1,0 +1,112 @@
+// StableDiffusionPipeline: Stable Diffusion 1.x and 2.x, with or without FeRA adapters. Reads no files itself.
+
+import { CLIPTextModel } from "../../models/clip-text/clip-text-model.js";
+import { CLIPTokenizer } from "../../models/clip-tokenizer/clip-tokenizer.js";
+import type { Tensor } from "../../tensor/tensor.js";
+import { checkAutoencoder, checkTokenizer, refuseParts } from "../component-checks.js";
+import type { GuidedConditions } from "../conditions.js";
+import { type DiffusionComponents, DiffusionPipeline } from "../diffusion-pipeline.js";
+import type { GenerateOptions } from "../generate-options.js";
+import type { GenerationPlan } from "../generation-plan.js";
+import { loadComponents, type PipelineOptions } from "../load-components.js";
+import { describePipeline } from "../pipeline-folder.js";
+import { encodePrompts } from "../text-encoding.js";
+
+const NAME = "StableDiffusionPipeline";
+
+/** The parts of a {@link StableDiffusionPipeline}. */
+export interface StableDiffusionComponents extends DiffusionComponents {
+  textEncoder: CLIPTextModel;
+  tokenizer: CLIPTokenizer;
+}
+
+/**
+ * Stable Diffusion with one text encoder.
+ *
+ * B batch, L tokens, D text features.
+ *
+ * @see Rombach et al. 2022, arXiv:2112.10752
+ */
+export class StableDiffusionPipeline extends DiffusionPipeline {
+  readonly textEncoder: CLIPTextModel;
+  readonly tokenizer: CLIPTokenizer;
+
+  /** @throws {ConfigError} If the parts do not fit each other. */
+  constructor(components: StableDiffusionComponents) {
+    checkFit(components);
+    super(components, { sampleSize: 64, guidanceScale: 7.5, strength: 0.8 });
+    this.textEncoder = components.textEncoder;
+    this.tokenizer = components.tokenizer;
+  }
+
+  /**
+   * Loads a pipeline from a folder in diffusers' layout. The safety checker, if there is one, is left out.
+   *
+   * @param dir - The folder with `model_index.json`; where there is no such folder, an id on the hub (owner/name).
+   * @throws {HubError} If the model cannot be had from the hub.
+   * @throws {FormatError} If a file is missing or malformed, or a part's class is not supported.
+   * @throws {ConfigError} If a part's configuration is not supported, or the parts do not fit each other.
+   */
+  static async fromPretrained(dir: string, options: PipelineOptions = {}): Promise<StableDiffusionPipeline> {
+    const description = await describePipeline(dir, NAME, options);
+    const { source, config, tokenizerSource } = description;
+    const tokenizer = await CLIPTokenizer.fromPretrained(tokenizerSource);
+    const textEncoder = await CLIPTextModel.fromPretrained(source, { ...options, config, subfolder: "text_encoder" });
+    const components = await loadComponents(description, options);
+    return new StableDiffusionPipeline({ ...components, textEncoder, tokenizer });
+  }
+
+  /**
+   * Loads a checkpoint in a single file, such as `v1-5-pruned-emaonly.safetensors`.
+   *
+   * Such a file has no tokenizer: a folder `tokenizer` must lie beside it, or `config` name a pipeline's folder or hub id.
+   * Without `config`, Stable Diffusion 1.x has its own configuration; 2.x needs it.
+   *
+   * @throws {FormatError} If the file is no such checkpoint, or no tokenizer is found.
+   */
+  static fromSingleFile(path: string, options: PipelineOptions = {}): Promise<StableDiffusionPipeline> {
+    return StableDiffusionPipeline.fromPretrained(path, options);
+  }
+
+  /**
+   * The text states of prompts, for `unet.predict`.
+   *
+   * @param options.clipSkip - Takes them this many layers earlier. Default 0.
+   * @returns `[B, L, D]`.
+   * @throws {ConfigError} If a prompt is longer than the tokenizer allows; the part that does not fit is named.
+   */
+  async encodePrompt(
+    prompts: readonly string[],
+    { clipSkip = 0 }: { clipSkip?: number } = {},
+  ): Promise<Tensor<"float32">> {
+    return (await encodePrompts(this, prompts, { hiddenLayersFromEnd: clipSkip })).states;
+  }
+
+  protected override async encodeConditions(_: GenerateOptions, plan: GenerationPlan): Promise<GuidedConditions> {
+    const { prompts, negativePrompts = prompts.map(() => ""), clipSkip, guides } = plan;
+    const conditional = { encoderHiddenStates: await this.encodePrompt(prompts, { clipSkip }) };
+    if (!guides) return { conditional };
+    return { conditional, unconditional: { encoderHiddenStates: await this.encodePrompt(negativePrompts) } };
+  }
+
+  protected override releaseTextEncoders(): Promise<void> {
+    return this.textEncoder.release();
+  }
+}
+
+function checkFit(components: StableDiffusionComponents): void {
+  const { unet, textEncoder, tokenizer } = components;
+  const { cross_attention_dim: features, addition_embed_type: addition } = unet.config;
+  if (addition !== null) {
+    refuseParts(NAME, `addition_embed_type must be null; the unet has "${addition}" (StableDiffusionXLPipeline)`);
+  }
+  checkAutoencoder(NAME, components);
+  const { hidden_size: hidden } = textEncoder.config;
+  if (features !== hidden) {
+    refuseParts(
+      NAME,
+      `the unet's cross_attention_dim must be the text encoder's hidden_size; got ${features} and ${hidden}`,
+    );
+  }
+  checkTokenizer(NAME, tokenizer, textEncoder);
+}

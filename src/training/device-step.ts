@@ -1,0 +1,124 @@
+// A training step whose adapters, AdamW moments and average stay on the device: uploaded once, read back when asked for.
+
+import type { CompiledGraph } from "../runtime/index.js";
+import { flatValues, type Tensor, tensor } from "../tensor/tensor.js";
+import type { ParameterAverage } from "./average.js";
+import type { Loan } from "./loan.js";
+import type { AdamW } from "./optimizers/adamw.js";
+import { adamWCoefficients } from "./optimizers/device-adamw.js";
+import type { Packing } from "./packing.js";
+import { lossesOf } from "./step-graph.js";
+import type { TrainedAdapter } from "./train-step-options.js";
+import type { OptimizerStepOptions, StepOutcome } from "./trainable.js";
+
+/** Steps of AdamW by the graph of `buildDeviceStep`; one at a time. */
+export class DeviceStep {
+  private holdsState = false;
+  private queue: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    private readonly compiled: CompiledGraph,
+    private readonly packing: Packing,
+    private readonly adapter: TrainedAdapter,
+    readonly optimizer: AdamW,
+    readonly average?: ParameterAverage,
+  ) {}
+
+  /**
+   * One step, which takes effect only where it is accepted.
+   *
+   * @param feeds - The batch.
+   */
+  run(feeds: Record<string, Tensor>, options: OptimizerStepOptions): Promise<StepOutcome> {
+    return this.inTurn(async () => {
+      const result = await this.compute(feeds, options);
+      const outcome = { ...lossesOf(result), gradientNorm: (result.norm!.data as Float32Array)[0]! };
+      options.accept(outcome, () => this.lastGradients());
+      await this.compiled.advance();
+      this.optimizer.countStep();
+      if (this.average) this.average.updates++;
+      // Also where the state was read back while the device computed: the step made a newer one there.
+      this.takeOver();
+      return outcome;
+    });
+  }
+
+  /** Losses, and the gradient of every parameter. Changes nothing. */
+  gradients(feeds: Record<string, Tensor>) {
+    return this.inTurn(async () => ({ ...lossesOf(await this.compute(feeds)), gradients: this.lastGradients() }));
+  }
+
+  /** Brings the state back and frees the graph. */
+  release(): Promise<void> {
+    return this.inTurn(async () => {
+      this.bringBack();
+      await this.compiled.release();
+    });
+  }
+
+  private async compute(
+    feeds: Record<string, Tensor>,
+    { learningRate, maxGradientNorm }: Omit<OptimizerStepOptions, "accept"> = {},
+  ): Promise<Record<string, Tensor>> {
+    if (!this.holdsState) await this.upload();
+    const coefficients = adamWCoefficients(this.optimizer.coefficients({ learningRate }), maxGradientNorm);
+    const decay = this.average && { averageDecay: tensor([this.average.nextDecay], []) };
+    return this.compiled.run({ ...feeds, coefficients, ...decay });
+  }
+
+  private async upload(): Promise<void> {
+    const { packing, adapter, average } = this;
+    adapter.loan.recall();
+    const moments = this.moments();
+    const values = {
+      parameters: packing.pack(flatValues(adapter.parameters)),
+      first: packing.pack(new Map([...moments].map(([name, { first }]) => [name, first]))),
+      second: packing.pack(new Map([...moments].map(([name, { second }]) => [name, second]))),
+      ...(average && { average: packing.pack(flatValues(average.values)) }),
+    };
+    const written = this.compiled.write(values);
+    // Before the wait, so that values changed here meanwhile are uploaded again.
+    this.takeOver();
+    await written;
+  }
+
+  private takeOver(): void {
+    this.holdsState = true;
+    for (const loan of this.loans()) loan.lend(this.bringBack);
+  }
+
+  private loans(): Loan[] {
+    const { adapter, optimizer, average } = this;
+    return [adapter.loan, optimizer.loan, ...(average ? [average.loan] : [])];
+  }
+
+  /** All comes back together: who reads one of them reads the others soon (a checkpoint), or rarely. */
+  private readonly bringBack = (): void => {
+    if (!this.holdsState) return;
+    this.holdsState = false;
+    const { adapter, average, packing } = this;
+    const state = this.compiled.readNow(["parameters", "first", "second", ...(average ? ["average"] : [])]);
+    const unpacked = (name: string) => packing.unpack(state[name]!.data as Float32Array);
+    for (const [name, values] of unpacked("parameters")) adapter.parameters.get(name)!.data.set(values);
+    if (average) for (const [name, values] of unpacked("average")) average.values.get(name)!.data.set(values);
+    const [first, second] = [unpacked("first"), unpacked("second")];
+    for (const [name, moments] of this.moments()) {
+      moments.first.set(first.get(name)!);
+      moments.second.set(second.get(name)!);
+    }
+  };
+
+  private moments() {
+    return this.optimizer.moments(new Map([...this.adapter.parameters].map(([name, { size }]) => [name, size])));
+  }
+
+  private lastGradients(): Map<string, Float32Array> {
+    return this.packing.unpack(this.compiled.readNow(["gradient"]).gradient!.data as Float32Array);
+  }
+
+  private inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const next = this.queue.then(work);
+    this.queue = next.catch(() => undefined);
+    return next;
+  }
+}

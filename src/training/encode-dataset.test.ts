@@ -1,0 +1,72 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import sharp from "sharp";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import "../index.js";
+import { StableDiffusionXLPipeline } from "../pipelines/index.js";
+import { Generator } from "../tensor/random.js";
+import { diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
+import { encodeDataset } from "./encode-dataset.js";
+import { trainingScheduler } from "./fine-tune.js";
+import { type ImageDataset, openDataset } from "./index.js";
+
+const SIZE = 32;
+
+let dir: string;
+let pipeline: StableDiffusionXLPipeline;
+let dataset: ImageDataset;
+let encoded: EncodedDataset;
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "fera-encode-"));
+  const images = { wide: [96, 48], tall: [30, 61], small: [8, 8] } as const;
+  for (const [name, [width, height]] of Object.entries(images)) {
+    const file = join(dir, `${name}.png`);
+    await sharp({ create: { width, height, channels: 3, background: "teal" } }).toFile(file);
+  }
+  await writeFile(join(dir, "drawn.svg"), `<svg xmlns="http://www.w3.org/2000/svg" width="9" height="5"/>`);
+  pipeline = await StableDiffusionXLPipeline.fromPretrained("test/reference/pipeline-tiny-xl");
+  dataset = await openDataset(dir, { size: SIZE });
+  encoded = await encodeDataset(pipeline, dataset);
+});
+afterAll(() => rm(dir, { recursive: true, force: true }));
+
+describe("encodeDataset of SDXL", () => {
+  it("tells each image's size in its file, its crop after scaling, and the size that is trained on", () => {
+    const expected: Record<string, number[]> = {
+      "wide.png": [48, 96, 0, 16, SIZE, SIZE],
+      "tall.png": [61, 30, 17, 0, SIZE, SIZE], // 61 · 32/30 = 65 rows
+      "small.png": [8, 8, 0, 0, SIZE, SIZE],
+      "drawn.svg": [SIZE, SIZE, 0, 0, SIZE, SIZE],
+    };
+    const rows = encoded.addedConditions!.timeIds;
+    expect(rows.shape).toEqual([3, 6]);
+    for (let i = 0; i < dataset.size; i++) {
+      expect([...rows.data.subarray(6 * i, 6 * i + 6)], dataset.name(i)).toEqual(expected[dataset.name(i)]);
+    }
+  });
+
+  it("takes the text of both encoders, as generate does, and zeros for the empty caption", async () => {
+    const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
+    const states = await pipeline.encodePrompt(captions);
+    expect(encoded.text.data).toEqual(states.encoderHiddenStates.data);
+    expect(encoded.addedConditions!.textEmbeds.data).toEqual(states.textEmbeds.data);
+    expect(encoded.emptyText.shape).toEqual([1, ...encoded.text.shape.slice(1)]);
+    expect(encoded.emptyText.data.every((value) => value === 0)).toBe(true);
+  });
+
+  it("gives batches that have each row's conditions, and without its caption only its sizes", () => {
+    const scheduler = trainingScheduler(pipeline);
+    const drawn = diffusionBatch(encoded, [2, 0], { scheduler, generator: new Generator(0), dropped: [false, true] });
+    const { textEmbeds, timeIds } = drawn.addedConditions!;
+    const all = encoded.addedConditions!;
+    const features = all.textEmbeds.shape[1]!;
+    expect(textEmbeds.data).toEqual(
+      Float32Array.from([...all.textEmbeds.data.subarray(2 * features), ...all.emptyTextEmbeds.data]),
+    );
+    expect(timeIds.data).toEqual(
+      Float32Array.from([...all.timeIds.data.subarray(12), ...all.timeIds.data.subarray(0, 6)]),
+    );
+  });
+});

@@ -1,0 +1,74 @@
+// A dataset as a pipeline's UNet sees it: images as latents, captions as text states, in SDXL with sizes.
+
+import { type AnyPipeline, StableDiffusionXLPipeline, type XLPromptStates } from "../pipelines/index.js";
+import { tensor, zeros } from "../tensor/tensor.js";
+import type { ImageDataset } from "./data/dataset.js";
+import type { EncodedDataset } from "./diffusion-batches.js";
+import { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode-images.js";
+
+/**
+ * Encodes a dataset with a pipeline's autoencoder and text encoders, and frees what they have compiled.
+ *
+ * SDXL is told each image's size before scaling, where it was cropped, and the size that it has now, as diffusers'
+ * `train_text_to_image_lora_sdxl.py` does. Its empty caption is what `generate` uses where there is no negative prompt.
+ *
+ * @param onProgress - Called with the number of images done.
+ * @throws {ConfigError} If a caption is longer than the model allows.
+ */
+export async function encodeDataset(
+  pipeline: AnyPipeline,
+  dataset: ImageDataset,
+  onProgress?: (done: number) => void,
+): Promise<EncodedDataset> {
+  const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
+  const tokenizers =
+    pipeline instanceof StableDiffusionXLPipeline ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];
+  for (const tokenizer of tokenizers) tokenizeCaptions(tokenizer, captions, (i) => dataset.name(i));
+  const text =
+    pipeline instanceof StableDiffusionXLPipeline
+      ? await encodeXL(pipeline, dataset, captions)
+      : {
+          text: await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, captions),
+          emptyText: await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, [""]),
+        };
+  await pipeline.textEncoder.release();
+  const images = await encodeImages(pipeline.vae, dataset, onProgress);
+  await pipeline.vae.release();
+  return { ...images, ...text };
+}
+
+async function encodeXL(
+  pipeline: StableDiffusionXLPipeline,
+  dataset: ImageDataset,
+  captions: readonly string[],
+): Promise<Pick<EncodedDataset, "text" | "emptyText" | "addedConditions">> {
+  const states = await pipeline.encodePrompt(captions);
+  const empty = pipeline.forceZerosForEmptyPrompt ? noText(states) : await pipeline.encodePrompt([""]);
+  await pipeline.textEncoder2.release();
+  return {
+    text: states.encoderHiddenStates,
+    emptyText: empty.encoderHiddenStates,
+    addedConditions: {
+      textEmbeds: states.textEmbeds,
+      emptyTextEmbeds: empty.textEmbeds,
+      timeIds: await timeIds(dataset),
+    },
+  };
+}
+
+function noText({ encoderHiddenStates, textEmbeds }: XLPromptStates): XLPromptStates {
+  const [, tokens, features] = encoderHiddenStates.shape as [number, number, number];
+  return {
+    encoderHiddenStates: zeros([1, tokens, features]),
+    textEmbeds: zeros([1, textEmbeds.shape[1]!]),
+  };
+}
+
+async function timeIds(dataset: ImageDataset) {
+  const rows: number[] = [];
+  for (let i = 0; i < dataset.size; i++) {
+    const { originalSize, cropTopLeft } = await dataset.placement(i);
+    rows.push(...originalSize, ...cropTopLeft, dataset.imageSize, dataset.imageSize);
+  }
+  return tensor(Float32Array.from(rows), [dataset.size, 6]);
+}

@@ -1,0 +1,119 @@
+// Encodes images to scaled latents and captions to text states, once, before training.
+
+import { ConfigError } from "../errors.js";
+import { AutoencoderKL } from "../models/autoencoder-kl/autoencoder-kl.js";
+import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
+import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
+import type { CLIPTokenizer } from "../models/clip-tokenizer/clip-tokenizer.js";
+import { sizeOf, type Tensor, tensor } from "../tensor/tensor.js";
+
+const IMAGES_PER_BATCH = 8;
+const CAPTIONS_PER_BATCH = 16;
+
+/** Where images come from: `ImageDataset` has this form. */
+export interface ImageSource {
+  readonly size: number;
+  readonly imageSize: number;
+  image(index: number): Promise<Float32Array>;
+}
+
+/** Scaled latents, ready for noise; with the spread for an autoencoder that has one. */
+export interface EncodedImages {
+  /** `[N, C, h, w]`. */
+  latents: Tensor<"float32">;
+  latentStd?: Tensor<"float32">;
+}
+
+/**
+ * Encodes every image: latents = (mean − shift) · scale.
+ *
+ * @param onProgress - Called with the number of images done.
+ */
+export async function encodeImages(
+  vae: AutoencoderTiny | AutoencoderKL,
+  source: ImageSource,
+  onProgress?: (done: number) => void,
+): Promise<EncodedImages> {
+  const { scaling_factor: scale } = vae.config;
+  const shift = vae.config.shift_factor ?? 0;
+  const side = source.imageSize;
+  const chunks: { latents: Float32Array; std?: Float32Array }[] = [];
+  let shape: readonly number[] = [];
+  const pixels = 3 * side * side;
+  for (let start = 0; start < source.size; start += IMAGES_PER_BATCH) {
+    const count = Math.min(IMAGES_PER_BATCH, source.size - start);
+    // The last batch is filled up with zeros: one compiled graph serves all.
+    const batch = new Float32Array(IMAGES_PER_BATCH * pixels);
+    for (let i = 0; i < count; i++) batch.set(await source.image(start + i), i * pixels);
+    const image = tensor(batch, [IMAGES_PER_BATCH, 3, side, side]);
+    const encoded =
+      vae instanceof AutoencoderKL ? await vae.encode(image) : { mean: (await vae.encode(image)).latents };
+    shape = encoded.mean.shape.slice(1);
+    const length = count * sizeOf(shape);
+    const latents = encoded.mean.data.slice(0, length).map((value) => (value - shift) * scale);
+    const logvar = "logvar" in encoded ? encoded.logvar : undefined;
+    const std = logvar?.data.slice(0, length).map((value) => Math.exp(value / 2) * scale);
+    chunks.push({ latents, std });
+    onProgress?.(start + count);
+  }
+  const full = [source.size, ...shape];
+  const latents = tensor(join(chunks.map((chunk) => chunk.latents)), full);
+  if (!chunks[0]?.std) return { latents };
+  return { latents, latentStd: tensor(join(chunks.map((chunk) => chunk.std!)), full) };
+}
+
+/**
+ * Token ids `[N, L]` of captions.
+ *
+ * @param nameOf - What a caption belongs to, for messages.
+ * @throws {ConfigError} That names the first caption that is too long, and counts.
+ */
+export function tokenizeCaptions(
+  tokenizer: CLIPTokenizer,
+  captions: readonly string[],
+  nameOf?: (index: number) => string,
+): Tensor<"int64"> {
+  const { ids, overflows } = tokenizer.encodeBatch(captions);
+  const long = captions.flatMap((caption, i) =>
+    overflows[i] === undefined ? [] : [{ caption, overflow: overflows[i], of: nameOf ? ` of ${nameOf(i)}` : "" }],
+  );
+  if (long[0]) {
+    const others = long.length > 1 ? ` (and ${long.length - 1} more)` : "";
+    throw new ConfigError(
+      `caption${long[0].of} ${JSON.stringify(long[0].caption)}: longer than the ${tokenizer.maxLength} tokens of this model's tokenizer; ` +
+        `${JSON.stringify(long[0].overflow)} does not fit${others}. Shorten it.`,
+    );
+  }
+  return ids;
+}
+
+/** Text states `[N, L, D]` of captions. */
+export async function encodeCaptions(
+  tokenizer: CLIPTokenizer,
+  textEncoder: CLIPTextModel,
+  captions: readonly string[],
+): Promise<Tensor<"float32">> {
+  const ids = tokenizeCaptions(tokenizer, captions);
+  const length = tokenizer.maxLength;
+  const chunks: Float32Array[] = [];
+  let features = 0;
+  for (let start = 0; start < captions.length; start += CAPTIONS_PER_BATCH) {
+    const count = Math.min(CAPTIONS_PER_BATCH, captions.length - start);
+    const batch = new BigInt64Array(CAPTIONS_PER_BATCH * length);
+    batch.set(ids.data.subarray(start * length, (start + count) * length));
+    const states = await textEncoder.encode(tensor(batch, [CAPTIONS_PER_BATCH, length]));
+    features = states.shape[2]!;
+    chunks.push(states.data.slice(0, count * length * features));
+  }
+  return tensor(join(chunks), [captions.length, length, features]);
+}
+
+function join(chunks: readonly Float32Array[]): Float32Array {
+  const result = new Float32Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+  let offset = 0;
+  for (const chunk of chunks) {
+    result.set(chunk, offset);
+    offset += chunk.length;
+  }
+  return result;
+}

@@ -1,0 +1,58 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { writeTinyImages } from "../../test/support/fera-program.js";
+import { relativeError } from "../../test/support/relative-error.js";
+import { writeTinyPipeline } from "../../test/support/tiny-pipeline.js";
+import { FeRAConfig } from "../adapters/index.js";
+import { readSafetensors } from "../storage/index.js";
+import "../index.js";
+import { StableDiffusionPipeline } from "../pipelines/index.js";
+import { type FineTuneOptions, fineTune } from "./fine-tune.js";
+import { type ImageDataset, openDataset, type StepReport } from "./index.js";
+
+const STEPS = 3;
+
+let dir: string;
+let pipeline: StableDiffusionPipeline;
+let dataset: ImageDataset;
+beforeAll(async () => {
+  dir = mkdtempSync(join(tmpdir(), "fera-fine-tune-"));
+  await writeTinyPipeline(join(dir, "model"));
+  await writeTinyImages(join(dir, "images"));
+  pipeline = await StableDiffusionPipeline.fromPretrained(join(dir, "model"));
+  dataset = await openDataset(join(dir, "images"), { size: 32 });
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+/** A short training with average, clipping and a checkpoint. */
+async function tune(name: string, options: Partial<FineTuneOptions>) {
+  const reports: StepReport[] = [];
+  const output = join(dir, name);
+  const { adapter } = await fineTune({
+    ...{ pipeline, dataset, output, dataName: "images", config: new FeRAConfig({ rank: 2, dropout: 0.1 }), seed: 0 },
+    ...{ steps: STEPS, batchSize: 2, learningRate: 1e-3, averageDecay: 0.9, maxGradientNorm: 0.1, checkpointEvery: 2 },
+    onStep: (report) => void reports.push(report),
+    ...options,
+  });
+  const { tensors } = await readSafetensors(adapter);
+  return { reports, trained: [...tensors.values()].flatMap(({ data }) => Array.from(data, Number)) };
+}
+
+const VALIDATED = { validationPrompts: ["a red circle"], validateEvery: 2 };
+for (const [what, options] of [
+  ["with validation images", VALIDATED],
+  ["several batches to a step", { gradientAccumulation: 2 }],
+] as const) {
+  it(`gives the same adapter wherever its state is, ${what}`, async () => {
+    const device = await tune(`device ${what}`, { ...options, stateOnDevice: true });
+    const host = await tune(`host ${what}`, options);
+    expect(device.reports).toHaveLength(STEPS);
+    for (const [i, { loss, gradientNorm }] of device.reports.entries()) {
+      expect(Math.abs(loss / host.reports[i]!.loss - 1)).toBeLessThan(1e-4);
+      expect(Math.abs(gradientNorm / host.reports[i]!.gradientNorm - 1)).toBeLessThan(1e-3);
+    }
+    expect(relativeError(device.trained, host.trained)).toBeLessThan(1e-4);
+  });
+}
