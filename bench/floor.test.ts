@@ -69,13 +69,13 @@ describe("stepGraph", () => {
   it("is the graph of the whole step: about three times the base forward's operations, linear in the batch", async () => {
     const model = await UNet2DConditionModel.fromPretrained("test/reference/unet-sd15", { subfolder: "unet" });
     const count = async (batchSize: number) =>
-      countFlops(stepGraph(model, new FeRAConfig(), { batchSize, height: 8, width: 8, tokens: 7 }));
+      countFlops(stepGraph(model, new FeRAConfig(), { batchSize, latentHeight: 8, latentWidth: 8, tokens: 7 }));
     const [one, two] = [await count(1), await count(2)];
     expect(two.convolution).toBe(2 * one.convolution);
     expect(two.attention).toBe(2 * one.attention);
     const graph = new Graph();
     const { unet, unetInputs } = await import("../src/models/unet-2d-condition/unet-2d-condition.js");
-    const inputs = unetInputs(graph, model.config, { batchSize: 1, height: 8, width: 8, tokens: 7 });
+    const inputs = unetInputs(graph, model.config, { batchSize: 1, latentHeight: 8, latentWidth: 8, tokens: 7 });
     graph.output("y", unet(model.frozenScope(graph), inputs, model.config));
     const ratio = one.total / countFlops(graph).total;
     expect(ratio).toBeGreaterThan(2.5);

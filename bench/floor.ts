@@ -73,9 +73,7 @@ export function liveBytes(graph: Graph): number {
 /** The graph of FeRA's whole step, as `compileTrainStep` builds it; nothing is loaded into ONNX Runtime. */
 export function stepGraph(model: UNet2DConditionModel, config: FeRAConfig, shape: UNetShape): Graph {
   const graph = new Graph();
-  const { rank, numExperts, numBands } = config;
-  const { layers } = new FeRAModel(model, config);
-  buildTrainStep(graph, model, { layers, rank, numExperts, numBands }, config, shape);
+  buildTrainStep(graph, { model, adapter: new FeRAModel(model, config).adapter, shape });
   return graph;
 }
 

@@ -214,7 +214,7 @@ async function settingsOf({ model, latent, batch, tokens, rank, experts, matchin
   return {
     model: model ?? (await sd15Folder()),
     config: new FeRAConfig({ rank, numExperts: experts, matching }),
-    shape: { batchSize: batch, height: latent, width: latent, tokens },
+    shape: { batchSize: batch, latentHeight: latent, latentWidth: latent, tokens },
   };
 }
 

@@ -192,7 +192,7 @@ const key = ({ shape, config }: StepSettings): string => JSON.stringify([shape, 
 
 function vary({ model, config, shape }: StepSettings, axis: Axis, value: number): StepSettings {
   if (axis === "batch") return { model, config, shape: { ...shape, batchSize: value } };
-  if (axis === "latent") return { model, config, shape: { ...shape, height: value, width: value } };
+  if (axis === "latent") return { model, config, shape: { ...shape, latentHeight: value, latentWidth: value } };
   return { model, shape, config: config.with(axis === "rank" ? { rank: value } : { numExperts: value }) };
 }
 

@@ -94,7 +94,7 @@ function parametersOf(config: object): Parameter[] {
   const size = 2 ** (parsed.blocks.length - 1);
   unet(
     new Scope(graph, recorder),
-    unetInputs(graph, parsed, { batchSize: 1, height: size, width: size, tokens: 1 }),
+    unetInputs(graph, parsed, { batchSize: 1, latentHeight: size, latentWidth: size, tokens: 1 }),
     parsed,
   );
   return [...parameters.values()];

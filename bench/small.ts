@@ -45,7 +45,7 @@ export async function measureSmall({ batchSize, threads, runs, rounds, peer }: S
   const prepared = await prepareStep({
     model: fileURLToPath(new URL("../assets/icons", import.meta.url)),
     config: demoConfig(),
-    shape: { batchSize, height: LATENT_SIZE, width: LATENT_SIZE, tokens: TOKENS },
+    shape: { batchSize, latentHeight: LATENT_SIZE, latentWidth: LATENT_SIZE, tokens: TOKENS },
   });
   try {
     const train: TrainResult[] = [];

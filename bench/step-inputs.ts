@@ -28,7 +28,7 @@ export async function writeStepInputs(
   path: string,
   model: UNet2DConditionModel,
   config: FeRAConfig,
-  { batchSize, height, width, tokens }: UNetShape,
+  { batchSize, latentHeight: height, latentWidth: width, tokens }: UNetShape,
 ): Promise<void> {
   const generator = new Generator(1);
   const { in_channels: channels, out_channels: predicted, cross_attention_dim: features } = model.config;

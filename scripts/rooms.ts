@@ -36,6 +36,5 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
 
 /** Imports that a method makes when it is called, `import()`: training, from rooms that must not load it otherwise. */
 export const LAZY: Readonly<Record<string, readonly string[]>> = {
-  adapters: ["training"],
-  demo: [],
+  adapters: ["training", "autodiff"],
 };

@@ -5,16 +5,19 @@ import "./models/pretrained-node.js";
 import "./pipelines/pipeline-node.js";
 import "./runtime/node.js";
 
+export { encodePng, readImage, writePng } from "./images/image-file.js";
+export * from "./library.js";
+export { type DownloadProgress, fetchModel, HubError, type HubOptions } from "./storage/hub/index.js";
+export { readSafetensors, readTorch, writeSafetensors, writeTorch } from "./storage/index.js";
 export {
   encodeDataset,
   type FineTuneOptions,
   type FineTuneResult,
   fineTune,
+  type ImageDataset,
   noisePredictionError,
+  openDataset,
+  Trainer,
+  type TrainerOptions,
   trainingScheduler,
-} from "./demo/index.js";
-export { encodePng, readImage, writePng } from "./images/image-file.js";
-export * from "./library.js";
-export { type DownloadProgress, fetchModel, HubError, type HubOptions } from "./storage/hub/index.js";
-export { readSafetensors, readTorch, writeSafetensors, writeTorch } from "./storage/index.js";
-export { type ImageDataset, openDataset, Trainer, type TrainerOptions } from "./training/index.js";
+} from "./training/index.js";

@@ -1,6 +1,7 @@
 // What every platform offers. The entries index.ts (Node) and web.ts (browser) add their backend and file access.
 
 export {
+  type CompiledTrainStep,
   FeRAConfig,
   type FeRAInputs,
   FeRAModel,
@@ -13,7 +14,6 @@ export {
   meanGates,
   readAdapter,
   SoftFrequencyRouter,
-  TrainStep,
   writePlainLora,
 } from "./adapters/index.js";
 export { gradients } from "./autodiff/index.js";

@@ -9,7 +9,7 @@ import "../models/pretrained-node.js";
 import { float32ToFloat16 } from "../tensor/float16.js";
 import { Generator } from "../tensor/random.js";
 import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
-import { readAdapter, writeAdapter } from "./adapter-files.js";
+import { readFeRAAdapter, writeAdapter } from "./adapter-files.js";
 import "./adapter-files-node.js";
 import { FeRAConfig } from "./fera/fera-config.js";
 import { FeRAModel } from "./fera/fera-model.js";
@@ -72,11 +72,11 @@ describe("an adapter", () => {
   });
 
   it("is converted between formats without its model", async () => {
-    const adapter = await readAdapter("test/reference/unet-sd15/fera_output.pt");
-    expect(adapter).toMatchObject({ hasConfig: false, layout: { rank: 4, numExperts: 3, numBands: 3 } });
+    const adapter = await readFeRAAdapter("test/reference/unet-sd15/fera_output.pt");
+    expect(adapter).toMatchObject({ hasConfig: false, config: { rank: 4, numExperts: 3, numBands: 3 } });
     expect(adapter.config.targetModules).toEqual(["to_q", "to_k", "to_v"]);
     await writeAdapter(at("converted.safetensors"), adapter);
-    const again = await readAdapter(at("converted.safetensors"));
+    const again = await readFeRAAdapter(at("converted.safetensors"));
     expect(again.hasConfig).toBe(true);
     expect(again.config).toEqual(adapter.config);
     await writeAdapter(at("converted.pt"), again);

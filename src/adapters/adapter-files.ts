@@ -5,21 +5,24 @@ import { ConfigError, FormatError } from "../errors.js";
 import { decodeSafetensors, encodeSafetensors } from "../storage/safetensors.js";
 import { decodeTorch, encodeTorch } from "../storage/torch.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type AdapterLayout, floatState, layoutOfState } from "./fera/adapter-state.js";
-import { pathSuffix } from "./fera/experts.js";
+import type { AdapterConfig } from "./adapter.js";
 import { FeRAConfig } from "./fera/fera-config.js";
+import { layoutOfState } from "./fera/fera-state.js";
+import { floatState } from "./float-state.js";
+import { pathSuffix, type TargetLayer } from "./target-layers.js";
 
 /** An adapter by itself, without its model. */
-export interface Adapter {
-  config: FeRAConfig;
-  /** Under the reference's names. */
+export interface AdapterData<Config extends AdapterConfig = AdapterConfig> {
+  config: Config;
+  /** Under the names of files. */
   state: ReadonlyMap<string, Tensor<"float32">>;
 }
 
-/** An adapter as read: {@link Adapter}, and what its tensors tell. */
-export interface LoadedAdapter extends Adapter {
+/** An adapter as read. */
+export interface LoadedAdapter<Config extends AdapterConfig = AdapterConfig> extends AdapterData<Config> {
   state: Map<string, Tensor<"float32">>;
-  layout: AdapterLayout;
+  /** The layers that its tensors name. */
+  layers: readonly TargetLayer[];
   /** False where the file has no configuration, so that what shapes do not tell was assumed. */
   hasConfig: boolean;
 }
@@ -77,7 +80,10 @@ export function adapterFormatOf(path: string): AdapterFormat {
  * @throws {FormatError} If the file is missing, damaged, or not a FeRA adapter.
  * @throws {ConfigError} If its configuration is invalid.
  */
-export async function readAdapter(file: string | Uint8Array, assumed = new FeRAConfig()): Promise<LoadedAdapter> {
+export async function readAdapter(
+  file: string | Uint8Array,
+  assumed: AdapterConfig = new FeRAConfig(),
+): Promise<LoadedAdapter> {
   if (typeof file !== "string") {
     const isZip = file[0] === 0x50 && file[1] === 0x4b;
     return decodeAdapter(file, isZip ? "torch" : "safetensors", undefined, assumed, ADAPTER_DATA);
@@ -91,11 +97,30 @@ export async function readAdapter(file: string | Uint8Array, assumed = new FeRAC
 }
 
 /**
+ * Reads an adapter that must be FeRA's.
+ *
+ * @throws {FormatError | ConfigError} As {@link readAdapter}, and if it is of another kind.
+ */
+export async function readFeRAAdapter(
+  file: string | Uint8Array,
+  assumed = new FeRAConfig(),
+): Promise<LoadedAdapter<FeRAConfig>> {
+  const adapter = await readAdapter(file, assumed);
+  const { config } = adapter;
+  if (config instanceof FeRAConfig) return { ...adapter, config };
+  const source = typeof file === "string" ? file : ADAPTER_DATA;
+  throw new FormatError(
+    source,
+    `is a ${config.adapterType} adapter; this needs a FeRA adapter, whose gates are routed.`,
+  );
+}
+
+/**
  * Writes an adapter in the format that the path asks for.
  *
  * @throws {FormatError} If it cannot be written; what was there before is then still whole.
  */
-export async function writeAdapter(path: string, { config, state }: Adapter): Promise<void> {
+export async function writeAdapter(path: string, { config, state }: AdapterData): Promise<void> {
   const files = adapterFileAccess(path);
   const format = adapterFormatOf(path);
   if (format === "torch") return files.write(path, encodeTorch(state, path), { makeFolder: false });
@@ -117,7 +142,7 @@ function decodeAdapter(
   bytes: Uint8Array,
   format: "safetensors" | "torch",
   given: FeRAConfig | undefined,
-  assumed: FeRAConfig,
+  assumed: AdapterConfig,
   source: string,
 ): LoadedAdapter {
   if (format === "torch") return complete(decodeTorch(bytes, source), undefined, assumed, source);
@@ -130,23 +155,17 @@ function decodeAdapter(
 function complete(
   tensors: ReadonlyMap<string, Tensor>,
   config: FeRAConfig | undefined,
-  assumed: FeRAConfig,
+  assumed: AdapterConfig,
   source: string,
 ): LoadedAdapter {
-  const layout = layoutOfState(tensors, source);
+  const layout = layoutOfState(tensors, source, config);
+  const { layers, rank, numExperts, numBands } = layout;
   const state = floatState(tensors, source);
-  if (config) {
-    for (const key of ["rank", "numExperts", "numBands"] as const) {
-      if (config[key] !== layout[key]) {
-        throw new FormatError(source, `its configuration says ${key}=${config[key]}, its tensors ${layout[key]}.`);
-      }
-    }
-    return { config, state, layout, hasConfig: true };
-  }
-  const { rank, numExperts, numBands, layers } = layout;
+  if (config) return { config, state, layers, hasConfig: true };
   const targetModules = [...new Set(layers.map(({ path }) => pathSuffix(path)))];
-  const inferred = assumed.with({ rank, numExperts, numBands, targetModules, matching: "path" });
-  return { config: inferred, state, layout, hasConfig: false };
+  const base = assumed instanceof FeRAConfig ? assumed : new FeRAConfig();
+  const inferred = base.with({ rank, numExperts, numBands, targetModules, matching: "path" });
+  return { config: inferred, state, layers, hasConfig: false };
 }
 
 async function readFolderConfig(files: AdapterFileAccess, folder: string): Promise<FeRAConfig> {

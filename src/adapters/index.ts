@@ -1,36 +1,36 @@
-export { TrainStep } from "../training/train-step.js";
-export type { StepOptimizer, TrainStepInputs, TrainStepOptions } from "../training/train-step-options.js";
+export type { Adapter, AdapterConfig, AttachedAdapter, AttachInputs } from "./adapter.js";
 export {
-  type Adapter,
+  type AdapterData,
   type AdapterFileAccess,
   type AdapterFormat,
   adapterFormatOf,
   type LoadedAdapter,
   readAdapter,
+  readFeRAAdapter,
   registerAdapterFileAccess,
   writeAdapter,
 } from "./adapter-files.js";
-export type { AdapterLayout } from "./fera/adapter-state.js";
-export { type ConsistencyLossInputs, feclLoss, frequencyEnergyConsistencyLoss } from "./fera/consistency-loss.js";
 export {
-  addExperts,
-  expandGates,
-  type LinearLayer,
-  linearLayers,
-  matchesTarget,
-  RoutedExperts,
-} from "./fera/experts.js";
+  AdapterModel,
+  type AdapterModelInputs,
+  type AdapterPrediction,
+  type AdapterState,
+} from "./adapter-model.js";
+export { ADAPTER_TYPES, adapterConfigFromJSON, createAdapter } from "./create-adapter.js";
+export { type ConsistencyLossInputs, feclLoss, frequencyEnergyConsistencyLoss } from "./fera/consistency-loss.js";
+export { addExperts, expandGates, RoutedExperts } from "./fera/experts.js";
+export { FeRAAdapter } from "./fera/fera-adapter.js";
 export {
   type BandDefinition,
   FeRAConfig,
   type FeRAOptions,
-  type LayerMatching,
+  ROUTER_NAMES,
+  type RouterName,
   type SigmaRule,
 } from "./fera/fera-config.js";
 export { type FeRAInputs, FeRAModel, type Routing } from "./fera/fera-model.js";
 export { freezeGates } from "./fera/frozen-gates.js";
 export {
-  type Conditions,
   evenTimesteps,
   type FreezingError,
   type FreezingErrorAtTimestep,
@@ -41,7 +41,9 @@ export {
   type NoisyLatents,
 } from "./fera/gate-statistics.js";
 export { type BandOptions, bandEnergies, FrequencyEnergyIndicator, frequencyBands } from "./fera/indicator.js";
-export { route, SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./fera/router.js";
+export { SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./fera/router.js";
+export { LoRAAdapter } from "./lora/lora-adapter.js";
+export { LoRAConfig, type LoRAOptions } from "./lora/lora-config.js";
 export { type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora/lora-names.js";
 export {
   type PlainLoraFormat,
@@ -49,3 +51,12 @@ export {
   plainLoraPathProblem,
   writePlainLora,
 } from "./lora/plain-lora.js";
+export { type LayerMatching, matchesTarget, pathSuffix, type TargetLayer, targetLayers } from "./target-layers.js";
+export type {
+  CompiledTrainStep,
+  Losses,
+  StepAverage,
+  StepOptimizer,
+  TrainStepInputs,
+  TrainStepOptions,
+} from "./train-step-options.js";

@@ -2,8 +2,8 @@
 
 import type { Command } from "commander";
 import {
-  type Conditions,
   evenTimesteps,
+  type FeRAConfig,
   FeRAModel,
   type FreezingError,
   freezeGates,
@@ -16,6 +16,7 @@ import {
   type PlainLoraFormat,
   writePlainLora,
 } from "../adapters/index.js";
+import type { ConditioningInputs } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
 import { type AnyPipeline, StableDiffusionPipeline } from "../pipelines/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
@@ -67,11 +68,11 @@ export async function convertToLora(
   command: Command,
   from: string,
   to: string,
-  adapter: LoadedAdapter,
+  adapter: LoadedAdapter<FeRAConfig>,
   options: LoraOptions,
 ): Promise<void> {
   const choice = parseGates(options.gates)!;
-  const { numExperts } = adapter.layout;
+  const { numExperts } = adapter.config;
   if (choice.kind === "given" && choice.gates.length !== numExperts) {
     const count = counted(numExperts, "expert");
     throw new UsageError(command, `--gates: ${from} has ${count}; got ${counted(choice.gates.length, "gate")}.`);
@@ -96,7 +97,7 @@ export async function convertToLora(
 async function freezeOnModel(
   from: string,
   to: string,
-  adapter: LoadedAdapter,
+  adapter: LoadedAdapter<FeRAConfig>,
   choice: GateChoice,
   options: LoraOptions,
   signal: AbortSignal,
@@ -112,7 +113,7 @@ async function freezeOnModel(
     throw new ConfigError(`--gates timestep:${choice.timestep}: this model's timesteps are 0 to ${total - 1}.`);
   }
   const { images, described } = await imagesFor(pipeline, options, signal);
-  const noisy: NoisyLatents & Conditions = {
+  const noisy: NoisyLatents & ConditioningInputs = {
     ...images,
     scheduler,
     timesteps: evenTimesteps(Math.min(options.timesteps, total), total),
@@ -192,7 +193,7 @@ async function conditionsOf(
   pipeline: AnyPipeline,
   captions: readonly string[],
   { shape }: Tensor,
-): Promise<Conditions> {
+): Promise<ConditioningInputs> {
   if (pipeline instanceof StableDiffusionPipeline)
     return { encoderHiddenStates: await pipeline.encodePrompt(captions) };
   const { encoderHiddenStates, textEmbeds } = await pipeline.encodePrompt(captions);
@@ -203,15 +204,13 @@ async function conditionsOf(
 
 function report(
   to: string,
-  { layout }: LoadedAdapter,
+  { config, layers }: LoadedAdapter<FeRAConfig>,
   format: PlainLoraFormat,
   gates: readonly number[],
   how: string,
 ): void {
-  const rank = layout.numExperts * layout.rank;
-  console.log(
-    `${to}  (plain LoRA for ${format}, ${counted(layout.layers.length, "layer")}, rank ${rank}, alpha ${rank})`,
-  );
+  const rank = config.numExperts * config.rank;
+  console.log(`${to}  (plain LoRA for ${format}, ${counted(layers.length, "layer")}, rank ${rank}, alpha ${rank})`);
   console.log(`gates ${gates.map(formatGate).join(", ")}: ${how}`);
 }
 

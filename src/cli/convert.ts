@@ -2,7 +2,7 @@
 
 import { resolve } from "node:path";
 import { Command } from "commander";
-import { adapterFormatOf, plainLoraPathProblem, readAdapter, writeAdapter } from "../adapters/index.js";
+import { adapterFormatOf, plainLoraPathProblem, readFeRAAdapter, writeAdapter } from "../adapters/index.js";
 import { convertToLora, LORA_OPTIONS, parseGates } from "./convert-lora.js";
 import { adapterPathProblem, sigmaProblem, toFeRAConfig, UNTOLD_OPTIONS } from "./fera-options.js";
 import { counted } from "./format.js";
@@ -43,7 +43,7 @@ async function convert(command: Command, from: string, to: string): Promise<void
   const problem = sigmaProblem(options) ?? (await loraProblem(command, options, to)) ?? pathProblem(options, to);
   if (problem) throw new UsageError(command, problem);
   if (resolve(from) === resolve(to)) throw new UsageError(command, `IN and OUT are the same: ${from}.`);
-  const adapter = await readAdapter(from, toFeRAConfig(options));
+  const adapter = await readFeRAAdapter(from, toFeRAConfig(options));
   const given = await givenNames(command, UNTOLD_OPTIONS);
   if (adapter.hasConfig && given.length > 0) {
     throw new UsageError(command, `${from} has a configuration of its own; leave ${given.join(", ")} out.`);
@@ -55,7 +55,7 @@ async function convert(command: Command, from: string, to: string): Promise<void
   if (options.to !== undefined) return convertToLora(command, from, to, adapter, { ...options, to: options.to });
   await prepareParent(to);
   await writeAdapter(to, adapter);
-  const { layers } = adapter.layout;
+  const { layers } = adapter;
   console.log(`${to}  (${counted(layers.length, "layer")}, ${counted(adapter.state.size, "tensor")})`);
   if (adapterFormatOf(to) === "torch") console.error(`A .pt keeps no configuration; remember: ${settings}.`);
 }

@@ -1,6 +1,12 @@
 // What an adapter holds, in lines.
 
-import { adapterFormatOf, type LoadedAdapter, readAdapter, SoftFrequencyRouter } from "../adapters/index.js";
+import {
+  adapterFormatOf,
+  type FeRAConfig,
+  type LoadedAdapter,
+  readFeRAAdapter,
+  SoftFrequencyRouter,
+} from "../adapters/index.js";
 import { tensor } from "../tensor/tensor.js";
 import { counted, formatCount, formatTable } from "./format.js";
 import { attendsToText, familyOf } from "./model-family.js";
@@ -12,9 +18,9 @@ const FORMATS = { safetensors: "safetensors", torch: "PyTorch state dict", folde
 
 /** Family, layers, rank, experts, bands, parameters, configuration, gates, and the norm of `lora_up` per expert. */
 export async function describeAdapter(path: string, { all }: { all: boolean }): Promise<string[]> {
-  const adapter = await readAdapter(path);
-  const { layout, config, state, hasConfig } = adapter;
-  const { layers, rank, numExperts, numBands } = layout;
+  const adapter = await readFeRAAdapter(path);
+  const { layers, config, state, hasConfig } = adapter;
+  const { rank, numExperts, numBands } = config;
   const parameters = [...state.values()].reduce((sum, { size }) => sum + size, 0);
   const { alpha, dropout, routerTau, feclWeight, bands, sigma, matching, targetModules } = config;
   const sigmaText = sigma.rule === "latent" ? `latent / ${sigma.divisor}` : sigma.rule;
@@ -51,8 +57,8 @@ export async function describeAdapter(path: string, { all }: { all: boolean }): 
 }
 
 /** The router's answer where all energy lies in one band, and where it is spread evenly: the corners and the middle. */
-async function describeGates({ layout, config, state }: LoadedAdapter): Promise<string[]> {
-  const { numBands, numExperts } = layout;
+async function describeGates({ config, state }: LoadedAdapter<FeRAConfig>): Promise<string[]> {
+  const { numBands, numExperts } = config;
   const rows = numBands + 1;
   const energies = new Float32Array(rows * numBands);
   for (let band = 0; band < numBands; band++) energies[band * numBands + band] = 1;
@@ -78,9 +84,9 @@ async function describeGates({ layout, config, state }: LoadedAdapter): Promise<
 const formatNorm = (norm: number): string => (norm === 0 ? "0" : norm.toPrecision(3));
 
 /** ‖up‖ (Frobenius) per layer and expert. */
-function expertNorms({ layout, state }: LoadedAdapter): number[][] {
-  return layout.layers.map(({ path }) =>
-    Array.from({ length: layout.numExperts }, (_, expert) => {
+function expertNorms({ config, layers, state }: LoadedAdapter<FeRAConfig>): number[][] {
+  return layers.map(({ path }) =>
+    Array.from({ length: config.numExperts }, (_, expert) => {
       const up = state.get(`base_model.${path}.experts.${expert}.lora_up.weight`)!;
       return Math.sqrt(up.data.reduce((sum, value) => sum + value * value, 0));
     }),

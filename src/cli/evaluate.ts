@@ -1,9 +1,9 @@
 // fera evaluate: held-out noise-prediction error of a model, and of the same model with an adapter.
 
 import { Command } from "commander";
-import { encodeDataset, noisePredictionError, trainingScheduler } from "../demo/index.js";
 import type { UNetInputs } from "../models/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
+import { encodeDataset, noisePredictionError, trainingScheduler } from "../training/index.js";
 import { describeSkipped, openSplit, SPLITS } from "./datasets.js";
 import { counted } from "./format.js";
 import { interruptible } from "./interrupt.js";

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readAdapter, writePlainLora } from "../adapters/index.js";
+import { readFeRAAdapter, writePlainLora } from "../adapters/index.js";
 import { FeraError } from "../errors.js";
 import { encodeSafetensors, writeSafetensors, writeTorch } from "../storage/index.js";
 import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
@@ -67,7 +67,7 @@ describe("fera inspect tells", () => {
   });
 
   it("which gates were frozen in what fera wrote, in every format", async () => {
-    const adapter = await readAdapter("test/reference/unet-sdxl/fera_output.pt");
+    const adapter = await readFeRAAdapter("test/reference/unet-sdxl/fera_output.pt");
     const gates = [0.2, 0.5, 0.3];
     await writePlainLora(at("lora.safetensors"), adapter, gates, { to: "kohya" });
     await writePlainLora(at("folder"), adapter, gates, { to: "diffusers" });
@@ -121,7 +121,7 @@ describe("fera inspect ends with a message for", () => {
   });
 
   it("any damage to a file, if it does not describe what is left", async () => {
-    const adapter = await readAdapter("test/reference/unet-sd15/fera_output.pt");
+    const adapter = await readFeRAAdapter("test/reference/unet-sd15/fera_output.pt");
     const small = new Map([...adapter.state].slice(0, 6));
     const whole = encodeSafetensors(small, { fera_config: "{}" });
     const path = at("damaged.safetensors");

@@ -1,6 +1,6 @@
 // The options that say which model runs, and where.
 
-import { readAdapter } from "../adapters/index.js";
+import { readFeRAAdapter } from "../adapters/index.js";
 import { ConfigError } from "../errors.js";
 import { type AnyPipeline, loadPipeline, type PipelineOptions } from "../pipelines/index.js";
 import { DEVICES } from "../runtime/index.js";
@@ -52,7 +52,7 @@ function loadingOptions({ device, threads, variant, revision }: ModelOptionValue
  * @throws {FormatError} If the file is damaged or for another model.
  */
 export async function loadAdapters(pipeline: AnyPipeline, path: string): Promise<void> {
-  const { hasConfig, config } = await readAdapter(path);
+  const { hasConfig, config } = await readFeRAAdapter(path);
   if (!hasConfig) {
     const { alpha, routerTau, bands } = config;
     process.stderr.write(

@@ -3,8 +3,10 @@
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { Command } from "commander";
-import { type FineTunePhase, type FineTuneResult, fineTune } from "../demo/index.js";
 import {
+  type FineTunePhase,
+  type FineTuneResult,
+  fineTune,
   type ImageDataset,
   LEARNING_RATE_SCHEDULES,
   openDataset,

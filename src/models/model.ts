@@ -1,9 +1,7 @@
 // What all models share: configuration, weights, and graphs compiled once per input shape.
 
-import type { z } from "zod";
-import { ConfigError } from "../errors.js";
 import { Graph } from "../graph/index.js";
-import { FreshParameters, ModelWeights, type ParameterSource, Scope } from "../nn/index.js";
+import { FreshParameters, type LayerAdapters, ModelWeights, type ParameterSource, Scope } from "../nn/index.js";
 import { type CompiledGraph, CompiledGraphs, type RuntimeOptions } from "../runtime/index.js";
 import type { Generator } from "../tensor/random.js";
 
@@ -20,9 +18,9 @@ export abstract class Model<Config> {
     this.compiledGraphs = new CompiledGraphs(runtime);
   }
 
-  /** A scope that reads this model's frozen weights. */
-  frozenScope(graph: Graph): Scope {
-    return new Scope(graph, this.weights);
+  /** A scope that reads this model's frozen weights, with adapters on its layers where given. */
+  frozenScope(graph: Graph, adapters?: LayerAdapters): Scope {
+    return new Scope(graph, this.weights, adapters);
   }
 
   /** The compiled graph of that key, built on first use. */
@@ -50,34 +48,4 @@ export function freshWeights(build: (scope: Scope) => void, generator: Generator
     [...source.tensors].map(([path, tensor]) => [path, { shape: tensor.shape, tensor }] as const),
   );
   return new ModelWeights(weights, "fresh weights");
-}
-
-/**
- * Reads a configuration strictly: what the schema does not know, or fixes to another value, is refused by name.
- *
- * @param source - The file, for messages.
- * @throws {ConfigError} That names the option, what came and what is supported.
- */
-export function parseConfig<Schema extends z.ZodType>(
-  schema: Schema,
-  config: unknown,
-  source: string,
-): z.output<Schema> {
-  const known = config as Record<string, unknown>;
-  const cleaned = Object.fromEntries(Object.entries(known).filter(([key]) => !key.startsWith("_")));
-  const parsed = schema.safeParse(cleaned);
-  if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.slice(0, 5).map((issue) => {
-    if (issue.code === "unrecognized_keys") {
-      const listed = issue.keys.map((key) => `${key}=${JSON.stringify(cleaned[key])}`);
-      return `unsupported option ${listed.join(", ")}`;
-    }
-    const path = issue.path.join(".");
-    const came = issue.path.reduce<unknown>(
-      (value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key],
-      cleaned,
-    );
-    return `${path}: ${issue.message}; got ${JSON.stringify(came)}`;
-  });
-  throw new ConfigError(`${source}: ${problems.join("; ")}.`);
 }

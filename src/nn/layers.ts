@@ -20,7 +20,7 @@ export function linear(scope: Scope, x: Value, outFeatures: number, options: { b
   const inFeatures = x.shape.at(-1)!;
   const weight = scope.parameter("weight", [outFeatures, inFeatures], fanIn(inFeatures));
   const bias = options.bias === false ? undefined : scope.parameter("bias", [outFeatures], fanIn(inFeatures));
-  return scope.adapt(x, ops.linear(x, weight, bias));
+  return scope.adapt({ kind: "linear", weight, bias }, x, ops.linear(x, weight, bias));
 }
 
 /** Options of {@link conv2d}. */
@@ -29,7 +29,8 @@ export interface Conv2dOptions extends ops.ConvolutionOptions {
 }
 
 /**
- * 2-D convolution with a square kernel; a 1×1 kernel is computed as a matrix product.
+ * 2-D convolution with a square kernel, adapted where the adapters name this path; a 1×1 kernel is computed as a matrix
+ * product.
  *
  * @param x - `[B, C, H, W]`.
  * @returns `[B, outChannels, H', W']`.
@@ -45,12 +46,13 @@ export function conv2d(
   const initializer = fanIn(channels * kernel * kernel);
   const weight = scope.parameter("weight", [outChannels, channels, kernel, kernel], initializer);
   const bias = options.bias === false ? undefined : scope.parameter("bias", [outChannels], initializer);
-  if (kernel !== 1 || (options.stride ?? 1) !== 1 || (options.padding ?? 0) !== 0)
-    return ops.conv(x, weight, bias, options);
+  const { stride = 1, padding = 0 } = options;
+  const layer = { kind: "convolution", weight, bias, stride, padding } as const;
+  if (kernel !== 1 || stride !== 1 || padding !== 0) return scope.adapt(layer, x, ops.conv(x, weight, bias, options));
   const matrix = ops.reshape(weight, [outChannels, channels]);
   const product = ops.matMul(matrix, ops.reshape(x, [batch, channels, height * width]));
   const y = bias ? ops.add(product, ops.reshape(bias, [outChannels, 1])) : product;
-  return ops.reshape(y, [batch, outChannels, height, width]);
+  return scope.adapt(layer, x, ops.reshape(y, [batch, outChannels, height, width]));
 }
 
 /** Group normalization over the channels of `[B, C, ...]`. */

@@ -1,7 +1,7 @@
 // Where a layer finds its parameters while a model is being built: a path, a source of parameters, and the adapters
 // that may change a layer's output.
 
-import type { Graph, Value } from "../graph/index.js";
+import type { ConvolutionOptions, Graph, Value } from "../graph/index.js";
 
 /** How a parameter starts when a model is made from nothing; torch's defaults unless a layer says otherwise. */
 export type Initializer =
@@ -18,15 +18,28 @@ export interface ParameterSource {
   parameter(graph: Graph, path: string, shape: readonly number[], initializer: Initializer): Value;
 }
 
+/** A linear or convolution layer as adapters see it. */
+export interface AdaptableLayer {
+  /** Module path, e.g. `mid_block.attentions.0.transformer_blocks.0.attn1.to_q`. */
+  path: string;
+  kind: "linear" | "convolution";
+  /** The frozen weight: `[out, in]`, or `[out, in, k, k]`. */
+  weight: Value;
+  /** `[out]`, where the layer has one. */
+  bias?: Value | undefined;
+  /** Of a convolution. */
+  stride?: number;
+  padding?: ConvolutionOptions["padding"];
+}
+
 /** Adapters injected by path while a model is being built. */
-export interface AdapterSet {
+export interface LayerAdapters {
   /**
-   * @param path - Module path of a linear layer, e.g. `…attn1.to_q`.
-   * @param x - Input of the layer.
+   * @param x - Input of the layer, `[B, ..., in]`, or `[B, in, H, W]` of a convolution.
    * @param y - Its frozen output.
-   * @returns The adapted output; `y` itself where the path is not adapted.
+   * @returns The adapted output; `y` itself where the layer is not adapted.
    */
-  apply(path: string, x: Value, y: Value): Value;
+  apply(layer: AdaptableLayer, x: Value, y: Value): Value;
 }
 
 /** A place in a model's module tree. */
@@ -34,7 +47,7 @@ export class Scope {
   constructor(
     readonly graph: Graph,
     private readonly parameters: ParameterSource,
-    private readonly adapters?: AdapterSet,
+    private readonly adapters?: LayerAdapters,
     readonly path: string = "",
   ) {}
 
@@ -48,8 +61,8 @@ export class Scope {
     return this.parameters.parameter(this.graph, this.path === "" ? name : `${this.path}.${name}`, shape, initializer);
   }
 
-  /** Lets the adapters change a linear layer's output. */
-  adapt(x: Value, y: Value): Value {
-    return this.adapters ? this.adapters.apply(this.path, x, y) : y;
+  /** Lets the adapters change a layer's output. */
+  adapt(layer: Omit<AdaptableLayer, "path">, x: Value, y: Value): Value {
+    return this.adapters ? this.adapters.apply({ path: this.path, ...layer }, x, y) : y;
   }
 }

@@ -10,3 +10,4 @@ export {
 export { CompiledGraphs } from "./compiled-graphs.js";
 export { compileDataParallel, DataParallelGraph } from "./data-parallel.js";
 export { DEVICES, type Device, type DeviceOption, isGpu } from "./device.js";
+export { DeviceResident } from "./device-resident.js";

@@ -3,8 +3,8 @@
 import { ConfigError } from "../errors.js";
 import type { Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
+import { DeviceResident } from "../runtime/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
-import { Loan } from "./loan.js";
 
 /**
  * Keeps average ← d·average + (1 − d)·parameter with d = min(decay, (1 + k)/(10 + k)) at update k, the first being 0, so
@@ -12,7 +12,7 @@ import { Loan } from "./loan.js";
  */
 export class ParameterAverage {
   /** Where the current values are, for updates that are done on a device. */
-  readonly loan = new Loan();
+  readonly residence = new DeviceResident();
   /** Number of updates done; whoever does one elsewhere, or puts kept values back, says so here. */
   updates = 0;
   private readonly own: Map<string, Tensor<"float32">>;
@@ -34,7 +34,7 @@ export class ParameterAverage {
 
   /** The average by parameter; current when asked for. To be changed in place only. */
   get values(): ReadonlyMap<string, Tensor<"float32">> {
-    this.loan.recall();
+    this.residence.syncToHost();
     return this.own;
   }
 

@@ -118,11 +118,11 @@ describe("a training step whose state stays on the device", () => {
     await step.run(batchOf(4));
     fera.loadStateDict((await initial()).stateDict());
     const fresh = await (await training(false)).step.compute(batchOf(5));
-    expect((await step.compute(batchOf(5))).loss).toBeCloseTo(fresh.loss, 5);
+    expect((await step.compute(batchOf(5))).losses.loss).toBeCloseTo(fresh.losses.loss, 5);
     // A second step over the same adapters and optimizer goes on where the first one is.
     await step.run(batchOf(6));
     const second = await fera.compileTrainStep({ ...shape, optimizer, stateOnDevice: true });
-    expect((await second.compute(batchOf(6))).loss).toBe((await step.compute(batchOf(6))).loss);
+    expect((await second.compute(batchOf(6))).losses.loss).toBe((await step.compute(batchOf(6))).losses.loss);
     await second.run(batchOf(6));
     expect(optimizer.stepCount).toBe(6);
     for (const compiled of [step, second, undisturbed.step]) await compiled.release();

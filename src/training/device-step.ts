@@ -1,14 +1,13 @@
 // A training step whose adapters, AdamW moments and average stay on the device: uploaded once, read back when asked for.
 
-import type { CompiledGraph } from "../runtime/index.js";
+import type { AdapterState } from "../adapters/adapter-model.js";
+import type { CompiledGraph, DeviceResident } from "../runtime/index.js";
 import { flatValues, type Tensor, tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
-import type { Loan } from "./loan.js";
 import type { AdamW } from "./optimizers/adamw.js";
 import { adamWCoefficients } from "./optimizers/device-adamw.js";
 import type { Packing } from "./packing.js";
 import { lossesOf } from "./step-graph.js";
-import type { TrainedAdapter } from "./train-step-options.js";
 import type { OptimizerStepOptions, StepOutcome } from "./trainable.js";
 
 /** Steps of AdamW by the graph of `buildDeviceStep`; one at a time. */
@@ -19,7 +18,7 @@ export class DeviceStep {
   constructor(
     private readonly compiled: CompiledGraph,
     private readonly packing: Packing,
-    private readonly adapter: TrainedAdapter,
+    private readonly trained: AdapterState,
     readonly optimizer: AdamW,
     readonly average?: ParameterAverage,
   ) {}
@@ -32,7 +31,10 @@ export class DeviceStep {
   run(feeds: Record<string, Tensor>, options: OptimizerStepOptions): Promise<StepOutcome> {
     return this.inTurn(async () => {
       const result = await this.compute(feeds, options);
-      const outcome = { ...lossesOf(result), gradientNorm: (result.norm!.data as Float32Array)[0]! };
+      const outcome = {
+        ...lossesOf(result, this.trained.adapter.lossNames),
+        gradientNorm: (result.norm!.data as Float32Array)[0]!,
+      };
       options.accept(outcome, () => this.lastGradients());
       await this.compiled.advance();
       this.optimizer.countStep();
@@ -45,13 +47,16 @@ export class DeviceStep {
 
   /** Losses, and the gradient of every parameter. Changes nothing. */
   gradients(feeds: Record<string, Tensor>) {
-    return this.inTurn(async () => ({ ...lossesOf(await this.compute(feeds)), gradients: this.lastGradients() }));
+    return this.inTurn(async () => ({
+      losses: lossesOf(await this.compute(feeds), this.trained.adapter.lossNames),
+      gradients: this.lastGradients(),
+    }));
   }
 
   /** Brings the state back and frees the graph. */
   release(): Promise<void> {
     return this.inTurn(async () => {
-      this.bringBack();
+      this.fetch();
       await this.compiled.release();
     });
   }
@@ -67,11 +72,11 @@ export class DeviceStep {
   }
 
   private async upload(): Promise<void> {
-    const { packing, adapter, average } = this;
-    adapter.loan.recall();
+    const { packing, trained, average } = this;
+    trained.residence.syncToHost();
     const moments = this.moments();
     const values = {
-      parameters: packing.pack(flatValues(adapter.parameters)),
+      parameters: packing.pack(flatValues(trained.parameters)),
       first: packing.pack(new Map([...moments].map(([name, { first }]) => [name, first]))),
       second: packing.pack(new Map([...moments].map(([name, { second }]) => [name, second]))),
       ...(average && { average: packing.pack(flatValues(average.values)) }),
@@ -84,22 +89,22 @@ export class DeviceStep {
 
   private takeOver(): void {
     this.holdsState = true;
-    for (const loan of this.loans()) loan.lend(this.bringBack);
+    for (const resident of this.residents()) resident.moveToDevice(this.fetch);
   }
 
-  private loans(): Loan[] {
-    const { adapter, optimizer, average } = this;
-    return [adapter.loan, optimizer.loan, ...(average ? [average.loan] : [])];
+  private residents(): DeviceResident[] {
+    const { trained, optimizer, average } = this;
+    return [trained.residence, optimizer.residence, ...(average ? [average.residence] : [])];
   }
 
   /** All comes back together: who reads one of them reads the others soon (a checkpoint), or rarely. */
-  private readonly bringBack = (): void => {
+  private readonly fetch = (): void => {
     if (!this.holdsState) return;
     this.holdsState = false;
-    const { adapter, average, packing } = this;
+    const { trained, average, packing } = this;
     const state = this.compiled.readNow(["parameters", "first", "second", ...(average ? ["average"] : [])]);
     const unpacked = (name: string) => packing.unpack(state[name]!.data as Float32Array);
-    for (const [name, values] of unpacked("parameters")) adapter.parameters.get(name)!.data.set(values);
+    for (const [name, values] of unpacked("parameters")) trained.parameters.get(name)!.data.set(values);
     if (average) for (const [name, values] of unpacked("average")) average.values.get(name)!.data.set(values);
     const [first, second] = [unpacked("first"), unpacked("second")];
     for (const [name, moments] of this.moments()) {
@@ -109,7 +114,7 @@ export class DeviceStep {
   };
 
   private moments() {
-    return this.optimizer.moments(new Map([...this.adapter.parameters].map(([name, { size }]) => [name, size])));
+    return this.optimizer.moments(new Map([...this.trained.parameters].map(([name, { size }]) => [name, size])));
   }
 
   private lastGradients(): Map<string, Float32Array> {

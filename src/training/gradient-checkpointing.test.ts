@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { activationMemory } from "../../test/support/activation-memory.js";
 import { tracedOrder } from "../../test/support/traced-order.js";
+import type { DenoiserShape } from "../diffusion/index.js";
 import { Graph, operationCount } from "../graph/index.js";
 import { STABLE_DIFFUSION_1_CONFIG } from "../models/single-file/stable-diffusion-1-config.js";
 import { UNet2DConditionModel, unet, unetFeeds, unetInputs } from "../models/unet-2d-condition/unet-2d-condition.js";
@@ -29,8 +30,8 @@ async function reference(name: string) {
     ...(textEmbeds ? { addedConditions: { textEmbeds, timeIds: given("time_ids") } } : {}),
     target: given("target"),
   };
-  const [batchSize, , height, width] = batch.latents.shape as [number, number, number, number];
-  return { fera, batch, shape: { batchSize, height, width, tokens: batch.encoderHiddenStates.shape[1]! } };
+  const [batchSize, , latentHeight, latentWidth] = batch.latents.shape as [number, number, number, number];
+  return { fera, batch, shape: { batchSize, latentHeight, latentWidth, tokens: batch.encoderHiddenStates.shape[1]! } };
 }
 
 /** Stable Diffusion 1.5 with the reference's experts, its weights named in a file that nothing reads. */
@@ -45,20 +46,18 @@ function stableDiffusion15(): FeRAModel {
     },
   };
   const graph = new Graph();
-  unet(new Scope(graph, recorder), unetInputs(graph, config, { batchSize: 1, height: 8, width: 8, tokens: 1 }), config);
+  unet(
+    new Scope(graph, recorder),
+    unetInputs(graph, config, { batchSize: 1, latentHeight: 8, latentWidth: 8, tokens: 1 }),
+    config,
+  );
   const model = new UNet2DConditionModel(config, new ModelWeights(weights, "stable diffusion 1.5"));
   return new FeRAModel(model, FeRAConfig.reference());
 }
 
-function buildStep(
-  fera: FeRAModel,
-  shape: Parameters<typeof buildTrainStep>[4],
-  gradientCheckpointing: boolean,
-): Graph {
-  const { rank, numExperts, numBands } = fera.config;
+function buildStep(fera: FeRAModel, shape: DenoiserShape, gradientCheckpointing: boolean): Graph {
   const graph = new Graph();
-  const layout = { layers: fera.layers, rank, numExperts, numBands };
-  buildTrainStep(graph, fera.model, layout, fera.config, shape, { gradientCheckpointing });
+  buildTrainStep(graph, { model: fera.model, adapter: fera.adapter, shape }, { gradientCheckpointing });
   return graph;
 }
 
@@ -81,7 +80,7 @@ for (const name of ["unet-sd15", "unet-sdxl"]) {
 describe("recomputation at the size of Stable Diffusion 1.5", () => {
   it("needs less than a third of the activation memory for less than an eighth more operations", () => {
     const fera = stableDiffusion15();
-    const shape = { batchSize: 1, height: 64, width: 64, tokens: 77 };
+    const shape = { batchSize: 1, latentHeight: 64, latentWidth: 64, tokens: 77 };
     const [plain, saving] = [false, true].map((recompute) => {
       const graph = buildStep(fera, shape, recompute);
       return { bytes: activationMemory(lower(graph, "cpu").bytes).peakBytes, operations: operationCount(graph) };

@@ -2,7 +2,16 @@ export { ParameterAverage } from "./average.js";
 export { latestCheckpoint, prepareOutputFolder } from "./checkpoint.js";
 export { type DatasetOptions, type ImageDataset, openDataset } from "./data/dataset.js";
 export { type BatchOptions, DiffusionBatches, diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
+export { encodeDataset } from "./encode-dataset.js";
 export { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode-images.js";
+export { type EvaluationOptions, type NoisePredictionError, noisePredictionError } from "./evaluation.js";
+export {
+  type FineTuneOptions,
+  type FineTunePhase,
+  type FineTuneResult,
+  fineTune,
+  trainingScheduler,
+} from "./fine-tune.js";
 export { LEARNING_RATE_SCHEDULES, type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
 export { AdamW, type AdamWOptions, clipGradients, gradientNorm } from "./optimizers/adamw.js";
 export type {

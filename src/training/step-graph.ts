@@ -1,111 +1,76 @@
-// The graphs of a training step of FeRA: indicator, router, adapted and base pass, both losses, the gradients of everything
-// that is trained, and where the state stays on a device, the optimizer's step.
+// The graphs of a training step: adapted pass, base pass where a loss needs it, all losses, the gradients of everything
+// that is trained, and where the state stays on a device, the optimizer's step. For any denoiser and any adapter.
 
-import { type AdapterLayout, ROUTER, stackedShapes } from "../adapters/fera/adapter-state.js";
-import { feclLoss } from "../adapters/fera/consistency-loss.js";
-import { expandGates, RoutedExperts } from "../adapters/fera/experts.js";
-import type { FeRAConfig } from "../adapters/fera/fera-config.js";
-import { bandEnergies, frequencyBands } from "../adapters/fera/indicator.js";
-import { route } from "../adapters/fera/router.js";
+import type { Adapter, AttachedAdapter } from "../adapters/adapter.js";
+import type { Losses, TrainStepOptions } from "../adapters/train-step-options.js";
 import { gradients } from "../autodiff/index.js";
+import type { Denoiser, DenoiserShape } from "../diffusion/index.js";
 import type { Graph, Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
-import {
-  type UNet2DConditionModel,
-  type UNetShape,
-  type UNetValues,
-  unet,
-  unetInputs,
-} from "../models/unet-2d-condition/unet-2d-condition.js";
-import { Scope } from "../nn/index.js";
 import type { KeptValues } from "../runtime/index.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addAverage } from "./average.js";
 import { addAdamW, COEFFICIENTS_SHAPE } from "./optimizers/device-adamw.js";
 import { Packing } from "./packing.js";
-import type { TrainStepOptions } from "./train-step-options.js";
-import type { Losses } from "./trainable.js";
+
+/** What a step is built from. */
+export interface StepParts {
+  model: Denoiser;
+  adapter: Adapter;
+  shape: DenoiserShape;
+}
 
 /** An adapted pass under construction. */
 export interface AdaptedPass {
-  inputs: UNetValues;
-  /** `[B, K]`. */
-  energies: Value;
-  /** `[B, E]`. */
-  weights: Value;
+  /** By input name. */
+  inputs: Record<string, Value>;
   output: Value;
+  attached: AttachedAdapter;
   /** The trainable tensors under their stacked names, graph inputs unless given. */
   parameters: Map<string, Value>;
-  /** Dropout masks to be fed, by name. */
-  masks: ReadonlyMap<string, readonly number[]>;
 }
 
-/** Declares the router's parameters, and adds indicator and router to a graph. */
-export function buildRoute(
-  latents: Value,
-  layout: AdapterLayout,
-  config: FeRAConfig,
-  known = new Map<string, Value>(),
-) {
-  const router = new Map<string, Value>();
-  for (const [name, shape] of stackedShapes(layout)) {
-    if (!name.startsWith(ROUTER)) continue;
-    const value = known.get(name) ?? latents.graph.input(name, "float32", shape);
-    router.set(name.slice(ROUTER.length), value);
-  }
-  const energies = bandEnergies(frequencyBands(latents, config));
-  return { energies, weights: route(energies, router, config.routerTau) };
-}
+/** Prefix of the outputs that are losses; `loss` is their sum. */
+const LOSS = "loss.";
 
 /**
- * Adds indicator, router and the adapted UNet to a graph.
+ * Adds the adapted denoiser to a graph.
  *
- * @param options.scale - Factor on all experts, a scalar.
- * @param options.dropout - Whether dropout masks are taken as inputs.
- * @param options.parameters - The trainable tensors; made as inputs when absent.
+ * @param parameters - The trainable tensors; made as inputs when absent.
  */
-export function buildAdaptedPass(
+function buildAdaptedPass(
   graph: Graph,
-  model: UNet2DConditionModel,
-  layout: AdapterLayout,
-  config: FeRAConfig,
-  shape: UNetShape,
-  options: { scale?: Value; dropout?: boolean; parameters?: Map<string, Value> } = {},
+  { model, adapter, shape }: StepParts,
+  training: boolean,
+  parameters = parameterInputs(graph, adapter),
 ): AdaptedPass {
-  const inputs = unetInputs(graph, model.config, shape);
-  const parameters = options.parameters ?? parameterInputs(graph, layout);
-  const { energies, weights } = buildRoute(inputs.latents, layout, config, parameters);
-  const gates = expandGates(weights, config.rank, config.alpha);
-  const scaled = options.scale ? ops.mul(gates, options.scale) : gates;
-  const experts = new RoutedExperts(parameters, scaled, options.dropout ?? false);
-  const output = unet(new Scope(graph, model.weights, experts), inputs, model.config);
-  return { inputs, energies, weights, output, parameters, masks: experts.masks };
+  const inputs = model.declareInputs(graph, shape);
+  const attached = adapter.attach(graph, parameters, { ...inputs, training });
+  const output = model.build(model.frozenScope(graph, attached.layers), inputs);
+  return { inputs, output, attached, parameters };
 }
 
-function parameterInputs(graph: Graph, layout: AdapterLayout): Map<string, Value> {
-  const shapes = [...stackedShapes(layout)];
-  return new Map(shapes.map(([name, shape]) => [name, graph.input(name, "float32", shape)]));
+function parameterInputs(graph: Graph, { shapes }: Adapter): Map<string, Value> {
+  return new Map([...shapes].map(([name, shape]) => [name, graph.input(name, "float32", shape)]));
 }
 
 /**
- * Adds the whole step to a graph: the losses `mse`, `fecl` and `loss`, and `gradient.NAME` of every parameter, as
- * outputs.
+ * Adds the whole step to a graph: the losses, and `gradient.NAME` of every parameter, as outputs.
+ *
+ * @returns The dropout masks that a run must feed.
  */
 export function buildTrainStep(
   graph: Graph,
-  model: UNet2DConditionModel,
-  layout: AdapterLayout,
-  config: FeRAConfig,
-  shape: UNetShape,
+  parts: StepParts,
   options: Pick<TrainStepOptions, "gradientCheckpointing"> = {},
-): AdaptedPass {
-  const pass = buildLosses(graph, model, layout, config, shape, config.dropout > 0);
-  const names = [...pass.parameters.keys()];
+): AttachedAdapter["masks"] {
+  const { loss, parameters, attached } = buildLosses(graph, parts, true);
+  const names = [...parameters.keys()];
   const recompute = options.gradientCheckpointing ?? false;
-  gradients(pass.loss, [...pass.parameters.values()], { recompute }).forEach((gradient, i) => {
+  gradients(loss, [...parameters.values()], { recompute }).forEach((gradient, i) => {
     graph.output(`gradient.${names[i]}`, gradient);
   });
-  return pass;
+  return attached.masks;
 }
 
 /** Each kept input of {@link buildDeviceStep}, with the output that is its next value. */
@@ -120,19 +85,16 @@ const DEVICE_STATE = { parameters: "newParameters", first: "newFirst", second: "
  */
 export function buildDeviceStep(
   graph: Graph,
-  model: UNet2DConditionModel,
-  layout: AdapterLayout,
-  config: FeRAConfig,
-  shape: UNetShape,
+  parts: StepParts,
   options: Pick<TrainStepOptions, "gradientCheckpointing" | "average"> = {},
-): { masks: AdaptedPass["masks"]; packing: Packing; kept: KeptValues } {
-  const packing = new Packing(stackedShapes(layout));
+): { masks: AttachedAdapter["masks"]; packing: Packing; kept: KeptValues } {
+  const packing = new Packing(parts.adapter.shapes);
   const input = (name: string) => graph.input(name, "float32", [packing.size]);
   const state = { parameters: input("parameters"), first: input("first"), second: input("second") };
   const flat = packing.cut(state.parameters);
-  const pass = buildLosses(graph, model, layout, config, shape, config.dropout > 0, packing.shaped(flat));
+  const { loss, attached } = buildLosses(graph, parts, true, packing.shaped(flat));
   const recompute = options.gradientCheckpointing ?? false;
-  const gradient = packing.join(gradients(pass.loss, [...flat.values()], { recompute }));
+  const gradient = packing.join(gradients(loss, [...flat.values()], { recompute }));
   const { norm, ...stepped } = addAdamW(state, gradient, graph.input("coefficients", "float32", COEFFICIENTS_SHAPE));
   graph.output("gradient", gradient);
   graph.output("norm", norm);
@@ -142,38 +104,53 @@ export function buildDeviceStep(
   }
   const names = Object.entries(DEVICE_STATE).filter(([name]) => name in next);
   for (const [name, output] of names) graph.output(output, next[name as keyof typeof DEVICE_STATE]!);
-  return { masks: pass.masks, packing, kept: { state: Object.fromEntries(names), outputs: ["gradient"] } };
+  return { masks: attached.masks, packing, kept: { state: Object.fromEntries(names), outputs: ["gradient"] } };
 }
 
-/** Both passes and both losses, with the losses as outputs. */
+/**
+ * The passes and all losses, with each loss as the output `loss.NAME` and their sum as `loss`.
+ *
+ * @param training - Whether dropout acts.
+ */
 export function buildLosses(
   graph: Graph,
-  model: UNet2DConditionModel,
-  layout: AdapterLayout,
-  config: FeRAConfig,
-  shape: UNetShape,
-  dropout: boolean,
+  parts: StepParts,
+  training: boolean,
   parameters?: Map<string, Value>,
 ): AdaptedPass & { loss: Value } {
-  const pass = buildAdaptedPass(graph, model, layout, config, shape, { dropout, parameters });
+  const { model } = parts;
+  const pass = buildAdaptedPass(graph, parts, training, parameters);
   const target = graph.input("target", "float32", pass.output.shape);
   const difference = ops.sub(pass.output, target);
   const mse = ops.reduceMean(ops.mul(difference, difference));
+  let base: Value | undefined;
+  const terms = pass.attached.lossTerms?.({
+    output: pass.output,
+    target,
+    base: () => {
+      base ??= model.build(model.frozenScope(graph), pass.inputs);
+      return base;
+    },
+  });
   let loss = mse;
-  if (config.feclWeight > 0) {
-    const base = unet(model.frozenScope(graph), pass.inputs, model.config);
-    const fecl = ops.mul(feclLoss(base, pass.output, target, config), config.feclWeight);
-    loss = ops.add(mse, fecl);
-    graph.output("fecl", fecl);
-    graph.output("loss", loss);
+  for (const [name, term] of Object.entries(terms ?? {})) {
+    if (!term) continue;
+    loss = ops.add(loss, term);
+    graph.output(LOSS + name, term);
   }
-  graph.output("mse", mse);
+  if (loss !== mse) graph.output("loss", loss);
+  graph.output(`${LOSS}mse`, mse);
   return { ...pass, loss };
 }
 
-/** Reads the losses among the outputs of a graph with {@link buildLosses}. */
-export function lossesOf(result: Record<string, Tensor>): Losses {
+/**
+ * Reads the losses among the outputs of a graph with {@link buildLosses}.
+ *
+ * @param names - The adapter's terms; 0 for those that the graph does not have.
+ */
+export function lossesOf(result: Record<string, Tensor>, names: readonly string[] = []): Losses {
   const scalar = (name: string): number | undefined => (result[name]?.data as Float32Array | undefined)?.[0];
-  const mse = scalar("mse")!;
-  return { loss: scalar("loss") ?? mse, mse, fecl: scalar("fecl") ?? 0 };
+  const mse = scalar(`${LOSS}mse`)!;
+  const terms = names.map((name) => [name, scalar(LOSS + name) ?? 0] as const);
+  return { loss: scalar("loss") ?? mse, mse, ...Object.fromEntries(terms) };
 }

@@ -1,15 +1,11 @@
-// One training step of FeRA, compiled: losses, gradients, and steps of an optimizer in main memory or on the device.
+// One training step of any adapter on any denoiser, compiled: losses, gradients, and steps of an optimizer in main memory
+// or on the device.
 
-import { unstackState } from "../adapters/fera/adapter-state.js";
-import type { FeRAConfig } from "../adapters/fera/fera-config.js";
+import type { AdapterState } from "../adapters/adapter-model.js";
+import type { CompiledTrainStep, TrainStepInputs, TrainStepOptions } from "../adapters/train-step-options.js";
+import type { Denoiser, DenoiserShape } from "../diffusion/index.js";
 import { ConfigError, ShapeError, TrainingError } from "../errors.js";
 import { Graph } from "../graph/index.js";
-import {
-  type UNet2DConditionModel,
-  type UNetShape,
-  unetFeeds,
-  unetShapeOf,
-} from "../models/unet-2d-condition/unet-2d-condition.js";
 import {
   type CompiledGraph,
   canKeepValues,
@@ -21,24 +17,36 @@ import {
 } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { allFinite, flatValues, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
+import type { ParameterAverage } from "./average.js";
 import { DeviceStep } from "./device-step.js";
 import { AdamW, clipGradients } from "./optimizers/adamw.js";
 import { buildDeviceStep, buildLosses, buildTrainStep, lossesOf } from "./step-graph.js";
-import type { TrainedAdapter, TrainStepInputs, TrainStepOptions } from "./train-step-options.js";
-import type { DiffusionBatch, Losses, OptimizerStepOptions, OptimizerSteps, Trainable } from "./trainable.js";
+import type {
+  DiffusionBatch,
+  Losses,
+  LossesAndGradients,
+  OptimizerStepOptions,
+  OptimizerSteps,
+  Trainable,
+} from "./trainable.js";
+
+/** The adapters that a step trains. */
+export interface TrainedAdapter extends AdapterState {
+  /** Whether they are still the model's. */
+  isCurrent: () => boolean;
+}
 
 /** What a step computes with: one graph that gives gradients, or one that also keeps and updates the state. */
 type Computation = { graph: DataParallelGraph; device?: undefined } | { device: DeviceStep; graph?: undefined };
 
 /** A compiled training step over parameters that the caller may change in place. */
-export class TrainStep implements Trainable {
+export class TrainStep implements Trainable, CompiledTrainStep {
   private evaluation: Promise<CompiledGraph> | undefined;
 
   private constructor(
-    private readonly adapter: TrainedAdapter,
-    private readonly model: UNet2DConditionModel,
-    private readonly config: FeRAConfig,
-    private readonly shape: UNetShape,
+    private readonly trained: TrainedAdapter,
+    private readonly model: Denoiser,
+    private readonly shape: DenoiserShape,
     private readonly options: TrainStepOptions,
     private readonly masks: ReadonlyMap<string, readonly number[]>,
     private readonly computation: Computation,
@@ -50,43 +58,44 @@ export class TrainStep implements Trainable {
    * @throws {ConfigError} If a size is not a positive integer, the clipping norm not above 0, the average one of other
    *   parameters, or the state cannot stay on the device though it was asked for.
    */
-  static async compile(
-    model: UNet2DConditionModel,
-    adapter: TrainedAdapter,
-    config: FeRAConfig,
-    options: TrainStepOptions,
-  ): Promise<TrainStep> {
-    const { batchSize, height, width, tokens = 77, gradientClip, optimizer, average } = options;
-    const shape: UNetShape = { batchSize, height, width, tokens };
-    for (const [name, value] of Object.entries(shape)) {
-      if (!Number.isSafeInteger(value) || value < 1) {
+  static async compile(model: Denoiser, trained: TrainedAdapter, options: TrainStepOptions): Promise<TrainStep> {
+    const { batchSize, tokens = 77, optimizer, average } = options;
+    const latentHeight = options.latentHeight ?? options.height;
+    const latentWidth = options.latentWidth ?? options.width;
+    for (const [name, value] of Object.entries({ batchSize, latentHeight, latentWidth, tokens })) {
+      if (!Number.isSafeInteger(value) || value! < 1) {
         throw new ConfigError(`compileTrainStep: ${name} must be a positive integer; got ${value}.`);
       }
     }
-    if (gradientClip !== undefined && !(gradientClip > 0)) {
-      throw new ConfigError(`compileTrainStep: gradientClip must be above 0; got ${gradientClip}.`);
+    const shape: DenoiserShape = { batchSize, latentHeight: latentHeight!, latentWidth: latentWidth!, tokens };
+    const maxGradientNorm = maxGradientNormOf(options);
+    if (maxGradientNorm !== undefined && !(maxGradientNorm > 0)) {
+      throw new ConfigError(`compileTrainStep: maxGradientNorm must be above 0; got ${maxGradientNorm}.`);
     }
-    if (average && !average.isOf(adapter.parameters)) {
+    if (average && !average.isOf(trained.parameters)) {
       throw new ConfigError(
         "compileTrainStep: average must be one of this model's adapters; got one of other parameters. " +
           "Make it with new ParameterAverage(fera.parameters, decay), once the adapters are loaded.",
       );
     }
+    const { adapter } = trained;
     const make = (masks: ReadonlyMap<string, readonly number[]>, computation: Computation) =>
-      new TrainStep(adapter, model, config, shape, options, masks, computation);
+      new TrainStep(trained, model, shape, options, masks, computation);
     if (optimizer instanceof AdamW && (await staysOnDevice(model, options))) {
       const graph = new Graph();
-      const { masks, packing, kept } = buildDeviceStep(graph, model, adapter.layout, config, shape, options);
+      const { masks, packing, kept } = buildDeviceStep(graph, { model, adapter, shape }, options);
       const compiled = await compile(graph, { ...model.runtime, kept });
-      return make(masks, { device: new DeviceStep(compiled, packing, adapter, optimizer, average) });
+      const step = new DeviceStep(compiled, packing, trained, optimizer, average as ParameterAverage | undefined);
+      return make(masks, { device: step });
     }
     if (options.stateOnDevice) {
       throw new ConfigError("compileTrainStep: stateOnDevice needs an AdamW as the optimizer, and Node.");
     }
     const masks = new Map<string, readonly number[]>();
     const build = (graph: Graph, samples: number) => {
-      const pass = buildTrainStep(graph, model, adapter.layout, config, { ...shape, batchSize: samples }, options);
-      for (const [name, [, ...rest]] of pass.masks) masks.set(name, [batchSize, ...rest]);
+      const parts = { model, adapter, shape: { ...shape, batchSize: samples } };
+      const own = buildTrainStep(graph, parts, options);
+      for (const [name, [, ...rest]] of own) masks.set(name, [batchSize, ...rest]);
     };
     const runtime = { ...model.runtime, batchSize, parameterBytes: model.weights.float32Bytes };
     return make(masks, { graph: await compileDataParallel(build, runtime) });
@@ -98,28 +107,28 @@ export class TrainStep implements Trainable {
    * Where the state is on the device, they are current when this is asked for, not after further steps.
    */
   get parameters(): ReadonlyMap<string, Tensor<"float32">> {
-    this.adapter.loan.recall();
-    return this.adapter.parameters;
+    this.trained.residence.syncToHost();
+    return this.trained.parameters;
   }
 
   /**
    * Losses and the gradient of `loss` for every tensor of `parameters`. Changes nothing.
    *
-   * `loss` = `mse` + `fecl`; `fecl` is the weighted consistency loss. Dropout masks depend only on the seed and on the
+   * `loss` is the sum of `mse` and the adapter's weighted terms, such as `fecl`. Dropout masks depend only on the seed and on the
    * batch's latents, so that the same batch gives the same result.
    *
    * @throws {ShapeError} If the batch does not fit what the step was compiled for.
    */
-  async compute(batch: DiffusionBatch | TrainStepInputs): Promise<Losses & { gradients: Map<string, Float32Array> }> {
+  async compute(batch: DiffusionBatch | TrainStepInputs): Promise<LossesAndGradients> {
     const feeds = this.trainingFeeds(batch);
     const { graph, device } = this.computation;
     if (device) return device.gradients(feeds);
     const result = await graph.run(feeds, Object.fromEntries(this.parameters));
-    const slopes = new Map<string, Float32Array>();
-    for (const name of this.adapter.parameters.keys()) {
-      slopes.set(name, result[`gradient.${name}`]!.data as Float32Array);
+    const gradients = new Map<string, Float32Array>();
+    for (const name of this.trained.parameters.keys()) {
+      gradients.set(name, result[`gradient.${name}`]!.data as Float32Array);
     }
-    return { ...lossesOf(result), gradients: slopes };
+    return { losses: lossesOf(result, this.trained.adapter.lossNames), gradients };
   }
 
   /** Steps of the optimizer that `compileTrainStep` was given, where the state stays on the device. */
@@ -137,28 +146,29 @@ export class TrainStep implements Trainable {
    * @throws {ConfigError} If the step was compiled without an optimizer.
    */
   async run(batch: TrainStepInputs): Promise<Losses> {
-    const { optimizer, average, gradientClip } = this.options;
+    const { optimizer, average } = this.options;
+    const maxGradientNorm = maxGradientNormOf(this.options);
     if (!optimizer)
       throw new ConfigError("run: the step was compiled without an optimizer; give compileTrainStep one.");
     const { device } = this.computation;
     if (device) {
-      const options = { maxGradientNorm: gradientClip, accept: requireFinite };
-      const { loss, mse, fecl } = await device.run(this.trainingFeeds(batch), options);
-      return { loss, mse, fecl };
+      const options = { maxGradientNorm, accept: requireFinite };
+      const { gradientNorm: _, ...losses } = await device.run(this.trainingFeeds(batch), options);
+      return losses as Losses;
     }
-    const { gradients: slopes, ...losses } = await this.compute(batch);
+    const { gradients, losses } = await this.compute(batch);
     requireFiniteLoss(losses);
-    requireFiniteGradients(slopes);
-    if (gradientClip !== undefined) clipGradients(slopes, gradientClip);
-    optimizer.step(flatValues(this.parameters), slopes);
+    requireFiniteGradients(gradients);
+    if (maxGradientNorm !== undefined) clipGradients(gradients, maxGradientNorm);
+    optimizer.step(flatValues(this.parameters), gradients);
     average?.update();
     return losses;
   }
 
   /** Losses and gradients under the state dict's names, one tensor per expert. Changes nothing. */
   async gradients(batch: TrainStepInputs): Promise<Losses & { gradients: Map<string, Tensor<"float32">> }> {
-    const { gradients: slopes, ...losses } = await this.compute(batch);
-    return { ...losses, gradients: unstackState(slopes, this.adapter.layout) };
+    const { gradients, losses } = await this.compute(batch);
+    return Object.assign({ gradients: this.trained.adapter.toStateDict(gradients) }, losses);
   }
 
   /** Losses without dropout and without gradients. Changes nothing. */
@@ -166,13 +176,13 @@ export class TrainStep implements Trainable {
     const feeds = { ...this.batchFeeds(batch), ...Object.fromEntries(this.parameters) };
     if (!this.evaluation) {
       const graph = new Graph();
-      buildLosses(graph, this.model, this.adapter.layout, this.config, this.shape, false);
+      buildLosses(graph, { model: this.model, adapter: this.trained.adapter, shape: this.shape }, false);
       this.evaluation = compile(graph, this.model.runtime);
       this.evaluation.catch(() => {
         this.evaluation = undefined;
       });
     }
-    return lossesOf(await (await this.evaluation).run(feeds));
+    return lossesOf(await (await this.evaluation).run(feeds), this.trained.adapter.lossNames);
   }
 
   /** Frees what was compiled. */
@@ -189,25 +199,23 @@ export class TrainStep implements Trainable {
   }
 
   private batchFeeds(batch: DiffusionBatch | TrainStepInputs): Record<string, Tensor> {
-    const { latents, timesteps, encoderHiddenStates, addedConditions, target } = batch;
-    if (!this.adapter.isCurrent()) {
+    const { target, ...inputs } = batch;
+    if (!this.trained.isCurrent()) {
       throw new ConfigError(
         "train step: adapters of another kind or other base weights were loaded since; call compileTrainStep again.",
       );
     }
-    if (!encoderHiddenStates) throw new ConfigError("train step: the batch lacks encoderHiddenStates.");
-    const inputs = { latents, timesteps, encoderHiddenStates, addedConditions };
-    const came = unetShapeOf(inputs, this.model.config);
-    for (const [name, value] of Object.entries(this.shape) as [keyof UNetShape, number][]) {
+    const came = this.model.shapeOf(inputs);
+    for (const [name, value] of Object.entries(this.shape)) {
       if (came[name] !== value) {
         throw new ShapeError(`train step: it was compiled for ${name}=${value}; got ${name}=${came[name]}.`);
       }
     }
-    return { ...unetFeeds(inputs), target };
+    return { ...this.model.feedsOf(inputs), target };
   }
 
   private dropoutMasks(latents: Tensor): Record<string, Tensor> {
-    const { dropout } = this.config;
+    const { dropout = 0 } = this.trained.adapter.config as { dropout?: number };
     const generator = new Generator(hash(toBytes(latents), this.options.dropoutSeed ?? 0));
     const kept = 1 / (1 - dropout);
     const masks: Record<string, Tensor> = {};
@@ -220,7 +228,11 @@ export class TrainStep implements Trainable {
   }
 }
 
-async function staysOnDevice({ runtime }: UNet2DConditionModel, { stateOnDevice }: TrainStepOptions): Promise<boolean> {
+/** The option under its name or its older one. */
+const maxGradientNormOf = ({ maxGradientNorm, gradientClip }: TrainStepOptions): number | undefined =>
+  maxGradientNorm ?? gradientClip;
+
+async function staysOnDevice({ runtime }: Denoiser, { stateOnDevice }: TrainStepOptions): Promise<boolean> {
   return canKeepValues() && (stateOnDevice ?? isGpu(await deviceOf(runtime)));
 }
 
@@ -238,8 +250,10 @@ function requireFiniteGradients(gradients: ReadonlyMap<string, Float32Array>): v
   }
 }
 
-function requireFiniteLoss({ loss, mse, fecl }: Losses): void {
-  if (!Number.isFinite(loss)) throw new TrainingError(`run: the loss is ${loss} (mse ${mse}, fecl ${fecl}).`);
+function requireFiniteLoss({ loss, gradientNorm: _, ...terms }: Losses): void {
+  if (Number.isFinite(loss)) return;
+  const named = Object.entries(terms).map(([name, value]) => `${name} ${value}`);
+  throw new TrainingError(`run: the loss is ${loss} (${named.join(", ")}).`);
 }
 
 /** FNV-1a over bytes, started from a seed: 32 bits. */

@@ -1,30 +1,20 @@
 // What the trainer trains: a set of float32 parameters and a way to get a batch's loss and gradients.
 
+import type { Losses, LossesAndGradients, TrainStepInputs } from "../adapters/train-step-options.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import type { AdamW } from "./optimizers/adamw.js";
 
+export type { Losses, LossesAndGradients } from "../adapters/train-step-options.js";
+
 /** One batch of a diffusion objective. B batch, C×h×w latent size. */
-export interface DiffusionBatch {
+export interface DiffusionBatch extends TrainStepInputs {
   /** Noisy latents z_t, `[B, C, h, w]`. */
   latents: Tensor<"float32">;
-  /** `[B]`. */
-  timesteps: Tensor;
   /** What the model must predict (noise or velocity), `[B, C, h, w]`. */
   target: Tensor<"float32">;
-  /** Text states `[B, T, D]`, where the text encoder is frozen. */
-  encoderHiddenStates?: Tensor;
   /** Token ids, int64 `[B, T]`, where the text encoder is trained. */
   inputIds?: Tensor;
-  /** SDXL's pooled text and sizes. */
-  addedConditions?: { textEmbeds: Tensor; timeIds: Tensor };
-}
-
-/** Losses of a batch; `fecl` is 0 where there is no consistency loss. */
-export interface Losses {
-  loss: number;
-  mse: number;
-  fecl: number;
 }
 
 /** What a step of an optimizer tells. */
@@ -62,7 +52,7 @@ export interface Trainable {
   /** By name; what an optimizer updates. */
   readonly parameters: ReadonlyMap<string, Tensor<"float32">>;
   /** Losses and the gradient of `loss` for every parameter, under the same names. Changes nothing. */
-  compute(batch: DiffusionBatch): Promise<Losses & { gradients: Map<string, Float32Array> }>;
+  compute(batch: DiffusionBatch): Promise<LossesAndGradients>;
   /** Where an optimizer's state is kept on a device: whole steps there. `parameters` are then current when asked for. */
   readonly optimizerSteps?: OptimizerSteps;
 }

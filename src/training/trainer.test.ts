@@ -147,7 +147,7 @@ describe("a run", () => {
       generator: new Generator(11),
     });
     const [a, b] = [await model.compute(stream.next()), await model.compute(stream.next())];
-    expect(values[0]).toBeCloseTo((a.loss + b.loss) / 2, 6);
+    expect(values[0]).toBeCloseTo((a.losses.loss + b.losses.loss) / 2, 6);
     await model.release();
   });
 });
@@ -255,6 +255,6 @@ it("training a whole model lowers its loss on one batch", async () => {
   const first = await model.compute(batch);
   optimizer.step(live, first.gradients);
   for (let i = 0; i < 15; i++) optimizer.step(live, (await model.compute(batch)).gradients);
-  expect((await model.compute(batch)).loss).toBeLessThan(first.loss * 0.8);
+  expect((await model.compute(batch)).losses.loss).toBeLessThan(first.losses.loss * 0.8);
   await model.release();
 });

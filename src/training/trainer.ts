@@ -9,7 +9,14 @@ import { latestCheckpoint, prepareOutputFolder, readCheckpoint, restoreInto, sav
 import type { DiffusionBatches } from "./diffusion-batches.js";
 import { type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
 import { type AdamW, clipGradients, gradientNorm } from "./optimizers/adamw.js";
-import type { DiffusionBatch, Losses, OptimizerSteps, StepOutcome, Trainable } from "./trainable.js";
+import type {
+  DiffusionBatch,
+  Losses,
+  LossesAndGradients,
+  OptimizerSteps,
+  StepOutcome,
+  Trainable,
+} from "./trainable.js";
 
 /** Settings of a {@link Trainer}. */
 export interface TrainerOptions {
@@ -193,7 +200,7 @@ export class Trainer {
       const accept = this.requireFinite;
       return this.ownSteps.step(batches[0]!, { learningRate, maxGradientNorm: maxGradientNorm || undefined, accept });
     }
-    const { gradients, ...losses } = await this.gradients(batches);
+    const { gradients, losses } = await this.gradients(batches);
     const norm = maxGradientNorm ? clipGradients(gradients, maxGradientNorm) : gradientNorm(gradients);
     const outcome = { ...losses, gradientNorm: norm };
     this.requireFinite(outcome, () => gradients);
@@ -203,26 +210,24 @@ export class Trainer {
   }
 
   /** Mean losses and gradients over the batches of one step. */
-  private async gradients(
-    batches: readonly DiffusionBatch[],
-  ): Promise<Losses & { gradients: Map<string, Float32Array> }> {
+  private async gradients(batches: readonly DiffusionBatch[]): Promise<LossesAndGradients> {
     const { trainable } = this.options;
-    const sum = await trainable.compute(batches[0]!);
+    const first = await trainable.compute(batches[0]!);
+    if (batches.length === 1) return first;
+    const sums: Record<string, number> = { ...first.losses };
     for (const batch of batches.slice(1)) {
       const next = await trainable.compute(batch);
-      for (const key of ["loss", "mse", "fecl"] as const) sum[key] += next[key];
-      for (const [name, gradient] of sum.gradients) {
+      for (const [name, value] of Object.entries(next.losses)) sums[name] = sums[name]! + value;
+      for (const [name, gradient] of first.gradients) {
         const more = next.gradients.get(name)!;
         for (let i = 0; i < gradient.length; i++) gradient[i] = gradient[i]! + more[i]!;
       }
     }
-    if (batches.length > 1) {
-      for (const key of ["loss", "mse", "fecl"] as const) sum[key] /= batches.length;
-      for (const gradient of sum.gradients.values()) {
-        for (let i = 0; i < gradient.length; i++) gradient[i] = gradient[i]! / batches.length;
-      }
+    for (const gradient of first.gradients.values()) {
+      for (let i = 0; i < gradient.length; i++) gradient[i] = gradient[i]! / batches.length;
     }
-    return sum;
+    const means = Object.entries(sums).map(([name, sum]) => [name, sum / batches.length] as const);
+    return { losses: Object.fromEntries(means) as unknown as Losses, gradients: first.gradients };
   }
 
   private readonly requireFinite = (

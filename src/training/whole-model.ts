@@ -15,7 +15,7 @@ import {
 import { ModelWeights, Scope, TrainableParameters } from "../nn/index.js";
 import { compileDataParallel, type DataParallelGraph, type RuntimeOptions } from "../runtime/index.js";
 import type { Tensor } from "../tensor/tensor.js";
-import type { DiffusionBatch, Losses, Trainable } from "./trainable.js";
+import type { DiffusionBatch, LossesAndGradients, Trainable } from "./trainable.js";
 
 const UNET = "unet.";
 const TEXT_ENCODER = "text_encoder.";
@@ -66,7 +66,12 @@ export class WholeModel implements Trainable {
     const build = (graph: Graph, batchSize: number) => {
       const source = new TrainableParameters(parameters, "whole model", UNET);
       const textSource = new TrainableParameters(parameters, "whole model", TEXT_ENCODER);
-      const inputs = unetInputs(graph, unetModel.config, { ...options, batchSize });
+      const inputs = unetInputs(graph, unetModel.config, {
+        batchSize,
+        latentHeight: options.height,
+        latentWidth: options.width,
+        tokens: options.tokens,
+      });
       if (textEncoder) {
         const ids = graph.input("inputIds", "int64", [batchSize, options.tokens]);
         inputs.encoderHiddenStates = clipTextModel(new Scope(graph, textSource), ids, textEncoder.config);
@@ -91,7 +96,7 @@ export class WholeModel implements Trainable {
     return new WholeModel(unetModel, textEncoder, parameters, compiled, trained);
   }
 
-  async compute(batch: DiffusionBatch): Promise<Losses & { gradients: Map<string, Float32Array> }> {
+  async compute(batch: DiffusionBatch): Promise<LossesAndGradients> {
     const { latents, timesteps, target, inputIds, addedConditions } = batch;
     const states = batch.encoderHiddenStates;
     if (this.textEncoder ? !inputIds : !states) {
@@ -109,7 +114,7 @@ export class WholeModel implements Trainable {
     const result = await this.compiled.run(feeds, weights);
     const slopes = new Map(this.trained.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
     const mse = (result.mse!.data as Float32Array)[0]!;
-    return { loss: mse, mse, fecl: 0, gradients: slopes };
+    return { losses: { loss: mse, mse }, gradients: slopes };
   }
 
   /** Puts weights (by default the trained ones) into the models, which then predict with them. */

@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readAdapter } from "../../src/adapters/index.js";
+import { readFeRAAdapter } from "../../src/adapters/index.js";
 import { readSafetensors } from "../../src/storage/index.js";
 import { runFera, writeTinyAdapter, writeTinyImages } from "../support/fera-program.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
@@ -36,7 +36,7 @@ describe("fera convert", () => {
     const untold = ["--alpha", "3", "--sigma-rule", "latent", "--sigma-divisor", "8"];
     const back = await runFera("convert", at("adapter.pt"), at("from-pt.safetensors"), ...untold);
     expect(back.code).toBe(0);
-    const [before, after] = [await readAdapter(adapter), await readAdapter(at("from-pt.safetensors"))];
+    const [before, after] = [await readFeRAAdapter(adapter), await readFeRAAdapter(at("from-pt.safetensors"))];
     expect(after.state).toEqual(before.state);
     expect(after.config).toMatchObject({ rank: 2, numExperts: 2, alpha: 3, sigma: { rule: "latent", divisor: 8 } });
   });

@@ -134,8 +134,8 @@ async function train(name: string, device: Device, output: string) {
   const fera = await open(name, device);
   const optimizer = new AdamW({ lr: 1e-3 });
   const average = new ParameterAverage(fera.parameters, 0.9);
-  const [tokens, features] = [5, fera.model.config.cross_attention_dim as number];
-  const shape = { batchSize: 1, height: SIZE, width: SIZE, tokens };
+  const [tokens, features] = [5, (fera.model as UNet2DConditionModel).config.cross_attention_dim];
+  const shape = { batchSize: 1, latentHeight: SIZE, latentWidth: SIZE, tokens };
   const step = await fera.compileTrainStep({ ...shape, optimizer, average });
   const data = {
     latents: randn([3, 4, SIZE, SIZE], { generator }),
@@ -187,14 +187,12 @@ async function countFallbacks(name: string): Promise<void> {
   const { tensors: expected } = await readSafetensors(`test/reference/${name}/expected.safetensors`);
   const { latents, encoderHiddenStates, target, timesteps } = batchOf(expected, false);
   const fera = await open(name, "webgpu");
-  const { rank, numExperts, numBands } = fera.config;
-  const layout = { layers: fera.layers, rank, numExperts, numBands };
   const folder = await mkdtemp(join(tmpdir(), "fera-webgpu-"));
   try {
     const graph = new Graph();
-    const shape = { batchSize: 1, height: SIZE, width: SIZE, tokens: encoderHiddenStates.shape[1]! };
+    const shape = { batchSize: 1, latentHeight: SIZE, latentWidth: SIZE, tokens: encoderHiddenStates.shape[1]! };
     const average = new ParameterAverage(fera.parameters, 0.9);
-    const { packing, kept } = buildDeviceStep(graph, fera.model, layout, fera.config, shape, { average });
+    const { packing, kept } = buildDeviceStep(graph, { model: fera.model, adapter: fera.adapter, shape }, { average });
     const compiled = await compile(graph, { device: "webgpu", profilePrefix: join(folder, "trace"), kept });
     const parameters = packing.pack(flatValues(fera.parameters));
     const moments = zeros([packing.size]);

@@ -1,6 +1,5 @@
 // The frequency-energy consistency loss: what an adapter changes should be spread over the bands as the error is.
 
-import { gradients } from "../../autodiff/index.js";
 import { ShapeError } from "../../errors.js";
 import * as ops from "../../graph/index.js";
 import { Graph, sameShape, type Value } from "../../graph/index.js";
@@ -68,6 +67,7 @@ export async function frequencyEnergyConsistencyLoss(
   const [from, adapted, wanted] = ["base", "fera", "target"].map((name) => graph.input(name, "float32", fera.shape));
   const loss = ops.mul(feclLoss(from!, adapted!, wanted!, options), options.feclWeight);
   graph.output("loss", loss);
+  const { gradients } = await import("../../autodiff/index.js");
   graph.output("gradient", gradients(loss, [adapted!])[0]!);
   const compiled = await compile(graph, runtime);
   try {

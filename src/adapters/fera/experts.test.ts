@@ -10,7 +10,8 @@ import { parseUNetConfig } from "../../models/unet-2d-condition/unet-config.js";
 import { ModelWeights } from "../../nn/index.js";
 import { readSafetensors } from "../../storage/index.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { adaptedLayers, addExperts, expandGates, linearLayers, matchesTarget, pathSuffix } from "./experts.js";
+import { matchesTarget, pathSuffix, selectLayers, type TargetLayer, targetLayers } from "../target-layers.js";
+import { addExperts, expandGates } from "./experts.js";
 import { FeRAConfig } from "./fera-config.js";
 import { FeRAModel } from "./fera-model.js";
 
@@ -26,6 +27,10 @@ class Nowhere extends ModelWeights {
 const configOf = (name: string) => JSON.parse(readFileSync(`test/reference/${name}/unet/config.json`, "utf8"));
 const structure = (config: unknown) =>
   new UNet2DConditionModel(parseUNetConfig(config, "config.json"), new Nowhere(new Map(), "nowhere"));
+
+const linear = (model: UNet2DConditionModel) => targetLayers(model).filter(({ kind }) => kind === "linear");
+const selected = (layers: TargetLayer[], { targetModules, matching }: FeRAConfig) =>
+  selectLayers(layers, targetModules, matching);
 
 const stableDiffusion15 = {
   ...configOf("unet-sd15"),
@@ -107,19 +112,19 @@ describe("matching", () => {
     it(`finds the reference's layers of ${name} by name, and the output projections too by path`, async () => {
       const { metadata } = await readSafetensors(`test/reference/${name}/expected.safetensors`);
       const expected = JSON.parse(metadata.layers!) as string[];
-      const layers = linearLayers(structure(configOf(name)));
-      const byName = adaptedLayers(layers, FeRAConfig.reference()).map(({ path }) => path);
+      const layers = linear(structure(configOf(name)));
+      const byName = selected(layers, FeRAConfig.reference()).map(({ path }) => path);
       expect(byName.sort()).toEqual([...expected].sort());
       const outputs = expected.filter((path) => path.endsWith("to_q")).map((path) => path.replace("to_q", "to_out.0"));
-      const byPath = adaptedLayers(layers, new FeRAConfig()).map(({ path }) => path);
+      const byPath = selected(layers, new FeRAConfig()).map(({ path }) => path);
       expect(byPath.sort()).toEqual([...expected, ...outputs].sort());
     });
   }
 
   it("refuses a target that names no layer", () => {
-    const layers = linearLayers(structure(configOf("unet-sd15")));
+    const layers = linear(structure(configOf("unet-sd15")));
     const config = new FeRAConfig({ targetModules: ["to_q", "to_x"] });
-    expect(() => adaptedLayers(layers, config)).toThrow(/"to_x" names no linear layer.*to_q/);
-    expect(() => adaptedLayers(layers, FeRAConfig.reference({ targetModules: ["to_out.0"] }))).toThrow(/to_out\.0/);
+    expect(() => selected(layers, config)).toThrow(/"to_x" names no linear layer.*to_q/);
+    expect(() => selected(layers, FeRAConfig.reference({ targetModules: ["to_out.0"] }))).toThrow(/to_out\.0/);
   });
 });

@@ -1,8 +1,10 @@
-// The options of FeRA: checked, with defaults, and in the spelling that adapter files use.
+// The options of FeRA: checked, with defaults, and under the names that adapter files use.
 
 import { z } from "zod";
 import { ConfigError } from "../../errors.js";
-import { parseConfig } from "../../models/model.js";
+import { parseConfig } from "../../storage/parse-config.js";
+import type { AdapterConfig } from "../adapter.js";
+import type { LayerMatching } from "../target-layers.js";
 
 /**
  * The blur of the finest level, sigma_0; level k blurs with sigma_0 · 2^k.
@@ -20,13 +22,9 @@ export type SigmaRule = { rule: "reference" } | { rule: "latent"; divisor: numbe
  */
 export type BandDefinition = "reference" | "complete";
 
-/**
- * How a target names a linear layer.
- *
- * - `path`: it is the module path, or the end of it at a dot (`to_out.0` matches).
- * - `name`: it is the last component of the path (`to_out.0` never matches, as in the reference implementation).
- */
-export type LayerMatching = "path" | "name";
+/** What the gates come from; each is a file of `routers/`. */
+export const ROUTER_NAMES = ["energies", "gates-are-energies", "timestep", "uniform"] as const;
+export type RouterName = (typeof ROUTER_NAMES)[number];
 
 /** Options of {@link FeRAConfig}. */
 export interface FeRAOptions {
@@ -49,6 +47,11 @@ export interface FeRAOptions {
   bands?: BandDefinition;
   sigma?: SigmaRule;
   matching?: LayerMatching;
+  /**
+   * What gives the gates: the published network on the energies, the energies themselves (as many experts as bands), the
+   * same network on the timestep, or 1/E each. Default `energies`.
+   */
+  router?: RouterName;
 }
 
 const count = z.int().min(1);
@@ -72,6 +75,7 @@ const fields = {
     ])
     .default({ rule: "reference" }),
   matching: z.enum(["path", "name"]).default("path"),
+  router: z.enum(ROUTER_NAMES).default("energies"),
 };
 
 type Field = keyof typeof fields;
@@ -87,7 +91,8 @@ const fileSchema = z.strictObject(Object.fromEntries(FIELDS.map((name) => [snake
  *
  * @see arXiv:2511.17979
  */
-export class FeRAConfig {
+export class FeRAConfig implements AdapterConfig {
+  readonly adapterType = "fera";
   readonly rank: number;
   readonly alpha: number;
   readonly dropout: number;
@@ -99,6 +104,7 @@ export class FeRAConfig {
   readonly bands: BandDefinition;
   readonly sigma: SigmaRule;
   readonly matching: LayerMatching;
+  readonly router: RouterName;
 
   /** @throws {ConfigError} That names the option, the rule and the value. */
   constructor(options: FeRAOptions = {}) {
@@ -114,6 +120,7 @@ export class FeRAConfig {
     this.bands = parsed.bands;
     this.sigma = Object.freeze(parsed.sigma);
     this.matching = parsed.matching;
+    this.router = parsed.router;
   }
 
   /** The reference implementation's behaviour to the letter: its bands, its blur, its layer matching. */
@@ -132,9 +139,13 @@ export class FeRAConfig {
     return new FeRAConfig(Object.fromEntries(FIELDS.map((name) => [name, parsed[snakeCase(name)]])));
   }
 
-  /** The options under their names in files: `rank`, `num_bands`, `router_tau`, `target_modules`, … */
+  /**
+   * The options under their names in files: `rank`, `num_bands`, `router_tau`, `target_modules`, …; the published router
+   * is left out, so that files that any version reads stay as they are.
+   */
   toJSON(): Record<string, unknown> {
-    return Object.fromEntries(FIELDS.map((name) => [snakeCase(name), this[name]]));
+    const written = FIELDS.filter((name) => name !== "router" || this.router !== "energies");
+    return Object.fromEntries(written.map((name) => [snakeCase(name), this[name]]));
   }
 
   /** A copy with some options replaced. */

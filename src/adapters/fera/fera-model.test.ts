@@ -83,11 +83,11 @@ for (const name of ["unet-sd15", "unet-sd21", "unet-sdxl"]) {
     it("output, energies and gates", async () => {
       const fera = await initial();
       const { expected, inputs } = await reference(name);
-      const { output, energies, weights } = await fera.predictWithRoute(inputs);
+      const { output, energies, gates, weights } = await fera.predictWithRoute(inputs);
       within(`${name} adapted output`, distance(output, expected.get("fera_output")), OUTPUT_TOLERANCE);
       within(`${name} energies`, distance(energies, expected.get("energies")), ROUTING_TOLERANCE);
       within(`${name} gates`, distance(weights, expected.get("routing_weights")), ROUTING_TOLERANCE);
-      expect(await fera.route(inputs.latents)).toEqual({ energies, weights });
+      expect(await fera.route(inputs.latents)).toEqual({ energies, gates, weights });
       const base = await fera.predict({ ...inputs, adapters: false });
       within(`${name} base output`, distance(base, expected.get("base_output")), OUTPUT_TOLERANCE);
       const unscaled = await fera.predict({ ...inputs, adapterScale: 0 });
@@ -127,7 +127,7 @@ for (const name of ["unet-sd15", "unet-sd21", "unet-sdxl"]) {
         const result = await step.run(batch);
         expect(apart(before.loss, result.loss)).toBeLessThan(1e-6);
         (["loss", "mse", "fecl"] as const).forEach((key, column) => {
-          worst[key] = Math.max(worst[key], apart(result[key], losses[3 * i + column]!));
+          worst[key] = Math.max(worst[key], apart(result[key]!, losses[3 * i + column]!));
         });
       }
       within(`${name} losses of ${STEPS} steps`, worst.loss, LOSS_TOLERANCE);
@@ -212,10 +212,10 @@ describe("FeRAModel", () => {
     expect(distance(await fera.predict(batch), await without.predict(batch))).toBe(0);
     const plain = await without.compileTrainStep(shape);
     expect((await step.evaluate(batch)).loss).toBe((await plain.evaluate(batch)).loss);
-    expect((await step.compute(batch)).loss).not.toBe((await plain.compute(batch)).loss);
-    expect((await step.compute(batch)).loss).toBe((await step.compute(batch)).loss);
+    expect((await step.compute(batch)).losses.loss).not.toBe((await plain.compute(batch)).losses.loss);
+    expect((await step.compute(batch)).losses.loss).toBe((await step.compute(batch)).losses.loss);
     const other = await fera.compileTrainStep({ ...shape, dropoutSeed: 1 });
-    expect((await other.compute(batch)).loss).not.toBe((await step.compute(batch)).loss);
+    expect((await other.compute(batch)).losses.loss).not.toBe((await step.compute(batch)).losses.loss);
     for (const compiled of [step, plain, other]) await compiled.release();
   });
 
@@ -231,7 +231,7 @@ describe("FeRAModel", () => {
       await step.release();
     }
     const [whole, divided] = results as [(typeof results)[0], (typeof results)[0]];
-    for (const key of ["loss", "mse", "fecl"] as const) expect(divided[key]).toBeCloseTo(whole[key], 6);
+    for (const key of ["loss", "mse", "fecl"] as const) expect(divided.losses[key]).toBeCloseTo(whole.losses[key]!, 6);
     for (const [name, gradient] of whole.gradients) {
       expect(relativeError(divided.gradients.get(name)!, gradient), name).toBeLessThan(1e-4);
     }
@@ -273,8 +273,8 @@ describe("FeRAModel", () => {
 
   it("refuses a model that is none, and a rank that no layer can have", async () => {
     const model = await referenceModel("unet-sd15");
-    expect(() => new FeRAModel({ unet: model } as never)).toThrow(/must be a UNet2DConditionModel, such as pipe\.unet/);
-    expect(() => new FeRAModel(undefined as never)).toThrow(/UNet2DConditionModel.*got undefined/);
+    expect(() => new FeRAModel({ unet: model } as never)).toThrow(/must be a denoiser, such as pipe\.unet/);
+    expect(() => new FeRAModel(undefined as never)).toThrow(/must be a denoiser.*got undefined/);
     expect(() => new FeRAModel(model, { rank: 100_000_000 })).toThrow(/rank must be 32 or less.*got 100000000/);
     expect(new FeRAModel(model, { rank: 32 }).layers).toHaveLength(32);
   });
@@ -284,8 +284,12 @@ describe("FeRAModel", () => {
     const step = await fera.compileTrainStep({ ...shape, optimizer: new AdamW() });
     await expect(step.run(batchOf(1, { ...shape, batchSize: 1 }))).rejects.toThrow(/batchSize=2; got batchSize=1/);
     await expect(step.run({ ...batchOf(1), target: zeros([2, 4, 8, 8]) })).rejects.toThrow(/"target".*\[2,4,8,12\]/);
-    await expect(fera.compileTrainStep({ ...shape, height: 0 })).rejects.toThrow(/height must be a positive integer/);
-    await expect(fera.compileTrainStep({ ...shape, gradientClip: 0 })).rejects.toThrow(/gradientClip must be above 0/);
+    await expect(fera.compileTrainStep({ ...shape, height: 0 })).rejects.toThrow(
+      /latentHeight must be a positive integer/,
+    );
+    await expect(fera.compileTrainStep({ ...shape, gradientClip: 0 })).rejects.toThrow(
+      /maxGradientNorm must be above 0/,
+    );
     await expect(fera.predict({ ...batchOf(1), adapterScale: Number.NaN })).rejects.toThrow(/adapterScale/);
     await step.release();
   });

@@ -3,8 +3,8 @@
 import { ConfigError } from "../../errors.js";
 import { sizeOf } from "../../tensor/tensor.js";
 import type { LoadedAdapter } from "../adapter-files.js";
-import { ROUTER, stackState, unstackState } from "./adapter-state.js";
-import { routerShapes } from "./router.js";
+import type { FeRAConfig } from "./fera-config.js";
+import { layoutOf, ROUTER, stackState, unstackState } from "./fera-state.js";
 
 /**
  * The adapter as it acts while its gates are g_1 … g_E: an adapter with one expert of rank R = E·r and alpha R.
@@ -16,29 +16,26 @@ import { routerShapes } from "./router.js";
  * @param gates - E finite numbers; a router's are positive and sum to 1, others are allowed.
  * @throws {ConfigError} If they are another number of gates, or not finite.
  */
-export function freezeGates(adapter: LoadedAdapter, gates: readonly number[]): LoadedAdapter {
-  const { layout, config, state } = adapter;
-  const { layers, rank, numExperts, numBands } = layout;
+export function freezeGates(adapter: LoadedAdapter<FeRAConfig>, gates: readonly number[]): LoadedAdapter<FeRAConfig> {
+  const { layers, config, state } = adapter;
+  const { rank, numExperts } = config;
+  const layout = layoutOf(config, layers);
   if (gates.length !== numExperts || !gates.every(Number.isFinite)) {
     throw new ConfigError(`gates: must be ${numExperts} finite numbers, one per expert; got ${gates.join(", ")}.`);
   }
-  const joined = numExperts * rank;
+  const stackedRank = numExperts * rank;
   const stacked = new Map<string, Float32Array>();
   for (const [name, { data }] of stackState(state, layout)) {
     if (name.startsWith(ROUTER)) continue;
     if (name.endsWith(".up")) {
       for (let i = 0; i < data.length; i++) {
-        data[i] = data[i]! * gates[Math.floor((i % joined) / rank)]! * (config.alpha / rank);
+        data[i] = data[i]! * gates[Math.floor((i % stackedRank) / rank)]! * (config.alpha / rank);
       }
     }
     stacked.set(name, data);
   }
-  const frozen = { layers, rank: joined, numExperts: 1, numBands };
-  for (const [name, shape] of routerShapes(numBands, 1)) stacked.set(ROUTER + name, new Float32Array(sizeOf(shape)));
-  return {
-    config: config.with({ rank: joined, alpha: joined, numExperts: 1 }),
-    layout: frozen,
-    state: unstackState(stacked, frozen),
-    hasConfig: true,
-  };
+  const frozen = config.with({ rank: stackedRank, alpha: stackedRank, numExperts: 1, router: "energies" });
+  const frozenLayout = layoutOf(frozen, layers);
+  for (const [name, shape] of frozenLayout.routerShapes) stacked.set(ROUTER + name, new Float32Array(sizeOf(shape)));
+  return { config: frozen, layers, state: unstackState(stacked, frozenLayout), hasConfig: true };
 }

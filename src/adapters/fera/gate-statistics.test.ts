@@ -6,9 +6,9 @@ import { DDPMScheduler } from "../../schedulers/index.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { tensor } from "../../tensor/tensor.js";
 import "../adapter-files-node.js";
-import { type LoadedAdapter, readAdapter } from "../adapter-files.js";
+import type { ConditioningInputs } from "../../diffusion/index.js";
+import { type LoadedAdapter, readFeRAAdapter } from "../adapter-files.js";
 import {
-  type Conditions,
   evenTimesteps,
   FeRAModel,
   freezeGates,
@@ -17,9 +17,10 @@ import {
   meanGates,
   type NoisyLatents,
 } from "../index.js";
+import type { FeRAConfig } from "./fera-config.js";
 
 let fera: FeRAModel;
-let adapter: LoadedAdapter;
+let adapter: LoadedAdapter<FeRAConfig>;
 const generator = new Generator(5);
 /** Smooth, so that noise changes the shares of the bands. */
 const smooth = Float32Array.from({ length: 2 * 4 * 64 }, (_, i) => 2 * Math.cos((i % 8) / 3 + Math.floor(i / 64)));
@@ -29,11 +30,11 @@ const noisy = {
   scheduler: new DDPMScheduler({ beta_schedule: "scaled_linear", beta_start: 0.00085, beta_end: 0.012 }),
   timesteps: [100, 500, 900],
   seed: 3,
-} satisfies NoisyLatents & Conditions;
+} satisfies NoisyLatents & ConditioningInputs;
 
 beforeAll(async () => {
   fera = new FeRAModel(await UNet2DConditionModel.fromPretrained("test/reference/unet-sd15/unet"));
-  adapter = await readAdapter("test/reference/unet-sd15/adapters_trained.safetensors");
+  adapter = await readFeRAAdapter("test/reference/unet-sd15/adapters_trained.safetensors");
   // The blur of 8×8 latents hardly differs from none with the reference's rule; the gates must move here.
   adapter.config = adapter.config.with({ sigma: { rule: "latent", divisor: 8 }, bands: "complete" });
 });
@@ -121,8 +122,7 @@ describe("frozen gates", () => {
   it("report no share of the change where the adapter changes nothing", async () => {
     const fresh = new FeRAModel(fera.model);
     const state = fresh.stateDict();
-    const layout = { layers: fresh.layers, rank: 4, numExperts: 3, numBands: 3 };
-    const untouched = { config: fresh.config, state, layout, hasConfig: true };
+    const untouched = { config: fresh.config, state, layers: fresh.layers, hasConfig: true };
     const error = await freezingError(fresh, freezeGates(untouched, [1, 0, 0]), noisy);
     expect(error.ofOutput).toBe(0);
     expect(error.ofEffect).toBeUndefined();

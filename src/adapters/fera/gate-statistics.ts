@@ -1,11 +1,18 @@
 // How a router behaves over noisy latents: mean gates, and what an adapter loses when its gates are frozen.
 
+import {
+  type Conditioning,
+  type ConditioningInputs,
+  conditioningOf,
+  type DenoiserInputs,
+  sliceConditioning,
+} from "../../diffusion/index.js";
 import { ConfigError, ShapeError } from "../../errors.js";
-import type { UNetInputs } from "../../models/unet-2d-condition/unet-2d-condition.js";
-import type { Scheduler } from "../../schedulers/index.js";
 import { Generator, randn } from "../../tensor/random.js";
+import { sliceRows } from "../../tensor/rows.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
 import type { LoadedAdapter } from "../adapter-files.js";
+import type { FeRAConfig } from "./fera-config.js";
 import { FeRAModel } from "./fera-model.js";
 
 /** Noisy latents z_t = √ᾱ_t z + √(1 − ᾱ_t) ε of N images at each of some timesteps, ε standard normal. */
@@ -13,7 +20,7 @@ export interface NoisyLatents {
   /** Clean latents z as the diffusion model sees them, float32 `[N, C, h, w]`. */
   latents: Tensor<"float32">;
   /** Gives ᾱ. */
-  scheduler: Pick<Scheduler, "alphasCumprod">;
+  scheduler: { readonly alphasCumprod: ArrayLike<number> };
   /** In 0 … T−1. */
   timesteps: readonly number[];
   /** Draws ε, anew for every timestep; the same seed gives the same noise. Default 0. */
@@ -33,7 +40,7 @@ export function evenTimesteps(count: number, total: number): number[] {
 }
 
 /**
- * The router's output at every timestep, each the mean over the images. The UNet is not run.
+ * The router's output at every timestep, each the mean over the images. The denoiser is not run.
  *
  * @throws {ConfigError} If there is no timestep, or one lies outside the schedule.
  * @throws {ShapeError} If there are no images.
@@ -41,8 +48,8 @@ export function evenTimesteps(count: number, total: number): number[] {
 export async function gatesOverTimesteps(fera: FeRAModel, noisy: NoisyLatents): Promise<GatesAtTimestep[]> {
   const result: GatesAtTimestep[] = [];
   for (const { timestep, latents } of noisyLatents(noisy)) {
-    const { weights } = await fera.route(latents);
-    result.push({ timestep, gates: meanRows(weights) });
+    const { gates } = await fera.route(latents, tensor([timestep], [1], "int64"));
+    result.push({ timestep, gates: meanRows(gates) });
   }
   return result;
 }
@@ -57,7 +64,7 @@ export function meanGates(trajectory: readonly GatesAtTimestep[]): number[] {
 /** What freezing changes at one timestep, over all images together. */
 export interface FreezingErrorAtTimestep {
   timestep: number;
-  /** ‖frozen − live‖ / ‖live‖ of the UNet's adapted output. */
+  /** ‖frozen − live‖ / ‖live‖ of the denoiser's adapted output. */
   ofOutput: number;
   /** ‖frozen − live‖ / ‖live − base‖: the share of what the adapter changes; absent where it changes nothing. */
   ofEffect?: number;
@@ -71,13 +78,10 @@ export interface FreezingError {
   ofEffect?: number;
 }
 
-/** Inputs of the UNet beside latents and timesteps, one row per image. */
-export type Conditions = Pick<UNetInputs, "encoderHiddenStates" | "addedConditions">;
-
 /**
- * Compares the UNet's output under frozen gates with that under live routing.
+ * Compares the denoiser's output under frozen gates with that under live routing.
  *
- * The UNet runs three times (live, frozen, without adapters) per image and timestep, one image at a time.
+ * The denoiser runs three times (live, frozen, without adapters) per image and timestep, one image at a time.
  *
  * @param fera - The live adapters; they are not changed.
  * @param frozen - What {@link freezeGates} made of them.
@@ -86,17 +90,19 @@ export type Conditions = Pick<UNetInputs, "encoderHiddenStates" | "addedConditio
  */
 export async function freezingError(
   fera: FeRAModel,
-  frozen: LoadedAdapter,
-  noisy: NoisyLatents & Conditions,
+  frozen: LoadedAdapter<FeRAConfig>,
+  noisy: NoisyLatents & ConditioningInputs,
   options: { onProgress?: (done: number) => void; signal?: AbortSignal } = {},
 ): Promise<FreezingError> {
   const { model } = fera;
   const single = new FeRAModel(model);
   single.useAdapter(frozen);
-  const inputs = [...noisyLatents(noisy)].map((batch) => ({ ...batch, images: imagesOf(batch, noisy) }));
+  const { latents: _, ...told } = noisy;
+  const conditioning = conditioningOf(told);
+  const inputs = [...noisyLatents(noisy)].map((batch) => ({ ...batch, images: imagesOf(batch, conditioning) }));
   let done = 0;
   // One kind of pass after the other, so that only one compiled graph is held.
-  const outputs = async (predict: (inputs: UNetInputs) => Promise<Tensor<"float32">>) => {
+  const outputs = async (predict: (inputs: DenoiserInputs) => Promise<Tensor<"float32">>) => {
     const all: Float32Array[][] = [];
     for (const { images } of inputs) {
       const row: Float32Array[] = [];
@@ -148,25 +154,12 @@ function* noisyLatents({ latents, scheduler, timesteps, seed = 0 }: NoisyLatents
   }
 }
 
-function imagesOf(batch: { timestep: number; latents: Tensor }, conditions: Conditions): UNetInputs[] {
-  const { encoderHiddenStates, addedConditions } = conditions;
+function imagesOf(batch: { timestep: number; latents: Tensor }, conditioning: Conditioning): DenoiserInputs[] {
   return Array.from({ length: batch.latents.shape[0]! }, (_, i) => ({
-    latents: rowOf(batch.latents, i),
+    latents: sliceRows(batch.latents, i, i + 1),
     timesteps: tensor([batch.timestep], [1], "int64"),
-    encoderHiddenStates: rowOf(encoderHiddenStates, i),
-    ...(addedConditions && {
-      addedConditions: {
-        textEmbeds: rowOf(addedConditions.textEmbeds, i),
-        timeIds: rowOf(addedConditions.timeIds, i),
-      },
-    }),
+    ...sliceConditioning(conditioning, i, i + 1),
   }));
-}
-
-function rowOf({ data, shape, size }: Tensor, index: number): Tensor<"float32"> {
-  const stride = size / shape[0]!;
-  const row = (data as Float32Array).slice(index * stride, (index + 1) * stride);
-  return tensor(row, [1, ...shape.slice(1)]);
 }
 
 function meanRows({ data, shape }: Tensor<"float32">): number[] {

@@ -32,7 +32,13 @@ describe("kohya's names", () => {
   });
 
   it("are told from the layers", () => {
-    const layer = (path: string, inFeatures = 320) => ({ path, inFeatures, outFeatures: 320 });
+    const layer = (path: string, inFeatures = 320) => ({
+      path,
+      kind: "linear" as const,
+      inFeatures,
+      outFeatures: 320,
+      kernelSize: 1,
+    });
     const query = "down_blocks.1.attentions.0.transformer_blocks.0.attn2";
     expect(kohyaNamingOf([layer(`${query}.to_k`, 768)])).toBe("diffusers");
     expect(kohyaNamingOf([layer(`${query}.to_k`, 1024)])).toBe("diffusers");

@@ -1,7 +1,7 @@
 // What other programs call the layers of a UNet in files of plain LoRA.
 
 import { ConfigError } from "../../errors.js";
-import type { LinearLayer } from "../fera/experts.js";
+import type { TargetLayer } from "../target-layers.js";
 
 /**
  * How kohya's scripts name a UNet's layers: as diffusers does (Stable Diffusion 1 and 2), or as the original code does
@@ -18,7 +18,7 @@ const SDXL_LAYERS_PER_BLOCK = 2;
  * The naming that kohya's scripts would give these layers. SDXL is known by its text features, by its added embedding,
  * or by transformers of more than one block, which Stable Diffusion 1 and 2 have nowhere.
  */
-export function kohyaNamingOf(layers: readonly LinearLayer[]): KohyaNaming {
+export function kohyaNamingOf(layers: readonly TargetLayer[]): KohyaNaming {
   const isXl = layers.some(
     ({ path, inFeatures }) =>
       path.startsWith("add_embedding.") ||

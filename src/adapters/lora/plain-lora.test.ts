@@ -9,7 +9,7 @@ import "../../models/pretrained-node.js";
 import "../../runtime/node.js";
 import { type Tensor, toBytes } from "../../tensor/tensor.js";
 import "../adapter-files-node.js";
-import { readAdapter } from "../adapter-files.js";
+import { readFeRAAdapter } from "../adapter-files.js";
 import { FeRAModel, freezeGates, type PlainLoraFormat, writePlainLora } from "../index.js";
 
 const GOLDEN = "test/reference/lora-export";
@@ -33,7 +33,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(dir, { recursive: true, force: true }));
 
-const adapterOf = (family: string) => readAdapter(`${GOLDEN}/adapter-${family}.safetensors`);
+const adapterOf = (family: string) => readFeRAAdapter(`${GOLDEN}/adapter-${family}.safetensors`);
 
 function digest(tensors: ReadonlyMap<string, Tensor>): string {
   const hash = createHash("sha256");
@@ -115,7 +115,7 @@ describe("a plain LoRA", () => {
     await writeSafetensors(strange, new Map(renamed), { fera_config: JSON.stringify(config) });
     const options = { to: "kohya", naming: "original" } as const;
     await expect(
-      writePlainLora(join(dir, "b.safetensors"), await readAdapter(strange), [1, 0], options),
+      writePlainLora(join(dir, "b.safetensors"), await readFeRAAdapter(strange), [1, 0], options),
     ).rejects.toThrow(/middle\.attentions\.0.*no name for this layer/);
   });
 });

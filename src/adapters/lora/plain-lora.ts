@@ -4,13 +4,14 @@ import { ConfigError, FormatError } from "../../errors.js";
 import { encodeSafetensors } from "../../storage/safetensors.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
 import {
-  type Adapter,
+  type AdapterData,
   adapterFileAccess,
   FOLDER_CONFIG,
   FOLDER_WEIGHTS,
   type LoadedAdapter,
 } from "../adapter-files.js";
-import { expertName } from "../fera/adapter-state.js";
+import type { FeRAConfig } from "../fera/fera-config.js";
+import { expertName } from "../fera/fera-state.js";
 import { freezeGates } from "../fera/frozen-gates.js";
 import { type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora-names.js";
 
@@ -59,7 +60,7 @@ export function plainLoraPathProblem(path: string, to: PlainLoraFormat): string 
  */
 export async function writePlainLora(
   path: string,
-  adapter: LoadedAdapter,
+  adapter: LoadedAdapter<FeRAConfig>,
   gates: readonly number[],
   options: PlainLoraOptions,
 ): Promise<void> {
@@ -84,14 +85,14 @@ export async function writePlainLora(
 }
 
 function encodeKohya(
-  { layout, state }: LoadedAdapter,
-  { naming = kohyaNamingOf(layout.layers), layersPerBlock }: PlainLoraOptions,
+  { config, layers, state }: LoadedAdapter<FeRAConfig>,
+  { naming = kohyaNamingOf(layers), layersPerBlock }: PlainLoraOptions,
   metadata: Record<string, string>,
   source: string,
 ): Uint8Array {
-  const alpha = tensor(Float32Array.of(layout.rank), []);
+  const alpha = tensor(Float32Array.of(config.rank), []);
   const tensors = new Map<string, Tensor>();
-  for (const { path } of layout.layers) {
+  for (const { path } of layers) {
     const name = kohyaName(path, naming, layersPerBlock);
     if (tensors.has(`${name}.alpha`)) throw new FormatError(source, `two layers would be named "${name}".`);
     const { down, up } = product(state, path);
@@ -100,38 +101,38 @@ function encodeKohya(
   return encodeSafetensors(tensors, {
     ...metadata,
     ss_network_module: "networks.lora",
-    ss_network_dim: String(layout.rank),
-    ss_network_alpha: String(layout.rank),
+    ss_network_dim: String(config.rank),
+    ss_network_alpha: String(config.rank),
   });
 }
 
-function peftTensors({ layout, state }: LoadedAdapter, prefix: string): Map<string, Tensor> {
+function peftTensors({ layers, state }: LoadedAdapter, prefix: string): Map<string, Tensor> {
   const tensors = new Map<string, Tensor>();
-  for (const { path } of layout.layers) {
+  for (const { path } of layers) {
     const { down, up } = product(state, path);
     tensors.set(`${prefix}${path}.lora_A.weight`, down).set(`${prefix}${path}.lora_B.weight`, up);
   }
   return tensors;
 }
 
-function product(state: Adapter["state"], path: string) {
+function product(state: AdapterData["state"], path: string) {
   return { down: state.get(expertName(path, 0, "down"))!, up: state.get(expertName(path, 0, "up"))! };
 }
 
 /** The layers are named by their whole paths: a shorter name could match others. */
-function peftConfig({ layout }: LoadedAdapter): object {
+function peftConfig({ config, layers }: LoadedAdapter<FeRAConfig>): object {
   return {
     peft_type: "LORA",
     base_model_name_or_path: null,
     task_type: null,
     inference_mode: true,
-    r: layout.rank,
-    lora_alpha: layout.rank,
+    r: config.rank,
+    lora_alpha: config.rank,
     lora_dropout: 0,
     bias: "none",
     fan_in_fan_out: false,
     use_rslora: false,
     use_dora: false,
-    target_modules: layout.layers.map(({ path }) => path),
+    target_modules: layers.map(({ path }) => path),
   };
 }

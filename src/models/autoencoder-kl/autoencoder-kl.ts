@@ -7,10 +7,11 @@ import type { Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import { conv2d, groupNorm, linear, ModelWeights, type Scope } from "../../nn/index.js";
 import type { RuntimeOptions } from "../../runtime/index.js";
+import { parseConfig } from "../../storage/parse-config.js";
 import { type Generator, type RandomOptions, randn } from "../../tensor/random.js";
 import { type Tensor, tensor, zeros } from "../../tensor/tensor.js";
 import { downsample, resnetBlock, upsample } from "../blocks.js";
-import { freshWeights, Model, parseConfig } from "../model.js";
+import { freshWeights, Model } from "../model.js";
 import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
 import { resolveTiling, runTilesFaded, type Tiling, type TilingOptions, tileRunner } from "./autoencoder-tiling.js";
 

@@ -7,6 +7,7 @@ import type { Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import { conv2d, type Scope } from "../../nn/index.js";
 import type { RuntimeOptions } from "../../runtime/index.js";
+import { parseConfig } from "../../storage/parse-config.js";
 import type { Generator } from "../../tensor/random.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import {
@@ -16,7 +17,7 @@ import {
   type TilingOptions,
   tileRunner,
 } from "../autoencoder-kl/autoencoder-tiling.js";
-import { freshWeights, Model, parseConfig } from "../model.js";
+import { freshWeights, Model } from "../model.js";
 import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
 
 const channels = z.array(z.int().positive()).min(1);

@@ -4,8 +4,9 @@ import { z } from "zod";
 import type { Value } from "../../graph/index.js";
 import { linear, type Scope } from "../../nn/index.js";
 import type { RuntimeOptions } from "../../runtime/index.js";
+import { parseConfig } from "../../storage/parse-config.js";
 import type { Generator } from "../../tensor/random.js";
-import { freshWeights, parseConfig } from "../model.js";
+import { freshWeights } from "../model.js";
 import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
 import { CLIPTextModel, clipTextModel, clipTextSchema } from "./clip-text-model.js";
 

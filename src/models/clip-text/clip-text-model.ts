@@ -7,9 +7,10 @@ import type { Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import { embedding, layerNorm, linear, ModelWeights, type Scope } from "../../nn/index.js";
 import type { RuntimeOptions } from "../../runtime/index.js";
+import { parseConfig } from "../../storage/parse-config.js";
 import type { Generator } from "../../tensor/random.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
-import { freshWeights, Model, parseConfig } from "../model.js";
+import { freshWeights, Model } from "../model.js";
 import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
 
 const PREFIX = "text_model";

@@ -1,6 +1,7 @@
 // UNet2DConditionModel: the noise predictor of Stable Diffusion 1.x, 2.x and XL.
 
-import type { Value } from "../../graph/index.js";
+import type { Denoiser, DenoiserInputs, DenoiserShape } from "../../diffusion/index.js";
+import type { Graph, Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import { conv2d, embedding, groupNorm, linear, type Scope, sinusoidalEmbedding } from "../../nn/index.js";
 import type { RuntimeOptions } from "../../runtime/index.js";
@@ -11,7 +12,7 @@ import { freshWeights, Model } from "../model.js";
 import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
 import { transformer2d } from "./transformer-2d.js";
 import { parseUNetConfig, type UNet2DConditionConfig } from "./unet-config.js";
-import { type UNetInputs, type UNetValues, unetFeeds, unetInputs, unetShapeOf } from "./unet-inputs.js";
+import { type UNetValues, unetFeeds, unetInputs, unetShapeOf } from "./unet-inputs.js";
 
 export {
   type UNetInputs,
@@ -23,7 +24,33 @@ export {
 } from "./unet-inputs.js";
 
 /** @see Rombach et al. 2022, arXiv:2112.10752; Podell et al. 2023, arXiv:2307.01952 */
-export class UNet2DConditionModel extends Model<UNet2DConditionConfig> {
+export class UNet2DConditionModel extends Model<UNet2DConditionConfig> implements Denoiser {
+  readonly className = "UNet2DConditionModel";
+
+  get latentChannels(): number {
+    return this.config.in_channels;
+  }
+
+  get smallestShape(): DenoiserShape {
+    return smallestShape(this.config);
+  }
+
+  shapeOf(inputs: DenoiserInputs): DenoiserShape {
+    return unetShapeOf(inputs, this.config);
+  }
+
+  feedsOf(inputs: DenoiserInputs): Record<string, Tensor> {
+    return unetFeeds(inputs);
+  }
+
+  declareInputs(graph: Graph, shape: DenoiserShape): Record<string, Value> {
+    return { ...unetInputs(graph, this.config, shape) };
+  }
+
+  build(scope: Scope, inputs: Readonly<Record<string, Value>>): Value {
+    return unet(scope, inputs as Readonly<Record<string, Value>> & UNetValues, this.config);
+  }
+
   /** Loads `config.json` and weights from a folder. */
   static async fromPretrained(dir: string, options: PretrainedOptions = {}): Promise<UNet2DConditionModel> {
     const loaded = await loadPretrained(dir, options, { expectedClass: "UNet2DConditionModel" });
@@ -33,9 +60,8 @@ export class UNet2DConditionModel extends Model<UNet2DConditionConfig> {
   /** A model with random weights. */
   static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): UNet2DConditionModel {
     const parsed = parseUNetConfig(config, "UNet2DConditionModel");
-    const size = 2 ** (parsed.blocks.length - 1);
     const weights = freshWeights((scope) => {
-      unet(scope, unetInputs(scope.graph, parsed, { batchSize: 1, height: size, width: size, tokens: 1 }), parsed);
+      unet(scope, unetInputs(scope.graph, parsed, smallestShape(parsed)), parsed);
     }, generator);
     return new UNet2DConditionModel(parsed, weights, runtime);
   }
@@ -46,13 +72,19 @@ export class UNet2DConditionModel extends Model<UNet2DConditionConfig> {
    * @returns `[B, out_channels, H, W]`.
    * @throws {ShapeError} If an input does not fit the configuration.
    */
-  async predict(inputs: UNetInputs): Promise<Tensor<"float32">> {
+  async predict(inputs: DenoiserInputs): Promise<Tensor<"float32">> {
     const shape = unetShapeOf(inputs, this.config);
     const compiled = await this.compiled(JSON.stringify(shape), (graph) => {
       graph.output("output", unet(this.frozenScope(graph), unetInputs(graph, this.config, shape), this.config));
     });
     return (await compiled.run(unetFeeds(inputs))).output as Tensor<"float32">;
   }
+}
+
+/** One latent pixel on the lowest level. */
+function smallestShape({ blocks }: UNet2DConditionConfig): DenoiserShape {
+  const size = 2 ** (blocks.length - 1);
+  return { batchSize: 1, latentHeight: size, latentWidth: size, tokens: 1 };
 }
 
 /** The UNet as a function from Values to Values. @returns `[B, out_channels, H, W]`. */
@@ -135,8 +167,8 @@ function embedTime(model: Scope, inputs: UNetValues, config: UNet2DConditionConf
   if (inputs.classLabels) {
     embedded = ops.add(embedded, embedClass(model.in("class_embedding"), inputs.classLabels));
   }
-  if (inputs.addedConditions) {
-    const { textEmbeds, timeIds } = inputs.addedConditions;
+  const { textEmbeds, timeIds } = inputs;
+  if (textEmbeds && timeIds) {
     const sizes = sinusoidal(timeIds, config.addition_time_embed_dim!);
     const joined = ops.concat([textEmbeds, ops.reshape(sizes, [timeIds.shape[0]!, -1])], -1);
     embedded = ops.add(embedded, embed(model.in("add_embedding"), joined));

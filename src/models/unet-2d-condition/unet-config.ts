@@ -4,7 +4,7 @@
 
 import { z } from "zod";
 import { ConfigError } from "../../errors.js";
-import { parseConfig } from "../model.js";
+import { parseConfig } from "../../storage/parse-config.js";
 
 const positive = z.int().positive();
 const count = z.int().min(0);

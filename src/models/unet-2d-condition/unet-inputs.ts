@@ -1,5 +1,6 @@
 // What UNet2DConditionModel takes: as tensors, as values of a graph, and the checks between the two.
 
+import { conditioningOf, type DenoiserInputs, type DenoiserShape } from "../../diffusion/index.js";
 import { ShapeError } from "../../errors.js";
 import type { Graph, Value } from "../../graph/index.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
@@ -13,8 +14,10 @@ export interface UNetValues {
   timesteps: Value;
   /** Text states `[B, T, D]`. */
   encoderHiddenStates: Value;
-  /** SDXL's pooled text `[B, P]` and sizes `[B, N]`, float32. */
-  addedConditions?: { textEmbeds: Value; timeIds: Value };
+  /** SDXL's pooled text `[B, P]`, float32. */
+  textEmbeds?: Value;
+  /** SDXL's sizes `[B, N]`, float32. */
+  timeIds?: Value;
   /** See {@link UNetInputs.classLabels}; float32. */
   classLabels?: Value;
   /** float32 `[B, time_cond_proj_dim]`. */
@@ -22,11 +25,7 @@ export interface UNetValues {
 }
 
 /** Inputs of the UNet as tensors. B batch. */
-export interface UNetInputs {
-  /** Noisy latents `[B, in_channels, H, W]`; any height and width. */
-  latents: Tensor;
-  /** int64, int32 or float32 `[B]`, or a single one for all. */
-  timesteps: Tensor;
+export interface UNetInputs extends DenoiserInputs {
   /** Text states `[B, T, cross_attention_dim]`. */
   encoderHiddenStates: Tensor;
   /**
@@ -40,19 +39,10 @@ export interface UNetInputs {
    * `[B, projection_class_embeddings_input_dim]`; "identity": float32 `[B, width of the time embedding]`.
    */
   classLabels?: Tensor;
-  /** For checkpoints that were distilled with guidance (`time_cond_proj_dim`): float32 `[B, time_cond_proj_dim]`. */
-  timestepCond?: Tensor;
 }
 
-/** Input shapes that a UNet graph is built for. */
-export interface UNetShape {
-  batchSize: number;
-  height: number;
-  width: number;
-  tokens: number;
-  /** Numbers per image in SDXL's `timeIds`; 6, or 5 for a configuration like the refiner's, where left out. */
-  timeIds?: number;
-}
+/** Input shapes that a UNet graph is built for; `timeIds` are 6, or 5 for the refiner's, where left out. */
+export type UNetShape = DenoiserShape;
 
 /** What the configuration makes of class labels. */
 export function classLabelsOf(
@@ -69,18 +59,16 @@ export function classLabelsOf(
 
 /** Declares the UNet's graph inputs. */
 export function unetInputs(graph: Graph, config: UNet2DConditionConfig, shape: UNetShape): UNetValues {
-  const { batchSize, height, width, tokens } = shape;
+  const { batchSize, latentHeight, latentWidth, tokens } = shape;
   const values: UNetValues = {
-    latents: graph.input("latents", "float32", [batchSize, config.in_channels, height, width]),
+    latents: graph.input("latents", "float32", [batchSize, config.in_channels, latentHeight, latentWidth]),
     timesteps: graph.input("timesteps", "float32", [batchSize]),
     encoderHiddenStates: graph.input("encoderHiddenStates", "float32", [batchSize, tokens, config.cross_attention_dim]),
   };
   if (config.addition_embed_type === "text_time") {
     const numbers = shape.timeIds ?? usualTimeIds(config);
-    values.addedConditions = {
-      textEmbeds: graph.input("textEmbeds", "float32", [batchSize, pooledFeatures(config, numbers)]),
-      timeIds: graph.input("timeIds", "float32", [batchSize, numbers]),
-    };
+    values.textEmbeds = graph.input("textEmbeds", "float32", [batchSize, pooledFeatures(config, numbers)]);
+    values.timeIds = graph.input("timeIds", "float32", [batchSize, numbers]);
   }
   const labels = classLabelsOf(config);
   if (labels) {
@@ -94,23 +82,13 @@ export function unetInputs(graph: Graph, config: UNet2DConditionConfig, shape: U
 }
 
 /** The tensors for {@link unetInputs}, by name. Timesteps and classes become float32; a single timestep is repeated. */
-export function unetFeeds(inputs: UNetInputs): Record<string, Tensor> {
-  const { addedConditions, classLabels, timestepCond } = inputs;
+export function unetFeeds(inputs: DenoiserInputs): Record<string, Tensor> {
+  const { classLabels, ...conditioning } = conditioningOf(inputs);
   const batch = inputs.latents.shape[0]!;
   const { data } = inputs.timesteps;
   const timesteps = Float32Array.from({ length: batch }, (_, i) => Number(data[data.length === 1 ? 0 : i]));
-  const feeds: Record<string, Tensor> = {
-    latents: inputs.latents,
-    timesteps: tensor(timesteps, [batch]),
-    encoderHiddenStates: inputs.encoderHiddenStates,
-  };
-  if (addedConditions) {
-    feeds.textEmbeds = addedConditions.textEmbeds;
-    feeds.timeIds = addedConditions.timeIds;
-  }
-  if (classLabels) feeds.classLabels = tensor(Float32Array.from(classLabels.data, Number), classLabels.shape);
-  if (timestepCond) feeds.timestepCond = timestepCond;
-  return feeds;
+  const labels = classLabels && { classLabels: tensor(Float32Array.from(classLabels.data, Number), classLabels.shape) };
+  return { latents: inputs.latents, timesteps: tensor(timesteps, [batch]), ...conditioning, ...labels };
 }
 
 /**
@@ -118,8 +96,16 @@ export function unetFeeds(inputs: UNetInputs): Record<string, Tensor> {
  *
  * @throws {ShapeError} That names the input, or the option that asks for one that is missing.
  */
-export function unetShapeOf(inputs: UNetInputs, config: UNet2DConditionConfig): UNetShape {
-  const { latents, timesteps, encoderHiddenStates: states, addedConditions } = inputs;
+export function unetShapeOf(inputs: DenoiserInputs, config: UNet2DConditionConfig): UNetShape {
+  const { latents, timesteps } = inputs;
+  const {
+    encoderHiddenStates: states,
+    textEmbeds,
+    timeIds,
+    classLabels,
+    timestepCond,
+    ...others
+  } = conditioningOf(inputs);
   const [batchSize, channels, height, width] = latents.shape as [number, number, number, number];
   if (latents.shape.length !== 4 || channels !== config.in_channels) {
     refuse(`latents must be [B, ${config.in_channels}, H, W]; got [${latents.shape.join(",")}]`);
@@ -127,31 +113,29 @@ export function unetShapeOf(inputs: UNetInputs, config: UNet2DConditionConfig): 
   if (timesteps.size !== 1 && timesteps.size !== batchSize) {
     refuse(`timesteps must be [${batchSize}]; got [${timesteps.shape.join(",")}]`);
   }
+  if (!states) refuse("encoderHiddenStates are missing");
   if (states.shape.length !== 3 || states.shape[0] !== batchSize || states.shape[2] !== config.cross_attention_dim) {
     const expected = `[${batchSize}, T, ${config.cross_attention_dim}]`;
     refuse(`encoderHiddenStates must be ${expected} (cross_attention_dim); got [${states.shape.join(",")}]`);
   }
+  const [unknown] = Object.keys(others);
+  if (unknown !== undefined) refuse(`takes no "${unknown}"; leave it out`);
   const hasText = config.addition_embed_type === "text_time";
-  checkPresence(
-    "addedConditions { textEmbeds, timeIds }",
-    addedConditions,
-    hasText,
-    "addition_embed_type is text_time",
-  );
-  checkClassLabels(inputs.classLabels, config, batchSize);
+  const added = textEmbeds && timeIds && { textEmbeds, timeIds };
+  const given = added ?? textEmbeds ?? timeIds;
+  if (given && !added && hasText) refuse("addedConditions must have both textEmbeds and timeIds");
+  checkPresence("addedConditions { textEmbeds, timeIds }", given, hasText, "addition_embed_type is text_time");
+  checkClassLabels(classLabels, config, batchSize);
   const guidance = config.time_cond_proj_dim;
-  checkPresence("timestepCond", inputs.timestepCond, guidance !== null, `time_cond_proj_dim is ${guidance}`);
-  if (inputs.timestepCond) checkRows("timestepCond", inputs.timestepCond, [batchSize, guidance!], "time_cond_proj_dim");
-  const shape: UNetShape = { batchSize, height, width, tokens: states.shape[1]! };
-  if (addedConditions) {
-    const { textEmbeds, timeIds } = addedConditions;
-    const numbers = timeIds.shape[1] ?? 0;
-    checkRows("timeIds", timeIds, [batchSize, numbers], "addition_embed_type");
-    const pooled = pooledFeatures(config, numbers);
-    checkRows("textEmbeds", textEmbeds, [batchSize, pooled], `${numbers} timeIds leave that`);
-    shape.timeIds = numbers;
-  }
-  return shape;
+  checkPresence("timestepCond", timestepCond, guidance !== null, `time_cond_proj_dim is ${guidance}`);
+  if (timestepCond) checkRows("timestepCond", timestepCond, [batchSize, guidance!], "time_cond_proj_dim");
+  const shape: UNetShape = { batchSize, latentHeight: height, latentWidth: width, tokens: states.shape[1]! };
+  if (!added) return shape;
+  const numbers = added.timeIds.shape[1] ?? 0;
+  checkRows("timeIds", added.timeIds, [batchSize, numbers], "addition_embed_type");
+  const pooled = pooledFeatures(config, numbers);
+  checkRows("textEmbeds", added.textEmbeds, [batchSize, pooled], `${numbers} timeIds leave that`);
+  return { ...shape, timeIds: numbers };
 }
 
 function checkClassLabels(labels: Tensor | undefined, config: UNet2DConditionConfig, batch: number): void {

@@ -7,7 +7,7 @@ import { gradients } from "../../autodiff/index.js";
 import { ConfigError, ShapeError } from "../../errors.js";
 import * as ops from "../../graph/index.js";
 import { Graph, type Value } from "../../graph/index.js";
-import { type AdapterSet, ModelWeights, Scope } from "../../nn/index.js";
+import { type AdaptableLayer, type LayerAdapters, ModelWeights, Scope } from "../../nn/index.js";
 import { compile } from "../../runtime/index.js";
 import { readSafetensors } from "../../storage/index.js";
 import "../../runtime/node.js";
@@ -94,9 +94,9 @@ function scaled(name: string, shape: number[]): (noise: number) => number {
 }
 
 /** Adds up(down(x)) to the layers that have both as graph inputs. */
-class PlainAdapters implements AdapterSet {
+class PlainAdapters implements LayerAdapters {
   constructor(private readonly values: ReadonlyMap<string, Value>) {}
-  apply(path: string, x: Value, y: Value): Value {
+  apply({ path }: AdaptableLayer, x: Value, y: Value): Value {
     const down = this.values.get(`${path}.down`);
     const up = this.values.get(`${path}.up`);
     return down && up ? ops.add(y, ops.linear(ops.linear(x, down), up)) : y;
@@ -246,9 +246,9 @@ describe("inputs", () => {
 });
 
 it("leaves five timeIds to a configuration like the refiner's", () => {
-  const shape = { batchSize: 1, height: 8, width: 8, tokens: 1 };
+  const shape = { batchSize: 1, latentHeight: 8, latentWidth: 8, tokens: 1 };
   const columns = (name: string) =>
-    unetInputs(new Graph(), parseUNetConfig(cases[name]!.config, name), shape).addedConditions!.timeIds.shape[1];
+    unetInputs(new Graph(), parseUNetConfig(cases[name]!.config, name), shape).timeIds!.shape[1];
   expect(columns("sdxl-refiner")).toBe(5);
   expect(columns("sdxl")).toBe(6);
 });

@@ -1,8 +1,8 @@
 // AdamW on flat float32 arrays in main memory, and the clipping of gradients. No schedule of learning rates.
 
 import { ConfigError, ShapeError, TrainingError } from "../../errors.js";
+import { DeviceResident } from "../../runtime/index.js";
 import { allFinite, Tensor } from "../../tensor/tensor.js";
-import { Loan } from "../loan.js";
 
 /** Hyperparameters of AdamW, with PyTorch's defaults. */
 export interface AdamWOptions {
@@ -54,7 +54,7 @@ export class AdamW {
   readonly eps: number;
   readonly weightDecay: number;
   /** Where the moments are, for steps that are done on a device. */
-  readonly loan = new Loan();
+  readonly residence = new DeviceResident();
   #step = 0;
   readonly #moments = new Map<string, Moments>();
 
@@ -96,7 +96,7 @@ export class AdamW {
     gradients: ReadonlyMap<string, Float32Array>,
     { learningRate = this.lr }: { learningRate?: number } = {},
   ): void {
-    this.loan.recall();
+    this.residence.syncToHost();
     for (const [name, gradient] of gradients) this.#check(name, parameters.get(name), gradient);
     const coefficients = this.coefficients({ learningRate });
     this.countStep();
@@ -140,7 +140,7 @@ export class AdamW {
    * @throws {ShapeError} If the optimizer's state has other sizes.
    */
   moments(sizes: ReadonlyMap<string, number>): Map<string, Moments> {
-    this.loan.recall();
+    this.residence.syncToHost();
     const result = new Map<string, Moments>();
     for (const [name, size] of sizes) {
       const moments = this.#momentsOf(name, size);
@@ -161,7 +161,7 @@ export class AdamW {
    * @returns Copies.
    */
   stateDict(): Map<string, Tensor> {
-    this.loan.recall();
+    this.residence.syncToHost();
     const state = new Map<string, Tensor>([["step", new Tensor("int64", [], BigInt64Array.of(BigInt(this.#step)))]]);
     for (const [name, { first, second }] of this.#moments) {
       state.set(`${name}.exp_avg`, new Tensor("float32", [first.length], first.slice()));
@@ -200,7 +200,7 @@ export class AdamW {
       }
       loaded.set(name, { first, second });
     }
-    this.loan.recall();
+    this.residence.syncToHost();
     this.#step = step;
     this.#moments.clear();
     for (const [name, moments] of loaded) this.#moments.set(name, moments);

@@ -1,19 +1,27 @@
-// The names and shapes of an adapter's tensors: the reference's state dict, one tensor per expert, and the stacked
-// tensors that are trained, one pair per layer.
+// The names and shapes of FeRA's tensors: the reference's state dict, one tensor per expert, and the stacked tensors that
+// are trained, one pair per layer.
 
 import { FormatError } from "../../errors.js";
 import { sameShape } from "../../graph/index.js";
-import { float16ToFloat32 } from "../../tensor/float16.js";
-import { allFinite, Tensor, zeros } from "../../tensor/tensor.js";
-import type { LinearLayer } from "./experts.js";
-import { routerShapes } from "./router.js";
+import { Tensor, zeros } from "../../tensor/tensor.js";
+import type { TargetLayer } from "../target-layers.js";
+import type { FeRAConfig } from "./fera-config.js";
+import { createRouter, networkShapes } from "./routers/index.js";
 
 /** What shapes an adapter's tensors. */
-export interface AdapterLayout {
-  layers: readonly LinearLayer[];
+export interface FeRALayout {
+  layers: readonly TargetLayer[];
   rank: number;
   numExperts: number;
   numBands: number;
+  /** The router's parameters, without their prefix; none for routers that train nothing. */
+  routerShapes: ReadonlyMap<string, readonly number[]>;
+}
+
+/** The layout of a configuration on the given layers. */
+export function layoutOf(config: FeRAConfig, layers: readonly TargetLayer[]): FeRALayout {
+  const { rank, numExperts, numBands } = config;
+  return { layers, rank, numExperts, numBands, routerShapes: createRouter(config).shapes };
 }
 
 /** Prefix of the router's parameters in both kinds of names. */
@@ -26,9 +34,9 @@ export const expertName = (path: string, expert: number, side: "down" | "up"): s
   `${BASE}${path}.experts.${expert}.lora_${side}.weight`;
 
 /** Names and shapes of the reference's state dict, the router first. */
-export function stateShapes({ layers, rank, numExperts, numBands }: AdapterLayout): Map<string, readonly number[]> {
+export function stateShapes({ layers, rank, numExperts, routerShapes }: FeRALayout): Map<string, readonly number[]> {
   const shapes = new Map<string, readonly number[]>();
-  for (const [name, shape] of routerShapes(numBands, numExperts)) shapes.set(ROUTER + name, shape);
+  for (const [name, shape] of routerShapes) shapes.set(ROUTER + name, shape);
   for (const { path, inFeatures, outFeatures } of layers) {
     for (let expert = 0; expert < numExperts; expert++) {
       shapes.set(expertName(path, expert, "down"), [rank, inFeatures]);
@@ -39,9 +47,9 @@ export function stateShapes({ layers, rank, numExperts, numBands }: AdapterLayou
 }
 
 /** Names and shapes of the stacked tensors: the router's, `PATH.down [E·r, in]` and `PATH.up [out, E·r]`. */
-export function stackedShapes({ layers, rank, numExperts, numBands }: AdapterLayout): Map<string, readonly number[]> {
+export function stackedShapes({ layers, rank, numExperts, routerShapes }: FeRALayout): Map<string, readonly number[]> {
   const shapes = new Map<string, readonly number[]>();
-  for (const [name, shape] of routerShapes(numBands, numExperts)) shapes.set(ROUTER + name, shape);
+  for (const [name, shape] of routerShapes) shapes.set(ROUTER + name, shape);
   for (const { path, inFeatures, outFeatures } of layers) {
     shapes.set(`${path}.down`, [numExperts * rank, inFeatures]);
     shapes.set(`${path}.up`, [outFeatures, numExperts * rank]);
@@ -54,7 +62,7 @@ export function stackedShapes({ layers, rank, numExperts, numBands }: AdapterLay
  *
  * @param state - Every tensor of {@link stateShapes}.
  */
-export function stackState(state: ReadonlyMap<string, Tensor<"float32">>, layout: AdapterLayout) {
+export function stackState(state: ReadonlyMap<string, Tensor<"float32">>, layout: FeRALayout) {
   const { layers, rank, numExperts } = layout;
   const stacked = new Map<string, Tensor<"float32">>();
   for (const [name, shape] of stackedShapes(layout)) {
@@ -84,7 +92,7 @@ export function stackState(state: ReadonlyMap<string, Tensor<"float32">>, layout
  */
 export function unstackState(
   stacked: ReadonlyMap<string, Float32Array>,
-  layout: AdapterLayout,
+  layout: FeRALayout,
 ): Map<string, Tensor<"float32">> {
   const { layers, rank, numExperts } = layout;
   const state = new Map<string, Tensor<"float32">>();
@@ -109,17 +117,23 @@ export function unstackState(
   return state;
 }
 
+/** Whether a state dict is FeRA's, by the names of its experts. */
+export const isFeRAState = (state: ReadonlyMap<string, Tensor>): boolean =>
+  [...state.keys()].some((name) => EXPERT_NAME.test(name) || name.startsWith(`${ROUTER}net.`));
+
 /**
  * Reads layers, rank, experts and bands off a state dict's names and shapes.
  *
  * @param source - The file, for messages.
+ * @param config - What came with it; needed where the router trains nothing, and checked against the tensors.
  * @throws {FormatError} If it is not a whole FeRA adapter: no layers, a tensor missing, unexpected or of a shape that
  *   contradicts the others; the message names the first and counts the rest.
  */
-export function layoutOfState(state: ReadonlyMap<string, Tensor>, source: string): AdapterLayout {
+export function layoutOfState(state: ReadonlyMap<string, Tensor>, source: string, config?: FeRAConfig): FeRALayout {
   const first = state.get(`${ROUTER}net.0.weight`);
   const last = state.get(`${ROUTER}net.2.weight`);
-  if (first?.shape.length !== 2 || last?.shape.length !== 2) {
+  const trainsRouter = config === undefined || createRouter(config).shapes.size > 0;
+  if (trainsRouter && (first?.shape.length !== 2 || last?.shape.length !== 2)) {
     const names = [...state.keys()].slice(0, 3).join(", ");
     throw new FormatError(
       source,
@@ -127,7 +141,7 @@ export function layoutOfState(state: ReadonlyMap<string, Tensor>, source: string
         `it holds ${names || "nothing"}${state.size > 3 ? `, … (${state.size} tensors)` : ""}.`,
     );
   }
-  const layers = new Map<string, LinearLayer>();
+  const layers = new Map<string, { path: string; inFeatures: number; outFeatures: number }>();
   let rank: number | undefined;
   for (const [name, { shape }] of state) {
     const match = EXPERT_NAME.exec(name);
@@ -140,21 +154,40 @@ export function layoutOfState(state: ReadonlyMap<string, Tensor>, source: string
       layer.inFeatures = shape[1] ?? 0;
     } else layer.outFeatures = shape[0] ?? 0;
   }
-  if (layers.size === 0 || !rank || first.size === 0 || last.size === 0) {
+  if (layers.size === 0 || !rank || first?.size === 0 || last?.size === 0) {
     throw new FormatError(
       source,
       'holds no experts; their tensors are named "base_model.LAYER.experts.0.lora_down.weight".',
     );
   }
-  const layout = { layers: [...layers.values()], rank, numExperts: last.shape[0]!, numBands: first.shape[1]! };
+  const numExperts = last?.shape[0] ?? config!.numExperts;
+  const numBands = first?.shape[1] ?? config!.numBands;
+  if (config) checkAgainst(config, { rank, numExperts, numBands }, source);
+  const layout: FeRALayout = {
+    ...{ rank, numExperts, numBands },
+    layers: [...layers.values()].map((layer) => ({ ...layer, kind: "linear", kernelSize: 1 })),
+    routerShapes: trainsRouter ? networkShapes(numBands, numExperts) : new Map(),
+  };
   checkState(state, layout, source);
   return layout;
 }
 
+function checkAgainst(
+  config: FeRAConfig,
+  found: Pick<FeRALayout, "rank" | "numExperts" | "numBands">,
+  source: string,
+): void {
+  for (const key of ["rank", "numExperts", "numBands"] as const) {
+    if (config[key] !== found[key]) {
+      throw new FormatError(source, `its configuration says ${key}=${config[key]}, its tensors ${found[key]}.`);
+    }
+  }
+}
+
 /** Throws a FormatError unless the state holds exactly the tensors of the layout. */
-function checkState(state: ReadonlyMap<string, Tensor>, layout: AdapterLayout, source: string): void {
+function checkState(state: ReadonlyMap<string, Tensor>, layout: FeRALayout, source: string): void {
   // Counted before anything is listed: a lying header must not make us build long lists.
-  const expected = 4 + 2 * layout.layers.length * layout.numExperts;
+  const expected = layout.routerShapes.size + 2 * layout.layers.length * layout.numExperts;
   const problems: string[] = [];
   if (expected <= 2 * state.size + 4) {
     const shapes = stateShapes(layout);
@@ -174,42 +207,4 @@ function checkState(state: ReadonlyMap<string, Tensor>, layout: AdapterLayout, s
   if (problems.length === 0) return;
   const rest = problems.length > 1 ? ` (and ${problems.length - 1} more such problems)` : "";
   throw new FormatError(source, `${problems[0]}${rest}.`);
-}
-
-/**
- * The tensors as float32; float16 is converted.
- *
- * @throws {FormatError} If a tensor has another dtype or holds a value that is not finite.
- */
-export function floatState(state: ReadonlyMap<string, Tensor>, source: string): Map<string, Tensor<"float32">> {
-  const converted = new Map<string, Tensor<"float32">>();
-  for (const [name, value] of state) {
-    if (value.dtype !== "float32" && value.dtype !== "float16") {
-      throw new FormatError(source, `the tensor "${name}" is ${value.dtype}; an adapter's are float32 or float16.`);
-    }
-    const data = value.dtype === "float16" ? float16ToFloat32(value.data as Uint16Array) : (value.data as Float32Array);
-    if (!allFinite(data)) throw new FormatError(source, `the tensor "${name}" holds values not finite.`);
-    converted.set(name, new Tensor("float32", value.shape, data));
-  }
-  return converted;
-}
-
-/**
- * Checks that a model has the layers that an adapter names.
- *
- * @throws {FormatError} If layers are missing or have other sizes; the message names the first and counts the rest.
- */
-export function checkLayers(wanted: readonly LinearLayer[], model: readonly LinearLayer[], source: string): void {
-  const known = new Map(model.map((layer) => [layer.path, layer]));
-  const problems = wanted.flatMap(({ path, inFeatures, outFeatures }) => {
-    const layer = known.get(path);
-    if (!layer) return [`the layer "${path}" does not exist in the model`];
-    if (layer.inFeatures === inFeatures && layer.outFeatures === outFeatures) return [];
-    return [
-      `the layer "${path}" is ${inFeatures}→${outFeatures} in the adapter and ${layer.inFeatures}→${layer.outFeatures} in the model`,
-    ];
-  });
-  if (problems.length === 0) return;
-  const rest = problems.length > 1 ? `, and ${problems.length - 1} more of its ${wanted.length} layers do not fit` : "";
-  throw new FormatError(source, `is an adapter for another model: ${problems[0]}${rest}.`);
 }

@@ -1,0 +1,281 @@
+// AdapterModel: a frozen denoiser with adapters of any kind on some of its layers.
+
+import type { Denoiser, DenoiserInputs, DenoiserShape } from "../diffusion/index.js";
+import { ConfigError } from "../errors.js";
+import type { Graph, Value } from "../graph/index.js";
+import { CompiledGraphs, DeviceResident } from "../runtime/index.js";
+import { Generator } from "../tensor/random.js";
+import { flatValues, type Tensor, tensor } from "../tensor/tensor.js";
+import type { Adapter, AdapterConfig } from "./adapter.js";
+import { ADAPTER_DATA, type LoadedAdapter, readAdapter, writeAdapter } from "./adapter-files.js";
+import { createAdapter } from "./create-adapter.js";
+import { floatState } from "./float-state.js";
+import { checkLayers, type TargetLayer, targetLayers } from "./target-layers.js";
+import type { CompiledTrainStep, TrainStepOptions } from "./train-step-options.js";
+
+/** Inputs of {@link AdapterModel.predict}. */
+export interface AdapterModelInputs extends DenoiserInputs {
+  /** False gives the frozen model's prediction. Default true. */
+  adapters?: boolean;
+  /** Factor on what the adapters change. Default 1. */
+  adapterScale?: number;
+}
+
+/** A prediction, and what its adapters report of how they were mixed. B batch. */
+export interface AdapterPrediction {
+  /** `[B, C, H, W]`. */
+  output: Tensor<"float32">;
+  /** Band energies `[B, K]`, low to high, of adapters that are routed by them. */
+  energies?: Tensor<"float32">;
+  /** Gates `[B, E]`, of routed adapters. */
+  gates?: Tensor<"float32">;
+}
+
+/** The trained tensors of a model, and where their current values are. */
+export interface AdapterState {
+  adapter: Adapter;
+  /** By the adapter's names; trainers change the values in place. */
+  parameters: ReadonlyMap<string, Tensor<"float32">>;
+  /** Tells whether a training step has newer values on a device. */
+  residence: DeviceResident;
+}
+
+/** Any denoiser with adapters; `FeRAModel` is the one with FeRA. */
+export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
+  private current: AdapterState;
+  private readonly available: readonly TargetLayer[];
+  private readonly compiled: CompiledGraphs;
+  /** What the compiled graphs were built from. */
+  private compiledFor: readonly [weights: unknown, parameters: unknown] = [undefined, undefined];
+  /** Whether somebody outside can change the parameters' values, so that graphs take them as inputs at every run. */
+  private isShared = false;
+  private readonly givenConfig: Config;
+
+  /**
+   * Fresh adapters, which change nothing yet.
+   *
+   * @param random.seed - Default 0.
+   * @throws {ConfigError} If the model is none, the configuration's targets name no layer of the model, or its rank is
+   *   larger than any of these layers can have.
+   */
+  constructor(
+    readonly model: Denoiser,
+    config: Config,
+    { seed = 0 }: { seed?: number } = {},
+  ) {
+    if (typeof model?.declareInputs !== "function" || typeof model.build !== "function") {
+      const came = (model as object | undefined)?.constructor.name ?? String(model);
+      throw new ConfigError(`${this.constructor.name}: the model must be a denoiser, such as pipe.unet; got ${came}.`);
+    }
+    this.givenConfig = config;
+    this.available = targetLayers(model);
+    const adapter = createAdapter(config, this.available);
+    this.current = {
+      adapter,
+      parameters: adapter.initialize(new Generator(seed)),
+      residence: new DeviceResident(),
+    };
+    this.compiled = new CompiledGraphs(model.runtime);
+  }
+
+  get config(): Config {
+    return this.current.adapter.config as Config;
+  }
+
+  /** The adapter on the layers that it has now. */
+  get adapter(): Adapter {
+    return this.current.adapter;
+  }
+
+  /** The adapted layers. */
+  get layers(): readonly TargetLayer[] {
+    return this.current.adapter.layers;
+  }
+
+  /**
+   * The trained tensors, by the names of the adapter's `shapes`.
+   *
+   * Current when asked for: a training step whose state is on the device brings it back first.
+   */
+  get parameters(): ReadonlyMap<string, Tensor<"float32">> {
+    this.isShared = true;
+    return this.values;
+  }
+
+  /** Number of trainable values. */
+  get parameterCount(): number {
+    let count = 0;
+    for (const { size } of this.current.parameters.values()) count += size;
+    return count;
+  }
+
+  /** Copies of all trained tensors under their names in files. */
+  stateDict(): Map<string, Tensor<"float32">> {
+    return this.current.adapter.toStateDict(flatValues(this.values));
+  }
+
+  /**
+   * Takes the tensors of a state dict; the layers that it names become the adapted ones.
+   *
+   * @throws {FormatError} If tensors are missing or do not fit each other or the model.
+   * @throws {ShapeError} If ranks or counts are not the configuration's. Nothing is changed in either case.
+   */
+  loadStateDict(state: ReadonlyMap<string, Tensor>): void {
+    const source = "loadStateDict";
+    this.install(this.current.adapter.withLayersOf(state, source), floatState(state, source), source);
+  }
+
+  /**
+   * The adapted prediction, without dropout.
+   *
+   * @returns `[B, C, H, W]`.
+   * @throws {ShapeError} If an input does not fit the model.
+   */
+  async predict(inputs: AdapterModelInputs): Promise<Tensor<"float32">> {
+    if (inputs.adapters === false) return this.model.predict(inputs);
+    return (await this.predictWithReports(inputs)).output;
+  }
+
+  /** As {@link predict}, with what the adapters report. */
+  async predictWithReports(inputs: AdapterModelInputs): Promise<AdapterPrediction> {
+    const { adapters = true, adapterScale = 1 } = inputs;
+    if (!Number.isFinite(adapterScale)) throw new ConfigError(`adapterScale: must be finite; got ${adapterScale}.`);
+    if (!adapters) return { output: await this.model.predict(inputs) };
+    const shape = this.model.shapeOf(inputs);
+    const graph = await this.graphOf(`predict ${JSON.stringify(shape)}`, (graph, parameters) =>
+      this.buildPrediction(graph, parameters, shape),
+    );
+    const scale = tensor(Float32Array.of(adapterScale), []);
+    const feeds = { ...this.model.feedsOf(inputs), ...this.fedParameters(), adapterScale: scale };
+    return (await graph.run(feeds)) as Record<string, Tensor<"float32">> & AdapterPrediction;
+  }
+
+  /**
+   * Compiles one training step: forward, base pass where a loss needs it, all losses and all gradients in one graph.
+   *
+   * The result also serves a trainer. Training code is loaded when this is called.
+   *
+   * @throws {ConfigError} If an option is invalid.
+   */
+  async compileTrainStep(options: TrainStepOptions): Promise<CompiledTrainStep> {
+    const { TrainStep } = await import("../training/train-step.js");
+    this.isShared = true;
+    const { current, model } = this;
+    const { weights } = model;
+    const isCurrent = () => this.current.parameters === current.parameters && model.weights === weights;
+    return TrainStep.compile(model, { ...current, isCurrent }, options);
+  }
+
+  /** Writes the adapters; see {@link writeAdapter} for the formats. */
+  saveAdapters(path: string): Promise<void> {
+    return writeAdapter(path, { config: this.config, state: this.stateDict() });
+  }
+
+  /**
+   * Replaces the adapters, their configuration and the adapted layers by a file's.
+   *
+   * Where the file has no configuration, what its shapes do not tell (alpha, temperature, bands, …) is as this model
+   * was made with.
+   *
+   * @param file - A path, or the bytes of a `.safetensors` or `.pt` file.
+   * @throws {FormatError} If the file is damaged, for another model or of another kind; nothing is changed then.
+   */
+  async loadAdapters(file: string | Uint8Array): Promise<void> {
+    this.useAdapter(await readAdapter(file, this.givenConfig), typeof file === "string" ? file : ADAPTER_DATA);
+  }
+
+  /**
+   * Replaces the adapters, their configuration and the adapted layers by an adapter as read.
+   *
+   * @param source - Names it in messages.
+   * @throws {FormatError} If it is for another model; nothing is changed then.
+   */
+  useAdapter({ config, state }: Pick<LoadedAdapter, "config" | "state">, source = "useAdapter"): void {
+    const bare = createAdapter(config, this.available);
+    this.install(bare.withLayersOf(state, source), state, source);
+  }
+
+  /** Frees what was compiled; it is compiled again when needed. */
+  release(): Promise<void> {
+    return this.compiled.release();
+  }
+
+  /** Frees what was compiled, for good. */
+  dispose(): Promise<void> {
+    return this.release();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  /** A graph over those of the parameters that it takes, built on first use; stale graphs are freed. */
+  protected async graphOf(
+    key: string,
+    build: (graph: Graph, parameters: Map<string, Value>) => void,
+    takes: (name: string) => boolean = () => true,
+  ) {
+    const { weights } = this.model;
+    const { parameters } = this.current;
+    // Once others may change values, graphs take them at every run; before, they are part of the graph and sent once.
+    const compiledFor = [weights, this.isShared ? parameters : undefined] as const;
+    if (this.compiledFor[0] !== compiledFor[0] || this.compiledFor[1] !== compiledFor[1]) {
+      this.compiledFor = compiledFor;
+      await this.compiled.release();
+    }
+    return this.compiled.get(key, (graph) => build(graph, this.declareParameters(graph, takes)));
+  }
+
+  /** What a graph of {@link graphOf} must be fed of the parameters. */
+  protected fedParameters(): Record<string, Tensor> {
+    return this.isShared ? Object.fromEntries(this.values) : {};
+  }
+
+  private declareParameters(graph: Graph, takes: (name: string) => boolean): Map<string, Value> {
+    const taken = [...this.values].filter(([name]) => takes(name));
+    return new Map(
+      taken.map(([name, value]) => [
+        name,
+        this.isShared ? graph.input(name, "float32", value.shape) : graph.constant(value),
+      ]),
+    );
+  }
+
+  private buildPrediction(graph: Graph, parameters: Map<string, Value>, shape: DenoiserShape): void {
+    const { model } = this;
+    const scale = graph.input("adapterScale", "float32", []);
+    const inputs = model.declareInputs(graph, shape);
+    const attached = this.adapter.attach(graph, parameters, { ...inputs, scale });
+    graph.output("output", model.build(model.frozenScope(graph, attached.layers), inputs));
+    for (const [name, value] of Object.entries(attached.reports)) graph.output(name, value);
+  }
+
+  private get values(): ReadonlyMap<string, Tensor<"float32">> {
+    this.current.residence.syncToHost();
+    return this.current.parameters;
+  }
+
+  private install(adapter: Adapter, state: ReadonlyMap<string, Tensor<"float32">>, source: string): void {
+    checkLayers(adapter.layers, this.available, source);
+    const { current } = this;
+    const fits =
+      JSON.stringify(adapter.config) === JSON.stringify(current.adapter.config) && sameShapes(adapter, current.adapter);
+    if (fits && this.isShared) {
+      current.residence.syncToHost();
+      // In place, so that compiled graphs, training steps and optimizers go on.
+      for (const [name, { data }] of current.adapter.fromStateDict(state)) current.parameters.get(name)!.data.set(data);
+      return;
+    }
+    this.current = { adapter, parameters: adapter.fromStateDict(state), residence: new DeviceResident() };
+    this.compiledFor = [undefined, undefined];
+  }
+}
+
+function sameShapes(a: Adapter, b: Adapter): boolean {
+  const shapes = ({ shapes }: Adapter): string =>
+    [...shapes]
+      .map(([name, shape]) => `${name} ${shape}`)
+      .sort()
+      .join("\n");
+  return shapes(a) === shapes(b);
+}

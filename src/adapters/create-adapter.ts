@@ -1,0 +1,49 @@
+// The kinds of adapters by their names in configurations.
+
+import { ConfigError } from "../errors.js";
+import type { Adapter, AdapterConfig } from "./adapter.js";
+import { FeRAAdapter } from "./fera/fera-adapter.js";
+import { FeRAConfig } from "./fera/fera-config.js";
+import { LoRAAdapter } from "./lora/lora-adapter.js";
+import { LoRAConfig } from "./lora/lora-config.js";
+import type { TargetLayer } from "./target-layers.js";
+
+/** A kind of adapter: its configuration from a file, and itself on a model's layers. */
+interface AdapterKind {
+  fromJSON(json: unknown, source: string): AdapterConfig;
+  on(layers: readonly TargetLayer[], config: AdapterConfig): Adapter;
+}
+
+const KINDS: Readonly<Record<string, AdapterKind>> = {
+  fera: { fromJSON: FeRAConfig.fromJSON, on: (layers, config) => FeRAAdapter.on(layers, config as FeRAConfig) },
+  lora: { fromJSON: LoRAConfig.fromJSON, on: (layers, config) => LoRAAdapter.on(layers, config as LoRAConfig) },
+};
+
+/** Names for `--adapter` and files. */
+export const ADAPTER_TYPES: readonly string[] = Object.keys(KINDS);
+
+/**
+ * An adapter on the layers that its configuration names.
+ *
+ * @throws {ConfigError} If the configuration is of no known kind, or does not fit the layers.
+ */
+export function createAdapter(config: AdapterConfig, layers: readonly TargetLayer[]): Adapter {
+  return kindOf(config.adapterType, "adapter").on(layers, config);
+}
+
+/**
+ * The configuration that a file has, whichever kind it is of.
+ *
+ * @throws {ConfigError} If the kind is not known, or an option is not.
+ */
+export function adapterConfigFromJSON(type: string, json: unknown, source: string): AdapterConfig {
+  return kindOf(type, source).fromJSON(json, source);
+}
+
+function kindOf(type: string, source: string): AdapterKind {
+  const kind = Object.hasOwn(KINDS, type) ? KINDS[type] : undefined;
+  if (kind) return kind;
+  throw new ConfigError(
+    `${source}: the adapter type must be ${ADAPTER_TYPES.join(" or ")}; got ${JSON.stringify(type)}.`,
+  );
+}

@@ -1,0 +1,125 @@
+// FeRA as an adapter: indicator, router and experts in a graph, the consistency loss, and the names of its tensors.
+
+import { FormatError, ShapeError } from "../../errors.js";
+import type { Graph, Value } from "../../graph/index.js";
+import * as ops from "../../graph/index.js";
+import { draw } from "../../nn/index.js";
+import type { Generator } from "../../tensor/random.js";
+import { type Tensor, zeros } from "../../tensor/tensor.js";
+import type { Adapter, AttachedAdapter, AttachInputs } from "../adapter.js";
+import { checkRank, selectLayers, type TargetLayer } from "../target-layers.js";
+import { feclLoss } from "./consistency-loss.js";
+import { expandGates, RoutedExperts } from "./experts.js";
+import type { FeRAConfig } from "./fera-config.js";
+import {
+  type FeRALayout,
+  layoutOf,
+  layoutOfState,
+  ROUTER,
+  stackedShapes,
+  stackState,
+  unstackState,
+} from "./fera-state.js";
+import { bandEnergies, frequencyBands } from "./indicator.js";
+import { createRouter } from "./routers/index.js";
+
+/**
+ * Experts whose gates follow the latent's frequency energies.
+ *
+ * Trained tensors: `router.net.*`, and per layer, experts stacked, `PATH.down [E·r, in]` and `PATH.up [out, E·r]`.
+ *
+ * @see arXiv:2511.17979
+ */
+export class FeRAAdapter implements Adapter<FeRAConfig> {
+  readonly lossNames = ["fecl"];
+  readonly layout: FeRALayout;
+  readonly shapes: ReadonlyMap<string, readonly number[]>;
+
+  /** @param layers - The layers that get experts. */
+  constructor(
+    readonly config: FeRAConfig,
+    layers: readonly TargetLayer[],
+  ) {
+    this.layout = layoutOf(config, layers);
+    this.shapes = stackedShapes(this.layout);
+  }
+
+  /**
+   * On the layers that the configuration names.
+   *
+   * @param layers - Of the model; only linear ones can have experts.
+   * @throws {ConfigError} If its targets name none, or the rank is larger than any of them can have.
+   */
+  static on(layers: readonly TargetLayer[], config: FeRAConfig): FeRAAdapter {
+    const linear = layers.filter(({ kind }) => kind === "linear");
+    const chosen = selectLayers(linear, config.targetModules, config.matching);
+    checkRank("FeRAModel", config.rank, chosen);
+    return new FeRAAdapter(config, chosen);
+  }
+
+  get layers(): readonly TargetLayer[] {
+    return this.layout.layers;
+  }
+
+  /** `lora_down` uniform in ±1/√in, `lora_up` 0 (so that nothing changes yet), the router as torch's. */
+  initialize(generator: Generator): Map<string, Tensor<"float32">> {
+    const router = createRouter(this.config).initialize(generator);
+    const parameters = new Map<string, Tensor<"float32">>();
+    for (const [name, shape] of this.shapes) {
+      if (name.startsWith(ROUTER)) parameters.set(name, router.get(name.slice(ROUTER.length))!);
+      else if (name.endsWith(".up")) parameters.set(name, zeros(shape));
+      else parameters.set(name, draw(shape, { kind: "uniform", bound: 1 / Math.sqrt(shape[1]!) }, generator));
+    }
+    return parameters;
+  }
+
+  /**
+   * Energies and gates of latents.
+   *
+   * @returns `energies [B, K]` and `gates [B, E]`.
+   */
+  route(latents: Value, parameters: ReadonlyMap<string, Value>, timesteps?: Value) {
+    const router = new Map<string, Value>();
+    for (const [name, value] of parameters) if (name.startsWith(ROUTER)) router.set(name.slice(ROUTER.length), value);
+    const energies = bandEnergies(frequencyBands(latents, this.config));
+    return { energies, gates: createRouter(this.config).gates({ energies, timesteps }, router) };
+  }
+
+  attach(_graph: Graph, parameters: ReadonlyMap<string, Value>, inputs: AttachInputs): AttachedAdapter {
+    const { config } = this;
+    const { latents, timesteps, scale, training = false } = inputs;
+    if (!latents) throw new ShapeError("FeRA: its gates follow latents; a model without latents cannot have it.");
+    const { energies, gates } = this.route(latents, parameters, timesteps);
+    const expanded = expandGates(gates, config.rank, config.alpha);
+    const scaled = scale ? ops.mul(expanded, scale) : expanded;
+    const experts = new RoutedExperts(parameters, scaled, training && config.dropout > 0);
+    return {
+      layers: experts,
+      masks: experts.masks,
+      reports: { energies, gates },
+      lossTerms({ output, target, base }) {
+        if (config.feclWeight === 0) return { fecl: undefined };
+        return { fecl: ops.mul(feclLoss(base(), output, target, config), config.feclWeight) };
+      },
+    };
+  }
+
+  toStateDict(values: ReadonlyMap<string, Float32Array>): Map<string, Tensor<"float32">> {
+    return unstackState(values, this.layout);
+  }
+
+  fromStateDict(state: ReadonlyMap<string, Tensor<"float32">>): Map<string, Tensor<"float32">> {
+    return stackState(state, this.layout);
+  }
+
+  withLayersOf(state: ReadonlyMap<string, Tensor>, source: string): FeRAAdapter {
+    const found = layoutOfState(state, source, this.config.router === "energies" ? undefined : this.config);
+    for (const key of ["rank", "numExperts", "numBands"] as const) {
+      if (found[key] !== this.config[key]) {
+        throw new ShapeError(`${source}: the state has ${key}=${found[key]}, the configuration ${this.config[key]}.`);
+      }
+    }
+    if (found.layers.length === 0) throw new FormatError(source, "names no layers.");
+    return new FeRAAdapter(this.config, found.layers);
+  }
+}

@@ -1,0 +1,3 @@
+export { createRouter } from "./create-router.js";
+export type { Router, RouterInputs } from "./router.js";
+export { initialNetwork, networkShapes, softmaxNetwork } from "./router-network.js";

@@ -1,0 +1,46 @@
+// The published router's network, softmax((W2 relu(W1 f + b1) + b2) / tau), for whatever features it is fed.
+
+import type { Value } from "../../../graph/index.js";
+import * as ops from "../../../graph/index.js";
+import { draw } from "../../../nn/index.js";
+import type { Generator } from "../../../tensor/random.js";
+import type { Tensor } from "../../../tensor/tensor.js";
+
+const HIDDEN = 64;
+
+/** The network's parameters by name, and their shapes. F features, E experts. */
+export function networkShapes(features: number, numExperts: number): Map<string, readonly number[]> {
+  return new Map([
+    ["net.0.weight", [HIDDEN, features]],
+    ["net.0.bias", [HIDDEN]],
+    ["net.2.weight", [numExperts, HIDDEN]],
+    ["net.2.bias", [numExperts]],
+  ]);
+}
+
+/** Draws the parameters as torch's `nn.Linear` does: uniform in ±1/√fan_in, biases too. */
+export function initialNetwork(
+  features: number,
+  numExperts: number,
+  generator: Generator,
+): Map<string, Tensor<"float32">> {
+  const fanIn = (name: string): number => (name.startsWith("net.0") ? features : HIDDEN);
+  const fresh = [...networkShapes(features, numExperts)].map(([name, shape]) => {
+    const bound = 1 / Math.sqrt(fanIn(name));
+    return [name, draw(shape, { kind: "uniform", bound }, generator)] as const;
+  });
+  return new Map(fresh);
+}
+
+/**
+ * softmax((W2 relu(W1 f + b1) + b2) / tau).
+ *
+ * @param features - f, `[B, F]`.
+ * @param parameters - Under the names of {@link networkShapes}.
+ * @returns `[B, E]`, each row summing to 1.
+ */
+export function softmaxNetwork(features: Value, parameters: ReadonlyMap<string, Value>, tau: number): Value {
+  const parameter = (name: string): Value => parameters.get(name)!;
+  const hidden = ops.relu(ops.linear(features, parameter("net.0.weight"), parameter("net.0.bias")));
+  return ops.softmax(ops.div(ops.linear(hidden, parameter("net.2.weight"), parameter("net.2.bias")), tau));
+}

@@ -1,0 +1,23 @@
+// What turns the indicator's energies, or something else in their place, into one gate per expert.
+
+import type { Value } from "../../../graph/index.js";
+import type { Generator } from "../../../tensor/random.js";
+import type { Tensor } from "../../../tensor/tensor.js";
+
+/** What a router may look at. B batch, K bands. */
+export interface RouterInputs {
+  /** The indicator's `[B, K]`. */
+  energies: Value;
+  /** float32 `[B]`, 0 … T − 1. */
+  timesteps?: Value | undefined;
+}
+
+/** A router of K bands and E experts, for one configuration. Has no state. */
+export interface Router {
+  /** Names and shapes of what is trained; empty where nothing is. */
+  readonly shapes: ReadonlyMap<string, readonly number[]>;
+  /** Fresh parameters under those names. */
+  initialize(generator: Generator): Map<string, Tensor<"float32">>;
+  /** @returns Gates `[B, E]`, 0 or more, each row summing to 1. */
+  gates(inputs: RouterInputs, parameters: ReadonlyMap<string, Value>): Value;
+}

@@ -1,0 +1,88 @@
+// What `compileTrainStep` takes and gives. The step itself is training's, which is loaded when it is asked for.
+
+import type { DenoiserInputs } from "../diffusion/index.js";
+import type { Tensor } from "../tensor/tensor.js";
+
+/** What updates parameters in place; `AdamW` is one. */
+export interface StepOptimizer {
+  step(parameters: ReadonlyMap<string, Float32Array>, gradients: ReadonlyMap<string, Float32Array>): void;
+}
+
+/** An average of parameters; `ParameterAverage` is one. */
+export interface StepAverage {
+  /** Whether it is an average of these very tensors. */
+  isOf(parameters: ReadonlyMap<string, Tensor<"float32">>): boolean;
+  /** Takes in the parameters as they are. */
+  update(): void;
+}
+
+/** Options of `compileTrainStep`. */
+export interface TrainStepOptions {
+  batchSize: number;
+  /** Latent size. */
+  latentHeight?: number;
+  latentWidth?: number;
+  /** The same as `latentHeight`. */
+  height?: number;
+  /** The same as `latentWidth`. */
+  width?: number;
+  /** Text tokens. Default 77. */
+  tokens?: number;
+  /** Needed for `run`, and for a trainer whose state shall stay on the device. */
+  optimizer?: StepOptimizer;
+  /** An average of the adapters (`new ParameterAverage(fera.parameters, decay)`), updated by every step of `optimizer`. */
+  average?: StepAverage;
+  /** Largest common norm of all gradients, above 0. Not clipped by default. */
+  maxGradientNorm?: number;
+  /** The same as `maxGradientNorm`. */
+  gradientClip?: number;
+  /** Seeds the dropout masks; each batch has its own, drawn from this and from its latents. Default 0. */
+  dropoutSeed?: number;
+  /**
+   * Recomputes activations in the backward pass instead of keeping them: less memory, the same gradients, about a second
+   * adapted forward pass more time at most. Default false.
+   */
+  gradientCheckpointing?: boolean;
+  /**
+   * Keeps adapters, the optimizer's state and the average on the device between steps of `run` or of a trainer; they come
+   * back when something here asks for them. Needs an optimizer of this library and Node. Default: on GPUs, where both are
+   * given.
+   */
+  stateOnDevice?: boolean;
+}
+
+/** One batch: the denoiser's inputs, and what it must predict. */
+export interface TrainStepInputs extends DenoiserInputs {
+  /** Noise (or velocity, or flow), float32 like the denoiser's output. */
+  target: Tensor;
+}
+
+/** Losses of a batch: the total, the objective's `mse`, and the adapter's terms by name (`fecl`), weighted. */
+export interface Losses {
+  /** The sum of all terms. */
+  loss: number;
+  mse: number;
+  readonly [term: string]: number;
+}
+
+/** Losses of a batch, and the gradient of `loss` for every trained tensor, under the same names. */
+export interface LossesAndGradients {
+  losses: Losses;
+  gradients: Map<string, Float32Array>;
+}
+
+/** What `compileTrainStep` gives. */
+export interface CompiledTrainStep {
+  /** The trained tensors under their stacked names, with current values. */
+  readonly parameters: ReadonlyMap<string, Tensor<"float32">>;
+  /** One step of the optimizer, and one update of the average where there is one. */
+  run(batch: TrainStepInputs): Promise<Losses>;
+  /** Losses and gradients under the state dict's names. Changes nothing. */
+  gradients(batch: TrainStepInputs): Promise<Losses & { gradients: Map<string, Tensor<"float32">> }>;
+  /** Losses and the gradient of `loss` for every tensor of `parameters`. Changes nothing. */
+  compute(batch: TrainStepInputs): Promise<LossesAndGradients>;
+  /** Losses without dropout and without gradients. Changes nothing. */
+  evaluate(batch: TrainStepInputs): Promise<Losses>;
+  /** Frees what was compiled. */
+  release(): Promise<void>;
+}
