@@ -48,6 +48,11 @@ export class Scope {
     return this.parameters.parameter(this.graph, this.path === "" ? name : `${this.path}.${name}`, shape, initializer);
   }
 
+  /** Builds a part of the graph that is named after this module. */
+  build<Result>(make: () => Result): Result {
+    return this.graph.inLayer(this.path, make);
+  }
+
   /** Lets the adapters change a linear layer's output. */
   adapt(x: Value, y: Value): Value {
     return this.adapters ? this.adapters.apply(this.path, x, y) : y;

@@ -53,7 +53,7 @@ describe("activationMemory", () => {
     const x = graph.input("x", "float32", [4, 256]);
     graph.output("y", ops.reduceSum(ops.softmax(x), [1]));
     const { order, peakStep, liveBytes } = activationMemory(lower(graph, "cpu").bytes);
-    expect(order[peakStep]).toMatch(/^ReduceSum_/);
+    expect(order[peakStep]).toBe("ReduceSum");
     expect(liveBytes).toEqual([4 * KB, 4 * KB + 16]);
   });
 
