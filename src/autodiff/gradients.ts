@@ -9,8 +9,8 @@ import { NoGradient, RULES, type Rule } from "./rules.js";
 /** Options of {@link gradients}. */
 export interface GradientOptions {
   /**
-   * Computes most of the forward pass again, segment by segment, just before the gradients that need it, instead of
-   * keeping it: less memory for more operations, and the same numbers. Default false.
+   * Recomputes most of the forward pass, segment by segment, just before the gradients that need it, instead of storing
+   * it (gradient checkpointing): less memory for more operations, and the same numbers. Default false.
    */
   recompute?: boolean;
 }

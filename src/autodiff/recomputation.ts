@@ -1,4 +1,4 @@
-// Makes forward values again for the backward pass: clones of a segment's nodes that cannot run before the gradients
+// Recomputes forward values for the backward pass: clones of a segment's nodes that cannot run before the gradients
 // that come into the segment.
 
 import { after, type Node, type Value } from "../graph/index.js";

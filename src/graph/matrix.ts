@@ -49,7 +49,7 @@ export function linear(x: Value, weight: Value, bias?: Value): Value {
 /**
  * a · gelu(b) where `[a, b]` are the halves of the last axis.
  *
- * Of a linear layer, adapted or not, the halves are made as two products, so that its output is not cut apart.
+ * Of a linear layer, adapted or not, the halves are made as two products, so that its output need not be split.
  *
  * @param x - `[..., 2D]`.
  * @returns `[..., D]`.

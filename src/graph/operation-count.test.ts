@@ -21,7 +21,7 @@ it("counts as much for each of a layer's two gradients as for the layer", () => 
       graph.input("kernel", "float32", [16, 8, 3, 3]),
     ] as const;
     const y = ops.conv(...inputs, undefined, { padding: 1 });
-    graph.output("slope", gradients(ops.reduceSum(ops.mul(y, y)), [inputs[side]!])[0]!);
+    graph.output("gradient", gradients(ops.reduceSum(ops.mul(y, y)), [inputs[side]!])[0]!);
     const layer = 2 * y.size * 72;
     expect(operationCount(graph)).toBeGreaterThanOrEqual(2 * layer);
     expect(operationCount(graph)).toBeLessThan(2.1 * layer);

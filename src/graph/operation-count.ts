@@ -5,8 +5,8 @@ import type { Graph, Node, Value } from "./graph.js";
 /**
  * Floating-point operations of one node: a multiplication and an addition count as two.
  *
- * Matrix products, convolutions and attention by their formulas (the gradient of attention makes its probabilities
- * again: five products instead of two); everything else as one operation per element of its first output.
+ * Matrix products, convolutions and attention by their formulas (the gradient of attention recomputes its probabilities:
+ * five products instead of two); everything else as one operation per element of its first output.
  */
 export function operationsOf(node: Node): number {
   const [x, weight] = node.inputs as [Value, Value];

@@ -18,7 +18,7 @@ import {
   unetInputs,
 } from "../models/unet-2d-condition/unet-2d-condition.js";
 import { Scope } from "../nn/index.js";
-import type { KeptValues } from "../runtime/index.js";
+import type { IoBinding } from "../runtime/index.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addAverage } from "./average.js";
 import { addAdamW, COEFFICIENTS_SHAPE } from "./optimizers/device-adamw.js";
@@ -108,7 +108,7 @@ export function buildTrainStep(
   return pass;
 }
 
-/** Each kept input of {@link buildDeviceStep}, with the output that is its next value. */
+/** Each device-resident input of {@link buildDeviceStep}, with the output that is its next value. */
 const DEVICE_STATE = { parameters: "newParameters", first: "newFirst", second: "newSecond", average: "newAverage" };
 
 /**
@@ -116,7 +116,7 @@ const DEVICE_STATE = { parameters: "newParameters", first: "newFirst", second: "
  * `options.average` the average, packed, as inputs and, after one step of AdamW, as outputs; the packed `gradient` and
  * its `norm`; `coefficients` and, with an average, `averageDecay` as inputs.
  *
- * @returns `kept` says what of it is to stay on the device.
+ * @returns `ioBinding` says what of it is to stay on the device.
  */
 export function buildDeviceStep(
   graph: Graph,
@@ -125,7 +125,7 @@ export function buildDeviceStep(
   config: FeRAConfig,
   shape: UNetShape,
   options: Pick<TrainStepOptions, "gradientCheckpointing" | "average"> = {},
-): { masks: AdaptedPass["masks"]; packing: Packing; kept: KeptValues } {
+): { masks: AdaptedPass["masks"]; packing: Packing; ioBinding: IoBinding } {
   const packing = new Packing(stackedShapes(layout));
   const input = (name: string) => graph.input(name, "float32", [packing.size]);
   const state = { parameters: input("parameters"), first: input("first"), second: input("second") };
@@ -142,7 +142,7 @@ export function buildDeviceStep(
   }
   const names = Object.entries(DEVICE_STATE).filter(([name]) => name in next);
   for (const [name, output] of names) graph.output(output, next[name as keyof typeof DEVICE_STATE]!);
-  return { masks: pass.masks, packing, kept: { state: Object.fromEntries(names), outputs: ["gradient"] } };
+  return { masks: pass.masks, packing, ioBinding: { state: Object.fromEntries(names), outputs: ["gradient"] } };
 }
 
 /** Both passes and both losses, with the losses as outputs. */

@@ -12,12 +12,12 @@ import {
 } from "../models/unet-2d-condition/unet-2d-condition.js";
 import {
   type CompiledGraph,
-  canKeepValues,
   compile,
   compileDataParallel,
   type DataParallelGraph,
   deviceOf,
   isGpu,
+  supportsIoBinding,
 } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { allFinite, flatValues, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
@@ -76,8 +76,8 @@ export class TrainStep implements Trainable {
       new TrainStep(adapter, model, config, shape, options, masks, computation);
     if (optimizer instanceof AdamW && (await staysOnDevice(model, options))) {
       const graph = new Graph();
-      const { masks, packing, kept } = buildDeviceStep(graph, model, adapter.layout, config, shape, options);
-      const compiled = await compile(graph, { ...model.runtime, kept });
+      const { masks, packing, ioBinding } = buildDeviceStep(graph, model, adapter.layout, config, shape, options);
+      const compiled = await compile(graph, { ...model.runtime, ioBinding });
       return make(masks, { device: new DeviceStep(compiled, packing, adapter, optimizer, average) });
     }
     if (options.stateOnDevice) {
@@ -221,7 +221,7 @@ export class TrainStep implements Trainable {
 }
 
 async function staysOnDevice({ runtime }: UNet2DConditionModel, { stateOnDevice }: TrainStepOptions): Promise<boolean> {
-  return canKeepValues() && (stateOnDevice ?? isGpu(await deviceOf(runtime)));
+  return supportsIoBinding() && (stateOnDevice ?? isGpu(await deviceOf(runtime)));
 }
 
 /** @throws {TrainingError} Naming the loss, or the first gradient, that is not finite. */

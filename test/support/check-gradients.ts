@@ -53,12 +53,12 @@ export async function checkGradients({ inputs, fixed = {}, build, step = 1e-2, s
     const weights = graph.input("weights", "float32", y.shape);
     const loss = reduceSum(mul(y, weights));
     const names = Object.keys(points);
-    const slopes = gradients(
+    const computed = gradients(
       loss,
       names.map((name) => values[name]!),
     );
     graph.output("y", y);
-    for (const [i, name] of names.entries()) graph.output(`gradient.${name}`, slopes[i]!);
+    for (const [i, name] of names.entries()) graph.output(`gradient.${name}`, computed[i]!);
     const session = await backend().create(lower(graph, target), { device: "cpu" });
     const feeds: Record<string, Tensor> = {
       ...points,

@@ -194,8 +194,8 @@ async function countFallbacks(name: string): Promise<void> {
     const graph = new Graph();
     const shape = { batchSize: 1, height: SIZE, width: SIZE, tokens: encoderHiddenStates.shape[1]! };
     const average = new ParameterAverage(fera.parameters, 0.9);
-    const { packing, kept } = buildDeviceStep(graph, fera.model, layout, fera.config, shape, { average });
-    const compiled = await compile(graph, { device: "webgpu", profilePrefix: join(folder, "trace"), kept });
+    const { packing, ioBinding } = buildDeviceStep(graph, fera.model, layout, fera.config, shape, { average });
+    const compiled = await compile(graph, { device: "webgpu", profilePrefix: join(folder, "trace"), ioBinding });
     const parameters = packing.pack(flatValues(fera.parameters));
     const moments = zeros([packing.size]);
     await compiled.write({ parameters, first: moments, second: moments, average: parameters });
