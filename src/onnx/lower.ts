@@ -1,7 +1,7 @@
 // Turns a Graph into an ONNX model for one kind of device, in the node order that keeps memory low.
 
 import type { Graph, Node, Value } from "../graph/graph.js";
-import { reachableNodes } from "../graph/operation-count.js";
+import { reachableNodes } from "../graph/node-cost.js";
 import { commonFolder } from "./common-folder.js";
 import { lowerConvPair } from "./convolution.js";
 import { orderedUnits } from "./cpu/shared-convolutions.js";

@@ -1,7 +1,8 @@
 import { expect, it } from "vitest";
+import { operationCount } from "../../test/support/operation-count.js";
 import { gradients } from "../autodiff/index.js";
 import * as ops from "./index.js";
-import { Graph, operationCount } from "./index.js";
+import { Graph } from "./index.js";
 
 it("counts products of layers twice per multiplication, and only what an output needs", () => {
   const graph = new Graph();

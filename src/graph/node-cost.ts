@@ -1,4 +1,4 @@
-// Counts floating-point operations: what a graph costs before it is run.
+// What nodes cost before they are run, and which of them are run at all.
 
 import type { Graph, Node, Value } from "./graph.js";
 
@@ -31,11 +31,6 @@ export function operationsOf(node: Node): number {
     default:
       return y.size;
   }
-}
-
-/** {@link operationsOf} over every node that a declared output depends on. */
-export function operationCount(graph: Graph): number {
-  return reachableNodes(graph, graph.outputs.values()).reduce((sum, node) => sum + operationsOf(node), 0);
 }
 
 /** The nodes that the given values depend on, in creation order. */
