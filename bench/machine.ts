@@ -6,8 +6,8 @@ import * as ops from "../src/graph/index.js";
 import { Graph, type Value } from "../src/graph/index.js";
 import { lower } from "../src/onnx/index.js";
 import { Generator, randn } from "../src/tensor/random.js";
-import { countFlops } from "./floor.js";
 import { measurePart, sayPhase } from "./measured-process.js";
+import { countFlops } from "./roofline.js";
 
 /** Two layers in turn, there and back, so that a chain of any length can be built: from → to → from. */
 export interface MachineCase {

@@ -1,4 +1,4 @@
-// Kernel time by operator and by family, from an ONNX Runtime trace (`profilePrefix` of compile()).
+// Kernel time by operator, family, phase and layer, from an ONNX Runtime trace (`profilePrefix` of compile()).
 
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -12,7 +12,7 @@ interface TraceEvent {
   args: { op_name: string };
 }
 
-/** One operator, or one family of them. */
+/** One operator, family of operators, phase or layer. */
 export interface KernelTime {
   name: string;
   calls: number;
@@ -32,26 +32,47 @@ const FAMILIES: Readonly<Record<string, readonly string[]>> = {
   "moving data": ["Reshape", "Transpose", "Concat", "Slice", "Split", "Pad", "Expand", "Resize", "Identity", "Gather"],
 };
 
+/** Kernel times in several sums, the longest first. */
+export interface Profile {
+  operators: KernelTime[];
+  families: KernelTime[];
+  /** `forward`, `gradient`, `recompute`, … */
+  phases: KernelTime[];
+  /** By path, all phases of a layer together. */
+  layers: KernelTime[];
+}
+
+/** First parts of node names that are no layers; anything else runs forward. */
+const PHASES: ReadonlySet<string> = new Set(["base", "gradient", "recompute", "optimizer", "shapes"]);
+
 /**
  * Reads a trace: the last of its runs, since the first ones also bring memory in.
  *
  * @param runs - How many runs it holds.
- * @returns Operators and families, the longest first.
  */
-export function readProfile(path: string, runs: number): { operators: KernelTime[]; families: KernelTime[] } {
+export function readProfile(path: string, runs: number): Profile {
   const all = (JSON.parse(readFileSync(path, "utf8")) as TraceEvent[]).filter(
     (event) => event.cat === "Node" && event.name.endsWith("_kernel_time"),
   );
   const events = all.slice(Math.round(all.length * (1 - 1 / runs)));
   const familyOf = new Map(Object.entries(FAMILIES).flatMap(([family, names]) => names.map((name) => [name, family])));
   return {
-    operators: total(events, (operator) => operator),
-    families: total(events, (operator) => familyOf.get(operator) ?? "others"),
+    operators: total(events, ({ args }) => args.op_name),
+    families: total(events, ({ args }) => familyOf.get(args.op_name) ?? "others"),
+    phases: total(events, ({ name }) => originOf(name).phase),
+    layers: total(events, ({ name }) => originOf(name).layer),
   };
 }
 
+/** Of a node named `PHASE/LAYER/OPERATOR`, where either of the first two may be absent. */
+function originOf(name: string): { phase: string; layer: string } {
+  const [first, second] = name.split("/").slice(0, -1);
+  if (first !== undefined && PHASES.has(first)) return { phase: first, layer: second ?? "(none)" };
+  return { phase: "forward", layer: first ?? "(none)" };
+}
+
 /** Takes the trace that begins with a prefix, and removes the file. */
-export function takeProfile(prefix: string, runs: number): ReturnType<typeof readProfile> {
+export function takeProfile(prefix: string, runs: number): Profile {
   const folder = dirname(prefix);
   const file = readdirSync(folder).find((name) => name.startsWith(`${basename(prefix)}_`) && name.endsWith(".json"));
   if (file === undefined) throw new Error(`${prefix}: ONNX Runtime wrote no trace.`);
@@ -73,10 +94,23 @@ export function profileTable(rows: readonly KernelTime[]): string[] {
   ]);
 }
 
-function total(events: readonly TraceEvent[], nameOf: (operator: string) => string): KernelTime[] {
+/** Layers that are shown: the longest. */
+const SHOWN_LAYERS = 20;
+
+/** Families, phases and the longest layers as lines for the terminal. */
+export const profileTables = ({ families, phases, layers }: Omit<Profile, "operators">): string[] => [
+  ...profileTable(families),
+  "",
+  ...profileTable(phases),
+  "",
+  ...profileTable(layers.slice(0, SHOWN_LAYERS)),
+];
+
+function total(events: readonly TraceEvent[], nameOf: (event: TraceEvent) => string): KernelTime[] {
   const totals = new Map<string, { calls: number; microseconds: number }>();
-  for (const { args, dur } of events) {
-    const name = nameOf(args.op_name);
+  for (const event of events) {
+    const name = nameOf(event);
+    const { dur } = event;
     const { calls, microseconds } = totals.get(name) ?? { calls: 0, microseconds: 0 };
     totals.set(name, { calls: calls + 1, microseconds: microseconds + dur });
   }

@@ -5,11 +5,11 @@ import { availableParallelism } from "node:os";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { formatTable } from "../src/cli/format.js";
 import { FeRAConfig } from "../src/index.js";
+import { BASELINE_MODES, type BaselineMode, baselinePython } from "./baseline.js";
 import { convolutionTable, measureConvolutions } from "./convolutions.js";
-import { countFlops, type Flops, liveBytes, stepGraph } from "./floor.js";
 import { bestRates, machineRates } from "./machine.js";
-import { PEER_MODES, type PeerMode, peerPython } from "./peer.js";
-import { profileTable, readProfile } from "./profile-summary.js";
+import { profileTable, profileTables, readProfile } from "./profile-summary.js";
+import { countFlops, type Flops, liveBytes, stepGraph } from "./roofline.js";
 import { AXES, type Axis, measureScale, plotScale, scaleTable } from "./scale.js";
 import { measureSd15, sd15Table } from "./sd15.js";
 import { sd15Folder } from "./sd15-weights.js";
@@ -32,10 +32,10 @@ interface StepOptions extends CommonOptions {
   runs: number;
 }
 
-interface PeerFlags {
-  peer?: boolean;
-  peerModes: PeerMode[];
-  peerTimeout: number;
+interface BaselineFlags {
+  baseline?: boolean;
+  baselineModes: BaselineMode[];
+  baselineTimeout: number;
   python?: string;
   rounds: number;
 }
@@ -44,17 +44,19 @@ const program = new Command("bench").description("Measures this library, the mac
 
 stepCommand("sd15", "time and memory of FeRA's step at Stable Diffusion 1.5's size")
   .addOption(new Option("--rounds <n>", "processes per side, in turns").argParser(integer).default(2))
-  .option("--profile", "kernel time by family of operators")
+  .option("--profile", "kernel time by family of operators, by phase and by layer")
   .option("--step-options <json>", "more options for compileTrainStep", (text: string) => JSON.parse(text))
   .addOption(quickOption())
   .action(
-    async (options: StepOptions & PeerFlags & { profile?: boolean; stepOptions?: object; quickMachine?: boolean }) => {
+    async (
+      options: StepOptions & BaselineFlags & { profile?: boolean; stepOptions?: object; quickMachine?: boolean },
+    ) => {
       const report = await measureSd15({
         ...(await settingsOf(options)),
         threads: options.threads,
         runs: options.runs,
         rounds: options.rounds,
-        peer: peerOf(options),
+        baseline: baselineOf(options),
         profile: options.profile ?? false,
         stepOptions: options.stepOptions as Record<string, unknown> | undefined,
         machineCases: options.quickMachine ? QUICK_CASES : undefined,
@@ -63,7 +65,7 @@ stepCommand("sd15", "time and memory of FeRA's step at Stable Diffusion 1.5's si
     },
   );
 
-stepCommand("scale", "time and memory against batch, resolution, rank and experts, with the expected law")
+stepCommand("scale", "time and memory against batch, resolution, rank and experts, with what is expected")
   .addOption(new Option("--axes <list>", `of ${AXES.join(", ")}`).argParser(axes).default([...AXES]))
   .addOption(new Option("--batches <list>", "values").argParser(integers).default([1, 2, 4, 8]))
   .addOption(new Option("--latents <list>", "values").argParser(integers).default([32, 48, 64, 96]))
@@ -98,7 +100,7 @@ stepCommand("scale", "time and memory against batch, resolution, rank and expert
     },
   );
 
-stepCommand("floor", "the step's counted operations; nothing is run").action(async (options: StepOptions) => {
+stepCommand("roofline", "the step's counted operations; nothing is run").action(async (options: StepOptions) => {
   const { UNet2DConditionModel } = await import("../src/index.js");
   const { model, config, shape } = await settingsOf(options);
   const graph = stepGraph(await UNet2DConditionModel.fromPretrained(model, { subfolder: "unet" }), config, shape);
@@ -130,13 +132,13 @@ command("convolutions", "transformed convolutions beside ONNX Runtime's own, sha
     await finish(options, comparisons, convolutionTable(comparisons));
   });
 
-peerOptions(command("small", "steps per second at the embedded model's size"))
+baselineOptions(command("small", "steps per second at the embedded model's size"))
   .addOption(new Option("--batch <n>", "images per step").argParser(integer).default(8))
   .addOption(new Option("--runs <n>", "steps per process").argParser(integer).default(50))
   .addOption(new Option("--rounds <n>", "processes per side, in turns").argParser(integer).default(2))
-  .action(async (options: CommonOptions & PeerFlags & { batch: number; runs: number }) => {
+  .action(async (options: CommonOptions & BaselineFlags & { batch: number; runs: number }) => {
     const { batch: batchSize, threads, runs, rounds } = options;
-    const report = await measureSmall({ batchSize, threads, runs, rounds, peer: peerOf(options) });
+    const report = await measureSmall({ batchSize, threads, runs, rounds, baseline: baselineOf(options) });
     await finish(options, report, smallTable(report));
   });
 
@@ -146,11 +148,11 @@ program
   .argument("<trace>", "JSON file")
   .argument("[runs]", "runs that it holds", integer, 1)
   .action((trace: string, runs: number) => {
-    const { families, operators } = readProfile(trace, runs);
-    console.log([...profileTable(families), "", ...profileTable(operators)].join("\n"));
+    const profile = readProfile(trace, runs);
+    console.log([...profileTables(profile), "", ...profileTable(profile.operators)].join("\n"));
   });
 
-/** For trying the bench out: the rates of so small cases are no floor. */
+/** For trying the bench out: the rates of so small cases are no roofline. */
 const QUICK_CASES = [
   { kind: "gemm", size: 128, from: 128, to: 128 },
   { kind: "conv", size: 16, from: 32, to: 32 },
@@ -189,25 +191,32 @@ function stepCommand(name: string, description: string): Command {
         .default("path"),
     )
     .addOption(new Option("--runs <n>", "steady steps per process").argParser(integer).default(3));
-  return name === "sd15" ? peerOptions(made) : made;
+  return name === "sd15" ? baselineOptions(made) : made;
 }
 
-function peerOptions(made: Command): Command {
+function baselineOptions(made: Command): Command {
   return made
-    .option("--peer", "measure PyTorch on the same step, in turns with ours")
+    .option("--baseline", "measure PyTorch on the same step, in turns with ours")
     .addOption(
-      new Option("--peer-modes <list>", `of ${PEER_MODES.join(", ")}`).argParser(modes).default(["eager", "compile"]),
+      new Option("--baseline-modes <list>", `of ${BASELINE_MODES.join(", ")}`)
+        .argParser(modes)
+        .default(["eager", "compile"]),
     )
-    .addOption(new Option("--peer-timeout <seconds>", "per process").argParser(integer).default(3600))
-    .option("--python <path>", "default: FERA_PEER_PYTHON, or what bench/peer/setup.sh made");
+    .addOption(new Option("--baseline-timeout <seconds>", "per process").argParser(integer).default(3600))
+    .option("--python <path>", "default: FERA_BASELINE_PYTHON, or what bench/baseline/setup.sh made");
 }
 
 function quickOption(): Option {
-  return new Option("--quick-machine", "tiny shapes for the machine's rates: the floor is then worthless").hideHelp();
+  return new Option(
+    "--quick-machine",
+    "tiny shapes for the machine's rates: the roofline is then worthless",
+  ).hideHelp();
 }
 
-function peerOf({ peer, peerModes, peerTimeout, python }: PeerFlags) {
-  return peer ? { python: peerPython(python), modes: peerModes, timeoutSeconds: peerTimeout } : undefined;
+function baselineOf({ baseline, baselineModes, baselineTimeout, python }: BaselineFlags) {
+  return baseline
+    ? { python: baselinePython(python), modes: baselineModes, timeoutSeconds: baselineTimeout }
+    : undefined;
 }
 
 async function settingsOf({ model, latent, batch, tokens, rank, experts, matching }: StepOptions) {
@@ -237,8 +246,8 @@ function axes(text: string): Axis[] {
   return listOf(text, AXES);
 }
 
-function modes(text: string): PeerMode[] {
-  return listOf(text, PEER_MODES);
+function modes(text: string): BaselineMode[] {
+  return listOf(text, BASELINE_MODES);
 }
 
 function listOf<Name extends string>(text: string, known: readonly Name[]): Name[] {

@@ -4,12 +4,17 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { formatTable } from "../src/cli/format.js";
-import { floorSeconds } from "./floor.js";
+import {
+  type BaselineMode,
+  type BaselineResult,
+  type BaselineSummary,
+  measureBaseline,
+  summarizeBaseline,
+} from "./baseline.js";
 import { bestRates, type MachineCase, type MachineResult, machineRates } from "./machine.js";
 import type { InferenceResult, ModelTask } from "./measured-part.js";
 import { type Measured, measurePart } from "./measured-process.js";
 import type { PhaseMemory } from "./memory.js";
-import { measurePeer, type PeerMode, type PeerResult, type PeerSummary, summarizePeer } from "./peer.js";
 import {
   environment,
   measureStep,
@@ -20,7 +25,8 @@ import {
   summarizeStep,
   warnOfLoad,
 } from "./prepared-step.js";
-import { type KernelTime, profileTable, takeProfile } from "./profile-summary.js";
+import { type Profile, profileTables, takeProfile } from "./profile-summary.js";
+import { rooflineSeconds } from "./roofline.js";
 import { BENCH_FOLDER } from "./sd15-weights.js";
 import { formatMemory, formatPercent, formatRatio, formatSeconds, formatSpread, median } from "./statistics.js";
 
@@ -31,7 +37,7 @@ export interface Sd15Options extends StepSettings {
   runs: number;
   /** Processes per side, in turns. */
   rounds: number;
-  peer?: { python: string; modes: readonly PeerMode[]; timeoutSeconds: number };
+  baseline?: { python: string; modes: readonly BaselineMode[]; timeoutSeconds: number };
   profile: boolean;
   stepOptions?: Record<string, unknown>;
   /** Other shapes for the machine's rates. */
@@ -46,7 +52,7 @@ export interface Sd15Report {
   routeSeconds: number;
   /** What adapters add to a forward pass, as a share of the base's; the median over all turns. */
   adaptersShare: number;
-  floorSeconds: number;
+  rooflineSeconds: number;
   gemmGflops: number;
   convGflops: number;
   anonymousBytes: number | undefined;
@@ -54,8 +60,8 @@ export interface Sd15Report {
   createSeconds: number;
   step: StepSummary;
   memory: Record<string, PhaseMemory>;
-  peer?: PeerSummary & { modes: Partial<Record<PeerMode, PeerSummary | { failed: string }>> };
-  profile?: { families: KernelTime[]; operators: KernelTime[] };
+  baseline?: BaselineSummary & { modes: Partial<Record<BaselineMode, BaselineSummary | { failed: string }>> };
+  profile?: Profile;
   [detail: string]: unknown;
 }
 
@@ -64,7 +70,7 @@ const INFERENCE_TURNS = 9;
 /** First, settling and steady step. */
 const PROFILED_RUNS = 3;
 
-/** Measures everything, the peer's processes and ours in turns. */
+/** Measures everything, the baseline's processes and ours in turns. */
 export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
   const { threads, runs, stepOptions } = options;
   warnOfLoad();
@@ -73,13 +79,13 @@ export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
   try {
     const ratesBefore = await rates(options);
     const rounds = [];
-    const peerRounds = new Map<PeerMode, Measured<PeerResult>[] | { failed: string }>();
+    const baselineRounds = new Map<BaselineMode, Measured<BaselineResult>[] | { failed: string }>();
     for (let round = 1; round <= options.rounds; round++) {
       progress(`round ${round} of ${options.rounds}: step`);
       rounds.push(await measureStep(prepared, { threads, runs, stepOptions }));
-      for (const mode of options.peer?.modes ?? []) {
-        progress(`round ${round} of ${options.rounds}: peer, ${mode}`);
-        await addPeerRound(peerRounds, mode, prepared, options);
+      for (const mode of options.baseline?.modes ?? []) {
+        progress(`round ${round} of ${options.rounds}: baseline, ${mode}`);
+        await addBaselineRound(baselineRounds, mode, prepared, options);
       }
     }
     progress("inference");
@@ -100,7 +106,7 @@ export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
       adaptedSeconds: median(inference.adapted),
       routeSeconds: median(inference.route),
       adaptersShare: median(inference.adapted.map((seconds, turn) => seconds / inference.base[turn]! - 1)),
-      floorSeconds: floorSeconds(prepared.flops, machine),
+      rooflineSeconds: rooflineSeconds(prepared.flops, machine),
       gemmGflops: machine.gemmGflops,
       convGflops: machine.convGflops,
       anonymousBytes: step.anonymousBytes,
@@ -119,7 +125,7 @@ export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
       memory: rounds[0]!.memory,
       inference: { base: inference.base, adapted: inference.adapted, route: inference.route },
       machine: { rates: machine.rates, before, after: environment() },
-      peer: summarizePeers(peerRounds),
+      baseline: summarizeBaselines(baselineRounds),
       profile,
     };
   } finally {
@@ -129,36 +135,36 @@ export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
 
 /** The report as lines for the terminal. */
 export function sd15Table(report: Sd15Report): string[] {
-  const { step, peer } = report;
+  const { step, baseline } = report;
   const against = (seconds: number, of: number | undefined) => (of === undefined ? "" : formatRatio(seconds / of));
   const lines = formatTable([
-    ["", "measured", "spread", "over the floor", "over the peer"],
+    ["", "measured", "spread", "over the roofline", "over the baseline"],
     [
       "step",
       formatSeconds(step.stepSeconds),
       formatSpread(step.samples),
-      against(step.stepSeconds, report.floorSeconds),
-      against(step.stepSeconds, peer?.stepSeconds),
+      against(step.stepSeconds, report.rooflineSeconds),
+      against(step.stepSeconds, baseline?.stepSeconds),
     ],
     [
       "first step",
       formatSeconds(step.firstStepSeconds),
       "",
       "",
-      against(step.firstStepSeconds, peer?.firstStepSeconds),
+      against(step.firstStepSeconds, baseline?.firstStepSeconds),
     ],
-    ["base forward", formatSeconds(report.baseSeconds), "", "", against(report.baseSeconds, peer?.baseSeconds)],
+    ["base forward", formatSeconds(report.baseSeconds), "", "", against(report.baseSeconds, baseline?.baseSeconds)],
     ["adapted forward", formatSeconds(report.adaptedSeconds), "", "", ""],
     ["session creation", formatSeconds(report.createSeconds), "", "", ""],
-    ["floor", formatSeconds(report.floorSeconds), "", "", ""],
+    ["roofline bound", formatSeconds(report.rooflineSeconds), "", "", ""],
     [
       "anonymous memory",
       formatMemory(report.anonymousBytes),
       "",
       "",
-      against(report.anonymousBytes ?? 0, peer?.anonymousBytes),
+      against(report.anonymousBytes ?? 0, baseline?.anonymousBytes),
     ],
-    ["peak memory", formatMemory(report.peakBytes), "", "", against(report.peakBytes, peer?.peakBytes)],
+    ["peak memory", formatMemory(report.peakBytes), "", "", against(report.peakBytes, baseline?.peakBytes)],
   ]);
   lines.push(
     "",
@@ -167,15 +173,15 @@ export function sd15Table(report: Sd15Report): string[] {
       `indicator and router alone ${formatPercent(report.routeSeconds / report.baseSeconds)}`,
     `inside ONNX Runtime: ${formatPercent(step.onnxShare)} of the step`,
   );
-  if (peer) lines.push("", ...peerLines(report, peer));
+  if (baseline) lines.push("", ...baselineLines(report, baseline));
   lines.push("", ...memoryTable(report.memory));
-  if (report.profile) lines.push("", ...profileTable(report.profile.families));
+  if (report.profile) lines.push("", ...profileTables(report.profile));
   return lines;
 }
 
-function peerLines(report: Sd15Report, peer: NonNullable<Sd15Report["peer"]>): string[] {
-  const versions = Object.entries(peer.versions).map(([name, version]) => `${name} ${version}`);
-  const rows = Object.entries(peer.modes).map(([mode, summary]) =>
+function baselineLines(report: Sd15Report, baseline: NonNullable<Sd15Report["baseline"]>): string[] {
+  const versions = Object.entries(baseline.versions).map(([name, version]) => `${name} ${version}`);
+  const rows = Object.entries(baseline.modes).map(([mode, summary]) =>
     "failed" in summary
       ? [mode, "failed", "", "", ""]
       : [
@@ -186,9 +192,9 @@ function peerLines(report: Sd15Report, peer: NonNullable<Sd15Report["peer"]>): s
           formatMemory(summary.peakBytes),
         ],
   );
-  const losses = report.step.losses.map((loss, i) => Math.abs(loss / (peer.losses[i] ?? loss) - 1));
+  const losses = report.step.losses.map((loss, i) => Math.abs(loss / (baseline.losses[i] ?? loss) - 1));
   return [
-    `peer: ${versions.join(", ")}; compared with its fastest mode, ${peer.mode}`,
+    `baseline: ${versions.join(", ")}; compared with its fastest mode, ${baseline.mode}`,
     ...formatTable([["", "step", "base forward", "anonymous", "peak"], ...rows]),
     `largest relative difference of the losses: ${Math.max(...losses).toExponential(1)}`,
   ];
@@ -211,34 +217,34 @@ async function rates({ threads, machineCases }: Sd15Options): Promise<MachineRes
 }
 
 /** A mode that fails once is not tried again, and says why in the report. */
-async function addPeerRound(
-  rounds: Map<PeerMode, Measured<PeerResult>[] | { failed: string }>,
-  mode: PeerMode,
+async function addBaselineRound(
+  rounds: Map<BaselineMode, Measured<BaselineResult>[] | { failed: string }>,
+  mode: BaselineMode,
   prepared: PreparedStep,
-  { peer, threads, runs }: Sd15Options,
+  { baseline, threads, runs }: Sd15Options,
 ): Promise<void> {
   const known = rounds.get(mode) ?? [];
   if (!Array.isArray(known)) return;
   try {
-    rounds.set(mode, [...known, await measurePeer(mode, prepared, { ...peer!, threads, runs })]);
+    rounds.set(mode, [...known, await measureBaseline(mode, prepared, { ...baseline!, threads, runs })]);
   } catch (error) {
     const failed = (error as Error).message;
-    console.error(`The peer's mode "${mode}" failed: ${failed}`);
+    console.error(`The baseline's mode "${mode}" failed: ${failed}`);
     rounds.set(mode, { failed });
   }
 }
 
-function summarizePeers(
-  rounds: ReadonlyMap<PeerMode, Measured<PeerResult>[] | { failed: string }>,
-): Sd15Report["peer"] | undefined {
-  const modes: NonNullable<Sd15Report["peer"]>["modes"] = {};
-  let best: PeerSummary | undefined;
+function summarizeBaselines(
+  rounds: ReadonlyMap<BaselineMode, Measured<BaselineResult>[] | { failed: string }>,
+): Sd15Report["baseline"] | undefined {
+  const modes: NonNullable<Sd15Report["baseline"]>["modes"] = {};
+  let best: BaselineSummary | undefined;
   for (const [mode, measured] of rounds) {
     if (!Array.isArray(measured)) {
       modes[mode] = measured;
       continue;
     }
-    const summary = summarizePeer(mode, measured);
+    const summary = summarizeBaseline(mode, measured);
     modes[mode] = summary;
     if (!best || summary.stepSeconds < best.stepSeconds) best = summary;
   }

@@ -4,12 +4,12 @@
 import { fileURLToPath } from "node:url";
 import { formatTable } from "../src/cli/format.js";
 import { demoConfig } from "../src/demo/demo.js";
-import { floorSeconds } from "./floor.js";
+import { type BaselineMode, type BaselineSummary, measureBaseline, summarizeBaseline } from "./baseline.js";
 import { machineRates } from "./machine.js";
 import type { ModelTask, TrainResult } from "./measured-part.js";
 import { measurePart } from "./measured-process.js";
-import { measurePeer, type PeerMode, type PeerSummary, summarizePeer } from "./peer.js";
 import { environment, measureStep, prepareStep, type StepSummary, summarizeStep, warnOfLoad } from "./prepared-step.js";
+import { rooflineSeconds } from "./roofline.js";
 import { formatMemory, formatPercent, formatRatio, formatSeconds } from "./statistics.js";
 
 /** Latent side and tokens of the embedded model. */
@@ -22,7 +22,7 @@ export interface SmallOptions {
   threads: number;
   runs: number;
   rounds: number;
-  peer?: { python: string; modes: readonly PeerMode[]; timeoutSeconds: number };
+  baseline?: { python: string; modes: readonly BaselineMode[]; timeoutSeconds: number };
 }
 
 /** What was measured; the names are those of the JSON file. */
@@ -32,14 +32,14 @@ export interface SmallReport {
   /** Share of the trainer's time inside ONNX Runtime. */
   onnxShare: number;
   stepSeconds: number;
-  floorSeconds: number;
+  rooflineSeconds: number;
   step: StepSummary;
-  peer?: PeerSummary;
+  baseline?: BaselineSummary;
   [detail: string]: unknown;
 }
 
-/** Measures the trainer, the bare step and the peer, in turns. */
-export async function measureSmall({ batchSize, threads, runs, rounds, peer }: SmallOptions): Promise<SmallReport> {
+/** Measures the trainer, the bare step and the baseline, in turns. */
+export async function measureSmall({ batchSize, threads, runs, rounds, baseline }: SmallOptions): Promise<SmallReport> {
   warnOfLoad();
   const machine = environment();
   const prepared = await prepareStep({
@@ -50,15 +50,15 @@ export async function measureSmall({ batchSize, threads, runs, rounds, peer }: S
   try {
     const train: TrainResult[] = [];
     const steps = [];
-    const peers = new Map<PeerMode, Awaited<ReturnType<typeof measurePeer>>[]>();
+    const baselines = new Map<BaselineMode, Awaited<ReturnType<typeof measureBaseline>>[]>();
     const task: ModelTask = { part: "train", model: prepared.model, inputs: prepared.inputs, threads, runs };
     for (let round = 0; round < rounds; round++) {
       console.error(`round ${round + 1} of ${rounds} …`);
       train.push((await measurePart<TrainResult>(task)).result);
       steps.push(await measureStep(prepared, { threads, runs }));
-      for (const mode of peer?.modes ?? []) {
-        const measured = await measurePeer(mode, prepared, { ...peer!, threads, runs });
-        peers.set(mode, [...(peers.get(mode) ?? []), measured]);
+      for (const mode of baseline?.modes ?? []) {
+        const measured = await measureBaseline(mode, prepared, { ...baseline!, threads, runs });
+        baselines.set(mode, [...(baselines.get(mode) ?? []), measured]);
       }
     }
     const rates = await machineRates(threads, {
@@ -70,13 +70,13 @@ export async function measureSmall({ batchSize, threads, runs, rounds, peer }: S
     const sum = (pick: (result: TrainResult) => number) => train.reduce((total, result) => total + pick(result), 0);
     const seconds = sum((result) => result.seconds);
     const step = summarizeStep(steps);
-    const summaries = [...peers].map(([mode, measured]) => summarizePeer(mode, measured));
+    const summaries = [...baselines].map(([mode, measured]) => summarizeBaseline(mode, measured));
     summaries.sort((a, b) => a.stepSeconds - b.stepSeconds);
     return {
       stepsPerSecond: sum((result) => result.steps) / seconds,
       onnxShare: sum((result) => result.onnxSeconds) / seconds,
       stepSeconds: step.stepSeconds,
-      floorSeconds: floorSeconds(prepared.flops, rates),
+      rooflineSeconds: rooflineSeconds(prepared.flops, rates),
       step,
       train,
       batchSize,
@@ -84,8 +84,8 @@ export async function measureSmall({ batchSize, threads, runs, rounds, peer }: S
       flops: prepared.flops,
       rates,
       environment: machine,
-      peer: summaries[0],
-      peers: summaries,
+      baseline: summaries[0],
+      baselines: summaries,
     };
   } finally {
     prepared.dispose();
@@ -94,21 +94,21 @@ export async function measureSmall({ batchSize, threads, runs, rounds, peer }: S
 
 /** The report as lines for the terminal. */
 export function smallTable(report: SmallReport): string[] {
-  const { step, peer } = report;
+  const { step, baseline } = report;
   const lines = formatTable([
     ["", "measured"],
     ["trainer", `${report.stepsPerSecond.toPrecision(3)} steps/s`],
     ["of it inside ONNX Runtime", formatPercent(report.onnxShare)],
     ["step alone", formatSeconds(step.stepSeconds)],
-    ["step over the floor", formatRatio(step.stepSeconds / report.floorSeconds)],
+    ["step over the roofline", formatRatio(step.stepSeconds / report.rooflineSeconds)],
     ["anonymous memory", formatMemory(step.anonymousBytes)],
   ]);
-  if (!peer) return lines;
-  const perSecond = 1 / peer.stepSeconds;
+  if (!baseline) return lines;
+  const perSecond = 1 / baseline.stepSeconds;
   return [
     ...lines,
     "",
-    `peer (torch ${peer.versions.torch}, ${peer.mode}): ${perSecond.toPrecision(3)} steps/s; ` +
+    `baseline (torch ${baseline.versions.torch}, ${baseline.mode}): ${perSecond.toPrecision(3)} steps/s; ` +
       `the trainer makes ${formatRatio(report.stepsPerSecond / perSecond)} times as many`,
   ];
 }

@@ -45,7 +45,7 @@ export class GradientError extends FeraError {
   }
 }
 
-/** The execution backend refused to create or run a compiled graph. */
+/** The platform lacks what was asked for, or refused to create or run a compiled graph. */
 export class RuntimeError extends FeraError {
   constructor(message: string, options?: { cause?: unknown }) {
     super("runtime", message, options);

@@ -26,8 +26,10 @@ export {
   ShapeError,
   TrainingError,
 } from "./errors.js";
-export * as operators from "./graph/index.js";
 export { Graph, type Value } from "./graph/index.js";
+export * as operators from "./graph/operator-functions.js";
+export { ImageTensor, type ImageType, type PixelData, type SaveOptions } from "./images/image-tensor.js";
+export type { RgbImage } from "./images/pixels.js";
 export {
   AutoencoderKL,
   AutoencoderTiny,

@@ -228,8 +228,8 @@ describe("attention's gradients by blocks are those of plain products", () => {
       const plain = ops.reshape(merged, q.shape);
       const fused = ops.attention(q, k, v, { heads });
       for (const [name, y] of Object.entries({ plain, fused })) {
-        gradients(ops.reduceSum(ops.mul(y, y)), inputs).forEach((slope, i) => {
-          graph.output(`${name}.${i}`, slope);
+        gradients(ops.reduceSum(ops.mul(y, y)), inputs).forEach((gradient, i) => {
+          graph.output(`${name}.${i}`, gradient);
         });
       }
       const feeds = Object.fromEntries(inputs.map(({ shape }, i) => ["qkv"[i]!, randn(shape, { generator })]));
@@ -277,28 +277,28 @@ describe("what gradients refuses and leaves out", () => {
   it("stops at stopGradient", async () => {
     const graph = new Graph();
     const x = graph.input("x", "float32", [2]);
-    const [slope] = gradients(ops.reduceSum(ops.mul(x, ops.stopGradient(x))), [x]);
-    graph.output("slope", slope!);
+    const [gradient] = gradients(ops.reduceSum(ops.mul(x, ops.stopGradient(x))), [x]);
+    graph.output("gradient", gradient!);
     const result = await runGraph(graph, { x: tensor([3, 5]) });
-    expect([...(result.slope!.data as Float32Array)]).toEqual([3, 5]);
+    expect([...(result.gradient!.data as Float32Array)]).toEqual([3, 5]);
   });
 
   it("gives zeros for a value that the loss does not depend on", async () => {
     const graph = new Graph();
     const x = graph.input("x", "float32", [2]);
     const other = graph.input("other", "float32", [2]);
-    const [slope] = gradients(ops.reduceSum(x), [other]);
-    graph.output("slope", slope!);
+    const [gradient] = gradients(ops.reduceSum(x), [other]);
+    graph.output("gradient", gradient!);
     const result = await runGraph(graph, { x: tensor([3, 5]), other: tensor([1, 1]) });
-    expect([...(result.slope!.data as Float32Array)]).toEqual([0, 0]);
+    expect([...(result.gradient!.data as Float32Array)]).toEqual([0, 0]);
   });
 
   it("takes the gradient of a norm as 0 at 0, without NaN", async () => {
     const graph = new Graph();
     const x = graph.input("x", "float32", [3]);
-    const [slope] = gradients(ops.sqrt(ops.reduceSum(ops.mul(x, x))), [x]);
-    graph.output("slope", slope!);
+    const [gradient] = gradients(ops.sqrt(ops.reduceSum(ops.mul(x, x))), [x]);
+    graph.output("gradient", gradient!);
     const result = await runGraph(graph, { x: tensor([0, 0, 0]) });
-    expect([...(result.slope!.data as Float32Array)]).toEqual([0, 0, 0]);
+    expect([...(result.gradient!.data as Float32Array)]).toEqual([0, 0, 0]);
   });
 });

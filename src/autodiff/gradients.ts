@@ -9,8 +9,8 @@ import { NoGradient, RULES, type Rule } from "./rules.js";
 /** Options of {@link gradients}. */
 export interface GradientOptions {
   /**
-   * Computes most of the forward pass again, segment by segment, just before the gradients that need it, instead of
-   * keeping it: less memory for more operations, and the same numbers. Default false.
+   * Recomputes most of the forward pass, segment by segment, just before the gradients that need it, instead of storing
+   * it (gradient checkpointing): less memory for more operations, and the same numbers. Default false.
    */
   recompute?: boolean;
 }
@@ -52,6 +52,10 @@ interface Forward {
 }
 
 function walk(loss: Value, wanted: readonly Value[], forward: Forward): Value[] {
+  return loss.graph.inPhase("gradient", () => walkBackwards(loss, wanted, forward));
+}
+
+function walkBackwards(loss: Value, wanted: readonly Value[], forward: Forward): Value[] {
   const { graph } = loss;
   const leads = new Set<Value>(wanted);
   const nodes = graph.nodes.slice();
@@ -63,7 +67,10 @@ function walk(loss: Value, wanted: readonly Value[], forward: Forward): Value[] 
   }
   const contributions = new Map<Value, Value>();
   if (leads.has(loss)) contributions.set(loss, reshape(graph.scalar(1), loss.shape));
-  for (let i = nodes.length - 1; i >= 0; i--) visit(nodes[i]!, leads, contributions, forward);
+  for (let i = nodes.length - 1; i >= 0; i--) {
+    const node = nodes[i]!;
+    graph.inLayer(node.layer, () => visit(node, leads, contributions, forward));
+  }
   return wanted.map((value) => contributions.get(value) ?? mul(value, 0));
 }
 
@@ -74,7 +81,7 @@ function visit(node: Node, leads: ReadonlySet<Value>, contributions: Map<Value, 
   const rule = RULES[node.op];
   if (rule instanceof NoGradient) {
     throw new GradientError(
-      `gradients: ${node.op} has no gradient: ${rule.reason}. Inputs were ${node.inputs.join(", ")}.`,
+      `gradients: ${described(node)} has no gradient: ${rule.reason}. Inputs were ${node.inputs.join(", ")}.`,
     );
   }
   const { nodes } = node.outputs[0]!.graph;
@@ -86,7 +93,8 @@ function visit(node: Node, leads: ReadonlySet<Value>, contributions: Map<Value, 
   node.inputs.forEach((input, i) => {
     const gradient = results[i];
     if (!input || !needs[i]) return;
-    if (!gradient) throw new GradientError(`gradients: ${node.op} has no gradient in its input ${i} (${input}).`);
+    if (!gradient)
+      throw new GradientError(`gradients: ${described(node)} has no gradient in its input ${i} (${input}).`);
     const summed = sumToShape(gradient, input.shape);
     const known = contributions.get(input);
     contributions.set(input, known ? add(known, summed) : summed);
@@ -100,11 +108,14 @@ function incoming(node: Node, contributions: ReadonlyMap<Value, Value>): Value {
   const beyond = statistics.findIndex((output) => contributions.has(output));
   if (beyond >= 0) {
     throw new GradientError(
-      `gradients: ${node.op} is differentiable in its first output only; output ${beyond + 1} was used.`,
+      `gradients: ${described(node)} is differentiable in its first output only; output ${beyond + 1} was used.`,
     );
   }
   return contributions.get(y!)!;
 }
+
+/** The operator and the layer that it belongs to, for messages. */
+const described = ({ op, layer }: Node): string => `${op}${layer && ` "${layer}"`}`;
 
 /** Sums over the axes that broadcasting added or stretched. */
 function sumToShape(gradient: Value, shape: readonly number[]): Value {

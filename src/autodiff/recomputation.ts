@@ -1,4 +1,4 @@
-// Makes forward values again for the backward pass: clones of a segment's nodes that cannot run before the gradients
+// Recomputes forward values for the backward pass: clones of a segment's nodes that cannot run before the gradients
 // that come into the segment.
 
 import { after, type Node, type Value } from "../graph/index.js";
@@ -29,7 +29,8 @@ export class Recomputation {
     if (segment === undefined) return node;
     if (segment !== this.entered) {
       this.entered = segment;
-      this.views = cloneSegment(this.segments[segment]!, this.kept, contributions);
+      const { graph } = node.outputs[0]!;
+      this.views = graph.inPhase("recompute", () => cloneSegment(this.segments[segment]!, this.kept, contributions));
     }
     return this.views.get(node)!;
   }
@@ -57,19 +58,20 @@ function cloneSegment(
     }
     return result;
   };
-  const views = new Map<Node, Node>();
-  for (const node of nodes) {
+  const recomputed = (node: Node): Node => {
+    const { graph } = node.outputs[0]!;
     const inputs = node.inputs.map((input) => input && late(input));
     if (!node.outputs.every((output) => kept.has(output))) {
-      const { graph } = node.outputs[0]!;
       const clone = graph.node(node.op, madeLate(inputs, given), node.attributes, node.outputs);
       node.outputs.forEach((output, i) => {
         if (!kept.has(output)) mapped.set(output, clone.outputs[i]!);
       });
     }
-    views.set(node, { ...node, inputs, outputs: node.outputs.map(late) });
-  }
-  return views;
+    return { ...node, inputs, outputs: node.outputs.map(late) };
+  };
+  return new Map(
+    nodes.map((node) => [node, node.outputs[0]!.graph.inLayer(node.layer, () => recomputed(node))] as const),
+  );
 }
 
 /** A clone that takes only inputs and weights would run early: its smallest input then waits as well. */

@@ -1,4 +1,4 @@
-// Decides what the backward pass keeps of the forward pass and what it computes again: a plan over segments of the
+// Decides what the backward pass keeps of the forward pass and what it recomputes: a plan over segments of the
 // forward nodes, found from the graph alone.
 
 import { type Node, operationsOf, reachableNodes, type Value } from "../graph/index.js";
@@ -12,25 +12,25 @@ export interface Visit {
   end: number;
 }
 
-/** Which forward values to keep, and in which groups to make the others again. */
+/** Which forward values to keep, and in which groups to recompute the others. */
 export interface RecomputePlan {
   /** Forward nodes of each segment, in creation order. The last segment is kept whole and not listed. */
   segments: readonly (readonly Node[])[];
-  /** Values that later segments need, or that are dear for their size: never made again. */
+  /** Values that later segments need, or that are expensive for their size: never recomputed. */
   kept: ReadonlySet<Value>;
 }
 
 /** Part of what the gradients need of the forward pass that is spent on keeping the values that cost most per byte. */
-const DEAR_FRACTION = 0.2;
+const EXPENSIVE_FRACTION = 0.2;
 const ITEM_BYTES: Record<DType, number> = { float32: 4, float16: 2, int64: 8, int32: 4, bool: 1 };
 /** How exactly the smallest peak is searched for. */
 const PEAK_TOLERANCE = 0.01;
 
-/** A value as the plan sees it: positions count forward nodes that are made again or have a gradient. */
+/** A value as the plan sees it: positions count forward nodes that are recomputed or have a gradient. */
 interface Item {
   bytes: number;
   birth: number;
-  /** Last position that reads it in the forward pass, made again, or in a gradient rule. */
+  /** Last position that reads it in the recomputed forward pass, or in a gradient rule. */
   lastUse: number;
   /** Whether gradient rules read it. */
   needed: boolean;
@@ -81,11 +81,11 @@ export function planRecomputation(
     workspace.set(node, bytes);
   }
   const needed = [...readBy.keys()];
-  const dear = dearValues(needed);
-  const again = ancestors(needed, dear);
-  const involved = new Set(again);
+  const expensive = expensiveValues(needed);
+  const recomputed = ancestors(needed, expensive);
+  const involved = new Set(recomputed);
   for (const { node } of visits) involved.add(node);
-  for (const { source } of dear) if (source.kind === "node") involved.add(source.node);
+  for (const { source } of expensive) if (source.kind === "node") involved.add(source.node);
   const nodes = graph.nodes.slice(0, forwardCount).filter((node) => involved.has(node));
   const position = new Map(nodes.map((node, i) => [node, i]));
 
@@ -99,38 +99,38 @@ export function planRecomputation(
     item.needed ||= needed;
     items.set(value, item);
   };
-  for (const node of again) for (const input of node.inputs) use(input, position.get(node)!, false);
+  for (const node of recomputed) for (const input of node.inputs) use(input, position.get(node)!, false);
   for (const [value, readers] of readBy) for (const reader of readers) use(value, position.get(reader)!, true);
 
   const costs = segmentCosts(
     nodes.map((node) => workspace.get(node) ?? 0),
-    [...items].map(([value, item]) => ({ ...item, dear: dear.has(value) })),
+    [...items].map(([value, item]) => ({ ...item, expensive: expensive.has(value) })),
   );
   const cuts = smallestPeak(costs);
   const segments = cuts.slice(0, -1).map((start, i) => nodes.slice(start, cuts[i + 1]));
-  const kept = new Set(dear);
+  const kept = new Set(expensive);
   for (const [value, { birth, lastUse }] of items) {
     if (cuts.some((cut) => birth < cut && cut <= lastUse)) kept.add(value);
   }
   return { segments, kept };
 }
 
-/** Those with the most operations per byte of all that would be made again, within {@link DEAR_FRACTION}. */
-function dearValues(needed: readonly Value[]): Set<Value> {
-  let budget = DEAR_FRACTION * needed.reduce((sum, value) => sum + bytesOf(value), 0);
+/** Those with the most operations per byte of all that would be recomputed, within {@link EXPENSIVE_FRACTION}. */
+function expensiveValues(needed: readonly Value[]): Set<Value> {
+  let budget = EXPENSIVE_FRACTION * needed.reduce((sum, value) => sum + bytesOf(value), 0);
   const candidates = [...ancestors(needed, new Set())].map((node) => {
     const value = node.outputs[0]!;
     return { value, intensity: operationsOf(node) / bytesOf(value) };
   });
   candidates.sort((a, b) => b.intensity - a.intensity);
-  const dear = new Set<Value>();
+  const expensive = new Set<Value>();
   for (const { value, intensity } of candidates) {
     // Operations elementwise: never worth their memory.
     if (intensity <= 1 || bytesOf(value) > budget) break;
     budget -= bytesOf(value);
-    dear.add(value);
+    expensive.add(value);
   }
-  return dear;
+  return expensive;
 }
 
 /** The nodes that make the given values from inputs, weights and the values at which the search stops. */
@@ -146,7 +146,7 @@ function ancestors(values: readonly Value[], stop: ReadonlySet<Value>): Set<Node
   return reached;
 }
 
-function segmentCosts(workspace: readonly number[], items: readonly (Item & { dear: boolean })[]): SegmentCosts {
+function segmentCosts(workspace: readonly number[], items: readonly (Item & { expensive: boolean })[]): SegmentCosts {
   const count = workspace.length;
   const crossing = new Array<number>(count + 1).fill(0);
   for (const { birth, lastUse, bytes } of items) {
@@ -176,9 +176,9 @@ function segmentCosts(workspace: readonly number[], items: readonly (Item & { de
   for (let to = 1; to < size; to++) {
     const keptAt = new Float64Array(size);
     const neededAt = new Float64Array(size);
-    for (const { at, lastUse, bytes, needed, dear } of births) {
+    for (const { at, lastUse, bytes, needed, expensive } of births) {
       if (at >= to) continue;
-      if (dear || lastUse >= candidates[to]!) keptAt[at]! += bytes;
+      if (expensive || lastUse >= candidates[to]!) keptAt[at]! += bytes;
       if (needed) neededAt[at]! += bytes;
     }
     let [keptSum, neededSum, most] = [0, 0, 0];

@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { activationMemory } from "../../test/support/activation-memory.js";
 import { runGraph } from "../../test/support/check-gradients.js";
+import { operationCount } from "../../test/support/operation-count.js";
 import * as ops from "../graph/index.js";
-import { Graph, operationCount, type Value } from "../graph/index.js";
+import { Graph, type Value } from "../graph/index.js";
 import { lower, type Target } from "../onnx/index.js";
 import { Generator, rand, randn } from "../tensor/random.js";
 import { tensor } from "../tensor/tensor.js";
@@ -73,7 +74,7 @@ describe("gradients with recomputation", () => {
     });
   }
 
-  it("make forward values again, and hold less at once", () => {
+  it("recompute forward values, and hold less at once", () => {
     const [plain, saving] = [network(false), network(true)];
     const peak = (graph: Graph) => activationMemory(lower(graph, "cpu").bytes).peakBytes;
     expect(operationCount(saving)).toBeGreaterThan(operationCount(plain));
@@ -97,10 +98,10 @@ describe("gradients with recomputation", () => {
   it("are zeros for a value that the loss does not depend on, and name an operator without a gradient", async () => {
     const graph = new Graph();
     const [x, other] = [graph.input("x", "float32", [2]), graph.input("other", "float32", [2])];
-    const [slope] = gradients(ops.reduceSum(x), [other], { recompute: true });
-    graph.output("slope", slope!);
+    const [gradient] = gradients(ops.reduceSum(x), [other], { recompute: true });
+    graph.output("gradient", gradient!);
     const result = await runGraph(graph, { x: tensor([3, 5]), other: tensor([1, 1]) });
-    expect([...(result.slope!.data as Float32Array)]).toEqual([0, 0]);
+    expect([...(result.gradient!.data as Float32Array)]).toEqual([0, 0]);
     const cast = ops.reduceSum(ops.cast(ops.cast(x, "int32"), "float32"));
     expect(() => gradients(cast, [x], { recompute: true })).toThrow(/Cast has no gradient/);
   });

@@ -64,7 +64,7 @@ const normalDensity = (x: Value): Value => mul(exp(mul(mul(x, x), -0.5)), 1 / Ma
 /** (1 + erf(x/√2)) / 2: the normal distribution Φ. */
 const normalDistribution = (x: Value): Value => mul(add(erf(mul(x, Math.SQRT1_2)), 1), 0.5);
 /** d gelu(x)/dx = Φ(x) + x φ(x). */
-const geluSlope = (x: Value): Value => add(normalDistribution(x), mul(x, normalDensity(x)));
+const geluDerivative = (x: Value): Value => add(normalDistribution(x), mul(x, normalDensity(x)));
 
 export const RULES: RuleTable = {
   Add: ({ dy }) => [dy, dy],
@@ -78,7 +78,7 @@ export const RULES: RuleTable = {
   Neg: ({ dy }) => [neg(dy)],
   Exp: ({ y, dy }) => [mul(dy, y)],
   Log: ({ x: [x], dy }) => [div(dy, x!)],
-  // Taken as 0 at x = 0, where the slope is infinite: norms need it (‖δ‖ of a fresh adapter), with no NaN on the way.
+  // Taken as 0 at x = 0, where the derivative is infinite: norms need it (‖δ‖ of a fresh adapter), with no NaN on the way.
   Sqrt: ({ x: [x], y, dy }) => {
     const positive = greater(x!, 0);
     const safe = where(positive, y, x!.graph.scalar(1));
@@ -89,13 +89,13 @@ export const RULES: RuleTable = {
   Sigmoid: ({ y, dy }) => [mul(dy, sub(y, mul(y, y)))],
   Tanh: ({ y, dy }) => [sub(dy, mul(dy, mul(y, y)))],
   Relu: ({ x: [x], dy }) => [where(greater(x!, 0), dy, dy.graph.scalar(0))],
-  // y = x s  ⇒  y' = s + y (1 − s) = s + y − y s; y is made again, since nothing else needs it kept.
+  // y = x s  ⇒  y' = s + y (1 − s) = s + y − y s; y is recomputed, since nothing else needs it stored.
   Silu: ({ x: [x], dy }) => {
     const s = sigmoid(x!);
     const y = mul(x!, s);
     return [mul(dy, sub(add(s, y), mul(y, s)))];
   },
-  Gelu: ({ x: [x], dy }) => [mul(dy, geluSlope(x!))],
+  Gelu: ({ x: [x], dy }) => [mul(dy, geluDerivative(x!))],
   // y = x s(1.702 x)  ⇒  y' = s + 1.702 y (1 − s)
   QuickGelu: ({ x: [x], y, dy }) => {
     const s = sigmoid(mul(x!, 1.702));
@@ -103,7 +103,7 @@ export const RULES: RuleTable = {
   },
   Erf: ({ x: [x], dy }) => [mul(dy, mul(exp(neg(mul(x!, x!))), 2 / Math.sqrt(Math.PI)))],
   Cast: new NoGradient("conversions are meant for inputs"),
-  Greater: new NoGradient("a comparison has no slope"),
+  Greater: new NoGradient("a comparison has no derivative"),
   Where: ({ x: [condition], dy, needs }) => {
     const zero = dy.graph.scalar(0);
     return [
@@ -160,7 +160,7 @@ export const RULES: RuleTable = {
   // y = a gelu(b): da = dy gelu(b), db = dy a gelu'(b)
   Geglu: ({ x: [a, b], dy, needs }) => [
     needs[0] ? mul(dy, gelu(b!)) : undefined,
-    needs[1] ? mul(mul(dy, a!), geluSlope(b!)) : undefined,
+    needs[1] ? mul(mul(dy, a!), geluDerivative(b!)) : undefined,
   ],
 
   Conv: ({ x: [x, weight], dy, attributes, needs }) => [
@@ -236,9 +236,9 @@ function groupNormGradient({
     const m2 = mul(sub(mul(reduceSum(mul(gamma, s2), [2], true), 1 / count), mul(mean, m1)), reciprocalStd);
     const b = neg(mul(mul(reciprocalStd, reciprocalStd), m2));
     const c = neg(add(mul(b, mean), mul(reciprocalStd, m1)));
-    const slope = reshape(mul(gamma, reciprocalStd), [batch, channels, 1]);
+    const scale = reshape(mul(gamma, reciprocalStd), [batch, channels, 1]);
     const perChannel = (value: Value): Value => reshape(expand(value, grouped), [batch, channels, 1]);
-    dx = reshape(add(mul(dy3, slope), add(mul(x3, perChannel(b)), perChannel(c))), x.shape);
+    dx = reshape(add(mul(dy3, scale), add(mul(x3, perChannel(b)), perChannel(c))), x.shape);
   }
   const dGamma = needs[1] ? reshape(reduceSum(mul(sub(s2, mul(mean, s1)), reciprocalStd), [0]), [channels]) : undefined;
   const dBeta = needs[2] ? reshape(reduceSum(s1, [0]), [channels]) : undefined;

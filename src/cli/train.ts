@@ -81,7 +81,10 @@ const OPTIONS = { ...SOURCES, ...OUTPUT, ...SETTINGS };
 
 type TrainOptions = OptionValues<typeof OPTIONS>;
 
-/** What may differ between a run and its continuation: it changes no number. */
+/**
+ * What may differ between a run and its continuation. Another device or number of threads changes results by float32
+ * rounding (see runtime/data-parallel.ts); the others change none.
+ */
 const FREE = ["checkpointEvery", "validationPrompts", "validateEvery", "adapterName", "device", "threads"];
 
 /** The command. */

@@ -1,10 +1,10 @@
 // The two pictures of the demo: images before and after, and how the routing went along the sampling trajectory.
 
-import sharp from "sharp";
 import { renderGrid } from "../images/grid.js";
 import { writePng } from "../images/image-file.js";
 import type { RgbImage } from "../images/pixels.js";
 import { renderPlot } from "../images/plot.js";
+import { loadSharp } from "../images/sharp.js";
 import type { RoutingTrace } from "../pipelines/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 
@@ -77,6 +77,7 @@ async function stack(pictures: readonly RgbImage[]): Promise<RgbImage> {
     top += h;
     return layer;
   });
+  const sharp = await loadSharp();
   const { data, info } = await sharp({ create: { width, height, channels: 3, background: "white" } })
     .composite(layers)
     .removeAlpha()

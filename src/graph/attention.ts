@@ -23,7 +23,7 @@ export function attention(
   v: Value,
   options: { heads: number; scale?: number; causal?: boolean },
 ): Value {
-  requireFloat32("attention", q, k, v);
+  requireFloat32("attention", { q, k, v });
   const { heads, causal = false } = options;
   const fits =
     q.rank === 3 &&
@@ -31,11 +31,13 @@ export function attention(
     sameShape(k.shape, v.shape) &&
     q.shape[0] === k.shape[0] &&
     q.shape[2] === k.shape[2];
-  if (!fits) fail("attention", "q must be [B, S, F] and k, v [B, T, F]", q, k, v);
+  if (!fits) fail("attention", "q must be [B, S, F] and k, v [B, T, F]", { q, k, v });
   if (!Number.isInteger(heads) || heads < 1 || q.shape[2]! % heads !== 0) {
-    fail("attention", `the ${heads} heads must divide the features`, q);
+    fail("attention", "heads must divide the features", { q, k, v, heads });
   }
-  if (causal && q.shape[1] !== k.shape[1]) fail("attention", "causal attention needs as many queries as keys", q, k);
+  if (causal && q.shape[1] !== k.shape[1]) {
+    fail("attention", "causal attention needs as many queries as keys", { q, k });
+  }
   const attributes: AttentionAttributes = { heads, scale: options.scale ?? (q.shape[2]! / heads) ** -0.5, causal };
   return q.graph.node("Attention", [q, k, v], attributes, [{ dtype: "float32", shape: q.shape }]).outputs[0]!;
 }

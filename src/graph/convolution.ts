@@ -19,15 +19,15 @@ export interface ConvolutionOptions {
  * @returns `[B, Cout, H', W']` with H' = floor((H + top + bottom − kH) / stride) + 1.
  */
 export function conv(x: Value, weight: Value, bias?: Value, options: ConvolutionOptions = {}): Value {
-  requireFloat32("Conv", x, weight, bias);
+  requireFloat32("Conv", { x, weight, bias });
   const attributes = attributesOf(options);
   if (x.rank !== 4 || weight.rank !== 4 || x.shape[1] !== weight.shape[1]) {
-    fail("Conv", "x must be [B, C, H, W] and the weight [out, C, kH, kW]", x, weight);
+    fail("Conv", "x must be [B, C, H, W] and the weight [out, C, kH, kW]", { x, weight });
   }
   const out = weight.shape[0]!;
-  if (bias && !sameShape(bias.shape, [out])) fail("Conv", `the bias must be [${out}]`, bias);
+  if (bias && !sameShape(bias.shape, [out])) fail("Conv", `the bias must be [${out}]`, { bias });
   const [height, width] = outputSize(x.shape, weight.shape, attributes);
-  if (height < 1 || width < 1) fail("Conv", "the kernel must fit into the padded image", x, weight);
+  if (height < 1 || width < 1) fail("Conv", "the kernel must fit into the padded image", { x, weight });
   const shape = [x.shape[0]!, out, height, width];
   return x.graph.node("Conv", [x, weight, bias], attributes, [{ dtype: "float32", shape }]).outputs[0]!;
 }
@@ -58,8 +58,10 @@ export function convWeightGradient(
 
 /** Repeats every pixel `scale` × `scale` times. */
 export function upsampleNearest(x: Value, scale = 2): Value {
-  requireFloat32("UpsampleNearest", x);
-  if (x.rank !== 4 || !Number.isInteger(scale) || scale < 1) fail("UpsampleNearest", "x must be [B, C, H, W]", x);
+  requireFloat32("UpsampleNearest", { x });
+  if (x.rank !== 4 || !Number.isInteger(scale) || scale < 1) {
+    fail("UpsampleNearest", "x must be [B, C, H, W] and scale a positive integer", { x, scale });
+  }
   const [batch, channels, height, width] = x.shape as [number, number, number, number];
   const shape = [batch, channels, height * scale, width * scale];
   return x.graph.node("UpsampleNearest", [x], { scale }, [{ dtype: "float32", shape }]).outputs[0]!;
@@ -67,10 +69,10 @@ export function upsampleNearest(x: Value, scale = 2): Value {
 
 /** Sum over every `scale` × `scale` block: the adjoint of {@link upsampleNearest}. */
 export function sumPool(x: Value, scale = 2): Value {
-  requireFloat32("SumPool", x);
+  requireFloat32("SumPool", { x });
   const [batch, channels, height, width] = x.shape as [number, number, number, number];
   if (x.rank !== 4 || height % scale !== 0 || width % scale !== 0) {
-    fail("SumPool", `height and width must be multiples of ${scale}`, x);
+    fail("SumPool", "x must be [B, C, H, W] with height and width multiples of scale", { x, scale });
   }
   const shape = [batch, channels, height / scale, width / scale];
   return x.graph.node("SumPool", [x], { scale }, [{ dtype: "float32", shape }]).outputs[0]!;

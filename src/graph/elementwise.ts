@@ -22,13 +22,13 @@ type Unary =
 
 function binary(op: Binary, a: Value, b: Value | number): Value {
   const right = typeof b === "number" ? a.graph.scalar(b) : b;
-  requireFloat32(op, a, right);
-  const shape = broadcastShapes(a.shape, right.shape) ?? fail(op, "shapes must broadcast", a, right);
+  requireFloat32(op, { a, b: right });
+  const shape = broadcastShapes(a.shape, right.shape) ?? fail(op, "shapes must broadcast", { a, b: right });
   return a.graph.node(op, [a, right], {}, [{ dtype: a.dtype, shape }]).outputs[0]!;
 }
 
 function unary(op: Unary, x: Value): Value {
-  requireFloat32(op, x);
+  requireFloat32(op, { x });
   return x.graph.node(op, [x], {}, [{ dtype: x.dtype, shape: x.shape }]).outputs[0]!;
 }
 
@@ -76,17 +76,17 @@ export function cast(x: Value, to: DType): Value {
 /** a > b, elementwise, as bool. */
 export function greater(a: Value, b: Value | number): Value {
   const right = typeof b === "number" ? a.graph.scalar(b) : b;
-  requireFloat32("Greater", a, right);
-  const shape = broadcastShapes(a.shape, right.shape) ?? fail("Greater", "shapes must broadcast", a, right);
+  requireFloat32("Greater", { a, b: right });
+  const shape = broadcastShapes(a.shape, right.shape) ?? fail("Greater", "shapes must broadcast", { a, b: right });
   return a.graph.node("Greater", [a, right], {}, [{ dtype: "bool", shape }]).outputs[0]!;
 }
 
 /** `condition ? a : b`, elementwise; the gradient flows into the chosen side only. */
 export function where(condition: Value, a: Value, b: Value): Value {
-  if (condition.dtype !== "bool") fail("Where", "the condition must be bool", condition);
-  requireFloat32("Where", a, b);
-  const sides = broadcastShapes(a.shape, b.shape) ?? fail("Where", "shapes must broadcast", a, b);
-  const shape = broadcastShapes(condition.shape, sides) ?? fail("Where", "shapes must broadcast", condition, a, b);
+  if (condition.dtype !== "bool") fail("Where", "the condition must be bool", { condition });
+  requireFloat32("Where", { a, b });
+  const sides = broadcastShapes(a.shape, b.shape) ?? fail("Where", "shapes must broadcast", { a, b });
+  const shape = broadcastShapes(condition.shape, sides) ?? fail("Where", "shapes must broadcast", { condition, a, b });
   return a.graph.node("Where", [condition, a, b], {}, [{ dtype: "float32", shape }]).outputs[0]!;
 }
 

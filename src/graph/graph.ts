@@ -62,6 +62,10 @@ export interface Node<Op extends OperatorName = OperatorName> {
   readonly outputs: readonly Value[];
   /** Position among the graph's nodes: creation order, which is a topological order. */
   readonly index: number;
+  /** Path of the layer or module that it belongs to, as in the checkpoint; empty where there is none. */
+  readonly layer: string;
+  /** What kind of work it is part of, such as `gradient`; empty for a plain forward pass. */
+  readonly phase: string;
 }
 
 /** Dtype and shape of a node's output. */
@@ -86,6 +90,8 @@ export class Graph {
   private readonly files = new Map<string, Value>();
   private readonly fileNames = new Set<string>();
   private readonly known = new Map<string, Node>();
+  private layer: string | undefined;
+  private phase = "";
 
   /** Declares an input that every run must feed. */
   input(name: string, dtype: DType, shape: readonly number[]): Value {
@@ -170,13 +176,58 @@ export class Graph {
     if (known) return known as Node<Op>;
     for (const input of inputs) if (input) this.owns(input, op);
     const values: Value[] = [];
-    const node: Node<Op> = { op, inputs, attributes, outputs: values, index: this.nodes.length };
+    const { phase } = this;
+    const layer = this.layerOf(inputs);
+    const node: Node<Op> = { op, inputs, attributes, outputs: values, index: this.nodes.length, layer, phase };
     outputs.forEach(({ dtype, shape }, output) => {
       values.push(this.makeValue(dtype, shape, { kind: "node", node: node as unknown as Node, output }));
     });
     this.nodes.push(node as unknown as Node);
     this.known.set(key, node as unknown as Node);
     return node;
+  }
+
+  /**
+   * Names what `build` makes after a layer, so that ONNX nodes, profiles and messages lead back to it. Layers inside
+   * others name their own.
+   *
+   * @param path - As in the checkpoint, e.g. `mid_block.attentions.0.proj_in`.
+   */
+  inLayer<Result>(path: string, build: () => Result): Result {
+    const outer = this.layer;
+    this.layer = path;
+    try {
+      return build();
+    } finally {
+      this.layer = outer;
+    }
+  }
+
+  /** Names what `build` makes after the kind of work that it is, in front of the layer: `gradient`, `recompute`, … */
+  inPhase<Result>(name: string, build: () => Result): Result {
+    const outer = this.phase;
+    this.phase = name;
+    try {
+      return build();
+    } finally {
+      this.phase = outer;
+    }
+  }
+
+  /**
+   * The layer that an operator on these values belongs to: the one that is being built; between layers, the innermost
+   * module that the layers which made the values share (attention over `attn1.to_q`, `attn1.to_k` and `attn1.to_v`
+   * belongs to `attn1`).
+   */
+  layerOf(values: readonly (Value | undefined)[]): string {
+    if (this.layer !== undefined) return this.layer;
+    let shared: string | undefined;
+    for (const value of values) {
+      if (value?.source.kind !== "node") continue;
+      const { layer } = value.source.node;
+      if (layer !== "") shared = shared === undefined ? layer : sharedModule(shared, layer);
+    }
+    return shared ?? "";
   }
 
   /**
@@ -200,4 +251,12 @@ export class Graph {
   private makeValue(dtype: DType, shape: readonly number[], source: ValueSource): Value {
     return new Value(this, this.valueCount++, dtype, [...shape], source);
   }
+}
+
+/** The innermost module that holds both paths. */
+function sharedModule(a: string, b: string): string {
+  if (a === b) return a;
+  const [left, right] = [a.split("."), b.split(".")];
+  const differs = left.findIndex((name, i) => name !== right[i]);
+  return left.slice(0, differs < 0 ? left.length : differs).join(".");
 }

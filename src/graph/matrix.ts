@@ -14,13 +14,14 @@ import { broadcastShapes, fail, requireFloat32, sameShape } from "./shapes.js";
  */
 export function matMul(a: Value, b: Value, options: { transposeA?: boolean; transposeB?: boolean } = {}): Value {
   const { transposeA = false, transposeB = false } = options;
-  requireFloat32("MatMul", a, b);
-  if (a.rank < 2 || b.rank < 2) fail("MatMul", "both sides need at least two axes", a, b);
+  requireFloat32("MatMul", { a, b });
+  if (a.rank < 2 || b.rank < 2) fail("MatMul", "both sides need at least two axes", { a, b });
   const [aRows, aColumns] = lastTwo(a, transposeA);
   const [bRows, bColumns] = lastTwo(b, transposeB);
-  if (aColumns !== bRows) fail("MatMul", `inner sizes must agree (${aColumns} and ${bRows})`, a, b);
+  if (aColumns !== bRows) fail("MatMul", `inner sizes must agree (${aColumns} and ${bRows})`, { a, b });
   const batch =
-    broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2)) ?? fail("MatMul", "batch axes must broadcast", a, b);
+    broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2)) ??
+    fail("MatMul", "batch axes must broadcast", { a, b });
   const shape = [...batch, aRows, bColumns];
   return a.graph.node("MatMul", [a, b], { transposeA, transposeB }, [{ dtype: "float32", shape }]).outputs[0]!;
 }
@@ -34,13 +35,13 @@ export function matMul(a: Value, b: Value, options: { transposeA?: boolean; tran
  * @returns `[..., out]`.
  */
 export function linear(x: Value, weight: Value, bias?: Value): Value {
-  requireFloat32("Linear", x, weight, bias);
+  requireFloat32("Linear", { x, weight, bias });
   const features = x.shape.at(-1);
   if (weight.rank !== 2 || weight.shape[1] !== features) {
-    fail("Linear", "the weight must be [out, in] with in the last axis of x", x, weight);
+    fail("Linear", "the weight must be [out, in] with in the last axis of x", { x, weight });
   }
   const out = weight.shape[0]!;
-  if (bias && !sameShape(bias.shape, [out])) fail("Linear", `the bias must be [${out}]`, bias);
+  if (bias && !sameShape(bias.shape, [out])) fail("Linear", `the bias must be [${out}]`, { bias });
   const shape = [...x.shape.slice(0, -1), out];
   return x.graph.node("Linear", [x, weight, bias], {}, [{ dtype: "float32", shape }]).outputs[0]!;
 }
@@ -48,18 +49,21 @@ export function linear(x: Value, weight: Value, bias?: Value): Value {
 /**
  * a · gelu(b) where `[a, b]` are the halves of the last axis.
  *
- * Of a linear layer, adapted or not, the halves are made as two products, so that its output is not cut apart.
+ * Of a linear layer, adapted or not, the halves are made as two products, so that its output need not be split.
  *
  * @param x - `[..., 2D]`.
  * @returns `[..., D]`.
  * @see Shazeer 2020, arXiv:2002.05202
  */
 export function geglu(x: Value): Value {
-  requireFloat32("Geglu", x);
+  requireFloat32("Geglu", { x });
   const features = x.shape.at(-1) ?? 0;
-  if (features === 0 || features % 2 !== 0) fail("Geglu", "the last axis must be even", x);
-  const [a, b] = [0, features / 2].map(
-    (start) => linearPart(x, start, start + features / 2) ?? slice(x, -1, start, start + features / 2),
+  if (features === 0 || features % 2 !== 0) fail("Geglu", "the last axis must be even", { x });
+  // The halves belong to the layer that makes x.
+  const [a, b] = x.graph.inLayer(x.graph.layerOf([x]), () =>
+    [0, features / 2].map(
+      (start) => linearPart(x, start, start + features / 2) ?? slice(x, -1, start, start + features / 2),
+    ),
   ) as [Value, Value];
   return x.graph.node("Geglu", [a, b], {}, [{ dtype: "float32", shape: a.shape }]).outputs[0]!;
 }

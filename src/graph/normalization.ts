@@ -18,28 +18,19 @@ export interface Normalized {
  * @param weight - `[C]`.
  * @param bias - `[C]`.
  * @param groups - Divides C.
- * @param path - Names the layer in messages.
  * @returns y like x; statistics `[B, groups, 1]`.
  * @throws {ShapeError} If `groups` does not divide C.
  * @see Wu & He 2018, arXiv:1803.08494
  */
-export function groupNorm(
-  x: Value,
-  weight: Value,
-  bias: Value,
-  groups: number,
-  epsilon: number,
-  path = "",
-): Normalized {
-  const where = `groupNorm${path && ` "${path}"`}`;
-  requireFloat32(where, x, weight, bias);
-  if (x.rank < 3) fail(where, "x must be [B, C, ...]", x);
+export function groupNorm(x: Value, weight: Value, bias: Value, groups: number, epsilon: number): Normalized {
+  requireFloat32("groupNorm", { x, weight, bias });
+  if (x.rank < 3) fail("groupNorm", "x must be [B, C, ...]", { x });
   const channels = x.shape[1]!;
   if (!Number.isInteger(groups) || groups < 1 || channels % groups !== 0) {
-    fail(where, `groups must divide channels (groups=${groups}, norm_num_groups in config.json)`, x);
+    fail("groupNorm", "groups must divide channels", { x, groups }, "Check norm_num_groups in config.json.");
   }
   if (!sameShape(weight.shape, [channels]) || !sameShape(bias.shape, [channels])) {
-    fail(where, `weight and bias must be [${channels}]`, weight, bias);
+    fail("groupNorm", `weight and bias must be [${channels}]`, { weight, bias });
   }
   const statistics = { dtype: "float32", shape: [x.shape[0]!, groups, 1] } as const;
   const [y, mean, reciprocalStd] = x.graph.node("GroupNorm", [x, weight, bias], { groups, epsilon }, [
@@ -60,10 +51,10 @@ export function groupNorm(
  * @see Ba et al. 2016, arXiv:1607.06450
  */
 export function layerNorm(x: Value, weight: Value, bias: Value, epsilon: number): Normalized {
-  requireFloat32("layerNorm", x, weight, bias);
+  requireFloat32("layerNorm", { x, weight, bias });
   const features = x.shape.at(-1) ?? 0;
   if (!sameShape(weight.shape, [features]) || !sameShape(bias.shape, [features])) {
-    fail("layerNorm", `weight and bias must be [${features}]`, x, weight, bias);
+    fail("layerNorm", `weight and bias must be [${features}]`, { x, weight, bias });
   }
   const statistics = { dtype: "float32", shape: [...x.shape.slice(0, -1), 1] } as const;
   const [y, mean, reciprocalStd] = x.graph.node("LayerNorm", [x, weight, bias], { epsilon }, [

@@ -1,5 +1,5 @@
 // The list of operators and the attributes of each. Families of builder functions sit in the files beside this one;
-// gradients in autodiff/rules.ts; the ONNX form of each in lowering/.
+// gradients in autodiff/rules.ts; the ONNX form of each in onnx/lowerings.ts.
 
 /** Attributes of every operator. `Record<never, never>` marks operators without any. */
 export interface Attributes {

@@ -9,7 +9,7 @@ function reduce(
   axes: readonly number[] | undefined,
   keepDims: boolean,
 ): Value {
-  requireFloat32(op, x);
+  requireFloat32(op, { x });
   const chosen = axes ? axes.map((axis) => resolveAxis(op, axis, x)).sort((a, b) => a - b) : x.shape.map((_, i) => i);
   if (chosen.length === 0) return x;
   const shape = keepDims
@@ -28,7 +28,7 @@ export const reduceMean = (x: Value, axes?: readonly number[], keepDims = false)
 
 /** exp(x) / Σ exp(x) over the last axis. */
 export function softmax(x: Value): Value {
-  requireFloat32("Softmax", x);
+  requireFloat32("Softmax", { x });
   resolveAxis("Softmax", -1, x);
   return x.graph.node("Softmax", [x], {}, [{ dtype: "float32", shape: x.shape }]).outputs[0]!;
 }

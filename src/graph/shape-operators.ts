@@ -16,7 +16,7 @@ export function reshape(x: Value, shape: readonly number[]): Value {
   const known = shape.reduce((size, dimension) => (dimension === -1 ? size : size * dimension), 1);
   const target = shape.map((dimension) => (dimension === -1 ? x.size / known : dimension));
   if (sizeOf(target) !== x.size || target.some((dimension) => !Number.isInteger(dimension) || dimension < 0)) {
-    fail("Reshape", `[${shape.join(",")}] must hold ${x.size} elements`, x);
+    fail("Reshape", `[${shape.join(",")}] must hold ${x.size} elements`, { x });
   }
   if (sameShape(target, x.shape)) return x;
   if (x.source.kind === "constant") return x.graph.constant(x.source.tensor.reshape(target) as Tensor);
@@ -39,7 +39,7 @@ export function after(x: Value, gradients: readonly Value[]): Value {
 export function transpose(x: Value, permutation: readonly number[]): Value {
   const sorted = [...permutation].sort((a, b) => a - b);
   if (permutation.length !== x.rank || sorted.some((axis, i) => axis !== i)) {
-    fail("Transpose", `[${permutation.join(",")}] must be a permutation of the axes`, x);
+    fail("Transpose", `[${permutation.join(",")}] must be a permutation of the axes`, { x });
   }
   const shape = permutation.map((axis) => x.shape[axis]!);
   return x.graph.node("Transpose", [x], { permutation: [...permutation] }, [{ dtype: x.dtype, shape }]).outputs[0]!;
@@ -56,7 +56,7 @@ export function concat(values: readonly Value[], axis: number): Value {
       value.rank === first.rank &&
       value.dtype === first.dtype &&
       value.shape.every((dimension, i) => i === along || dimension === first.shape[i]);
-    if (!fits) fail("Concat", `shapes must agree except along axis ${along}`, first, value);
+    if (!fits) fail("Concat", `shapes must agree except along axis ${along}`, { first, other: value });
   }
   const shape = [...first.shape];
   shape[along] = values.reduce((sum, value) => sum + value.shape[along]!, 0);
@@ -68,7 +68,7 @@ export function slice(x: Value, axis: number, start: number, end: number): Value
   const along = resolveAxis("Slice", axis, x);
   const length = x.shape[along]!;
   if (!(start >= 0 && start < end && end <= length)) {
-    fail("Slice", `the range ${start}..${end} must lie within the ${length} elements of axis ${along}`, x);
+    fail("Slice", `the range ${start}..${end} must lie within the ${length} elements of axis ${along}`, { x });
   }
   if (start === 0 && end === length) return x;
   const shape = [...x.shape];
@@ -78,9 +78,9 @@ export function slice(x: Value, axis: number, start: number, end: number): Value
 
 /** Adds zeros before and after along an axis. */
 export function pad(x: Value, axis: number, before: number, after: number): Value {
-  requireFloat32("Pad", x);
+  requireFloat32("Pad", { x });
   const along = resolveAxis("Pad", axis, x);
-  if (before < 0 || after < 0) fail("Pad", `padding must not be negative, was ${before} and ${after}`, x);
+  if (before < 0 || after < 0) fail("Pad", "padding must not be negative", { x, before, after });
   if (before === 0 && after === 0) return x;
   const shape = [...x.shape];
   shape[along] = shape[along]! + before + after;
@@ -91,7 +91,7 @@ export function pad(x: Value, axis: number, before: number, after: number): Valu
 export function expand(x: Value, shape: readonly number[]): Value {
   if (sameShape(x.shape, shape)) return x;
   const result = broadcastShapes(x.shape, shape);
-  if (!result || !sameShape(result, shape)) fail("Expand", `must broadcast to [${shape.join(",")}]`, x);
+  if (!result || !sameShape(result, shape)) fail("Expand", `must broadcast to [${shape.join(",")}]`, { x });
   return x.graph.node("Expand", [x], { shape: [...shape] }, [{ dtype: x.dtype, shape }]).outputs[0]!;
 }
 
@@ -103,8 +103,8 @@ export function expand(x: Value, shape: readonly number[]): Value {
  * @returns `[...indices.shape, D]`.
  */
 export function gather(table: Value, indices: Value): Value {
-  if (table.rank !== 2) fail("Gather", "the table must be [rows, columns]", table);
-  if (indices.dtype !== "int64" && indices.dtype !== "int32") fail("Gather", "indices must be integers", indices);
+  if (table.rank !== 2) fail("Gather", "the table must be [rows, columns]", { table });
+  if (indices.dtype !== "int64" && indices.dtype !== "int32") fail("Gather", "indices must be integers", { indices });
   const shape = [...indices.shape, table.shape[1]!];
   return table.graph.node("Gather", [table, indices], {}, [{ dtype: table.dtype, shape }]).outputs[0]!;
 }
@@ -118,7 +118,7 @@ export function gather(table: Value, indices: Value): Value {
  */
 export function scatterSum(updates: Value, indices: Value, rows: number): Value {
   if (updates.rank !== 2 || indices.rank !== 1 || indices.size !== updates.shape[0]) {
-    fail("ScatterSum", "updates must be [N, D] and indices [N]", updates, indices);
+    fail("ScatterSum", "updates must be [N, D] and indices [N]", { updates, indices });
   }
   const shape = [rows, updates.shape[1]!];
   return updates.graph.node("ScatterSum", [updates, indices], { rows }, [{ dtype: updates.dtype, shape }]).outputs[0]!;

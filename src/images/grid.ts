@@ -1,9 +1,9 @@
 // Rows and columns of images in one labelled picture. Node only.
 
-import sharp from "sharp";
 import { ConfigError } from "../errors.js";
 import { type ImageLike, type RgbImage, toRgbImage } from "./pixels.js";
-import { type TextStyle, textToSvg, textWidth, wrapText } from "./text.js";
+import { loadSharp } from "./sharp.js";
+import { type TextStyle, textToSvg, textWidth, wrapText } from "./svg-text.js";
 
 /** What `renderGrid` draws. */
 export interface GridOptions {
@@ -103,6 +103,7 @@ export async function renderGrid(options: GridOptions): Promise<RgbImage> {
 async function overlaySvg(image: RgbImage, content: string): Promise<RgbImage> {
   const { width, height, data } = image;
   const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}">${content}</svg>`;
+  const sharp = await loadSharp();
   const bytes = await sharp(data, { raw: { width, height, channels: 3 } })
     .composite([{ input: Buffer.from(svg) }])
     .removeAlpha()

@@ -1,34 +1,71 @@
-// Images in and out of files, through sharp. Node only.
+// Images in and out of files, through sharp. Node only: importing it provides ImageTensor's save() and toBlob() there.
 
 import path from "node:path";
-import sharp from "sharp";
+import type { Sharp } from "sharp";
 import { ConfigError, FormatError } from "../errors.js";
 import { makeFolder, readWholeFile, writeFileAtomically } from "../storage/file-access.js";
-import { Tensor } from "../tensor/tensor.js";
-import { type ImageLike, rgbToPlanar, toRgbImage } from "./pixels.js";
+import {
+  DEFAULT_QUALITY,
+  ImageTensor,
+  type ImageType,
+  imageTypeOf,
+  registerImageCodec,
+  type SaveOptions,
+} from "./image-tensor.js";
+import { type ImageLike, type RgbImage, rgbToPlanar, toRgbImage } from "./pixels.js";
+import { loadSharp } from "./sharp.js";
 
-/** An image as the bytes of a PNG file. Throws ShapeError as `toRgbImage` does. */
-export async function encodePng(image: ImageLike): Promise<Uint8Array> {
-  const { width, height, data } = toRgbImage(image);
-  const bytes = await sharp(data, { raw: { width, height, channels: 3 } })
-    .png({ compressionLevel: 9 })
-    .toBuffer();
+/**
+ * An image as the bytes of a file.
+ *
+ * @throws {ShapeError} As `toRgbImage` does.
+ * @throws {ConfigError} If the quality is not between 0 and 1.
+ */
+export async function encodeImage(image: ImageLike, type: ImageType, options: SaveOptions = {}): Promise<Uint8Array> {
+  const share = options.quality ?? DEFAULT_QUALITY;
+  if (!(share >= 0 && share <= 1)) throw new ConfigError(`image: quality must be between 0 and 1; got ${share}.`);
+  const quality = Math.max(1, Math.round(100 * share));
+  const made = await toSharp(toRgbImage(image));
+  if (type === "image/png") made.png({ compressionLevel: 9 });
+  else if (type === "image/jpeg") made.jpeg({ quality });
+  else made.webp({ quality });
+  const bytes = await made.toBuffer();
   return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
+/** An image as the bytes of a PNG file. Throws ShapeError as `toRgbImage` does. */
+export const encodePng = (image: ImageLike): Promise<Uint8Array> => encodeImage(image, "image/png");
+
 /**
- * Writes an image as a PNG file; folders on the way are made, and a reader never sees half a file.
+ * Writes an image file; folders on the way are made, and a reader never sees half a file.
  *
+ * @param file - The format follows its ending: `.png`, `.jpg`, `.jpeg` or `.webp`.
+ * @throws {ConfigError} If the ending is another one.
  * @throws {ShapeError} If it is no image.
  * @throws {FormatError} If the file cannot be written.
  */
+export async function writeImage(file: string, image: ImageLike, options: SaveOptions = {}): Promise<void> {
+  await writeBytes(file, await encodeImage(image, imageTypeOf(file), options));
+}
+
+/** As {@link writeImage}, a PNG file whatever its ending. */
 export async function writePng(file: string, image: ImageLike): Promise<void> {
-  const png = await encodePng(image);
+  await writeBytes(file, await encodePng(image));
+}
+
+async function writeBytes(file: string, bytes: Uint8Array): Promise<void> {
   await makeFolder(path.dirname(file)).catch((cause: Error) => {
     throw new FormatError(file, `its folder cannot be made: ${cause.message}`, { cause });
   });
-  await writeFileAtomically(file, [png]);
+  await writeFileAtomically(file, [bytes]);
 }
+
+async function toSharp({ width, height, data }: RgbImage): Promise<Sharp> {
+  const sharp = await loadSharp();
+  return sharp(data, { raw: { width, height, channels: 3 } });
+}
+
+registerImageCodec({ encode: encodeImage, write: writeImage, toSharp });
 
 /** The size of an image that is read. What is asked for is reached by scaling, and by cutting off what overhangs. */
 export interface ReadImageOptions {
@@ -55,13 +92,14 @@ interface Size {
  * @throws {ConfigError} If a size is no positive integer.
  * @throws {FormatError} If the file is missing, damaged or no image.
  */
-export async function readImage(file: string, options: ReadImageOptions = {}): Promise<Tensor<"float32">> {
+export async function readImage(file: string, options: ReadImageOptions = {}): Promise<ImageTensor> {
   for (const [name, pixels] of Object.entries(options)) {
     if (pixels !== undefined && (!Number.isInteger(pixels) || pixels < 1)) {
       throw new ConfigError(`readImage: ${name} must be a positive integer; got ${pixels}.`);
     }
   }
   const bytes = await readWholeFile(file);
+  const sharp = await loadSharp();
   try {
     const { format, autoOrient: own } = await sharp(bytes).metadata();
     const wanted = wantedSize(own, options);
@@ -78,7 +116,7 @@ export async function readImage(file: string, options: ReadImageOptions = {}): P
       .removeAlpha()
       .raw()
       .toBuffer({ resolveWithObject: true });
-    return new Tensor("float32", [3, info.height, info.width], rgbToPlanar(data, info.height, info.width));
+    return new ImageTensor("float32", [3, info.height, info.width], rgbToPlanar(data, info.height, info.width));
   } catch (cause) {
     const reason = (cause as Error).message.split("\n")[0]!;
     throw new FormatError(file, `is no readable image: ${reason}. Use PNG, JPEG, WebP or SVG.`, { cause });
@@ -92,6 +130,7 @@ export async function readImage(file: string, options: ReadImageOptions = {}): P
  */
 export async function readImageSize(file: string): Promise<Size | undefined> {
   const bytes = await readWholeFile(file);
+  const sharp = await loadSharp();
   const { format, autoOrient } = await sharp(bytes)
     .metadata()
     .catch((cause: Error) => {

@@ -9,7 +9,7 @@ import { renderGrid } from "./grid.js";
 import type { RgbImage } from "./pixels.js";
 import { type PlotOptions, plotSvg, renderPlot } from "./plot.js";
 import { linearScale, logScale, rangeOf } from "./plot-scale.js";
-import { textToSvg, textWidth, wrapText } from "./text.js";
+import { textToSvg, textWidth, wrapText } from "./svg-text.js";
 
 function pixel(image: RgbImage, x: number, y: number): number[] {
   return [...image.data.subarray(3 * (y * image.width + x), 3 * (y * image.width + x) + 3)];

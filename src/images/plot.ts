@@ -1,10 +1,10 @@
 // Line and stacked-area plots as SVG and as pixels, without any fonts on the machine. Node only.
 
-import sharp from "sharp";
 import { ConfigError } from "../errors.js";
 import type { RgbImage } from "./pixels.js";
 import { linearScale, logScale, rangeOf, type Scale } from "./plot-scale.js";
-import { type TextStyle, textToSvg, textWidth, wrapText } from "./text.js";
+import { loadSharp } from "./sharp.js";
+import { type TextStyle, textToSvg, textWidth, wrapText } from "./svg-text.js";
 
 /** One curve. */
 export interface PlotSeries {
@@ -47,6 +47,7 @@ const MUTED = "#555";
 /** Draws a plot into pixels, at twice its CSS size by default so that it stays sharp on dense screens. */
 export async function renderPlot(options: PlotOptions & { pixelRatio?: number }): Promise<RgbImage> {
   const { pixelRatio = 2 } = options;
+  const sharp = await loadSharp();
   const { data, info } = await sharp(Buffer.from(plotSvg(options)), { density: 72 * pixelRatio })
     .flatten({ background: "white" })
     .toColourspace("srgb")

@@ -2,6 +2,7 @@
 
 import type { Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
+import { fail } from "../graph/shapes.js";
 import { sizeOf, tensor } from "../tensor/tensor.js";
 import type { Initializer, Scope } from "./scope.js";
 
@@ -17,10 +18,11 @@ const zeros: Initializer = { kind: "constant", value: 0 };
  * @returns `[..., outFeatures]`.
  */
 export function linear(scope: Scope, x: Value, outFeatures: number, options: { bias?: boolean } = {}): Value {
+  requireRank(scope, "linear", x, 1, "[..., in]");
   const inFeatures = x.shape.at(-1)!;
   const weight = scope.parameter("weight", [outFeatures, inFeatures], fanIn(inFeatures));
   const bias = options.bias === false ? undefined : scope.parameter("bias", [outFeatures], fanIn(inFeatures));
-  return scope.adapt({ kind: "linear", weight, bias }, x, ops.linear(x, weight, bias));
+  return scope.build(() => scope.adapt({ kind: "linear", weight, bias }, x, ops.linear(x, weight, bias)));
 }
 
 /** Options of {@link conv2d}. */
@@ -42,33 +44,45 @@ export function conv2d(
   kernel: number,
   options: Conv2dOptions = {},
 ): Value {
-  const [batch, channels, height, width] = x.shape as [number, number, number, number];
+  if (x.rank !== 4) scope.build(() => fail("conv2d", "x must be [B, C, H, W]", { x }));
+  const channels = x.shape[1]!;
   const initializer = fanIn(channels * kernel * kernel);
   const weight = scope.parameter("weight", [outChannels, channels, kernel, kernel], initializer);
   const bias = options.bias === false ? undefined : scope.parameter("bias", [outChannels], initializer);
   const { stride = 1, padding = 0 } = options;
   const layer = { kind: "convolution", weight, bias, stride, padding } as const;
-  if (kernel !== 1 || stride !== 1 || padding !== 0) return scope.adapt(layer, x, ops.conv(x, weight, bias, options));
+  const isProduct = kernel === 1 && stride === 1 && padding === 0;
+  return scope.build(() =>
+    scope.adapt(layer, x, isProduct ? pointwise(x, weight, bias) : ops.conv(x, weight, bias, options)),
+  );
+}
+
+/** A 1×1 convolution as the product of the weight with the pixels of each sample. */
+function pointwise(x: Value, weight: Value, bias: Value | undefined): Value {
+  const [batch, channels, height, width] = x.shape as [number, number, number, number];
+  const outChannels = weight.shape[0]!;
   const matrix = ops.reshape(weight, [outChannels, channels]);
   const product = ops.matMul(matrix, ops.reshape(x, [batch, channels, height * width]));
   const y = bias ? ops.add(product, ops.reshape(bias, [outChannels, 1])) : product;
-  return scope.adapt(layer, x, ops.reshape(y, [batch, outChannels, height, width]));
+  return ops.reshape(y, [batch, outChannels, height, width]);
 }
 
 /** Group normalization over the channels of `[B, C, ...]`. */
 export function groupNorm(scope: Scope, x: Value, groups: number, epsilon: number): Value {
+  requireRank(scope, "groupNorm", x, 3, "[B, C, ...]");
   const channels = x.shape[1]!;
   const weight = scope.parameter("weight", [channels], ones);
   const bias = scope.parameter("bias", [channels], zeros);
-  return ops.groupNorm(x, weight, bias, groups, epsilon, scope.path).y;
+  return scope.build(() => ops.groupNorm(x, weight, bias, groups, epsilon).y);
 }
 
 /** Layer normalization over the last axis. */
 export function layerNorm(scope: Scope, x: Value, epsilon = 1e-5): Value {
+  requireRank(scope, "layerNorm", x, 1, "[..., features]");
   const features = x.shape.at(-1)!;
   const weight = scope.parameter("weight", [features], ones);
   const bias = scope.parameter("bias", [features], zeros);
-  return ops.layerNorm(x, weight, bias, epsilon).y;
+  return scope.build(() => ops.layerNorm(x, weight, bias, epsilon).y);
 }
 
 /**
@@ -79,7 +93,13 @@ export function layerNorm(scope: Scope, x: Value, epsilon = 1e-5): Value {
  * @returns `[...indices.shape, features]`.
  */
 export function embedding(scope: Scope, indices: Value, rows: number, features: number, std = 1): Value {
-  return ops.gather(scope.parameter("weight", [rows, features], { kind: "normal", std }), indices);
+  const table = scope.parameter("weight", [rows, features], { kind: "normal", std });
+  return scope.build(() => ops.gather(table, indices));
+}
+
+/** Before the parameters are looked for, whose shapes follow from x. */
+function requireRank(scope: Scope, where: string, x: Value, least: number, form: string): void {
+  if (x.rank < least) scope.build(() => fail(where, `x must be ${form}`, { x }));
 }
 
 /**
@@ -100,6 +120,6 @@ export function sinusoidalEmbedding(
   const omega = values.graph.constant(tensor(frequencies, [1, half]));
   const angles = ops.mul(ops.reshape(values, [sizeOf(values.shape), 1]), omega);
   const parts = [ops.sin(angles), ops.cos(angles)];
-  const joined = ops.concat(options.flipSinToCos ? parts.reverse() : parts, -1);
-  return features % 2 === 1 ? ops.pad(joined, -1, 0, 1) : joined;
+  const both = ops.concat(options.flipSinToCos ? parts.reverse() : parts, -1);
+  return features % 2 === 1 ? ops.pad(both, -1, 0, 1) : both;
 }

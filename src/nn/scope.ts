@@ -61,6 +61,11 @@ export class Scope {
     return this.parameters.parameter(this.graph, this.path === "" ? name : `${this.path}.${name}`, shape, initializer);
   }
 
+  /** Builds a part of the graph that is named after this module. */
+  build<Result>(make: () => Result): Result {
+    return this.graph.inLayer(this.path, make);
+  }
+
   /** Lets the adapters change a layer's output. */
   adapt(layer: Omit<AdaptableLayer, "path">, x: Value, y: Value): Value {
     return this.adapters ? this.adapters.apply({ path: this.path, ...layer }, x, y) : y;

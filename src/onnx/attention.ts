@@ -24,7 +24,7 @@ import {
 const BLOCK_ELEMENTS: Readonly<Record<Target, number>> = { cpu: 1 << 22, portable: 1 << 24 };
 /** Fewer queries would leave the products over them short. */
 const QUERIES_PER_BLOCK = 512;
-/** Keys added where rows of scores would share one set of the processor's cache. */
+/** Keys added where rows of scores would conflict in the processor's cache. */
 const ADDED_KEYS = 16;
 /** Probabilities worth three nodes that order their use, in elements (4 MB). */
 const ORDERED_ELEMENTS = 1 << 20;
@@ -53,10 +53,10 @@ export const lowerAttention: Lowering<"Attention"> = (node, context) => {
 
 /**
  * D = rowsum(dO∘O), P = softmax(scale·q kᵀ), dS = P∘(dO vᵀ − D), dq = scale·dS k, dkᵀ = scale·qᵀ dS, dvᵀ = dOᵀ P,
- * recomputing P block by block: at most BLOCK_ELEMENTS of it exist at a time. dO vᵀ − D is one product, [dO, −D]·[v, 1]ᵀ;
- * dk and dv are made transposed, since a product is slower where its large factor must be turned.
+ * recomputing P block by block: at most BLOCK_ELEMENTS of it exist at a time. dP − D (centred dP), with dP = dO vᵀ, is one product, [dO, −D]·[v, 1]ᵀ;
+ * dk and dv are made transposed, since a product is slower where its large factor must be transposed.
  *
- * Rows of scores that all fall on one set of the processor's cache are made longer, by keys and values of zeros that no
+ * Rows of scores that all fall on one set of the processor's cache are padded with keys and values of zeros that no
  * query sees: [q, 1]·[k, mask]ᵀ.
  *
  * Each block waits for the results of the one before, and the first result used for the others of the last block: a
@@ -78,26 +78,26 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
   const rowParts = (name: string) => divide(context, name, 0, rows, rowStep);
   const queryParts = (name: string, axis: number) => divide(context, name, axis, queries, queryStep);
   const headed = (value: Value) => splitHeads(context, value, heads);
-  const turned = (value: Value) => turnHeads(context, value, heads);
-  const longer = (name: string) => (addedKeys === 0 ? name : withRows(context, name, addedKeys));
-  const { name: scaledK, alpha } = scaledKeys(context, longer(headed(k)), scale);
-  const asking = scoreFactors(context, headed(q), scaledK, [rows, queries, keys, width, addedKeys]);
+  const transposed = (value: Value) => splitHeadsTransposed(context, value, heads);
+  const padded = (name: string) => (addedKeys === 0 ? name : padRows(context, name, addedKeys));
+  const { name: scaledK, alpha } = scaledKeys(context, padded(headed(k)), scale);
+  const scoring = scoreFactors(context, headed(q), scaledK, [rows, queries, keys, width, addedKeys]);
   const kParts = rowParts(scaledK);
-  const askingK = asking.k === scaledK ? kParts : rowParts(asking.k);
-  const askingQ = rowParts(asking.q);
-  const qTurned = needsK ? rowParts(turned(q)) : [];
-  const dOTurned = needsV ? rowParts(turned(dO)) : [];
+  const scoringK = scoring.k === scaledK ? kParts : rowParts(scoring.k);
+  const scoringQ = rowParts(scoring.q);
+  const qTransposed = needsK ? rowParts(transposed(q)) : [];
+  const dOTransposed = needsV ? rowParts(transposed(dO)) : [];
   const tail = tailWidth(width, context.target);
-  const vParts = needsScores ? rowParts(withOnes(context, longer(headed(v)), [rows, keys + addedKeys, tail])) : [];
+  const vParts = needsScores ? rowParts(withOnes(context, padded(headed(v)), [rows, keys + addedKeys, tail])) : [];
   const dOParts = needsScores ? rowParts(withRowSums(context, headed(dO), headed(o), tail)) : [];
 
   const parts: [string[], string[], string[]] = [[], [], []];
   let previous: string[] = [];
   kParts.forEach((keyRows, part) => {
     const rowCount = Math.min(rowStep, rows - part * rowStep);
-    const qBlocks = queryParts(askingQ[part]!, 1);
-    const qTurnedBlocks = needsK ? queryParts(qTurned[part]!, 2) : [];
-    const dOTurnedBlocks = needsV ? queryParts(dOTurned[part]!, 2) : [];
+    const qBlocks = queryParts(scoringQ[part]!, 1);
+    const qTransposedBlocks = needsK ? queryParts(qTransposed[part]!, 2) : [];
+    const dOTransposedBlocks = needsV ? queryParts(dOTransposed[part]!, 2) : [];
     const dOBlocks = needsScores ? queryParts(dOParts[part]!, 1) : [];
     const dqs: string[] = [];
     let dk: string | undefined;
@@ -105,23 +105,23 @@ export const lowerAttentionGradient: Lowering<"AttentionGradient"> = (node, cont
     qBlocks.forEach((cut, block) => {
       const start = block * queryStep;
       const end = Math.min(queries, start + queryStep);
-      const shape = [rowCount, end - start, asking.width];
+      const shape = [rowCount, end - start, scoring.width];
       const waiting = previous.length === 0 ? cut : waitFor(context, { name: cut, dtype: q.dtype, shape }, previous);
       const mask = causal ? causalMask(context, start, end, keys + addedKeys) : undefined;
-      // Before p in the file, thus after it in the search: else every block's slope would be made before the first p.
-      const slope = needsScores
+      // Before p in the file, thus after it in the search: else every block's centred dP would be made before the first p.
+      const centredDP = needsScores
         ? emitMatMul(context, matrix(dOBlocks[block]!), matrix(vParts[part]!), { transposeB: true })
         : undefined;
-      const p = probabilities(context, waiting, { name: askingK[part]!, alpha }, mask);
+      const p = probabilities(context, waiting, { name: scoringK[part]!, alpha }, mask);
       const made: string[] = [];
       if (needsV) {
-        dv = sum(context, dv, emitMatMul(context, matrix(dOTurnedBlocks[block]!), matrix(p)));
+        dv = sum(context, dv, emitMatMul(context, matrix(dOTransposedBlocks[block]!), matrix(p)));
         made.push(dv);
       }
-      if (slope !== undefined) {
-        const dS = matrix(emit(context, "Mul", [p, slope]));
+      if (centredDP !== undefined) {
+        const dS = matrix(emit(context, "Mul", [p, centredDP]));
         if (needsK) {
-          dk = sum(context, dk, emitMatMul(context, matrix(qTurnedBlocks[block]!), dS, { alpha: scale }));
+          dk = sum(context, dk, emitMatMul(context, matrix(qTransposedBlocks[block]!), dS, { alpha: scale }));
           made.push(dk);
         }
         if (needsQ) {
@@ -182,7 +182,7 @@ function withRowSums(context: LoweringContext, dO: string, o: string, tail: numb
 }
 
 /** `[B·heads, S, D]` with `count` rows of zeros after the last of each. */
-function withRows(context: LoweringContext, name: string, count: number): string {
+function padRows(context: LoweringContext, name: string, count: number): string {
   return emit(context, "Pad", [name, context.builder.ints([0, 0, 0, 0, count, 0])]);
 }
 
@@ -250,30 +250,30 @@ function splitHeads(context: LoweringContext, value: Value, heads: number): stri
   const [batch, tokens, features] = value.shape as [number, number, number];
   if (heads === 1) return context.name(value);
   const split = reshaped(context, value, [batch, tokens, heads, features / heads]);
-  const turned = emit(context, "Transpose", [split], { perm: { ints: [0, 2, 1, 3] } });
-  return reshapedName(context, turned, [batch * heads, tokens, features / heads]);
+  const transposed = emit(context, "Transpose", [split], { perm: { ints: [0, 2, 1, 3] } });
+  return reshapedName(context, transposed, [batch * heads, tokens, features / heads]);
 }
 
 /** `[B, S, heads·D]` → `[B·heads, D, S]`. */
-function turnHeads(context: LoweringContext, value: Value, heads: number): string {
+function splitHeadsTransposed(context: LoweringContext, value: Value, heads: number): string {
   const [batch, tokens, features] = value.shape as [number, number, number];
   const split = reshaped(context, value, [batch, tokens, heads, features / heads]);
-  const turned = emit(context, "Transpose", [split], { perm: { ints: [0, 2, 3, 1] } });
-  return reshapedName(context, turned, [batch * heads, features / heads, tokens]);
+  const transposed = emit(context, "Transpose", [split], { perm: { ints: [0, 2, 3, 1] } });
+  return reshapedName(context, transposed, [batch * heads, features / heads, tokens]);
 }
 
-/** `[B·heads, S, D]`, or `[B·heads, D, S]` where it is turned, → `[B, S, heads·D]`, as the value wanted. */
+/** `[B·heads, S, D]`, or `[B·heads, D, S]` where `isTransposed`, → `[B, S, heads·D]`, as the value wanted. */
 function mergeHeads(
   context: LoweringContext,
   name: string,
   [batch, tokens, features]: readonly [number, number, number],
   heads: number,
   output: Value,
-  isTurned = false,
+  isTransposed = false,
 ): void {
   const width = features / heads;
-  const split = reshapedName(context, name, [batch, heads, ...(isTurned ? [width, tokens] : [tokens, width])]);
-  const merged = emit(context, "Transpose", [split], { perm: { ints: isTurned ? [0, 3, 1, 2] : [0, 2, 1, 3] } });
+  const split = reshapedName(context, name, [batch, heads, ...(isTransposed ? [width, tokens] : [tokens, width])]);
+  const merged = emit(context, "Transpose", [split], { perm: { ints: isTransposed ? [0, 3, 1, 2] : [0, 2, 1, 3] } });
   produceReshaped(context, output, merged);
 }
 

@@ -3,7 +3,7 @@
 import type { Node, Value } from "../graph/graph.js";
 import type { ConvolutionAttributes } from "../graph/operators.js";
 import { sizeOf, tensor } from "../tensor/tensor.js";
-import { isTurningWorthwhile } from "./cpu/convolution-costs.js";
+import { isFlippingWorthwhile } from "./cpu/convolution-costs.js";
 import { winogradConv, winogradConvPair, winogradInputGradient } from "./cpu/winograd.js";
 import {
   emit,
@@ -32,7 +32,7 @@ export const lowerConv: Lowering<"Conv"> = (node, context) => {
   else context.named(output, name);
 };
 
-/** Two convolutions with the same weight and bias: one batch, parted again. */
+/** Two convolutions with the same weight and bias: one batch, split again. */
 export function lowerConvPair(nodes: readonly [Node<"Conv">, Node<"Conv">], context: LoweringContext): void {
   const bias = nodes[0].inputs[2];
   const both = winogradConvPair(nodes, context);
@@ -47,7 +47,7 @@ export function lowerConvPair(nodes: readonly [Node<"Conv">, Node<"Conv">], cont
   });
 }
 
-/** Winograd's algorithm where that is faster; else Conv with a turned weight, or ConvTranspose on the stored one. */
+/** Winograd's algorithm where that is faster; else Conv with a flipped weight, or ConvTranspose on the stored one. */
 export const lowerConvInputGradient: Lowering<"ConvInputGradient"> = (node, context) => {
   const [dy, weight] = node.inputs as [Value, Value];
   const [output] = node.outputs as [Value];
@@ -57,10 +57,10 @@ export const lowerConvInputGradient: Lowering<"ConvInputGradient"> = (node, cont
   }
   const { stride, padding, inputShape } = node.attributes;
   const [top, left, bottom, right] = padding;
-  if (context.target === "cpu" && stride === 1 && isTurningWorthwhile(dy.shape)) {
+  if (context.target === "cpu" && stride === 1 && isFlippingWorthwhile(dy.shape)) {
     const [, , height, width] = weight.shape as [number, number, number, number];
     const around = [height - 1 - top, width - 1 - left, height - 1 - bottom, width - 1 - right] as const;
-    const inputs = [context.name(dy), turnedWeight(context, weight)];
+    const inputs = [context.name(dy), flippedWeight(context, weight)];
     produce(context, output, "Conv", inputs, window({ stride, padding: around }));
     return;
   }
@@ -72,8 +72,8 @@ export const lowerConvInputGradient: Lowering<"ConvInputGradient"> = (node, cont
   });
 };
 
-/** The kernels turned by 180°, input and output channels exchanged: `[Cin, Cout, kH, kW]`. */
-function turnedWeight(context: LoweringContext, weight: Value): string {
+/** The kernels flipped along both axes, input and output channels exchanged: `[Cin, Cout, kH, kW]`. */
+function flippedWeight(context: LoweringContext, weight: Value): string {
   const { builder } = context;
   // Backwards from the last element of both spatial axes to before their first.
   const { shape } = weight;
@@ -83,8 +83,8 @@ function turnedWeight(context: LoweringContext, weight: Value): string {
     [2, 3],
     [-1, -1],
   ].map((values) => builder.ints(values));
-  const turned = emit(context, "Slice", [context.name(weight), ...bounds]);
-  return emit(context, "Transpose", [turned], { perm: { ints: [1, 0, 2, 3] } });
+  const flipped = emit(context, "Slice", [context.name(weight), ...bounds]);
+  return emit(context, "Transpose", [flipped], { perm: { ints: [1, 0, 2, 3] } });
 }
 
 /**

@@ -1,7 +1,7 @@
 // Turns a Graph into an ONNX model for one kind of device, in the node order that keeps memory low.
 
 import type { Graph, Node, Value } from "../graph/graph.js";
-import { reachableNodes } from "../graph/operation-count.js";
+import { reachableNodes } from "../graph/node-cost.js";
 import { commonFolder } from "./common-folder.js";
 import { lowerConvPair } from "./convolution.js";
 import { orderedUnits } from "./cpu/shared-convolutions.js";
@@ -24,6 +24,9 @@ export interface OnnxModel {
  * ONNX Runtime orders nodes by a depth-first search from the graph's leaves, the highest file index first. Forward
  * nodes therefore come first, then backward nodes in the order they were made, and all leaves (nodes whose results
  * are only graph outputs) last, in reverse: the leaf wanted first has the highest index.
+ *
+ * Nodes are named after where they come from: `down_blocks.0.attentions.0.proj_in/FusedMatMul` of a forward pass,
+ * `gradient/LAYER/OPERATOR`, `recompute/LAYER/OPERATOR`.
  */
 export function lower(graph: Graph, target: Target): OnnxModel {
   const nodes = reachableNodes(graph, graph.outputs.values());
@@ -59,10 +62,15 @@ export function lower(graph: Graph, target: Target): OnnxModel {
   const leaves = nodes.filter(isLeaf).reverse();
   const inner = nodes.filter((node) => !isLeaf(node));
   for (const unit of orderedUnits(inner, target)) {
+    builder.origin = originOf(unit[0]);
     if (unit.length === 2) lowerConvPair(unit, context);
     else LOWERINGS[unit[0].op](unit[0] as never, context);
   }
-  for (const node of leaves) LOWERINGS[node.op](node as never, context);
+  for (const node of leaves) {
+    builder.origin = originOf(node);
+    LOWERINGS[node.op](node as never, context);
+  }
+  builder.origin = "";
 
   for (const [name, value] of graph.outputs) {
     const actual = context.name(value);
@@ -71,6 +79,9 @@ export function lower(graph: Graph, target: Target): OnnxModel {
   }
   return { bytes: builder.toBytes(), weightsFolder: folder, inputs: graph.inputs, outputs: graph.outputs };
 }
+
+/** Phase and layer of a node, as its ONNX nodes are named. */
+const originOf = ({ phase, layer }: Node): string => (phase && layer ? `${phase}/${layer}` : phase || layer);
 
 function nameOf(value: Value, names: Map<Value, string>, builder: OnnxModelBuilder): string {
   const known = names.get(value);

@@ -68,6 +68,7 @@ export class OnnxModelBuilder {
   private readonly outputs: ValueInfoProto[] = [];
   private readonly known: ValueInfoProto[] = [];
   private readonly shared = new Map<string, string>();
+  private readonly nodeNames = new Map<string, number>();
   private readonly files = new Set<string>();
   private readonly views = new Map<string, View>();
   /** Names of views by what they show and their shape, and the shapes of what they show where that was told. */
@@ -84,7 +85,13 @@ export class OnnxModelBuilder {
     this.hidesShapes = hidesShapes;
   }
 
-  /** A name that nothing else has. */
+  /**
+   * What the nodes emitted from now on are named after, in front of their operator: phase and layer, such as
+   * `gradient/mid_block.resnets.0.conv1`. Empty for the operator alone.
+   */
+  origin = "";
+
+  /** A value name that nothing else has. */
   fresh(prefix: string): string {
     return `${prefix}_${this.counter++}`;
   }
@@ -100,7 +107,7 @@ export class OnnxModelBuilder {
     this.nodes.push(
       create(NodeProtoSchema, {
         opType,
-        name: this.fresh(`${opType}_node`),
+        name: this.nodeName(opType),
         domain: options.domain ?? "",
         input: [...inputs],
         output: outputs,
@@ -108,6 +115,14 @@ export class OnnxModelBuilder {
       }),
     );
     return outputs;
+  }
+
+  /** `ORIGIN/OPERATOR`, with a number from the second node of that name on. */
+  private nodeName(opType: string): string {
+    const name = this.origin === "" ? opType : `${this.origin}/${opType}`;
+    const count = this.nodeNames.get(name) ?? 0;
+    this.nodeNames.set(name, count + 1);
+    return count === 0 ? name : `${name}_${count}`;
   }
 
   /**
@@ -149,9 +164,18 @@ export class OnnxModelBuilder {
     const key = values.join(",");
     let hidden = this.hiddenShapes.get(key);
     if (hidden === undefined) {
-      [hidden] = this.emit("Reshape", [this.ints(values), this.hiddenLength(values.length)]) as [string];
+      hidden = this.hiddenShape(values);
       this.hiddenShapes.set(key, hidden);
     }
+    return hidden;
+  }
+
+  /** Nodes of all layers share it: it is named after none. */
+  private hiddenShape(values: readonly number[]): string {
+    const { origin } = this;
+    this.origin = "shapes";
+    const [hidden] = this.emit("Reshape", [this.ints(values), this.hiddenLength(values.length)]) as [string];
+    this.origin = origin;
     return hidden;
   }
 

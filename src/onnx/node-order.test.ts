@@ -8,8 +8,9 @@ import { randn } from "../tensor/random.js";
 import { lower } from "./index.js";
 
 const LAYERS = 6;
-/** Names of the products of linear layers and of their weight gradients. */
-const PRODUCT = /^(Gemm|FusedMatMul)_/;
+/** Names of the products of linear layers, and of their weight gradients. */
+const FORWARD_PRODUCT = /^layers\.\d+\/FusedMatMul/;
+const WEIGHT_GRADIENT = /^gradient\/layers\.(\d+)\/FusedMatMul/;
 
 /** Linear layers with tanh, and the gradient of every weight. */
 function perceptron(layers: number, options: GradientOptions = {}) {
@@ -19,7 +20,7 @@ function perceptron(layers: number, options: GradientOptions = {}) {
   for (let i = 0; i < layers; i++) {
     const weight = graph.input(`w${i}`, "float32", [8, 8]);
     weights.push(weight);
-    x = ops.tanh(ops.linear(x, weight));
+    x = graph.inLayer(`layers.${i}`, () => ops.tanh(ops.linear(x, weight)));
   }
   const loss = ops.reduceSum(ops.mul(x, x));
   graph.output("loss", loss);
@@ -35,30 +36,30 @@ it("runs the whole forward first, then the gradients from the last layer to the 
   const order = await tracedOrder(graph, feeds);
 
   // Each linear layer is one product, and so is each weight gradient; the latter are the graph's leaves.
-  const tanhs = order.flatMap((name, at) => (name.startsWith("Tanh_") ? [at] : []));
-  const products = order.flatMap((name, at) => (PRODUCT.test(name) ? [at] : []));
-  expect(tanhs).toHaveLength(LAYERS);
+  const places = (pattern: RegExp) => order.flatMap((name, at) => (pattern.test(name) ? [at] : []));
+  const tanhs = places(/^layers\.\d+\/Tanh/);
+  const [forward, backward] = [places(FORWARD_PRODUCT), places(WEIGHT_GRADIENT)];
+  for (const each of [tanhs, forward, backward]) expect(each).toHaveLength(LAYERS);
   const lastForward = tanhs.at(-1)!;
-  // Exactly the forward products run before the last activation; every gradient product after it.
-  expect(products.filter((at) => at < lastForward)).toHaveLength(LAYERS);
-  expect(products.filter((at) => at > lastForward)).toHaveLength(LAYERS);
-  // Leaves were numbered in the file in reverse of the order in which they are wanted, so they run with falling numbers.
-  const numbers = products.filter((at) => at > lastForward).map((at) => Number(/_(\d+)$/.exec(order[at]!)![1]));
-  expect(numbers).toEqual([...numbers].sort((a, b) => b - a));
+  expect(Math.max(...forward)).toBeLessThan(lastForward);
+  expect(Math.min(...backward)).toBeGreaterThan(lastForward);
+  // Leaves lie in the file in reverse of the order in which they are wanted.
+  const layers = backward.map((at) => Number(WEIGHT_GRADIENT.exec(order[at]!)![1]));
+  expect(layers).toEqual([5, 4, 3, 2, 1, 0]);
 });
 
-it("makes activations again segment by segment, after the gradients of what follows", async () => {
+it("recomputes activations segment by segment, after the gradients of what follows", async () => {
   const layers = 16;
   const { graph, feeds } = perceptron(layers, { recompute: true });
   const order = await tracedOrder(graph, feeds);
-  const again = order.flatMap((name, at) => (name.startsWith("Tanh_") ? [at] : [])).slice(layers);
-  const lastGradient = order.findLastIndex((name) => PRODUCT.test(name));
+  const again = order.flatMap((name, at) => (/^recompute\/layers\.\d+\/Tanh/.test(name) ? [at] : []));
+  const lastGradient = order.findLastIndex((name) => WEIGHT_GRADIENT.test(name));
   // Each gradient of a weight reads the activation below it, which is either kept or among these.
   expect(again.length).toBeGreaterThan(layers / 2);
   expect(again.length).toBeLessThan(layers);
   const gaps = again
     .slice(1)
-    .map((at, i) => order.slice(again[i], at).filter((name) => /^(Mul|Sub)_/.test(name)).length);
+    .map((at, i) => order.slice(again[i], at).filter((name) => /^gradient\/.*\/(Mul|Sub)/.test(name)).length);
   const groups = gaps.filter((gradientNodes) => gradientNodes > 0).length + 1;
   expect(groups).toBeGreaterThanOrEqual(3);
   expect(again.at(-1)!).toBeLessThan(lastGradient);

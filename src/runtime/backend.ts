@@ -10,16 +10,16 @@ export interface SessionSettings {
   device: Device;
   /** Threads inside one operator; the platform's choice when absent. */
   threads?: number;
-  /** Sessions of different lanes run at the same time, those of one lane in turn. Default 0. */
-  lane?: number;
+  /** Which worker runs it: sessions of different workers run at the same time, those of one worker in turn. Default 0. */
+  worker?: number;
   /** Writes a trace of every kernel to files that begin so (Node only). */
   profilePrefix?: string;
-  /** What stays on the device between runs; only where the backend `keepsValues`. */
-  kept?: KeptValues;
+  /** What stays on the device between runs; only where the backend `supportsIoBinding`. */
+  ioBinding?: IoBinding;
 }
 
-/** What a session keeps where it computes, between its runs. */
-export interface KeptValues {
+/** Inputs and outputs that are bound to memory of the device: they stay there between runs and are not copied to the host. */
+export interface IoBinding {
   /** Inputs that runs are not fed, each with the output that can replace it. */
   state: Readonly<Record<string, string>>;
   /** Further outputs that runs do not return. */
@@ -28,30 +28,30 @@ export interface KeptValues {
 
 /** A loaded model. */
 export interface BackendSession {
-  /** Takes and gives what is not kept. */
+  /** Takes and gives what is not bound. */
   run(feeds: Record<string, Tensor>): Promise<Record<string, Tensor>>;
-  /** Of a session that keeps values. */
-  kept?: KeptAccess;
+  /** Of a session with an I/O binding. */
+  bound?: BoundValues;
   /** Frees the model. Returns the profile's path where one was written. */
   release(): Promise<void>;
 }
 
-/** Access to what a session keeps. */
-export interface KeptAccess {
-  /** Puts values of the kept inputs in place. */
+/** Access to what a session's I/O binding holds on the device. */
+export interface BoundValues {
+  /** Copies values of the bound inputs to the device. */
   write(values: Record<string, Tensor>): Promise<void>;
-  /** Replaces every kept input by its output of the last run. */
+  /** Replaces every bound input by its output of the last run. */
   advance(): Promise<void>;
-  /** Copies of kept inputs, and of kept outputs as the last run made them. Blocks until they are here. */
-  readNow(names: readonly string[]): Record<string, Tensor>;
+  /** Copies bound inputs, and bound outputs as the last run made them, to the host. Blocks until they are there. */
+  readSync(names: readonly string[]): Record<string, Tensor>;
 }
 
 /** A platform's way to load models. */
 export interface Backend {
   /** Devices that can be asked for, the fastest first. */
   devices(): Promise<readonly Device[]>;
-  /** Whether sessions keep values between runs, and read them without giving up the thread. */
-  readonly keepsValues?: boolean;
+  /** Whether sessions can keep values on the device between runs, and be read without giving up the thread. */
+  readonly supportsIoBinding?: boolean;
   /** How many processors the CPU's sessions have between them; absent where they always run in turn. */
   readonly processors?: number;
   create(model: OnnxModel, settings: SessionSettings): Promise<BackendSession>;

@@ -4,7 +4,7 @@ import { RuntimeError, ShapeError } from "../errors.js";
 import { type Graph, sameShape } from "../graph/index.js";
 import { lower, type OnnxModel } from "../onnx/index.js";
 import type { DType, Tensor } from "../tensor/tensor.js";
-import { type BackendSession, backend, type KeptAccess, type KeptValues, type SessionSettings } from "./backend.js";
+import { type BackendSession, type BoundValues, backend, type IoBinding, type SessionSettings } from "./backend.js";
 import { type Device, type DeviceOption, resolveDevice, targetOf } from "./device.js";
 
 /** Options of {@link compile}. */
@@ -16,9 +16,9 @@ export interface CompileOptions {
   /**
    * Inputs and outputs that stay on the device between runs.
    *
-   * Only where {@link canKeepValues}.
+   * Only where {@link supportsIoBinding}.
    */
-  kept?: KeptValues;
+  ioBinding?: IoBinding;
 }
 
 /** The options that every compiled graph of a model shares. */
@@ -38,43 +38,43 @@ export class CompiledGraph {
     readonly inputs: ReadonlyMap<string, TensorType>,
     private readonly session: BackendSession,
     readonly device: Device,
-    private readonly kept: KeptValues = { state: {}, outputs: [] },
+    private readonly ioBinding: IoBinding = { state: {}, outputs: [] },
   ) {}
 
   /**
    * Runs once.
    *
-   * @param feeds - One tensor per graph input that is not kept, of its exact dtype and shape.
-   * @returns One tensor per graph output that is not kept.
+   * @param feeds - One tensor per graph input that is not bound, of its exact dtype and shape.
+   * @returns One tensor per graph output that is not bound.
    * @throws {ShapeError} If an input is missing, unknown, or of another dtype or shape.
    */
   async run(feeds: Record<string, Tensor>): Promise<Record<string, Tensor>> {
-    this.check("run", feeds, (name) => !(name in this.kept.state));
+    this.check("run", feeds, (name) => !(name in this.ioBinding.state));
     return this.session.run(feeds);
   }
 
   /**
-   * Puts the kept inputs in place, all of them.
+   * Copies the bound inputs to the device, all of them.
    *
    * @throws {ShapeError} As {@link run}.
    */
   async write(values: Record<string, Tensor>): Promise<void> {
-    this.check("write", values, (name) => name in this.kept.state);
+    this.check("write", values, (name) => name in this.ioBinding.state);
     await this.access("write").write(values);
   }
 
-  /** Replaces every kept input by the output of the last run that belongs to it. */
+  /** Replaces every bound input by the output of the last run that belongs to it. */
   async advance(): Promise<void> {
     await this.access("advance").advance();
   }
 
   /**
-   * Copies of kept inputs as they are, and of kept outputs as the last run made them.
+   * Copies bound inputs as they are, and bound outputs as the last run made them, to the host.
    *
    * Blocks the thread until they are here, so that code which cannot wait sees current values.
    */
-  readNow(names: readonly string[]): Record<string, Tensor> {
-    return this.access("readNow").readNow(names);
+  readSync(names: readonly string[]): Record<string, Tensor> {
+    return this.access("readSync").readSync(names);
   }
 
   private check(where: string, feeds: Record<string, Tensor>, takes: (name: string) => boolean): void {
@@ -82,10 +82,10 @@ export class CompiledGraph {
     checkFeeds(where, feeds, new Map([...this.inputs].filter(([name]) => takes(name))));
   }
 
-  private access(where: string): KeptAccess {
+  private access(where: string): BoundValues {
     this.requireLoaded(where);
-    if (!this.session.kept) throw new RuntimeError(`${where}: this graph was compiled without kept values.`);
-    return this.session.kept;
+    if (!this.session.bound) throw new RuntimeError(`${where}: this graph was compiled without an I/O binding.`);
+    return this.session.bound;
   }
 
   private requireLoaded(where: string): void {
@@ -100,8 +100,8 @@ export class CompiledGraph {
   }
 }
 
-/** Whether compiled graphs can keep values on their device here. */
-export const canKeepValues = (): boolean => backend().keepsValues ?? false;
+/** Whether compiled graphs can keep values on their device between runs here. */
+export const supportsIoBinding = (): boolean => backend().supportsIoBinding ?? false;
 
 /**
  * Lowers a graph for a device and loads it.
@@ -111,8 +111,8 @@ export const canKeepValues = (): boolean => backend().keepsValues ?? false;
  */
 export async function compile(graph: Graph, options: CompileOptions = {}): Promise<CompiledGraph> {
   const device = await deviceOf(options);
-  const { threads, profilePrefix, kept } = options;
-  return load(lower(graph, targetOf(device)), { device, threads, profilePrefix, kept });
+  const { threads, profilePrefix, ioBinding } = options;
+  return load(lower(graph, targetOf(device)), { device, threads, profilePrefix, ioBinding });
 }
 
 /** Loads a lowered graph. */
@@ -120,7 +120,7 @@ export async function load(model: OnnxModel, settings: SessionSettings): Promise
   const session = await backend().create(model, settings);
   // Types only: a value holds its whole graph.
   const inputs = new Map([...model.inputs].map(([name, { dtype, shape }]) => [name, { dtype, shape }]));
-  return new CompiledGraph(inputs, session, settings.device, settings.kept);
+  return new CompiledGraph(inputs, session, settings.device, settings.ioBinding);
 }
 
 /**

@@ -57,6 +57,19 @@ it("gives the mean over the whole batch, whatever the parts", async () => {
   }
 });
 
+it("gives the same bits whenever a batch is divided into as many copies", async () => {
+  const generator = new Generator(2);
+  const batch = { x: randn([8, 3], { generator }) };
+  const shared = { w: randn([3, 1], { generator }) };
+  const results = [];
+  for (let round = 0; round < 2; round++) {
+    const graph = await compileDataParallel(regression, { batchSize: 8, parameterBytes: 12, threads: THREADS });
+    results.push(await graph.run(batch, shared));
+    await graph.release();
+  }
+  expect(results[1]).toEqual(results[0]);
+});
+
 it("keeps one graph for large models and for batches without equal parts", async () => {
   for (const [batchSize, parameterBytes] of [
     [2, 3e9],

@@ -1,5 +1,10 @@
 // Data parallelism on the CPU: copies of one training graph run at the same time, each on its part of the batch and with its
 // part of the processors. A small model's operators are too short to be divided among threads.
+//
+// What is exact: the same inputs give the same bits on the same device with the same number of copies, which follows from
+// the batch size and the number of threads. With another number of copies the mean over the batch is summed in another order,
+// and losses and gradients differ by float32 rounding; so do they between devices. Threads within one copy divide rows and
+// columns of products among themselves, not sums: one and two of them gave the same bits.
 
 import { Graph } from "../graph/index.js";
 import { lower } from "../onnx/index.js";
@@ -9,7 +14,7 @@ import { type CompiledGraph, type CompileOptions, checkFeeds, deviceOf, load } f
 import { targetOf } from "./device.js";
 
 /** Options of {@link compileDataParallel}. */
-export interface DataParallelOptions extends Omit<CompileOptions, "kept"> {
+export interface DataParallelOptions extends Omit<CompileOptions, "ioBinding"> {
   batchSize: number;
   /** Of the model, which every copy holds and reads again. */
   parameterBytes: number;
@@ -98,9 +103,9 @@ export async function compileDataParallel(
   build(graph, batchSize / parts);
   const model = lower(graph, targetOf(device));
   const share = parts === 1 ? options.threads : Math.floor(threads / parts);
-  const copies = Array.from({ length: parts }, (_, lane) => {
-    const trace = profilePrefix !== undefined && parts > 1 ? `${profilePrefix}-${lane}` : profilePrefix;
-    return load(model, { device, lane, threads: share, profilePrefix: trace });
+  const copies = Array.from({ length: parts }, (_, worker) => {
+    const trace = profilePrefix !== undefined && parts > 1 ? `${profilePrefix}-${worker}` : profilePrefix;
+    return load(model, { device, worker, threads: share, profilePrefix: trace });
   });
   return new DataParallelGraph(await Promise.all(copies), batchSize);
 }

@@ -1,11 +1,11 @@
-export { type Backend, type BackendSession, type KeptValues, registerBackend } from "./backend.js";
+export { type Backend, type BackendSession, type IoBinding, registerBackend } from "./backend.js";
 export {
   CompiledGraph,
   type CompileOptions,
-  canKeepValues,
   compile,
   deviceOf,
   type RuntimeOptions,
+  supportsIoBinding,
 } from "./compile.js";
 export { CompiledGraphs } from "./compiled-graphs.js";
 export { compileDataParallel, DataParallelGraph } from "./data-parallel.js";

@@ -1,4 +1,4 @@
-// The Node backend: onnxruntime-node in worker threads, one for each lane of sessions.
+// The Node backend: onnxruntime-node in worker threads.
 
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
@@ -6,13 +6,7 @@ import { RuntimeError } from "../errors.js";
 import { Graph, type Value } from "../graph/index.js";
 import { lower, type OnnxModel } from "../onnx/index.js";
 import { BYTES_PER_ELEMENT, type DType, fromBytes, Tensor, type TensorData } from "../tensor/tensor.js";
-import {
-  type Backend,
-  type BackendSession,
-  type KeptValues,
-  registerBackend,
-  type SessionSettings,
-} from "./backend.js";
+import { type Backend, type BackendSession, type IoBinding, registerBackend, type SessionSettings } from "./backend.js";
 import type { Device } from "./device.js";
 
 interface Reply {
@@ -27,27 +21,27 @@ interface Reply {
  */
 const PREFERENCE: readonly Device[] = ["cuda", "cpu", "webgpu", "coreml", "dml"];
 
-/** Longest wait for a kept value: far above any step, so that a worker that died is not waited for forever. */
+/** Longest wait for a bound value: far above any step, so that a worker that died is not waited for forever. */
 const READ_LIMIT_MS = 600_000;
 const MESSAGE_BYTES = 4096;
 
 class NodeBackend implements Backend {
-  readonly keepsValues = true;
+  readonly supportsIoBinding = true;
   readonly processors = availableParallelism();
-  private readonly lanes: SessionWorker[] = [];
+  private readonly workers: SessionWorker[] = [];
   private nextSession = 0;
 
   async devices(): Promise<readonly Device[]> {
-    const bundled = (await this.lane(0).ask("devices", {})) as string[];
+    const bundled = (await this.worker(0).ask("devices", {})) as string[];
     return PREFERENCE.filter((device) => device === "cpu" || bundled.includes(device));
   }
 
   async create(model: OnnxModel, settings: SessionSettings): Promise<BackendSession> {
     const session = this.nextSession++;
-    const { kept } = settings;
-    const worker = this.lane(settings.lane ?? 0);
+    const { ioBinding } = settings;
+    const worker = this.worker(settings.worker ?? 0);
     const options = sessionOptions(model, settings);
-    await worker.ask("create", { session, bytes: model.bytes, options, kept });
+    await worker.ask("create", { session, bytes: model.bytes, options, ioBinding });
     return {
       run: async (feeds) => {
         const { messages, buffers } = copied(feeds);
@@ -57,7 +51,7 @@ class NodeBackend implements Backend {
           result[name] = new Tensor(dtype, shape, data);
         return result;
       },
-      kept: kept && {
+      bound: ioBinding && {
         write: async (values) => {
           const { messages, buffers } = copied(values);
           await worker.ask("write", { session, values: messages }, buffers);
@@ -65,7 +59,7 @@ class NodeBackend implements Backend {
         advance: async () => {
           await worker.ask("advance", { session });
         },
-        readNow: (names) => worker.readNow(session, keptValues(model, kept, names)),
+        readSync: (names) => worker.readSync(session, boundValues(model, ioBinding, names)),
       },
       release: async () => {
         await worker.ask("release", { session });
@@ -73,9 +67,9 @@ class NodeBackend implements Backend {
     };
   }
 
-  private lane(lane: number): SessionWorker {
-    this.lanes[lane] ??= new SessionWorker();
-    return this.lanes[lane];
+  private worker(index: number): SessionWorker {
+    this.workers[index] ??= new SessionWorker();
+    return this.workers[index];
   }
 }
 
@@ -86,7 +80,7 @@ class SessionWorker {
   private nextId = 0;
 
   /** The worker fills shared memory and wakes this thread, which therefore needs no event loop. */
-  readNow(session: number, values: ReadonlyMap<string, Value>): Record<string, Tensor> {
+  readSync(session: number, values: ReadonlyMap<string, Value>): Record<string, Tensor> {
     const signal = new Int32Array(new SharedArrayBuffer(4));
     const message = new Uint8Array(new SharedArrayBuffer(MESSAGE_BYTES));
     const wanted = [...values].map(([name, value]) => {
@@ -163,12 +157,12 @@ function copied(tensors: Record<string, Tensor>): { messages: Record<string, Mes
   };
 }
 
-function keptValues(model: OnnxModel, kept: KeptValues, names: readonly string[]): Map<string, Value> {
+function boundValues(model: OnnxModel, ioBinding: IoBinding, names: readonly string[]): Map<string, Value> {
   return new Map(
     names.map((name) => {
-      if (name in kept.state) return [name, model.inputs.get(name)!];
-      if (kept.outputs.includes(name)) return [name, model.outputs.get(name)!];
-      throw new RuntimeError(`runtime: the session keeps no value "${name}".`);
+      if (name in ioBinding.state) return [name, model.inputs.get(name)!];
+      if (ioBinding.outputs.includes(name)) return [name, model.outputs.get(name)!];
+      throw new RuntimeError(`runtime: the session's I/O binding has no value "${name}".`);
     }),
   );
 }
@@ -184,11 +178,11 @@ function copyingModel({ dtype, shape }: Value): Uint8Array {
  * ONNX Runtime's own optimizer stays off (fusions are ours; it triples memory and takes long), memory patterns double
  * memory on the second run, and prepacking copies every weight.
  */
-function sessionOptions(model: OnnxModel, { device, threads, profilePrefix, kept }: SessionSettings): object {
+function sessionOptions(model: OnnxModel, { device, threads, profilePrefix, ioBinding }: SessionSettings): object {
   const session: Record<string, string> = { disable_prepacking: "1" };
   if (model.weightsFolder !== undefined) session.model_external_initializers_file_folder_path = model.weightsFolder;
   // The other providers of ONNX Runtime's Node binding hand every output over in main memory.
-  const stays = kept && device === "webgpu" ? [...Object.values(kept.state), ...kept.outputs] : [];
+  const stays = ioBinding && device === "webgpu" ? [...Object.values(ioBinding.state), ...ioBinding.outputs] : [];
   return {
     executionProviders: [device],
     graphOptimizationLevel: "disabled",

@@ -10,12 +10,12 @@ import * as ort from "onnxruntime-node";
 /** @typedef {{ dtype: string, shape: readonly number[], data: any }} Message */
 
 /**
- * `state` are the kept inputs by name, `made` the kept outputs of the last run, `readers` sessions that copy a value of a
- * kept one's type into main memory.
+ * `state` are the bound inputs by name, `made` the bound outputs of the last run, `readers` sessions that copy a value of a
+ * bound one's type into main memory.
  *
  * @typedef {{
  *   loaded: ort.InferenceSession,
- *   kept: { state: Record<string, string>, outputs: readonly string[] },
+ *   ioBinding: { state: Record<string, string>, outputs: readonly string[] },
  *   state: Record<string, ort.Tensor>,
  *   made: Record<string, ort.Tensor>,
  *   readers: Map<string, ort.InferenceSession>,
@@ -73,9 +73,9 @@ function providerFile(name) {
 
 /** @type {Record<string, (request: any) => Promise<{ result?: unknown, transfer?: ArrayBuffer[] }>>} */
 const handlers = {
-  async create({ session, bytes, options, kept = { state: {}, outputs: [] } }) {
+  async create({ session, bytes, options, ioBinding = { state: {}, outputs: [] } }) {
     const loaded = await ort.InferenceSession.create(bytes, options);
-    sessions.set(session, { loaded, kept, state: {}, made: {}, readers: new Map() });
+    sessions.set(session, { loaded, ioBinding, state: {}, made: {}, readers: new Map() });
     return {};
   },
   async run({ session: id, feeds }) {
@@ -86,7 +86,7 @@ const handlers = {
       inputs[name] = asTensor(message);
     }
     const outputs = await session.loaded.run(inputs);
-    const stays = new Set([...Object.values(session.kept.state), ...session.kept.outputs]);
+    const stays = new Set([...Object.values(session.ioBinding.state), ...session.ioBinding.outputs]);
     /** @type {Record<string, Message>} */
     const result = {};
     /** @type {ArrayBuffer[]} */
@@ -112,8 +112,8 @@ const handlers = {
     return {};
   },
   async advance({ session: id }) {
-    const { kept, state, made } = sessionOf(id);
-    for (const [input, output] of Object.entries(kept.state)) {
+    const { ioBinding, state, made } = sessionOf(id);
+    for (const [input, output] of Object.entries(ioBinding.state)) {
       const next = made[output];
       if (!next) throw new Error(`no run has made "${output}" yet`);
       discard(state[input]);

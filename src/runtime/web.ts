@@ -34,9 +34,9 @@ class WebBackend implements Backend {
     if (model.weightsFolder !== undefined) {
       throw new RuntimeError("runtime: weights in files cannot be used in place in a browser; load them into memory.");
     }
-    if (settings.kept) {
+    if (settings.ioBinding) {
       // A page reads GPU buffers asynchronously only.
-      throw new RuntimeError("runtime: sessions in a browser keep no values between runs.");
+      throw new RuntimeError("runtime: sessions in a browser have no I/O binding.");
     }
     const session = await this.inTurn(() =>
       ort.InferenceSession.create(model.bytes, {

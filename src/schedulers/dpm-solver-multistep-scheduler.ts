@@ -107,22 +107,22 @@ export class DPMSolverMultistepScheduler extends MultistepSolver<z.output<typeof
     const prediction = { output, sample: x, a: from.alpha, s: from.s };
     const original = predictOriginal(where, this.predictionType, prediction);
 
-    // 2. Order 1: along the clean sample of this step. The SDE forgets twice as fast, and fills up with noise.
-    const gain = to.lambda - from.lambda;
-    const reach = stochastic ? 2 * gain : gain;
-    const decay = Math.expm1(-reach); // e^−h − 1 or e^−2h − 1, from −1 (to pure signal) to 0
-    const keep = (to.s / from.s) * (stochastic ? Math.exp(-gain) : 1);
+    // 2. Order 1: along the clean sample of this step. The SDE decays twice as fast, and adds noise.
+    const h = to.lambda - from.lambda;
+    const exponent = stochastic ? 2 * h : h;
+    const decay = Math.expm1(-exponent); // e^−h − 1 or e^−2h − 1, from −1 (to pure signal) to 0
+    const sampleFactor = (to.s / from.s) * (stochastic ? Math.exp(-h) : 1);
     const previous = this.#previous;
-    let memory = 0;
+    let differenceFactor = 0;
 
-    // 3. Order 2: the slope since the previous step, weighted by how far it is extrapolated
+    // 3. Order 2: the first difference, x_0 − x_0,prev, extrapolated over this step
     if (previous && previous.index === index - 1 && this.#orderAt(index) === 2) {
-      const gainBefore = from.lambda - noiseLevel(this.sigmas[index - 1]!).lambda;
-      memory = this.#slopeWeight(decay, reach) * (gain / gainBefore) * to.alpha;
-      if (gain === 0 || gainBefore === 0) memory = 0;
+      const previousH = from.lambda - noiseLevel(this.sigmas[index - 1]!).lambda;
+      differenceFactor = this.#differenceWeight(decay, exponent) * (h / previousH) * to.alpha;
+      if (h === 0 || previousH === 0) differenceFactor = 0;
     }
-    let prev = combine(keep, x, memory - to.alpha * decay, original);
-    if (memory !== 0 && previous) prev = combine(1, prev, -memory, previous.original);
+    let prev = combine(sampleFactor, x, differenceFactor - to.alpha * decay, original);
+    if (differenceFactor !== 0 && previous) prev = combine(1, prev, -differenceFactor, previous.original);
     if (noise) prev = combine(1, prev, to.s * Math.sqrt(Math.max(-decay, 0)), noise);
 
     this.#previous = { original, index };
@@ -132,7 +132,7 @@ export class DPMSolverMultistepScheduler extends MultistepSolver<z.output<typeof
     };
   }
 
-  /** Short runs, and runs that end without noise, finish with order 1: the slope is no use across the last gap. */
+  /** Short runs, and runs that end without noise, finish with order 1: the first difference is no use across the last gap. */
   #orderAt(index: number): number {
     const { solver_order, euler_at_final, lower_order_final, final_sigmas_type } = this.config;
     const steps = this.timesteps.length;
@@ -140,8 +140,8 @@ export class DPMSolverMultistepScheduler extends MultistepSolver<z.output<typeof
     return index === steps - 1 && gentle ? 1 : solver_order;
   }
 
-  /** The factor of the slope (x_0 − x_0,prev)/h_prev·h in x', without alpha'. */
-  #slopeWeight(decay: number, reach: number): number {
-    return this.config.solver_type === "midpoint" ? -0.5 * decay : decay / reach + 1;
+  /** The factor of (x_0 − x_0,prev)/h_prev·h in x', without alpha'. */
+  #differenceWeight(decay: number, exponent: number): number {
+    return this.config.solver_type === "midpoint" ? -0.5 * decay : decay / exponent + 1;
   }
 }

@@ -8,9 +8,9 @@ import { combinePerSample } from "./samples.js";
 import {
   nearestTimestepOfSigma,
   noiseLevel,
-  type SigmaLadder,
+  type SigmaSchedule,
   sigmaAt,
-  sigmaLadder,
+  sigmaSchedule,
   timestepOfSigma,
   trainingSigmas,
 } from "./sigmas.js";
@@ -32,16 +32,16 @@ export abstract class MultistepSolver<C extends MultistepSolverConfig> extends D
   sigmas: Float64Array;
   protected cursor: StepCursor;
   protected readonly trainingSigmas: Float64Array;
-  readonly #ladder: SigmaLadder | undefined;
+  readonly #sigmaSchedule: SigmaSchedule | undefined;
 
   /**
    * @param className - The scheduler's name, for messages.
    * @param config - Checked and complete.
-   * @throws {ConfigError} If it asks for two ladders of noise levels.
+   * @throws {ConfigError} If it asks for two sigma schedules.
    */
   constructor(className: string, config: C) {
     super(className, config);
-    this.#ladder = sigmaLadder(className, config);
+    this.#sigmaSchedule = sigmaSchedule(className, config);
     this.trainingSigmas = trainingSigmas(this.alphasCumprod);
     this.sigmas = Float64Array.of(...this.trainingSigmas.toReversed(), this.finalSigma());
     this.cursor = new StepCursor(className, this.timesteps);
@@ -52,9 +52,9 @@ export abstract class MultistepSolver<C extends MultistepSolverConfig> extends D
     const { num_train_timesteps: trainTimesteps, timestep_spacing: spacing, steps_offset: offset } = this.config;
     checkSteps(this.className, steps, trainTimesteps);
     const table = this.trainingSigmas;
-    if (this.#ladder) {
-      const sigmas = [...this.#ladder(table[0]!, table.at(-1)!, steps)];
-      const integer = this.#ladderTimestep();
+    if (this.#sigmaSchedule) {
+      const sigmas = [...this.#sigmaSchedule(table[0]!, table.at(-1)!, steps)];
+      const integer = this.#continuousTimestep();
       this.startRun(
         sigmas.map((sigma) => integer(sigma)),
         sigmas,
@@ -120,8 +120,8 @@ export abstract class MultistepSolver<C extends MultistepSolverConfig> extends D
     }
   }
 
-  /** The timestep that the model is told at a noise level of the ladder. diffusers rounds some down, and so do we. */
-  #ladderTimestep(): (sigma: number) => number {
+  /** The timestep that the model is told at a noise level of the sigma schedule. diffusers rounds some down, and so do we. */
+  #continuousTimestep(): (sigma: number) => number {
     const table = this.trainingSigmas;
     const rounds = this.config.use_karras_sigmas && this.roundsKarrasTimesteps();
     if (rounds) return (sigma) => nearestTimestepOfSigma(table, sigma);

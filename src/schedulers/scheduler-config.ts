@@ -17,16 +17,16 @@ export const noiseScheduleOptions = {
 export const predictionTypeOption = z.enum(["epsilon", "v_prediction", "sample"]).default("epsilon");
 
 /** `timestep_spacing` with the default of the scheduler at hand. */
-export function timestepSpacingOption(preset: "leading" | "linspace") {
-  return z.enum(["leading", "trailing", "linspace"]).default(preset);
+export function timestepSpacingOption(fallback: "leading" | "linspace") {
+  return z.enum(["leading", "trailing", "linspace"]).default(fallback);
 }
 
 /** `steps_offset`. */
 export const stepsOffsetOption = z.int().min(0).default(0);
 
 /** A switch. */
-export function switchOption(preset: boolean) {
-  return z.boolean().default(preset);
+export function switchOption(fallback: boolean) {
+  return z.boolean().default(fallback);
 }
 
 /** A switch that must stay off, because what it turns on is not supported. */

@@ -5,7 +5,7 @@ import type { Tensor } from "../tensor/tensor.js";
 /** What a model's output stands for: the noise, the velocity, or the clean sample. */
 export type PredictionType = "epsilon" | "v_prediction" | "sample";
 
-/** A configuration in diffusers' spelling, as read from `scheduler_config.json`. */
+/** A configuration under diffusers' keys, as read from `scheduler_config.json`. */
 export type SchedulerConfig = Readonly<Record<string, unknown>>;
 
 /** Options of one step; a sampler ignores those that it has no use for. */
@@ -32,7 +32,7 @@ export interface StepOutput {
  * Samples are float32 `[B, …]`, B the batch. T is the number of training timesteps; timesteps lie in [0, T).
  */
 export interface Scheduler {
-  /** The configuration with every default filled in, in diffusers' spelling. */
+  /** The configuration with every default filled in, under diffusers' keys. */
   readonly config: SchedulerConfig;
   /** What the model is expected to predict. */
   readonly predictionType: PredictionType;

@@ -3,7 +3,7 @@
 import { Tensor } from "../tensor/tensor.js";
 import { DiscreteScheduler, type DiscreteSchedulerConfig } from "./discrete-scheduler.js";
 import { combine, combinePerSample, float32 } from "./samples.js";
-import { type SigmaLadder, sigmaAt, sigmaLadder, timestepOfSigma, trainingSigmas } from "./sigmas.js";
+import { type SigmaSchedule, sigmaAt, sigmaSchedule, timestepOfSigma, trainingSigmas } from "./sigmas.js";
 import { StepCursor } from "./step-cursor.js";
 import { checkSteps, spacedTimesteps, type TimestepSpacing } from "./timestep-spacing.js";
 
@@ -23,16 +23,16 @@ export abstract class SigmaScheduler<C extends SigmaSchedulerConfig> extends Dis
   sigmas: Float64Array;
   protected cursor: StepCursor;
   readonly #trainingSigmas: Float64Array;
-  readonly #ladder: SigmaLadder | undefined;
+  readonly #sigmaSchedule: SigmaSchedule | undefined;
 
   /**
    * @param className - The scheduler's name, for messages.
    * @param config - Checked and complete.
-   * @throws {ConfigError} If it asks for two ladders of noise levels.
+   * @throws {ConfigError} If it asks for two sigma schedules.
    */
   constructor(className: string, config: C) {
     super(className, config);
-    this.#ladder = sigmaLadder(className, config);
+    this.#sigmaSchedule = sigmaSchedule(className, config);
     this.#trainingSigmas = trainingSigmas(this.alphasCumprod);
     this.sigmas = Float64Array.of(...this.#trainingSigmas.toReversed(), 0);
     this.cursor = new StepCursor(className, this.timesteps);
@@ -49,8 +49,8 @@ export abstract class SigmaScheduler<C extends SigmaSchedulerConfig> extends Dis
     const table = this.#trainingSigmas;
     let timesteps = spacedTimesteps(this.className, { spacing, steps, trainTimesteps, offset, round: false });
     let sigmas = timesteps.map((t) => sigmaAt(table, t));
-    if (this.#ladder) {
-      sigmas = [...this.#ladder(sigmas.at(-1)!, sigmas[0]!, steps)];
+    if (this.#sigmaSchedule) {
+      sigmas = [...this.#sigmaSchedule(sigmas.at(-1)!, sigmas[0]!, steps)];
       timesteps = sigmas.map((sigma) => timestepOfSigma(table, sigma));
     }
     this.sigmas = Float64Array.of(...sigmas, this.config.final_sigmas_type === "sigma_min" ? table[0]! : 0);

@@ -5,7 +5,7 @@ import {
   nearestTimestepOfSigma,
   noiseLevel,
   sigmaAt,
-  sigmaLadder,
+  sigmaSchedule,
   timestepOfSigma,
   trainingSigmas,
 } from "./sigmas.js";
@@ -54,11 +54,11 @@ it("exponentialSigmas falls from max to min in equal ratios, and is only max wit
   expect(exponentialSigmas(0.03, 14.6, 1)[0]).toBeCloseTo(14.6, 10);
 });
 
-it("sigmaLadder takes the one that is asked for, and refuses two", () => {
-  expect(sigmaLadder("test", {})).toBeUndefined();
-  expect(sigmaLadder("test", { use_karras_sigmas: true, use_exponential_sigmas: null })).toBe(karrasSigmas);
-  expect(sigmaLadder("test", { use_exponential_sigmas: true })).toBe(exponentialSigmas);
-  expect(() => sigmaLadder("test", { use_karras_sigmas: true, use_exponential_sigmas: true })).toThrow(
+it("sigmaSchedule takes the one that is asked for, and refuses two", () => {
+  expect(sigmaSchedule("test", {})).toBeUndefined();
+  expect(sigmaSchedule("test", { use_karras_sigmas: true, use_exponential_sigmas: null })).toBe(karrasSigmas);
+  expect(sigmaSchedule("test", { use_exponential_sigmas: true })).toBe(exponentialSigmas);
+  expect(() => sigmaSchedule("test", { use_karras_sigmas: true, use_exponential_sigmas: true })).toThrow(
     /test: use_karras_sigmas and use_exponential_sigmas/,
   );
 });

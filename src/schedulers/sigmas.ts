@@ -26,17 +26,17 @@ export function sigmaAt(sigmas: Float64Array, timestep: number): number {
 }
 
 /** How the noise levels of a run are laid out, where they are not those of evenly spaced timesteps. */
-export type SigmaLadder = (min: number, max: number, count: number) => Float64Array;
+export type SigmaSchedule = (min: number, max: number, count: number) => Float64Array;
 
 /**
- * The ladder that a configuration asks for.
+ * The sigma schedule that a configuration asks for.
  *
  * @throws {ConfigError} If it asks for two.
  */
-export function sigmaLadder(
+export function sigmaSchedule(
   where: string,
   config: { use_karras_sigmas?: boolean | null; use_exponential_sigmas?: boolean | null },
-): SigmaLadder | undefined {
+): SigmaSchedule | undefined {
   if (config.use_karras_sigmas && config.use_exponential_sigmas) {
     throw new ConfigError(
       `${where}: use_karras_sigmas and use_exponential_sigmas exclude each other; got both. ` +
@@ -58,18 +58,18 @@ export function karrasSigmas(min: number, max: number, count: number): Float64Ar
   const from = max ** (1 / rho);
   const to = min ** (1 / rho);
   const level = (i: number) => (from + (i / (count - 1)) * (to - from)) ** rho;
-  return ladder(min, max, count, level);
+  return withExactEnds(min, max, count, level);
 }
 
 /** `count` noise levels from `max` down to `min`, in equal ratios: sigma_i = max · (min/max)^(i/(n − 1)). */
 export function exponentialSigmas(min: number, max: number, count: number): Float64Array {
   const from = Math.log(max);
   const to = Math.log(min);
-  return ladder(min, max, count, (i) => Math.exp(from + ((to - from) * i) / (count - 1)));
+  return withExactEnds(min, max, count, (i) => Math.exp(from + ((to - from) * i) / (count - 1)));
 }
 
 /** Levels that start and end exactly where they should, whatever the powers and logarithms between round to. */
-function ladder(min: number, max: number, count: number, level: (i: number) => number): Float64Array {
+function withExactEnds(min: number, max: number, count: number, level: (i: number) => number): Float64Array {
   return Float64Array.from({ length: count }, (_, i) => (i === 0 ? max : i === count - 1 ? min : level(i)));
 }
 

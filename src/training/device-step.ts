@@ -102,7 +102,7 @@ export class DeviceStep {
     if (!this.holdsState) return;
     this.holdsState = false;
     const { trained, average, packing } = this;
-    const state = this.compiled.readNow(["parameters", "first", "second", ...(average ? ["average"] : [])]);
+    const state = this.compiled.readSync(["parameters", "first", "second", ...(average ? ["average"] : [])]);
     const unpacked = (name: string) => packing.unpack(state[name]!.data as Float32Array);
     for (const [name, values] of unpacked("parameters")) trained.parameters.get(name)!.data.set(values);
     if (average) for (const [name, values] of unpacked("average")) average.values.get(name)!.data.set(values);
@@ -118,7 +118,7 @@ export class DeviceStep {
   }
 
   private lastGradients(): Map<string, Float32Array> {
-    return this.packing.unpack(this.compiled.readNow(["gradient"]).gradient!.data as Float32Array);
+    return this.packing.unpack(this.compiled.readSync(["gradient"]).gradient!.data as Float32Array);
   }
 
   private inTurn<T>(work: () => Promise<T>): Promise<T> {

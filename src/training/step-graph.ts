@@ -7,7 +7,7 @@ import { gradients } from "../autodiff/index.js";
 import type { Denoiser, DenoiserShape } from "../diffusion/index.js";
 import type { Graph, Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
-import type { KeptValues } from "../runtime/index.js";
+import type { IoBinding } from "../runtime/index.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addAverage } from "./average.js";
 import { addAdamW, COEFFICIENTS_SHAPE } from "./optimizers/device-adamw.js";
@@ -73,7 +73,7 @@ export function buildTrainStep(
   return attached.masks;
 }
 
-/** Each kept input of {@link buildDeviceStep}, with the output that is its next value. */
+/** Each device-resident input of {@link buildDeviceStep}, with the output that is its next value. */
 const DEVICE_STATE = { parameters: "newParameters", first: "newFirst", second: "newSecond", average: "newAverage" };
 
 /**
@@ -81,13 +81,13 @@ const DEVICE_STATE = { parameters: "newParameters", first: "newFirst", second: "
  * `options.average` the average, packed, as inputs and, after one step of AdamW, as outputs; the packed `gradient` and
  * its `norm`; `coefficients` and, with an average, `averageDecay` as inputs.
  *
- * @returns `kept` says what of it is to stay on the device.
+ * @returns `ioBinding` says what of it is to stay on the device.
  */
 export function buildDeviceStep(
   graph: Graph,
   parts: StepParts,
   options: Pick<TrainStepOptions, "gradientCheckpointing" | "average"> = {},
-): { masks: AttachedAdapter["masks"]; packing: Packing; kept: KeptValues } {
+): { masks: AttachedAdapter["masks"]; packing: Packing; ioBinding: IoBinding } {
   const packing = new Packing(parts.adapter.shapes);
   const input = (name: string) => graph.input(name, "float32", [packing.size]);
   const state = { parameters: input("parameters"), first: input("first"), second: input("second") };
@@ -104,7 +104,7 @@ export function buildDeviceStep(
   }
   const names = Object.entries(DEVICE_STATE).filter(([name]) => name in next);
   for (const [name, output] of names) graph.output(output, next[name as keyof typeof DEVICE_STATE]!);
-  return { masks: attached.masks, packing, kept: { state: Object.fromEntries(names), outputs: ["gradient"] } };
+  return { masks: attached.masks, packing, ioBinding: { state: Object.fromEntries(names), outputs: ["gradient"] } };
 }
 
 /**

@@ -8,12 +8,12 @@ import { ConfigError, ShapeError, TrainingError } from "../errors.js";
 import { Graph } from "../graph/index.js";
 import {
   type CompiledGraph,
-  canKeepValues,
   compile,
   compileDataParallel,
   type DataParallelGraph,
   deviceOf,
   isGpu,
+  supportsIoBinding,
 } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { allFinite, flatValues, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
@@ -83,8 +83,8 @@ export class TrainStep implements Trainable, CompiledTrainStep {
       new TrainStep(trained, model, shape, options, masks, computation);
     if (optimizer instanceof AdamW && (await staysOnDevice(model, options))) {
       const graph = new Graph();
-      const { masks, packing, kept } = buildDeviceStep(graph, { model, adapter, shape }, options);
-      const compiled = await compile(graph, { ...model.runtime, kept });
+      const { masks, packing, ioBinding } = buildDeviceStep(graph, { model, adapter, shape }, options);
+      const compiled = await compile(graph, { ...model.runtime, ioBinding });
       const step = new DeviceStep(compiled, packing, trained, optimizer, average as ParameterAverage | undefined);
       return make(masks, { device: step });
     }
@@ -233,7 +233,7 @@ const maxGradientNormOf = ({ maxGradientNorm, gradientClip }: TrainStepOptions):
   maxGradientNorm ?? gradientClip;
 
 async function staysOnDevice({ runtime }: Denoiser, { stateOnDevice }: TrainStepOptions): Promise<boolean> {
-  return canKeepValues() && (stateOnDevice ?? isGpu(await deviceOf(runtime)));
+  return supportsIoBinding() && (stateOnDevice ?? isGpu(await deviceOf(runtime)));
 }
 
 /** @throws {TrainingError} Naming the loss, or the first gradient, that is not finite. */

@@ -53,7 +53,7 @@ describe("activationMemory", () => {
     const x = graph.input("x", "float32", [4, 256]);
     graph.output("y", ops.reduceSum(ops.softmax(x), [1]));
     const { order, peakStep, liveBytes } = activationMemory(lower(graph, "cpu").bytes);
-    expect(order[peakStep]).toMatch(/^ReduceSum_/);
+    expect(order[peakStep]).toBe("ReduceSum");
     expect(liveBytes).toEqual([4 * KB, 4 * KB + 16]);
   });
 
@@ -74,8 +74,8 @@ describe("attention's gradient", () => {
       Value,
       Value,
     ];
-    gradients(ops.reduceSum(ops.attention(q, k, v, { heads: 8 })), [q, k, v]).forEach((slope, i) => {
-      graph.output(`${i}`, slope);
+    gradients(ops.reduceSum(ops.attention(q, k, v, { heads: 8 })), [q, k, v]).forEach((gradient, i) => {
+      graph.output(`${i}`, gradient);
     });
     const block = 4 * 8 * 512 * 4096;
     expect(activationMemory(lower(graph, "cpu").bytes).peakBytes).toBeLessThan(4 * block);
@@ -140,8 +140,8 @@ function everything(): Graph {
   const total = curves.reduce((a, b) => ops.sub(a, ops.div(b, ops.sqrt(ops.add(ops.mul(b, b), 1)))));
   graph.output("ids32", ops.cast(ops.reduceMean(total), "int32"));
   const loss = ops.reduceSum(ops.log(ops.add(ops.mul(total, total), 1)));
-  gradients(loss, wanted, { recompute: true }).forEach((slope, i) => {
-    graph.output(`slope${i}`, slope);
+  gradients(loss, wanted, { recompute: true }).forEach((gradient, i) => {
+    graph.output(`gradient${i}`, gradient);
   });
   return graph;
 }

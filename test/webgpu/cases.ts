@@ -192,8 +192,12 @@ async function countFallbacks(name: string): Promise<void> {
     const graph = new Graph();
     const shape = { batchSize: 1, latentHeight: SIZE, latentWidth: SIZE, tokens: encoderHiddenStates.shape[1]! };
     const average = new ParameterAverage(fera.parameters, 0.9);
-    const { packing, kept } = buildDeviceStep(graph, { model: fera.model, adapter: fera.adapter, shape }, { average });
-    const compiled = await compile(graph, { device: "webgpu", profilePrefix: join(folder, "trace"), kept });
+    const { packing, ioBinding } = buildDeviceStep(
+      graph,
+      { model: fera.model, adapter: fera.adapter, shape },
+      { average },
+    );
+    const compiled = await compile(graph, { device: "webgpu", profilePrefix: join(folder, "trace"), ioBinding });
     const parameters = packing.pack(flatValues(fera.parameters));
     const moments = zeros([packing.size]);
     await compiled.write({ parameters, first: moments, second: moments, average: parameters });

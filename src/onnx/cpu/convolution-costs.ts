@@ -9,8 +9,8 @@ export type Direction = "forward" | "gradient";
 
 /** A multiply-add of ConvTranspose. */
 const TRANSPOSED = 1.4;
-/** Turning one element of a weight, so that the plain operator computes a gradient. */
-const TURNING = 400;
+/** Flipping one element of a weight, so that the plain operator computes a gradient. */
+const FLIPPING = 400;
 /**
  * The parts of Winograd's algorithm, measured on x86 with AVX-512, two threads: `weight` per transformed weight, `value` per
  * transformed input or output.
@@ -19,11 +19,11 @@ const COSTS: Readonly<Record<WinogradForm, Readonly<Record<Direction, { weight: 
   tiles: { forward: { weight: 25, value: 90 }, gradient: { weight: 45, value: 70 } },
   whole: { forward: { weight: 20, value: 1.5 }, gradient: { weight: 20, value: 1.5 } },
 };
-/** An element that is copied to join two images, or to part their results. */
+/** An element that is copied to concatenate two images, or to split their results. */
 const MOVING = 120;
 /** Columns that a matrix product computes at once: fewer tiles take as long. */
 const COLUMNS = 16;
-/** Tiles that could be transformed in the time that every channel of every image takes besides. */
+/** Tiles that could be transformed in the time that every channel of every image takes in addition. */
 const START = 22;
 /** Tiles of the largest image that is transformed whole. */
 const WHOLE_TILES = 4;
@@ -47,7 +47,7 @@ export function chooseForm(
 ): WinogradForm | undefined {
   const pairs = weight[0]! * weight[1]!;
   const tiles = tilesOf(height!) * tilesOf(width!);
-  const operator = direction === "forward" ? 1 : Math.min(TRANSPOSED, turnedCost(batch! * height! * width!));
+  const operator = direction === "forward" ? 1 : Math.min(TRANSPOSED, flippedCost(batch! * height! * width!));
   const plain = operator * KERNEL ** 2 * batch! * height! * width! * pairs;
   const products = Math.ceil((batch! * tiles) / COLUMNS) * COLUMNS * pairs;
   const [made, read] = direction === "forward" ? [weight[0]!, weight[1]!] : [weight[1]!, weight[0]!];
@@ -59,22 +59,22 @@ export function chooseForm(
   return cost("tiles", batch! * ((tiles + START) * read + tiles * made)) < plain ? "tiles" : undefined;
 }
 
-/** A multiply-add of the plain operator with a turned weight. @param pixels - Of all samples. */
-const turnedCost = (pixels: number): number => 1 + TURNING / pixels;
+/** A multiply-add of the plain operator with a flipped weight. @param pixels - Of all samples. */
+const flippedCost = (pixels: number): number => 1 + FLIPPING / pixels;
 
 /**
- * Whether the gradient of a convolution of stride 1 is made by the plain operator with a turned weight rather than by
+ * Whether the gradient of a convolution of stride 1 is made by the plain operator with a flipped weight rather than by
  * ConvTranspose.
  *
  * @param gradient - `[B, Cout, H, W]`, the output's gradient.
  */
-export function isTurningWorthwhile([batch, , height, width]: readonly number[]): boolean {
-  return turnedCost(batch! * height! * width!) < TRANSPOSED;
+export function isFlippingWorthwhile([batch, , height, width]: readonly number[]): boolean {
+  return flippedCost(batch! * height! * width!) < TRANSPOSED;
 }
 
 /**
  * Whether two convolutions of images of one shape with the same weight should share its transformation: where that costs
- * more than to put both images together and their results apart.
+ * more than to concatenate both images and to split their results.
  */
 export function isSharingWorthwhile(image: readonly number[], weight: readonly number[]): boolean {
   const [batch, channels, height, width] = image as [number, number, number, number];

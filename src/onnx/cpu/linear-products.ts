@@ -12,9 +12,9 @@ const FEWEST_ROWS = 32;
 const FEWEST_COLUMNS = 256;
 /** Parts have at least this many terms. */
 const FEWEST_TERMS = 1024;
-/** Of so few rows, copying the weight into panels costs more than turning the result. */
+/** Of so few rows, copying the weight into panels costs more than transposing the result. */
 const FEW_ROWS = { least: 12, most: 64 };
-/** Elements of a weight that pays for turning the result. */
+/** Elements of a weight that pays for transposing the result. */
 const LARGE_WEIGHT = 1 << 20;
 
 /**
@@ -48,7 +48,7 @@ export function fasterProduct(
   const columns = output.shape.at(-1)!;
   const parts = partsOf(rows, terms, columns);
   let product: string;
-  if (transposeB && isTurningFaster(rows, weight)) product = turnedProduct(context, x, weight, [rows, terms]);
+  if (transposeB && isTransposedFaster(rows, weight)) product = transposedProduct(context, x, weight, [rows, terms]);
   else if (parts > 1) product = splitProduct(context, [x, weight], [rows, columns], { parts, transposeB });
   else return false;
   const biased = bias ? emit(context, "Add", [product, context.name(bias)]) : product;
@@ -56,11 +56,11 @@ export function fasterProduct(
   return true;
 }
 
-const isTurningFaster = (rows: number, weight: Value): boolean =>
+const isTransposedFaster = (rows: number, weight: Value): boolean =>
   rows >= FEW_ROWS.least && rows <= FEW_ROWS.most && weight.size >= LARGE_WEIGHT;
 
 /** (w · xᵀ)ᵀ: `[rows, N]`. */
-function turnedProduct(
+function transposedProduct(
   context: LoweringContext,
   x: Value,
   weight: Value,

@@ -61,8 +61,8 @@ const kroneckerSquare = (matrix: readonly (readonly number[])[]): Float32Array =
 export const IMAGE_KERNELS = tensor(kroneckerSquare(TRANSFORMS.image), [PRODUCTS, 1, PATCH, PATCH]);
 /** G g Gᵀ of a kernel: `[PRODUCTS, KERNEL²]`. */
 const KERNEL_MATRIX = tensor(kroneckerSquare(TRANSFORMS.kernel), [PRODUCTS, KERNEL ** 2]);
-/** For kernels turned by 180°: the nine taps of each row in reverse. */
-const TURNED_KERNEL_MATRIX = tensor(
+/** For kernels flipped along both axes: the nine taps of each row in reverse. */
+const FLIPPED_KERNEL_MATRIX = tensor(
   KERNEL_MATRIX.data.map((_, i, all) => all[i + KERNEL ** 2 - 1 - 2 * (i % KERNEL ** 2)]!),
   KERNEL_MATRIX.shape,
 );
@@ -72,18 +72,18 @@ export const TILE_MATRIX = tensor(kroneckerSquare(TRANSFORMS.tile), [TILE * TILE
 type Matrix = { name: string; rank: number };
 
 /**
- * G g Gᵀ of kernels `[out · Cin, 9]`, turned by 180° if asked: `[PRODUCTS, out, Cin]`, after an axis of 1 for products with
+ * G g Gᵀ of kernels `[out · Cin, 9]`, flipped along both axes if asked: `[PRODUCTS, out, Cin]`, after an axis of 1 for products with
  * every sample of a batch.
  */
 export function transformWeight(
   context: LoweringContext,
   kernels: string,
   channels: readonly [out: number, channels: number],
-  options: { turned: boolean; perSample?: boolean },
+  options: { flipped: boolean; perSample?: boolean },
 ): string {
   const { builder } = context;
-  const values = options.turned ? TURNED_KERNEL_MATRIX : KERNEL_MATRIX;
-  const constant = builder.constant(values, options.turned ? "winograd turned kernel" : "winograd kernel");
+  const values = options.flipped ? FLIPPED_KERNEL_MATRIX : KERNEL_MATRIX;
+  const constant = builder.constant(values, options.flipped ? "winograd flipped kernel" : "winograd kernel");
   // Else the products' shapes were known: see hidesShapes of the builder.
   const matrix = reshapedName(context, constant, values.shape);
   const [left, right] = [matrix, kernels].map((name) => ({ name, rank: 2 })) as [Matrix, Matrix];

@@ -45,7 +45,7 @@ function convolve(
     tiles: builder.constant(tileMatrix(height, width), `winograd tiles ${size}`),
   };
   const kernels = rowsOf(context, weight, 0, out, [out * channels, KERNEL ** 2]);
-  const transformed = transformWeight(context, kernels, [out, channels], { turned: !isForward });
+  const transformed = transformWeight(context, kernels, [out, channels], { flipped: !isForward });
   const rows = reshaped(context, image, [batch * read, pixels]);
   // [PRODUCTS·T, B·C], of which each product's rows are the tiles of all samples.
   const values = emitMatMul(context, matrix(matrices.image, 2), matrix(rows, 2), { transposeB: true });
@@ -67,7 +67,7 @@ const imageMatrix = (height: number, width: number): Tensor =>
     IMAGE_KERNELS,
   );
 
-/** Which pixels each product of each tile goes to, Aᵀ m A turned: `[PRODUCTS · T, H · W]`. */
+/** Which pixels each product of each tile goes to, Aᵀ m A transposed: `[PRODUCTS · T, H · W]`. */
 const tileMatrix = (height: number, width: number): Tensor =>
   perTile(
     [height, width],

@@ -54,11 +54,11 @@ function convolve(context: LoweringContext, image: TransformedImage, weight: Val
     const kernels = rowsOf(context, weight, start, end, [(end - start) * channels, KERNEL ** 2]);
     parts.push(tilesMade(context, image, kernels, [end - start, channels], false));
   }
-  return joinTiles(context, image, parts, out, output);
+  return assembleTiles(context, image, parts, out, output);
 }
 
 /**
- * The adjoint in the image: a convolution of dy with the kernels turned by 180° and input and output channels exchanged.
+ * The adjoint in the image: a convolution of dy with the kernels flipped along both axes and input and output channels exchanged.
  *
  * @returns The name of the result, `[B, Cin, H, W]`, or undefined where the plain operator is faster.
  */
@@ -102,7 +102,7 @@ function gradientByChannelsMade(
         ]);
     parts.push(tilesMade(context, image, kernels, [out, end - start], true));
   }
-  return joinTiles(context, image, parts, channels, output);
+  return assembleTiles(context, image, parts, channels, output);
 }
 
 function gradientByChannelsRead(
@@ -116,26 +116,26 @@ function gradientByChannelsRead(
   const parts: string[] = [];
   for (let start = 0; start < out; start += step) {
     const end = Math.min(out, start + step);
-    const axis = image.joined === 1 ? 0 : 1;
+    const axis = image.batched === 1 ? 0 : 1;
     const rows = { ...image, name: end - start === out ? image.name : cutAxis(context, image.name, axis, start, end) };
     const kernels = rowsOf(context, weight, start, end, [(end - start) * channels, KERNEL ** 2]);
     parts.push(tilesMade(context, rows, kernels, [end - start, channels], true));
   }
   // The sums come after all terms in the file, so that each is run as soon as its second term exists.
   const sum = parts.reduce((a, b) => emit(context, "Add", [a, b]));
-  return joinTiles(context, image, [sum], channels, output);
+  return assembleTiles(context, image, [sum], channels, output);
 }
 
-/** The tiles that kernels `[out · Cin, 9]` make of an image; turned ones of its gradient, which has `out` channels. */
+/** The tiles that kernels `[out · Cin, 9]` make of an image; flipped ones of its gradient, which has `out` channels. */
 function tilesMade(
   context: LoweringContext,
   image: TransformedImage,
   kernels: string,
   channels: readonly [out: number, channels: number],
-  turned: boolean,
+  flipped: boolean,
 ): string {
-  const transformed = transformWeight(context, kernels, channels, { turned, perSample: image.apart > 1 });
-  return transformTiles(context, image, multiply(context, transformed, image, turned), channels[turned ? 1 : 0]);
+  const transformed = transformWeight(context, kernels, channels, { flipped, perSample: image.perSample > 1 });
+  return transformTiles(context, image, multiply(context, transformed, image, flipped), channels[flipped ? 1 : 0]);
 }
 
 /** How many of `count` channels a block takes, with `others` channels on the weight's other side; blocks are about equal. */
@@ -148,14 +148,14 @@ function stepOf(count: number, others: number): number {
 const WIDE = 64;
 
 /**
- * A transformed image: PRODUCTS values for each of T tiles and each channel. Either samples stay apart or their tiles lie
- * side by side: of `apart` and `joined`, one is the batch size and the other 1.
+ * A transformed image: PRODUCTS values for each of T tiles and each channel. Products are made per sample,
+ * or over the tiles of all samples: of `perSample` and `batched`, one is the batch size and the other 1.
  */
 interface TransformedImage {
-  /** `[C, apart, PRODUCTS, T]`, without the second axis where that is 1; or `[PRODUCTS, C, joined · T]`. */
+  /** `[C, perSample, PRODUCTS, T]`, without the second axis where that is 1; or `[PRODUCTS, C, batched · T]`. */
   name: string;
-  apart: number;
-  joined: number;
+  perSample: number;
+  batched: number;
   height: number;
   width: number;
 }
@@ -170,25 +170,25 @@ function transformImage(context: LoweringContext, images: readonly Value[]): Tra
   const batch = samples * images.length;
   const [rows, columns] = [tilesOf(height), tilesOf(width)];
   const tiles = rows * columns;
-  const isJoined = batch > 1 && tiles < WIDE;
-  const single = isJoined ? joinBatch(context, images) : channelsFirst(context, images);
+  const isBatched = batch > 1 && tiles < WIDE;
+  const single = isBatched ? concatenateBatch(context, images) : channelsFirst(context, images);
   const shaped = reshapedName(context, single, [batch * channels, 1, height, width]);
   const patches = emit(context, "Conv", [shaped, builder.constant(IMAGE_KERNELS, "winograd image")], {
     strides: { ints: [TILE, TILE] },
     pads: { ints: [1, 1, 1 + rows * TILE - height, 1 + columns * TILE - width] },
   });
-  if (!isJoined) {
+  if (!isBatched) {
     const name = reshapedName(context, patches, [channels, ...(batch === 1 ? [] : [batch]), PRODUCTS, tiles]);
-    return { name, apart: batch, joined: 1, height, width };
+    return { name, perSample: batch, batched: 1, height, width };
   }
   const split = reshapedName(context, patches, [batch, channels, PRODUCTS, tiles]);
-  const turned = emit(context, "Transpose", [split], { perm: { ints: [2, 1, 0, 3] } });
-  const name = reshapedName(context, turned, [PRODUCTS, channels, batch * tiles]);
-  return { name, apart: 1, joined: batch, height, width };
+  const transposed = emit(context, "Transpose", [split], { perm: { ints: [2, 1, 0, 3] } });
+  const name = reshapedName(context, transposed, [PRODUCTS, channels, batch * tiles]);
+  return { name, perSample: 1, batched: batch, height, width };
 }
 
 /** All samples of all images, one after the other. */
-function joinBatch(context: LoweringContext, images: readonly Value[]): string {
+function concatenateBatch(context: LoweringContext, images: readonly Value[]): string {
   const names = images.map(context.name);
   return names.length === 1 ? names[0]! : emit(context, "Concat", names, { axis: { int: 0 } });
 }
@@ -197,41 +197,41 @@ function joinBatch(context: LoweringContext, images: readonly Value[]): string {
 function channelsFirst(context: LoweringContext, images: readonly Value[]): string {
   const [samples, channels, height, width] = images[0]!.shape as [number, number, number, number];
   if (samples > 1) {
-    return emit(context, "Transpose", [joinBatch(context, images)], { perm: { ints: [1, 0, 2, 3] } });
+    return emit(context, "Transpose", [concatenateBatch(context, images)], { perm: { ints: [1, 0, 2, 3] } });
   }
   const names = images.map(context.name);
   if (names.length === 1) return names[0]!;
-  const turned = names.map((name) => reshapedName(context, name, [channels, 1, height, width]));
-  return emit(context, "Concat", turned, { axis: { int: 1 } });
+  const columns = names.map((name) => reshapedName(context, name, [channels, 1, height, width]));
+  return emit(context, "Concat", columns, { axis: { int: 1 } });
 }
 
-/** Sums over channels, one matrix product per product of the tiles: `[apart, PRODUCTS, channels made, joined · T]`. */
+/** Sums over channels, one matrix product per product of the tiles: `[perSample, PRODUCTS, channels made, batched · T]`. */
 function multiply(
   context: LoweringContext,
   kernels: string,
-  { name, joined }: TransformedImage,
+  { name, batched }: TransformedImage,
   transpose: boolean,
 ): string {
-  const attributes = { transA: { int: +transpose }, transBatchB: { int: +(joined === 1) } };
+  const attributes = { transA: { int: +transpose }, transBatchB: { int: +(batched === 1) } };
   return emit(context, "FusedMatMul", [kernels, name], attributes, "com.microsoft");
 }
 
-/** Aᵀ m A of every tile: `[apart, TILE², channels · joined · T]`. */
+/** Aᵀ m A of every tile: `[perSample, TILE², channels · batched · T]`. */
 function transformTiles(
   context: LoweringContext,
-  { apart, joined, height, width }: TransformedImage,
+  { perSample, batched, height, width }: TransformedImage,
   products: string,
   channels: number,
 ): string {
-  const columns = channels * joined * tilesOf(height) * tilesOf(width);
-  const flat = reshapedName(context, products, [apart, PRODUCTS, columns]);
+  const columns = channels * batched * tilesOf(height) * tilesOf(width);
+  const flat = reshapedName(context, products, [perSample, PRODUCTS, columns]);
   return emit(context, "MatMul", [context.builder.constant(TILE_MATRIX, "winograd tile"), flat]);
 }
 
 /** Puts the tiles of all channels side by side and cuts them to the image's size: `[B, channels, H, W]`. */
-function joinTiles(
+function assembleTiles(
   context: LoweringContext,
-  { apart, joined, height, width }: TransformedImage,
+  { perSample, batched, height, width }: TransformedImage,
   parts: readonly string[],
   channels: number,
   output: string | undefined,
@@ -239,13 +239,13 @@ function joinTiles(
   const { builder } = context;
   const [rows, columns] = [tilesOf(height), tilesOf(width)];
   const tiles = parts.length === 1 ? parts[0]! : emit(context, "Concat", parts, { axis: { int: 2 } });
-  const blocks = reshapedName(context, tiles, [apart, TILE * TILE * channels * joined, rows, columns]);
+  const blocks = reshapedName(context, tiles, [perSample, TILE * TILE * channels * batched, rows, columns]);
   const isWhole = rows * TILE === height && columns * TILE === width;
   const result = output ?? builder.fresh("winograd");
   const last = (isLast: boolean): string[] => [isLast ? result : builder.fresh("winograd")];
   let [image] = builder.emit("DepthToSpace", [blocks], {
     attributes: { blocksize: { int: TILE } },
-    outputs: last(isWhole && joined === 1),
+    outputs: last(isWhole && batched === 1),
   }) as [string];
   if (!isWhole) {
     const bounds = [
@@ -253,10 +253,10 @@ function joinTiles(
       [height, width],
       [2, 3],
     ].map((values) => builder.ints(values));
-    [image] = builder.emit("Slice", [image, ...bounds], { outputs: last(joined === 1) }) as [string];
+    [image] = builder.emit("Slice", [image, ...bounds], { outputs: last(batched === 1) }) as [string];
   }
-  if (joined === 1) return image;
-  const split = reshapedName(context, image, [channels, joined, height, width]);
+  if (batched === 1) return image;
+  const split = reshapedName(context, image, [channels, batched, height, width]);
   const attributes = { perm: { ints: [1, 0, 2, 3] } };
   return builder.emit("Transpose", [split], { attributes, outputs: [result] })[0]!;
 }

@@ -5,8 +5,8 @@ import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import path from "node:path";
-import sharp from "sharp";
 import { ConfigError, FormatError } from "../../errors.js";
+import { loadSharp } from "../../images/sharp.js";
 import { cacheFolder } from "../../storage/cache-folder.js";
 import { makeFolder, writeFileAtomically } from "../../storage/file-access.js";
 import { ICON_STYLES, type IconStyle } from "./icon-names.js";
@@ -165,7 +165,8 @@ export async function rasterizeIcons(
   }
   const set = loadIconSet(style);
   const length = names.length * size * size * 3;
-  const file = cache === false ? undefined : path.join(cache, "icons", `${cacheKey(set, names, size, background)}.rgb`);
+  const file =
+    cache === false ? undefined : path.join(cache, "icons", `${await cacheKey(set, names, size, background)}.rgb`);
   if (file) {
     const cached = await readFile(file).catch(() => undefined);
     if (cached?.length === length) return new Uint8Array(cached.buffer, cached.byteOffset, cached.byteLength);
@@ -192,6 +193,7 @@ async function keep(file: string, pixels: Uint8Array): Promise<void> {
 
 async function drawIcon(set: IconSet, name: string, size: number, background: string): Promise<Uint8Array> {
   // Drawn at the final size (the SVG's own aspect rule fits and centres it); "contain" only mends librsvg's rounding.
+  const sharp = await loadSharp();
   return sharp(Buffer.from(set.svg(name, size)))
     .resize(size, size, { fit: "contain", background })
     .flatten({ background })
@@ -201,7 +203,8 @@ async function drawIcon(set: IconSet, name: string, size: number, background: st
     .toBuffer();
 }
 
-function cacheKey(set: IconSet, names: readonly string[], size: number, background: string): string {
+async function cacheKey(set: IconSet, names: readonly string[], size: number, background: string): Promise<string> {
+  const sharp = await loadSharp();
   const parts = [DRAWING_VERSION, sharp.versions.rsvg, set.version, background, ...names];
   const digest = createHash("sha256").update(parts.join("\n")).digest("hex").slice(0, 16);
   return `${set.style}-${size}-${digest}`;

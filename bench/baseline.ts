@@ -1,4 +1,4 @@
-// The peer: the same step in PyTorch and diffusers, in a process of its own.
+// The baseline: the same step in PyTorch and diffusers, in a process of its own.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -9,12 +9,12 @@ import { BENCH_FOLDER } from "./sd15-weights.js";
 import { median } from "./statistics.js";
 
 /** How PyTorch runs the step. */
-export const PEER_MODES = ["eager", "channels-last", "compile"] as const;
+export const BASELINE_MODES = ["eager", "channels-last", "compile"] as const;
 
-export type PeerMode = (typeof PEER_MODES)[number];
+export type BaselineMode = (typeof BASELINE_MODES)[number];
 
-/** What bench/peer/sd15_step.py gives. */
-export interface PeerResult {
+/** What bench/baseline/sd15_step.py gives. */
+export interface BaselineResult {
   firstSeconds: number;
   seconds: number[];
   baseSeconds: number[];
@@ -26,29 +26,29 @@ export interface PeerResult {
 }
 
 /** Which Python, and how long one process may take. */
-export interface PeerOptions {
+export interface BaselineOptions {
   python: string;
   threads: number;
   runs: number;
   timeoutSeconds: number;
 }
 
-/** The Python of the peer's environment: the option, `FERA_PEER_PYTHON`, or what bench/peer/setup.sh made. */
-export function peerPython(option?: string): string {
-  const python = option ?? process.env.FERA_PEER_PYTHON ?? join(BENCH_FOLDER, "peer", "bin", "python");
+/** The Python of the baseline's environment: the option, `FERA_BASELINE_PYTHON`, or what bench/baseline/setup.sh made. */
+export function baselinePython(option?: string): string {
+  const python = option ?? process.env.FERA_BASELINE_PYTHON ?? join(BENCH_FOLDER, "baseline", "bin", "python");
   if (!existsSync(python)) {
-    throw new Error(`${python}: no such file. Run bench/peer/setup.sh, or name a Python with torch and diffusers.`);
+    throw new Error(`${python}: no such file. Run bench/baseline/setup.sh, or name a Python with torch and diffusers.`);
   }
   return python;
 }
 
-/** Runs the peer once. @throws {Error} With the end of its complaint, if it fails. */
-export function measurePeer(
-  mode: PeerMode,
+/** Runs the baseline once. @throws {Error} With the end of its complaint, if it fails. */
+export function measureBaseline(
+  mode: BaselineMode,
   files: { model: string; inputs: string },
-  { python, threads, runs, timeoutSeconds }: PeerOptions,
-): Promise<Measured<PeerResult>> {
-  const program = fileURLToPath(new URL("./peer/sd15_step.py", import.meta.url));
+  { python, threads, runs, timeoutSeconds }: BaselineOptions,
+): Promise<Measured<BaselineResult>> {
+  const program = fileURLToPath(new URL("./baseline/sd15_step.py", import.meta.url));
   const args = [program, "--model", files.model, "--inputs", files.inputs, "--mode", mode];
   args.push("--runs", String(runs), "--threads", String(threads));
   const env = {
@@ -57,25 +57,25 @@ export function measurePeer(
     // What torch.compile makes is kept, so that only the first round waits for it.
     TORCHINDUCTOR_CACHE_DIR: join(BENCH_FOLDER, "inductor"),
   };
-  return measure<PeerResult>(python, args, { env, timeoutSeconds });
+  return measure<BaselineResult>(python, args, { env, timeoutSeconds });
 }
 
 /** What a mode's rounds add up to. */
-export interface PeerSummary {
-  mode: PeerMode;
+export interface BaselineSummary {
+  mode: BaselineMode;
   stepSeconds: number;
   baseSeconds: number;
   firstStepSeconds: number;
   peakBytes: number;
   anonymousBytes?: number;
   /** Of the first round, by phase. */
-  memory: Measured<PeerResult>["memory"];
+  memory: Measured<BaselineResult>["memory"];
   versions: Record<string, string>;
   losses: number[];
 }
 
 /** Medians over all rounds, peaks over all. */
-export function summarizePeer(mode: PeerMode, rounds: readonly Measured<PeerResult>[]): PeerSummary {
+export function summarizeBaseline(mode: BaselineMode, rounds: readonly Measured<BaselineResult>[]): BaselineSummary {
   const results = rounds.map(({ result }) => result);
   const anonymous = rounds.map(({ memory: { base: _base, ...memory } }) => peakAnonymousBytes(memory) ?? 0);
   return {

@@ -1,7 +1,8 @@
 import { expect, it } from "vitest";
+import { operationCount } from "../../test/support/operation-count.js";
 import { gradients } from "../autodiff/index.js";
 import * as ops from "./index.js";
-import { Graph, operationCount } from "./index.js";
+import { Graph } from "./index.js";
 
 it("counts products of layers twice per multiplication, and only what an output needs", () => {
   const graph = new Graph();
@@ -21,7 +22,7 @@ it("counts as much for each of a layer's two gradients as for the layer", () => 
       graph.input("kernel", "float32", [16, 8, 3, 3]),
     ] as const;
     const y = ops.conv(...inputs, undefined, { padding: 1 });
-    graph.output("slope", gradients(ops.reduceSum(ops.mul(y, y)), [inputs[side]!])[0]!);
+    graph.output("gradient", gradients(ops.reduceSum(ops.mul(y, y)), [inputs[side]!])[0]!);
     const layer = 2 * y.size * 72;
     expect(operationCount(graph)).toBeGreaterThanOrEqual(2 * layer);
     expect(operationCount(graph)).toBeLessThan(2.1 * layer);

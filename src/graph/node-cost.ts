@@ -1,12 +1,12 @@
-// Counts floating-point operations: what a graph costs before it is run.
+// What nodes cost before they are run, and which of them are run at all.
 
 import type { Graph, Node, Value } from "./graph.js";
 
 /**
  * Floating-point operations of one node: a multiplication and an addition count as two.
  *
- * Matrix products, convolutions and attention by their formulas (the gradient of attention makes its probabilities
- * again: five products instead of two); everything else as one operation per element of its first output.
+ * Matrix products, convolutions and attention by their formulas (the gradient of attention recomputes its probabilities:
+ * five products instead of two); everything else as one operation per element of its first output.
  */
 export function operationsOf(node: Node): number {
   const [x, weight] = node.inputs as [Value, Value];
@@ -31,11 +31,6 @@ export function operationsOf(node: Node): number {
     default:
       return y.size;
   }
-}
-
-/** {@link operationsOf} over every node that a declared output depends on. */
-export function operationCount(graph: Graph): number {
-  return reachableNodes(graph, graph.outputs.values()).reduce((sum, node) => sum + operationsOf(node), 0);
 }
 
 /** The nodes that the given values depend on, in creation order. */

@@ -32,7 +32,7 @@ export function countFlops(graph: Graph): Flops {
 }
 
 /** Seconds that the operations take at the given rates, in GFLOP/s. */
-export function floorSeconds(flops: Flops, rates: { gemmGflops: number; convGflops: number }): number {
+export function rooflineSeconds(flops: Flops, rates: { gemmGflops: number; convGflops: number }): number {
   const products = flops.linear + flops.attention;
   return flops.convolution / (rates.convGflops * 1e9) + products / (rates.gemmGflops * 1e9);
 }

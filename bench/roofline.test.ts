@@ -3,7 +3,7 @@ import { gradients } from "../src/autodiff/index.js";
 import * as ops from "../src/graph/index.js";
 import { Graph } from "../src/graph/index.js";
 import { FeRAConfig, UNet2DConditionModel } from "../src/index.js";
-import { countFlops, floorSeconds, liveBytes, stepGraph } from "./floor.js";
+import { countFlops, liveBytes, rooflineSeconds, stepGraph } from "./roofline.js";
 
 describe("countFlops", () => {
   it("counts a linear layer and its input gradient as two operations per multiply", () => {
@@ -48,10 +48,10 @@ describe("countFlops", () => {
   });
 });
 
-describe("floorSeconds", () => {
+describe("rooflineSeconds", () => {
   it("takes convolutions at their own rate and all else at that of products", () => {
     const flops = { convolution: 3e9, linear: 1e9, attention: 1e9, total: 5e9 };
-    expect(floorSeconds(flops, { gemmGflops: 2, convGflops: 1 })).toBeCloseTo(4, 10);
+    expect(rooflineSeconds(flops, { gemmGflops: 2, convGflops: 1 })).toBeCloseTo(4, 10);
   });
 });
 

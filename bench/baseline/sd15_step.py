@@ -1,4 +1,4 @@
-"""FeRA's training step in PyTorch and diffusers: the bench's peer. Started by bench/peer.ts.
+"""FeRA's training step in PyTorch and diffusers: the bench's baseline. Started by bench/baseline.ts.
 
     python sd15_step.py --model FOLDER --inputs FILE --runs N --threads N [--mode eager|channels-last|compile]
 
@@ -192,7 +192,7 @@ def main():
     unet.requires_grad_(False).eval()
     tensors, config = read_inputs(options.inputs)
     if config["dropout"] != 0:
-        raise SystemExit("the peer has no dropout")
+        raise SystemExit("the baseline has no dropout")
     step = Step(unet, tensors, config)
     latents, target = tensors["latents"], tensors["target"]
     if options.mode == "channels-last":
