@@ -12,6 +12,7 @@ import { choice, integer, type OptionValues, text } from "./option-specs.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
+import { print, printError } from "./printable.js";
 import { Progress } from "./progress.js";
 
 const OPTIONS = {
@@ -50,12 +51,10 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
   const scheduler = trainingScheduler(pipeline);
   if (adapter !== undefined) await loadAdapters(pipeline, adapter);
   const dataset = await openSplit(data, split, { size: resolution, limit });
-  for (const line of describeSkipped(dataset.skipped)) console.error(line);
+  for (const line of describeSkipped(dataset.skipped)) printError(line);
   const kind = { heldOut: "held-out ", train: "training ", all: "" }[split];
   const predictions = dataset.size * timestepsPerImage;
-  console.log(
-    `${counted(dataset.size, `${kind}image`)} of ${data}, ${counted(predictions, "prediction")}, seed ${seed}`,
-  );
+  print(`${counted(dataset.size, `${kind}image`)} of ${data}, ${counted(predictions, "prediction")}, seed ${seed}`);
 
   const started = performance.now();
   const encodingBar = new Progress({ label: "encoding", total: dataset.size, unit: "images" });
@@ -80,11 +79,11 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
   };
   const base = await measure("base", pipeline.unet);
   const adapted = pipeline.fera && (await measure("adapted", pipeline.fera));
-  console.log("mean squared error of the predicted noise");
-  console.log(`  base      ${base.toFixed(5)}`);
+  print("mean squared error of the predicted noise");
+  print(`  base      ${base.toFixed(5)}`);
   if (adapted !== undefined) {
     const change = (100 * (adapted - base)) / base;
-    console.log(`  adapted   ${adapted.toFixed(5)}  (${change > 0 ? "+" : ""}${change.toFixed(2)} %)`);
+    print(`  adapted   ${adapted.toFixed(5)}  (${change > 0 ? "+" : ""}${change.toFixed(2)} %)`);
   }
   if (json === undefined) return;
   const result = {
@@ -103,5 +102,5 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
     seconds: (performance.now() - started) / 1000,
   };
   await writeFileAtomically(json, [new TextEncoder().encode(`${JSON.stringify(result, undefined, 2)}\n`)]);
-  console.log(`written to ${json}`);
+  print(`written to ${json}`);
 }

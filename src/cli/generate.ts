@@ -12,6 +12,7 @@ import { anyText, choice, integer, number, type OptionValues, repeated, text } f
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
+import { print } from "./printable.js";
 import { Progress } from "./progress.js";
 import { UsageError } from "./usage-error.js";
 
@@ -110,9 +111,9 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
     .finally(() => bar.end());
   for (const [index, path] of paths.entries()) {
     await writePng(path, images[index]!);
-    console.log(`${path}  ${prompt[Math.floor(index / numImages)]}`);
+    print(`${path}  ${prompt[Math.floor(index / numImages)]}`);
   }
-  console.log(`seed ${seed}`);
+  print(`seed ${seed}`);
 }
 
 /** `image.png` alone, or `image-1.png`, `image-2.png`, … */

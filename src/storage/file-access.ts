@@ -138,6 +138,19 @@ export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === "string";
 }
 
+/**
+ * What the operating system refused, with the path that it names and what to do; undefined for what is no such
+ * refusal, or none that a user could meet with a program in order.
+ */
+export function describeSystemError(error: unknown): string | undefined {
+  if (!isSystemError(error)) return undefined;
+  const reason = describe(error);
+  if (reason === error.message) return undefined;
+  // Node names the path where the call took one; writing to an open file did not.
+  return error.path === undefined ? `writing a file: ${reason}.` : `${error.path}: ${reason}.`;
+}
+
+/** In a user's words; the system's own message where there are none. */
 function describe(error: NodeJS.ErrnoException): string {
   switch (error.code) {
     case "ENOENT":
@@ -154,6 +167,17 @@ function describe(error: NodeJS.ErrnoException): string {
     case "ENOSPC":
     case "EDQUOT":
       return "no space left; free some and try again";
+    case "ELOOP":
+      return "a link that leads in a circle; remove it";
+    case "ENAMETOOLONG":
+      return "the name is too long for this file system";
+    case "EMFILE":
+    case "ENFILE":
+      return "too many open files; raise the limit (ulimit -n)";
+    case "EFBIG":
+      return "larger than a file may be here";
+    case "EIO":
+      return "the device failed to read or write; check the disk";
     default:
       return error.message;
   }
