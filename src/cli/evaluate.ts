@@ -4,7 +4,7 @@ import { Command } from "commander";
 import type { UNetInputs } from "../models/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
 import { encodeDataset, noisePredictionError, trainingScheduler } from "../training/index.js";
-import { describeSkipped, openSplit, SPLITS } from "./datasets.js";
+import { DATA_OPTIONS, dataOptionsOf, describeSkipped, openSplit, SPLITS, WHOLE_LIST } from "./datasets.js";
 import { counted } from "./format.js";
 import { interruptible } from "./interrupt.js";
 import { checkedResolution, loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
@@ -28,6 +28,7 @@ const OPTIONS = {
   seed: integer("of the noise, which is the same for model and adapter", { min: 0 }).withDefault(0),
   resolution: integer("side of the images in pixels; by default the model's own size", { min: 1 }),
   json: text("writes the result to this file, too", "FILE"),
+  ...DATA_OPTIONS,
   ...MODEL_OPTIONS,
 };
 
@@ -45,13 +46,13 @@ export function evaluateCommand(): Command {
 
 async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<void> {
   const { model, adapter, data, split, limit, timestepsPerImage, batchSize, seed, json } = options;
-  if (json !== undefined) await prepareOutputFile(json);
+  for (const file of [json, options.skippedList]) if (file !== undefined) await prepareOutputFile(file);
   const pipeline = await loadAnyPipeline(model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
   const scheduler = trainingScheduler(pipeline);
   if (adapter !== undefined) await loadAdapters(pipeline, adapter);
-  const dataset = await openSplit(data, split, { size: resolution, limit });
-  for (const line of describeSkipped(dataset.skipped)) printError(line);
+  const dataset = await openSplit(data, split, { ...dataOptionsOf(options), size: resolution, limit, signal });
+  for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
   const kind = { heldOut: "held-out ", train: "training ", all: "" }[split];
   const predictions = dataset.size * timestepsPerImage;
   print(`${counted(dataset.size, `${kind}image`)} of ${data}, ${counted(predictions, "prediction")}, seed ${seed}`);

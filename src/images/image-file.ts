@@ -1,11 +1,13 @@
 // Images in and out of files, through sharp. Node only.
 
 import path from "node:path";
-import sharp from "sharp";
-import { ConfigError, FormatError } from "../errors.js";
-import { makeFolder, readWholeFile, writeFileAtomically } from "../storage/file-access.js";
+import sharp, { type Sharp } from "sharp";
+import { ConfigError, FormatError, quoted } from "../errors.js";
+import { makeFolder, withFile, writeFileAtomically } from "../storage/file-access.js";
 import { Tensor } from "../tensor/tensor.js";
 import { type ImageLike, rgbToPlanar, toRgbImage } from "./pixels.js";
+
+const MAX_IMAGE_BYTES = 2 ** 29;
 
 /** An image as the bytes of a PNG file. Throws ShapeError as `toRgbImage` does. */
 export async function encodePng(image: ImageLike): Promise<Uint8Array> {
@@ -23,11 +25,40 @@ export async function encodePng(image: ImageLike): Promise<Uint8Array> {
  * @throws {FormatError} If the file cannot be written.
  */
 export async function writePng(file: string, image: ImageLike): Promise<void> {
-  const png = await encodePng(image);
+  await writeBytes(file, await encodePng(image));
+}
+
+async function writeBytes(file: string, bytes: Uint8Array): Promise<void> {
   await makeFolder(path.dirname(file)).catch((cause: Error) => {
     throw new FormatError(file, `its folder cannot be made: ${cause.message}`, { cause });
   });
-  await writeFileAtomically(file, [png]);
+  await writeFileAtomically(file, [bytes]);
+}
+
+const ENCODERS: Readonly<Record<string, (image: Sharp) => Sharp>> = {
+  ".png": (image) => image.png({ compressionLevel: 9 }),
+  ".jpg": (image) => image.jpeg({ quality: 95, chromaSubsampling: "4:4:4" }),
+  ".jpeg": (image) => image.jpeg({ quality: 95, chromaSubsampling: "4:4:4" }),
+  ".webp": (image) => image.webp({ lossless: true }),
+};
+
+/** Endings of the files that {@link writeImage} writes. */
+export const IMAGE_ENDINGS: readonly string[] = Object.keys(ENCODERS);
+
+/**
+ * Writes an image in the format that the file's ending names: PNG and WebP keep every pixel, JPEG has quality 95.
+ *
+ * @throws {ConfigError} If the ending is another one.
+ * @throws {ShapeError} If it is no image.
+ * @throws {FormatError} If the file cannot be written.
+ */
+export async function writeImage(file: string, image: ImageLike): Promise<void> {
+  const encode = ENCODERS[path.extname(file).toLowerCase()];
+  if (!encode) {
+    throw new ConfigError(`writeImage: a file must end in ${IMAGE_ENDINGS.join(", ")}; got ${quoted(file)}.`);
+  }
+  const { width, height, data } = toRgbImage(image);
+  await writeBytes(file, await encode(sharp(data, { raw: { width, height, channels: 3 } })).toBuffer());
 }
 
 /** The size of an image that is read. What is asked for is reached by scaling, and by cutting off what overhangs. */
@@ -56,12 +87,34 @@ interface Size {
  * @throws {FormatError} If the file is missing, damaged or no image.
  */
 export async function readImage(file: string, options: ReadImageOptions = {}): Promise<Tensor<"float32">> {
+  return decodeImage(await readImageBytes(file), file, options);
+}
+
+/** An image file's bytes. @throws {FormatError} If it is missing, or larger than any photo. */
+export function readImageBytes(file: string): Promise<Uint8Array> {
+  return withFile(file, ({ sizeBytes, read }) => {
+    if (sizeBytes > MAX_IMAGE_BYTES) {
+      throw new FormatError(file, `has ${sizeBytes} bytes; images of at most ${MAX_IMAGE_BYTES} are read.`);
+    }
+    return read(0, sizeBytes);
+  });
+}
+
+/**
+ * Decodes as {@link readImage} does.
+ *
+ * @param source - Names the image in messages.
+ */
+export async function decodeImage(
+  bytes: Uint8Array,
+  source: string,
+  options: ReadImageOptions = {},
+): Promise<Tensor<"float32">> {
   for (const [name, pixels] of Object.entries(options)) {
     if (pixels !== undefined && (!Number.isInteger(pixels) || pixels < 1)) {
       throw new ConfigError(`readImage: ${name} must be a positive integer; got ${pixels}.`);
     }
   }
-  const bytes = await readWholeFile(file);
   try {
     const { format, autoOrient: own } = await sharp(bytes).metadata();
     const wanted = wantedSize(own, options);
@@ -81,7 +134,7 @@ export async function readImage(file: string, options: ReadImageOptions = {}): P
     return new Tensor("float32", [3, info.height, info.width], rgbToPlanar(data, info.height, info.width));
   } catch (cause) {
     const reason = (cause as Error).message.split("\n")[0]!;
-    throw new FormatError(file, `is no readable image: ${reason}. Use PNG, JPEG, WebP or SVG.`, { cause });
+    throw new FormatError(source, `is no readable image: ${reason}. Use PNG, JPEG, WebP or SVG.`, { cause });
   }
 }
 
@@ -91,7 +144,7 @@ export async function readImage(file: string, options: ReadImageOptions = {}): P
  * @throws {FormatError} If the file is missing, damaged or no image.
  */
 export async function readImageSize(file: string): Promise<Size | undefined> {
-  const bytes = await readWholeFile(file);
+  const bytes = await readImageBytes(file);
   const { format, autoOrient } = await sharp(bytes)
     .metadata()
     .catch((cause: Error) => {

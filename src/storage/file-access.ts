@@ -37,7 +37,7 @@ export async function withFile<T>(path: string, use: (file: OpenFile) => Promise
       read: (offset, length) => readRange(from, path, offset, length),
     });
   } catch (cause) {
-    if (isSystemError(cause)) throw new FormatError(path, `cannot be read: ${describe(cause)}.`, { cause });
+    if (isSystemError(cause)) throw new FormatError(path, `cannot be read: ${reasonOf(cause)}.`, { cause });
     throw cause;
   } finally {
     await handle?.close();
@@ -94,7 +94,7 @@ export async function writeFileAtomically(
     await rename(temporary, target);
   } catch (cause) {
     if (created) await unlink(temporary).catch(() => undefined);
-    if (isSystemError(cause)) throw new FormatError(path, `cannot be written: ${describe(cause)}.`, { cause });
+    if (isSystemError(cause)) throw new FormatError(path, `cannot be written: ${reasonOf(cause)}.`, { cause });
     throw cause;
   }
   await syncFolder(folder);
@@ -144,14 +144,14 @@ export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
  */
 export function describeSystemError(error: unknown): string | undefined {
   if (!isSystemError(error)) return undefined;
-  const reason = describe(error);
+  const reason = reasonOf(error);
   if (reason === error.message) return undefined;
   // Node names the path where the call took one; writing to an open file did not.
   return error.path === undefined ? `writing a file: ${reason}.` : `${error.path}: ${reason}.`;
 }
 
-/** In a user's words; the system's own message where there are none. */
-function describe(error: NodeJS.ErrnoException): string {
+/** What the operating system refused, in a user's words; its own message where there are none. */
+export function reasonOf(error: NodeJS.ErrnoException): string {
   switch (error.code) {
     case "ENOENT":
       return error.syscall === "open" ? "its folder does not exist; create it first" : "no such file";
