@@ -5,11 +5,13 @@ import "./models/pretrained-node.js";
 import "./pipelines/pipeline-node.js";
 import "./runtime/node.js";
 
-export { encodePng, readImage, writePng } from "./images/image-file.js";
+export { encodePng, readImage, writeImage, writePng } from "./images/image-file.js";
 export * from "./library.js";
 export { type DownloadProgress, fetchModel, HubError, type HubOptions } from "./storage/hub/index.js";
 export { readSafetensors, readTorch, writeSafetensors, writeTorch } from "./storage/index.js";
 export {
+  type CaptionSource,
+  type DatasetOptions,
   encodeDataset,
   type FineTuneOptions,
   type FineTuneResult,
