@@ -1,13 +1,49 @@
 // The error hierarchy. Every error that a user can meet is a FeraError with a stable `code`;
-// its message says where, the rule, what came, and what to do.
+// its message says where, the rule, what came, and what to do. With it, how messages quote what a file holds.
 
-/** Base of all errors that fera throws on purpose. */
+/** Most characters of a file's content or name that a message quotes. */
+const LONGEST_QUOTE = 200;
+
+/** Most characters of a message, whatever it quotes. */
+const LONGEST_MESSAGE = 16_000;
+
+/**
+ * What a terminal could act on: control characters, which move the cursor or rewrite what was printed, and those that
+ * turn the direction of writing. Joiners (U+200C, U+200D) are part of words and emoji.
+ */
+const UNPRINTABLE = /[\p{Cc}\p{Cs}\p{Co}\u2028\u2029]|(?![\u200c\u200d])\p{Cf}/gu;
+
+/** Escapes what a terminal would act on, line breaks too: `\u{1b}`. */
+export function printable(text: string): string {
+  return text.replace(UNPRINTABLE, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`);
+}
+
+/** Escapes as {@link printable} does, but leaves line breaks. */
+export function printableLines(text: string): string {
+  return text.split("\n").map(printable).join("\n");
+}
+
+/** A name or value out of a file, cut after 200 characters, never inside one. */
+export function shortened(text: string, longest = LONGEST_QUOTE): string {
+  if (text.length <= longest) return text;
+  const isHalf = (text.charCodeAt(longest - 1) & 0xfc00) === 0xd800;
+  return `${text.slice(0, isHalf ? longest - 1 : longest)}…`;
+}
+
+/** A value out of a file as messages quote it: as JSON, cut where it is long, without what a terminal would act on. */
+export function quoted(value: unknown): string {
+  if (typeof value !== "string") return shortened(printable(JSON.stringify(value) ?? String(value)));
+  const length = value.length > LONGEST_QUOTE ? ` (${value.length} characters)` : "";
+  return printable(JSON.stringify(shortened(value))) + length;
+}
+
+/** Base of all errors that fera throws on purpose. Control characters in the message are escaped. */
 export class FeraError extends Error {
   /** Stable, machine-readable name of the kind of failure. */
   readonly code: string;
 
   constructor(code: string, message: string, options?: { cause?: unknown }) {
-    super(message, options);
+    super(printableLines(shortened(message, LONGEST_MESSAGE)), options);
     this.name = new.target.name;
     this.code = code;
   }
@@ -26,7 +62,7 @@ export class FormatError extends FeraError {
   readonly source: string;
 
   constructor(source: string, message: string, options?: { cause?: unknown }) {
-    super("format", `${source}: ${message}`, options);
+    super("format", `${printable(source)}: ${message}`, options);
     this.source = source;
   }
 }

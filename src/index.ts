@@ -10,6 +10,8 @@ export * from "./library.js";
 export { type DownloadProgress, fetchModel, HubError, type HubOptions } from "./storage/hub/index.js";
 export { readSafetensors, readTorch, writeSafetensors, writeTorch } from "./storage/index.js";
 export {
+  type CaptionSource,
+  type DatasetOptions,
   encodeDataset,
   type FineTuneOptions,
   type FineTuneResult,

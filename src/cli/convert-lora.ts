@@ -27,6 +27,7 @@ import { interruptible } from "./interrupt.js";
 import { checkedResolution, loadAnyPipeline, MODEL_HELP, RUNTIME_OPTIONS } from "./model-options.js";
 import { anyText, integer, type OptionValues, text } from "./option-specs.js";
 import { prepareParent } from "./output-file.js";
+import { print, printError } from "./printable.js";
 import { Progress } from "./progress.js";
 import { UsageError } from "./usage-error.js";
 
@@ -88,7 +89,7 @@ export async function convertToLora(
     await prepareParent(to);
     await writePlainLora(to, adapter, gates, { to: options.to });
     report(to, adapter, options.to, gates, choice.kind === "given" ? "as given" : "a single expert's");
-    console.log("error against live routing: not measured, that needs --model");
+    print("error against live routing: not measured, that needs --model");
     return;
   }
   await interruptible("Stopping.", (signal) => freezeOnModel(from, to, adapter, choice, options, signal));
@@ -139,7 +140,7 @@ async function freezeOnModel(
     signal,
     onProgress: (done) => bar.update(done),
   }).finally(() => bar.end());
-  for (const line of describeError(error, trajectory, described)) console.log(line);
+  for (const line of describeError(error, trajectory, described)) print(line);
 }
 
 async function chosenGates(
@@ -162,7 +163,7 @@ async function imagesFor(pipeline: AnyPipeline, options: LoraOptions, signal: Ab
   if (data !== undefined) {
     const resolution = checkedResolution(pipeline, options.resolution);
     const dataset = await openSplit(data, "all", { size: resolution, limit });
-    for (const line of describeSkipped(dataset.skipped)) console.error(line);
+    for (const line of describeSkipped(dataset.skipped)) printError(line);
     const { latents } = await encodeImages(pipeline.vae, dataset, () => signal.throwIfAborted());
     const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
     const images = { latents, ...(await conditionsOf(pipeline, captions, latents)) };
@@ -210,8 +211,8 @@ function report(
   how: string,
 ): void {
   const rank = config.numExperts * config.rank;
-  console.log(`${to}  (plain LoRA for ${format}, ${counted(layers.length, "layer")}, rank ${rank}, alpha ${rank})`);
-  console.log(`gates ${gates.map(formatGate).join(", ")}: ${how}`);
+  print(`${to}  (plain LoRA for ${format}, ${counted(layers.length, "layer")}, rank ${rank}, alpha ${rank})`);
+  print(`gates ${gates.map(formatGate).join(", ")}: ${how}`);
 }
 
 function describeError(

@@ -10,6 +10,7 @@ import { choice, type OptionSpecs, type OptionValues } from "./option-specs.js";
 import { addOptions, givenLayers, kebabCase, readOptions } from "./options.js";
 import { prepareParent } from "./output-file.js";
 import "./platform.js";
+import { print, printError } from "./printable.js";
 import { UsageError } from "./usage-error.js";
 
 const OPTIONS = {
@@ -51,13 +52,13 @@ async function convert(command: Command, from: string, to: string): Promise<void
   const { alpha, routerTau, bands, sigma } = adapter.config;
   const divisor = sigma.rule === "latent" ? ` / ${sigma.divisor}` : "";
   const settings = `alpha ${alpha}, temperature ${routerTau}, ${bands} bands, ${sigma.rule} blur${divisor}`;
-  if (!adapter.hasConfig) console.error(`${from} holds no configuration; taken: ${settings}.`);
+  if (!adapter.hasConfig) printError(`${from} holds no configuration; taken: ${settings}.`);
   if (options.to !== undefined) return convertToLora(command, from, to, adapter, { ...options, to: options.to });
   await prepareParent(to);
   await writeAdapter(to, adapter);
   const { layers } = adapter;
-  console.log(`${to}  (${counted(layers.length, "layer")}, ${counted(adapter.state.size, "tensor")})`);
-  if (adapterFormatOf(to) === "torch") console.error(`A .pt keeps no configuration; remember: ${settings}.`);
+  print(`${to}  (${counted(layers.length, "layer")}, ${counted(adapter.state.size, "tensor")})`);
+  if (adapterFormatOf(to) === "torch") printError(`A .pt keeps no configuration; remember: ${settings}.`);
 }
 
 /** What contradicts itself in the options of a plain LoRA, if anything. */

@@ -11,6 +11,7 @@ import { RUNTIME_OPTIONS } from "./model-options.js";
 import { choice, flag, integer, number, type OptionValues, text } from "./option-specs.js";
 import { addOptions, kebabCase, readOptions } from "./options.js";
 import "./platform.js";
+import { print } from "./printable.js";
 import { Progress } from "./progress.js";
 import { alone, readSettings, settingsPath } from "./training-run.js";
 
@@ -48,14 +49,14 @@ export function demoCommand(): Command {
 
 async function demo(options: OptionValues<typeof OPTIONS>, signal: AbortSignal): Promise<number> {
   const { style, output, steps } = options;
-  console.log(`Teaching the embedded icon model the style ${style}: ${steps} steps of FeRA, on this machine only.`);
+  print(`Teaching the embedded icon model the style ${style}: ${steps} steps of FeRA, on this machine only.`);
   let progress: Progress | undefined;
   const report = await runDemo({
     ...options,
     signal,
     onPhase: (phase) => {
       progress?.end();
-      console.log(`- ${phase}`);
+      print(`- ${phase}`);
     },
     onStep: ({ step, loss }) => {
       progress ??= new Progress({ label: "training", total: steps, unit: "steps" });
@@ -64,8 +65,8 @@ async function demo(options: OptionValues<typeof OPTIONS>, signal: AbortSignal):
   });
   progress?.end();
   if (!report) {
-    console.log(`Stopped; a checkpoint is in ${join(output, "checkpoints")}. Go on with:`);
-    console.log(`  ${shellCommand(["npx", "fera", "demo", ...changedFlags(options), "--resume"])}`);
+    print(`Stopped; a checkpoint is in ${join(output, "checkpoints")}. Go on with:`);
+    print(`  ${shellCommand(["npx", "fera", "demo", ...changedFlags(options), "--resume"])}`);
     return interruptedExitCode();
   }
   printReport(report, output);
@@ -84,7 +85,7 @@ function printReport(report: DemoReport, output: string): void {
   const { heldOut } = report;
   const change = 100 * (1 - heldOut.after / heldOut.before);
   const fewer = change >= 0 ? `${change.toFixed(1)} % less` : `${(-change).toFixed(1)} % more`;
-  console.log(
+  print(
     `
 ${formatCount(report.trainableParameters)} parameters in ${report.adaptedLayers} layers, trained on ${formatCount(report.trainImages)} drawings
 held-out noise-prediction error (${heldOut.images} drawings never trained on, same noise and timesteps):

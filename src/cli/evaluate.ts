@@ -4,7 +4,7 @@ import { Command } from "commander";
 import type { UNetInputs } from "../models/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
 import { encodeDataset, noisePredictionError, trainingScheduler } from "../training/index.js";
-import { describeSkipped, openSplit, SPLITS } from "./datasets.js";
+import { DATA_OPTIONS, dataOptionsOf, describeSkipped, openSplit, SPLITS, WHOLE_LIST } from "./datasets.js";
 import { counted } from "./format.js";
 import { interruptible } from "./interrupt.js";
 import { checkedResolution, loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
@@ -12,6 +12,7 @@ import { choice, integer, type OptionValues, text } from "./option-specs.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
+import { print, printError } from "./printable.js";
 import { Progress } from "./progress.js";
 
 const OPTIONS = {
@@ -27,6 +28,7 @@ const OPTIONS = {
   seed: integer("of the noise, which is the same for model and adapter", { min: 0 }).withDefault(0),
   resolution: integer("side of the images in pixels; by default the model's own size", { min: 1 }),
   json: text("writes the result to this file, too", "FILE"),
+  ...DATA_OPTIONS,
   ...MODEL_OPTIONS,
 };
 
@@ -44,18 +46,16 @@ export function evaluateCommand(): Command {
 
 async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<void> {
   const { model, adapter, data, split, limit, timestepsPerImage, batchSize, seed, json } = options;
-  if (json !== undefined) await prepareOutputFile(json);
+  for (const file of [json, options.skippedList]) if (file !== undefined) await prepareOutputFile(file);
   const pipeline = await loadAnyPipeline(model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
   const scheduler = trainingScheduler(pipeline);
   if (adapter !== undefined) await loadAdapters(pipeline, adapter);
-  const dataset = await openSplit(data, split, { size: resolution, limit });
-  for (const line of describeSkipped(dataset.skipped)) console.error(line);
+  const dataset = await openSplit(data, split, { ...dataOptionsOf(options), size: resolution, limit, signal });
+  for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
   const kind = { heldOut: "held-out ", train: "training ", all: "" }[split];
   const predictions = dataset.size * timestepsPerImage;
-  console.log(
-    `${counted(dataset.size, `${kind}image`)} of ${data}, ${counted(predictions, "prediction")}, seed ${seed}`,
-  );
+  print(`${counted(dataset.size, `${kind}image`)} of ${data}, ${counted(predictions, "prediction")}, seed ${seed}`);
 
   const started = performance.now();
   const encodingBar = new Progress({ label: "encoding", total: dataset.size, unit: "images" });
@@ -80,11 +80,11 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
   };
   const base = await measure("base", pipeline.unet);
   const adapted = pipeline.fera && (await measure("adapted", pipeline.fera));
-  console.log("mean squared error of the predicted noise");
-  console.log(`  base      ${base.toFixed(5)}`);
+  print("mean squared error of the predicted noise");
+  print(`  base      ${base.toFixed(5)}`);
   if (adapted !== undefined) {
     const change = (100 * (adapted - base)) / base;
-    console.log(`  adapted   ${adapted.toFixed(5)}  (${change > 0 ? "+" : ""}${change.toFixed(2)} %)`);
+    print(`  adapted   ${adapted.toFixed(5)}  (${change > 0 ? "+" : ""}${change.toFixed(2)} %)`);
   }
   if (json === undefined) return;
   const result = {
@@ -103,5 +103,5 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
     seconds: (performance.now() - started) / 1000,
   };
   await writeFileAtomically(json, [new TextEncoder().encode(`${JSON.stringify(result, undefined, 2)}\n`)]);
-  console.log(`written to ${json}`);
+  print(`written to ${json}`);
 }

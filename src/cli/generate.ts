@@ -1,9 +1,11 @@
 // fera generate: samples images, with or without adapters.
 
 import { randomInt } from "node:crypto";
-import { parse } from "node:path";
+import { extname } from "node:path";
 import { Command } from "commander";
-import { readImage, writePng } from "../images/image-file.js";
+import { quoted } from "../errors.js";
+import { readImage, writeImage } from "../images/image-file.js";
+import { IMAGE_ENDINGS } from "../images/image-tensor.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { createScheduler, type Scheduler } from "../schedulers/index.js";
 import { interruptible } from "./interrupt.js";
@@ -12,6 +14,7 @@ import { anyText, choice, integer, number, type OptionValues, repeated, text } f
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
+import { print } from "./printable.js";
 import { Progress } from "./progress.js";
 import { UsageError } from "./usage-error.js";
 
@@ -38,7 +41,7 @@ const OPTIONS = {
   adapter: text("adapter to use: a .safetensors or .pt file, or a folder", "PATH"),
   adapterScale: number("how strongly the adapter acts; 0 is not at all").withDefault(1),
   prompt: repeated("what to draw", "PROMPT").required(),
-  output: text("the image, a .png; several become NAME-1.png, NAME-2.png, …", "FILE").required(),
+  output: text("the image, a .png, .jpg or .webp; several become NAME-1.png, NAME-2.png, …", "FILE").required(),
   negativePrompt: anyText("what to be guided away from", "PROMPT"),
   image: text(
     "image to start from, scaled and cropped to --width and --height; without them it keeps its size",
@@ -65,8 +68,9 @@ export function generateCommand(): Command {
   addOptions(command, OPTIONS, { config: true });
   return command.action(async () => {
     const options = await readOptions(command, OPTIONS);
-    if (parse(options.output).ext.toLowerCase() !== ".png") {
-      throw new UsageError(command, `--output must end in .png; got ${JSON.stringify(options.output)}.`);
+    if (!IMAGE_ENDINGS.includes(extname(options.output).toLowerCase())) {
+      const endings = IMAGE_ENDINGS.join(", ");
+      throw new UsageError(command, `--output must end in one of ${endings}; got ${quoted(options.output)}.`);
     }
     if (options.strength !== undefined && options.image === undefined) {
       throw new UsageError(command, "--strength needs --image: it is for runs that start from one.");
@@ -109,18 +113,19 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
     })
     .finally(() => bar.end());
   for (const [index, path] of paths.entries()) {
-    await writePng(path, images[index]!);
-    console.log(`${path}  ${prompt[Math.floor(index / numImages)]}`);
+    await writeImage(path, images[index]!);
+    print(`${path}  ${prompt[Math.floor(index / numImages)]}`);
   }
-  console.log(`seed ${seed}`);
+  print(`seed ${seed}`);
 }
 
 /** `image.png` alone, or `image-1.png`, `image-2.png`, … */
 function outputPaths(output: string, count: number): string[] {
   if (count === 1) return [output];
-  const stem = output.slice(0, -parse(output).ext.length);
+  const ending = extname(output);
+  const stem = output.slice(0, -ending.length);
   const digits = String(count).length;
-  return Array.from({ length: count }, (_, i) => `${stem}-${String(i + 1).padStart(digits, "0")}.png`);
+  return Array.from({ length: count }, (_, i) => `${stem}-${String(i + 1).padStart(digits, "0")}${ending}`);
 }
 
 /** Options that mean the same in every scheduler, and describe the model rather than the sampler. */

@@ -16,7 +16,7 @@ import { anyText, flag, integer, type OptionValues, text } from "./option-specs.
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
-import { printable } from "./printable.js";
+import { print, printable } from "./printable.js";
 import { Progress } from "./progress.js";
 import { drawRouting } from "./routing-plot.js";
 import { openTensorFile, type TensorFile } from "./tensor-file.js";
@@ -60,7 +60,7 @@ export function inspectCommand(): Command {
     if (model !== undefined && adapter === undefined) {
       throw new UsageError(command, `--model and --plot are for adapters; ${path} is none.`);
     }
-    for (const line of await describe(path, kind, options)) console.log(printable(line));
+    for (const line of await describe(path, kind, options)) print(printable(line));
     if (model !== undefined && adapter !== undefined) await inspectWithModel(adapter, model, options);
   });
 }
@@ -141,7 +141,7 @@ async function inspectWithModel(path: string, model: string, options: InspectOpt
   const { plot, prompt, steps, seed, numImages } = options;
   const pipeline = await loadAnyPipeline(model, options);
   await loadAdapters(pipeline, path);
-  console.log(`fits ${model}`);
+  print(`fits ${model}`);
   if (plot === undefined) return;
   const bar = new Progress({ label: "sampling", total: steps, unit: "steps" });
   const { route } = await interruptible("Stopping after this step.", (signal) =>
@@ -156,5 +156,5 @@ async function inspectWithModel(path: string, model: string, options: InspectOpt
     }),
   ).finally(() => bar.end());
   await drawRouting(plot, route!);
-  console.log(`routing drawn in ${plot}`);
+  print(`routing drawn in ${plot}`);
 }

@@ -1,10 +1,11 @@
-// Ctrl-C: the first asks a command to end well, the second ends the process.
+// Ctrl-C, or a terminal that is closed: the first signal asks a command to end well, the second ends the process.
 
 import { AbortError } from "../pipelines/index.js";
 
 /** Between two signals that come from one key press: a terminal and npm may both send it. */
 const SAME_PRESS_MS = 500;
-const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+const SIGNALS = Object.keys(EXIT_CODES) as (keyof typeof EXIT_CODES)[];
 
 let exitCode: number = EXIT_CODES.SIGINT;
 
@@ -33,17 +34,14 @@ export async function interruptible<T>(advice: string, run: (signal: AbortSignal
       controller.abort();
     } else if (now - pressedAt > SAME_PRESS_MS) {
       // Not process.exit: where ONNX Runtime is at work, that ends in an abort.
-      process.off("SIGINT", onSignal);
-      process.off("SIGTERM", onSignal);
+      for (const name of SIGNALS) process.off(name, onSignal);
       process.kill(process.pid, signal);
     }
   };
-  process.on("SIGINT", onSignal);
-  process.on("SIGTERM", onSignal);
+  for (const name of SIGNALS) process.on(name, onSignal);
   try {
     return await run(controller.signal);
   } finally {
-    process.off("SIGINT", onSignal);
-    process.off("SIGTERM", onSignal);
+    for (const name of SIGNALS) process.off(name, onSignal);
   }
 }

@@ -3,14 +3,17 @@
 // arguments, 130 interrupted.
 
 import { readFileSync } from "node:fs";
+import { inspect } from "node:util";
 import { Command, CommanderError } from "commander";
 import { FeraError } from "../errors.js";
+import { describeSystemError } from "../storage/file-access.js";
 import { convertCommand } from "./convert.js";
 import { demoCommand } from "./demo.js";
 import { evaluateCommand } from "./evaluate.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { interruptedExitCode, isInterruption } from "./interrupt.js";
+import { printError } from "./printable.js";
 import { trainCommand } from "./train.js";
 import { UsageError } from "./usage-error.js";
 
@@ -59,7 +62,7 @@ function onLostOutput(error: NodeJS.ErrnoException): void {
   // A reader such as `head` may leave early.
   if (error.code === "EPIPE" || lostOutput) return;
   lostOutput = true;
-  console.error(`fera: what it prints cannot be written: ${error.message}.`);
+  printError(`fera: what it prints cannot be written: ${error.message}.`);
   process.once("exit", (code) => {
     process.exitCode = code || WORK_FAILED;
   });
@@ -69,25 +72,26 @@ function onLostOutput(error: NodeJS.ErrnoException): void {
 function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : WRONG_ARGUMENTS;
   if (isInterruption(error)) {
-    console.error("stopped");
+    printError("stopped");
     return interruptedExitCode();
   }
   if (error instanceof UsageError) {
     const name = error.command === program ? "fera" : `fera ${error.command.name()}`;
-    console.error(`${name}: ${error.message}`);
-    console.error(`Usage: ${name} ${error.command.usage()}\n${name} --help explains the options.`);
+    printError(`${name}: ${error.message}`);
+    printError(`Usage: ${name} ${error.command.usage()}\n${name} --help explains the options.`);
     return WRONG_ARGUMENTS;
   }
   const message = error instanceof Error ? error.message : String(error);
   if (isOutOfMemory(error)) {
-    console.error(
+    printError(
       `fera: this takes more memory than there is (${message}). Ask for smaller or fewer images, or a smaller batch.`,
     );
     return WORK_FAILED;
   }
-  console.error(error instanceof FeraError ? `fera: ${message}` : `fera: unexpected error: ${message}`);
-  if (process.argv.includes("--debug")) console.error(error);
-  else if (!(error instanceof FeraError)) console.error("Run it again with --debug for the stack.");
+  const expected = error instanceof FeraError ? message : describeSystemError(error);
+  printError(expected === undefined ? `fera: unexpected error: ${message}` : `fera: ${expected}`);
+  if (process.argv.includes("--debug")) printError(inspect(error));
+  else if (expected === undefined) printError("Run it again with --debug for the stack.");
   return WORK_FAILED;
 }
 

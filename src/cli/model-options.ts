@@ -5,6 +5,7 @@ import { ConfigError } from "../errors.js";
 import { type AnyPipeline, loadPipeline, type PipelineOptions } from "../pipelines/index.js";
 import { DEVICES } from "../runtime/index.js";
 import { choice, integer, type OptionValues, text } from "./option-specs.js";
+import { printError } from "./printable.js";
 import { Progress } from "./progress.js";
 
 /** Devices of ONNX Runtime in Node; `wasm` is the browser's. */
@@ -37,7 +38,7 @@ function loadingOptions({ device, threads, variant, revision }: ModelOptionValue
   let progress: Progress | undefined;
   return {
     ...{ device, threads, variant, revision },
-    onMessage: (message) => process.stderr.write(`${message}\n`),
+    onMessage: printError,
     onProgress: ({ receivedBytes, totalBytes }) => {
       progress ??= new Progress({ label: "downloading", total: Math.ceil(totalBytes / 1e6), unit: "MB" });
       progress.update(Math.ceil(receivedBytes / 1e6));
@@ -55,9 +56,9 @@ export async function loadAdapters(pipeline: AnyPipeline, path: string): Promise
   const { hasConfig, config } = await readFeRAAdapter(path);
   if (!hasConfig) {
     const { alpha, routerTau, bands } = config;
-    process.stderr.write(
+    printError(
       `${path} holds no configuration: alpha ${alpha}, temperature ${routerTau}, ${bands} bands are assumed. ` +
-        "If it was trained with others, give them to fera convert first.\n",
+        "If it was trained with others, give them to fera convert first.",
     );
   }
   await pipeline.loadAdapters(path);

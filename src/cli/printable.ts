@@ -1,16 +1,15 @@
-// Texts out of files, made fit for a terminal.
+// The one way to print text that may hold what came out of a file: without what a terminal would act on.
 
-const LONGEST = 200;
+import { printableLines } from "../errors.js";
 
-/** Control characters, which could move the cursor or rewrite what was printed, and those that turn the direction. */
-const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\u2028\u2029]/gu;
+export { printable, shortened } from "../errors.js";
 
-/** Escapes what a terminal would act on: `\u{1b}`. */
-export function printable(text: string): string {
-  return text.replace(UNPRINTABLE, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`);
+/** Prints a result to stdout; its line breaks stay, other control characters are escaped. */
+export function print(text: string): void {
+  process.stdout.write(`${printableLines(text)}\n`);
 }
 
-/** A name or value out of a file, cut where it is very long. */
-export function shortened(text: string): string {
-  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+/** Prints a message to stderr, as {@link print} does. */
+export function printError(text: string): void {
+  process.stderr.write(`${printableLines(text)}\n`);
 }

@@ -27,6 +27,15 @@ describe("Progress", () => {
     ]);
   });
 
+  it("escapes control characters out of labels, notes and messages", () => {
+    const { written, progress } = recorded(true);
+    progress.update(1, "a\x1b[2Jb\x07.png\n");
+    progress.say("drawn \x9b2J\r");
+    progress.end();
+    expect(written.join("").replaceAll("\r\x1b[2K", "").replaceAll("\n", "")).not.toMatch(/\p{Cc}/u);
+    expect(written[0]).toContain("a\\u{1b}[2Jb\\u{7}.png\\u{a}");
+  });
+
   it("writes plain lines elsewhere, not more than one in two seconds, and the last one always", () => {
     const { written, step } = recorded(false);
     for (let done = 1; done <= 99; done++) step(done, 100);

@@ -1,6 +1,7 @@
 // A progress bar: one line that is rewritten on a terminal, a plain line now and then elsewhere.
 
 import { formatDuration } from "./format.js";
+import { printable } from "./printable.js";
 
 /** Settings of a {@link Progress}. */
 export interface ProgressOptions {
@@ -59,9 +60,10 @@ export class Progress {
     this.open = true;
   }
 
-  /** Writes a line of its own, above the bar. */
+  /** Writes a line of its own, above the bar; control characters are escaped, here as in notes. */
   say(message: string): void {
-    this.stream.write(this.open ? `\r\x1b[2K${message}\n` : `${message}\n`);
+    const line = printable(message);
+    this.stream.write(this.open ? `\r\x1b[2K${line}\n` : `${line}\n`);
     this.open = false;
   }
 
@@ -81,6 +83,6 @@ export class Progress {
     if (done >= total) parts.push(formatDuration((now - this.startedAt) / 1000));
     else if (rate > 0) parts.push(`${formatDuration((total - done) / rate)} left`);
     const bar = this.stream.isTTY ? `${"█".repeat(filled)}${"░".repeat(BAR_WIDTH - filled)}  ` : "";
-    return `${label}  ${bar}${parts.join("  ")}`;
+    return printable(`${label}  ${bar}${parts.join("  ")}`);
   }
 }

@@ -1,10 +1,10 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ConfigError, FormatError, ShapeError } from "../errors.js";
 import { tensor, zeros } from "../tensor/tensor.js";
-import { encodePng, readImage, writePng } from "./image-file.js";
+import { encodePng, readImage, writeImage, writePng } from "./image-file.js";
 import { planarToRgb, type RgbImage, rgbToPlanar, toRgbImage } from "./pixels.js";
 
 let dir: string;
@@ -86,5 +86,38 @@ describe("writePng and readImage", () => {
     await expect(readImage(path.join(dir, "text.png"), { size: 0 })).rejects.toThrow(ConfigError);
     await expect(readImage(path.join(dir, "text.png"), { width: 8.5 })).rejects.toThrow(/width must be a positive/);
     await expect(writePng(path.join(dir, "text.png", "a.png"), everyByte)).rejects.toThrow(FormatError);
+  });
+});
+
+describe("writeImage", () => {
+  it.each([
+    [".png", 0],
+    [".WEBP", 0],
+    [".jpg", 40],
+    [".jpeg", 40],
+  ])("writes %s, at most %i off per channel", async (ending, limit) => {
+    const file = path.join(dir, "formats", `image${ending}`);
+    const smooth: RgbImage = {
+      width: 16,
+      height: 32,
+      data: Uint8Array.from({ length: 1536 }, (_, i) => 4 * (Math.floor(i / 48) + (Math.floor(i / 3) % 16))),
+    };
+    await writeImage(file, smooth);
+    const { data } = toRgbImage(await readImage(file));
+    expect(Math.max(...data.map((value, i) => Math.abs(value - smooth.data[i]!)))).toBeLessThanOrEqual(limit);
+  });
+
+  it("refuses another ending by the file's name", async () => {
+    await expect(writeImage(path.join(dir, "a.gif"), everyByte)).rejects.toThrow(/must end in \.png, .*a\.gif"\.$/);
+    await expect(writeImage(path.join(dir, "png"), everyByte)).rejects.toThrow(ConfigError);
+  });
+});
+
+describe("readImage", () => {
+  it("refuses a file that is larger than any photo before it is read", async () => {
+    const file = path.join(dir, "hole.png");
+    await writeFile(file, "");
+    await truncate(file, 2 ** 40);
+    await expect(readImage(file)).rejects.toThrow(/hole\.png: has 1099511627776 bytes/);
   });
 });

@@ -3,7 +3,7 @@
 import path from "node:path";
 import type { Sharp } from "sharp";
 import { ConfigError, FormatError } from "../errors.js";
-import { makeFolder, readWholeFile, writeFileAtomically } from "../storage/file-access.js";
+import { makeFolder, withFile, writeFileAtomically } from "../storage/file-access.js";
 import {
   DEFAULT_QUALITY,
   ImageTensor,
@@ -14,6 +14,8 @@ import {
 } from "./image-tensor.js";
 import { type ImageLike, type RgbImage, rgbToPlanar, toRgbImage } from "./pixels.js";
 import { loadSharp } from "./sharp.js";
+
+const MAX_IMAGE_BYTES = 2 ** 29;
 
 /**
  * An image as the bytes of a file.
@@ -93,12 +95,34 @@ interface Size {
  * @throws {FormatError} If the file is missing, damaged or no image.
  */
 export async function readImage(file: string, options: ReadImageOptions = {}): Promise<ImageTensor> {
+  return decodeImage(await readImageBytes(file), file, options);
+}
+
+/** An image file's bytes. @throws {FormatError} If it is missing, or larger than any photo. */
+export function readImageBytes(file: string): Promise<Uint8Array> {
+  return withFile(file, ({ sizeBytes, read }) => {
+    if (sizeBytes > MAX_IMAGE_BYTES) {
+      throw new FormatError(file, `has ${sizeBytes} bytes; images of at most ${MAX_IMAGE_BYTES} are read.`);
+    }
+    return read(0, sizeBytes);
+  });
+}
+
+/**
+ * Decodes as {@link readImage} does.
+ *
+ * @param source - Names the image in messages.
+ */
+export async function decodeImage(
+  bytes: Uint8Array,
+  source: string,
+  options: ReadImageOptions = {},
+): Promise<ImageTensor> {
   for (const [name, pixels] of Object.entries(options)) {
     if (pixels !== undefined && (!Number.isInteger(pixels) || pixels < 1)) {
       throw new ConfigError(`readImage: ${name} must be a positive integer; got ${pixels}.`);
     }
   }
-  const bytes = await readWholeFile(file);
   const sharp = await loadSharp();
   try {
     const { format, autoOrient: own } = await sharp(bytes).metadata();
@@ -119,7 +143,7 @@ export async function readImage(file: string, options: ReadImageOptions = {}): P
     return new ImageTensor("float32", [3, info.height, info.width], rgbToPlanar(data, info.height, info.width));
   } catch (cause) {
     const reason = (cause as Error).message.split("\n")[0]!;
-    throw new FormatError(file, `is no readable image: ${reason}. Use PNG, JPEG, WebP or SVG.`, { cause });
+    throw new FormatError(source, `is no readable image: ${reason}. Use PNG, JPEG, WebP or SVG.`, { cause });
   }
 }
 
@@ -129,7 +153,7 @@ export async function readImage(file: string, options: ReadImageOptions = {}): P
  * @throws {FormatError} If the file is missing, damaged or no image.
  */
 export async function readImageSize(file: string): Promise<Size | undefined> {
-  const bytes = await readWholeFile(file);
+  const bytes = await readImageBytes(file);
   const sharp = await loadSharp();
   const { format, autoOrient } = await sharp(bytes)
     .metadata()

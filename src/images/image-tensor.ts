@@ -182,6 +182,9 @@ const TYPES: Readonly<Record<string, ImageType>> = {
   webp: "image/webp",
 };
 
+/** Endings of the files that images are written to. */
+export const IMAGE_ENDINGS: readonly string[] = Object.keys(TYPES).map((ending) => `.${ending}`);
+
 /** The format that a file name's ending asks for. @throws {ConfigError} If it is not written. */
 export function imageTypeOf(path: string): ImageType {
   const ending = /\.([^./\\]+)$/.exec(path)?.[1]?.toLowerCase();

@@ -1,6 +1,6 @@
 // Prompts to text states, with one tokenizer and its encoder.
 
-import { ConfigError } from "../errors.js";
+import { ConfigError, quoted } from "../errors.js";
 import type { CLIPTextModel, ClipHiddenStateOptions } from "../models/clip-text/clip-text-model.js";
 import type { CLIPTokenizer } from "../models/clip-tokenizer/clip-tokenizer.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -53,7 +53,7 @@ function tokenize(tokenizer: CLIPTokenizer, prompt: string): Tensor<"int64"> {
   if (overflow !== undefined) {
     throw new ConfigError(
       `the prompt is longer than the ${tokenizer.maxLength - 2} tokens that the text encoder takes; ` +
-        `"${overflow}" does not fit. Shorten "${prompt}".`,
+        `${quoted(overflow)} does not fit. Shorten ${quoted(prompt)}.`,
     );
   }
   return ids;

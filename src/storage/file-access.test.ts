@@ -1,8 +1,9 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { appendFile, open, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, expect, it } from "vitest";
-import { makeFolder } from "./file-access.js";
+import { afterAll, describe, expect, it } from "vitest";
+import { describeSystemError, makeFolder, readWholeFile } from "./file-access.js";
 
 const folder = mkdtempSync(join(tmpdir(), "fera-folders-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -24,3 +25,26 @@ it("ends with the system's error where a file system makes no folders", async ()
   const place = process.platform === "linux" ? "/proc/fera" : join(folder, "file", "x");
   await expect(makeFolder(place)).rejects.toThrow();
 }, 5000);
+
+describe("describeSystemError", () => {
+  const refused = (work: Promise<unknown>) => work.then(() => undefined, describeSystemError);
+
+  it.skipIf(!existsSync("/dev/full"))("names a full disk, with the path where the system tells it", async () => {
+    expect(await refused(appendFile("/dev/full", "x"))).toMatch(/^.*: no space left; free some and try again\.$/);
+    const handle = await open("/dev/full", "w");
+    expect(await refused(handle.writeFile("x"))).toBe("writing a file: no space left; free some and try again.");
+    await handle.close();
+  });
+
+  it("names a link that leads in a circle, and a name that is too long", async () => {
+    symlinkSync("circle.png", join(folder, "circle.png"));
+    expect(await refused(readFile(join(folder, "circle.png")))).toMatch(/circle\.png: a link that leads in a circle/);
+    expect(await refused(readFile(join(folder, "x".repeat(300))))).toMatch(/name is too long/);
+    await expect(readWholeFile(join(folder, "circle.png"))).rejects.toThrow(/cannot be read: a link .* in a circle/);
+  });
+
+  it("leaves what is no refusal of the system as it is", () => {
+    expect(describeSystemError(new TypeError("x is not a function"))).toBeUndefined();
+    expect(describeSystemError("ENOSPC")).toBeUndefined();
+  });
+});

@@ -37,7 +37,7 @@ export async function withFile<T>(path: string, use: (file: OpenFile) => Promise
       read: (offset, length) => readRange(from, path, offset, length),
     });
   } catch (cause) {
-    if (isSystemError(cause)) throw new FormatError(path, `cannot be read: ${describe(cause)}.`, { cause });
+    if (isSystemError(cause)) throw new FormatError(path, `cannot be read: ${reasonOf(cause)}.`, { cause });
     throw cause;
   } finally {
     await handle?.close();
@@ -94,7 +94,7 @@ export async function writeFileAtomically(
     await rename(temporary, target);
   } catch (cause) {
     if (created) await unlink(temporary).catch(() => undefined);
-    if (isSystemError(cause)) throw new FormatError(path, `cannot be written: ${describe(cause)}.`, { cause });
+    if (isSystemError(cause)) throw new FormatError(path, `cannot be written: ${reasonOf(cause)}.`, { cause });
     throw cause;
   }
   await syncFolder(folder);
@@ -138,7 +138,20 @@ export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === "string";
 }
 
-function describe(error: NodeJS.ErrnoException): string {
+/**
+ * What the operating system refused, with the path that it names and what to do; undefined for what is no such
+ * refusal, or none that a user could meet with a program in order.
+ */
+export function describeSystemError(error: unknown): string | undefined {
+  if (!isSystemError(error)) return undefined;
+  const reason = reasonOf(error);
+  if (reason === error.message) return undefined;
+  // Node names the path where the call took one; writing to an open file did not.
+  return error.path === undefined ? `writing a file: ${reason}.` : `${error.path}: ${reason}.`;
+}
+
+/** What the operating system refused, in a user's words; its own message where there are none. */
+export function reasonOf(error: NodeJS.ErrnoException): string {
   switch (error.code) {
     case "ENOENT":
       return error.syscall === "open" ? "its folder does not exist; create it first" : "no such file";
@@ -154,6 +167,17 @@ function describe(error: NodeJS.ErrnoException): string {
     case "ENOSPC":
     case "EDQUOT":
       return "no space left; free some and try again";
+    case "ELOOP":
+      return "a link that leads in a circle; remove it";
+    case "ENAMETOOLONG":
+      return "the name is too long for this file system";
+    case "EMFILE":
+    case "ENFILE":
+      return "too many open files; raise the limit (ulimit -n)";
+    case "EFBIG":
+      return "larger than a file may be here";
+    case "EIO":
+      return "the device failed to read or write; check the disk";
     default:
       return error.message;
   }

@@ -8,6 +8,7 @@ import { StableDiffusionXLPipeline } from "../pipelines/index.js";
 import { Generator } from "../tensor/random.js";
 import { diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
 import { encodeDataset } from "./encode-dataset.js";
+import { tokenizeCaptions } from "./encode-images.js";
 import { trainingScheduler } from "./fine-tune.js";
 import { type ImageDataset, openDataset } from "./index.js";
 
@@ -41,7 +42,7 @@ describe("encodeDataset of SDXL", () => {
       "drawn.svg": [SIZE, SIZE, 0, 0, SIZE, SIZE],
     };
     const rows = encoded.addedConditions!.timeIds;
-    expect(rows.shape).toEqual([3, 6]);
+    expect(rows.shape).toEqual([4, 6]);
     for (let i = 0; i < dataset.size; i++) {
       expect([...rows.data.subarray(6 * i, 6 * i + 6)], dataset.name(i)).toEqual(expected[dataset.name(i)]);
     }
@@ -63,10 +64,33 @@ describe("encodeDataset of SDXL", () => {
     const all = encoded.addedConditions!;
     const features = all.textEmbeds.shape[1]!;
     expect(textEmbeds.data).toEqual(
-      Float32Array.from([...all.textEmbeds.data.subarray(2 * features), ...all.emptyTextEmbeds.data]),
+      Float32Array.from([...all.textEmbeds.data.subarray(2 * features, 3 * features), ...all.emptyTextEmbeds.data]),
     );
     expect(timeIds.data).toEqual(
-      Float32Array.from([...all.timeIds.data.subarray(12), ...all.timeIds.data.subarray(0, 6)]),
+      Float32Array.from([...all.timeIds.data.subarray(12, 18), ...all.timeIds.data.subarray(0, 6)]),
     );
+  });
+});
+
+describe("tokenizeCaptions", () => {
+  const long = "one two three four five six seven eight";
+
+  it("names every caption that is too long, ten of many", () => {
+    const name = (i: number) => `${i}\u001b.png`;
+    const one = () => tokenizeCaptions(pipeline.tokenizer, ["red", long], name);
+    expect(one).toThrow(
+      /^a caption is longer than the 16 tokens .*: 1\\u\{1b\}\.png "one .*": ".*eight" does not fit\. Shorten it/,
+    );
+    const all = () => tokenizeCaptions(pipeline.tokenizer, ["red", ...new Array(12).fill(long)], name);
+    expect(all).toThrow(/^12 of 13 captions are longer .* 10\\u\{1b\}\.png .*; … and 2 more\. Shorten them\.$/);
+  });
+
+  it("refuses a caption of megabytes before it is tokenized, and quotes 200 characters of it", () => {
+    const started = performance.now();
+    const refused = () => tokenizeCaptions(pipeline.tokenizer, ["word ".repeat(2_000_000)]);
+    expect(refused).toThrow(
+      /^a prompt may have 65536 characters at most; got "word .{195}…" \(10000000 characters\)\.$/,
+    );
+    expect(performance.now() - started).toBeLessThan(1000);
   });
 });

@@ -1,6 +1,6 @@
 // Encodes images to scaled latents and captions to text states, once, before training.
 
-import { ConfigError } from "../errors.js";
+import { ConfigError, printable, quoted } from "../errors.js";
 import { AutoencoderKL } from "../models/autoencoder-kl/autoencoder-kl.js";
 import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
 import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
@@ -9,6 +9,8 @@ import { sizeOf, type Tensor, tensor } from "../tensor/tensor.js";
 
 const IMAGES_PER_BATCH = 8;
 const CAPTIONS_PER_BATCH = 16;
+/** Most captions that a message names. */
+const NAMED = 10;
 
 /** Where images come from: `ImageDataset` has this form. */
 export interface ImageSource {
@@ -66,7 +68,7 @@ export async function encodeImages(
  * Token ids `[N, L]` of captions.
  *
  * @param nameOf - What a caption belongs to, for messages.
- * @throws {ConfigError} That names the first caption that is too long, and counts.
+ * @throws {ConfigError} That names the captions that are too long, all in one message.
  */
 export function tokenizeCaptions(
   tokenizer: CLIPTokenizer,
@@ -74,14 +76,16 @@ export function tokenizeCaptions(
   nameOf?: (index: number) => string,
 ): Tensor<"int64"> {
   const { ids, overflows } = tokenizer.encodeBatch(captions);
-  const long = captions.flatMap((caption, i) =>
-    overflows[i] === undefined ? [] : [{ caption, overflow: overflows[i], of: nameOf ? ` of ${nameOf(i)}` : "" }],
-  );
-  if (long[0]) {
-    const others = long.length > 1 ? ` (and ${long.length - 1} more)` : "";
+  const long = captions.flatMap((caption, i) => {
+    if (overflows[i] === undefined) return [];
+    return [`${nameOf ? `${printable(nameOf(i))} ` : ""}${quoted(caption)}: ${quoted(overflows[i])} does not fit`];
+  });
+  if (long.length > 0) {
+    const more = long.length > NAMED ? `; … and ${long.length - NAMED} more` : "";
+    const what = long.length === 1 ? "a caption is" : `${long.length} of ${captions.length} captions are`;
     throw new ConfigError(
-      `caption${long[0].of} ${JSON.stringify(long[0].caption)}: longer than the ${tokenizer.maxLength} tokens of this model's tokenizer; ` +
-        `${JSON.stringify(long[0].overflow)} does not fit${others}. Shorten it.`,
+      `${what} longer than the ${tokenizer.maxLength} tokens of this model's tokenizer: ` +
+        `${long.slice(0, NAMED).join("; ")}${more}. Shorten ${long.length === 1 ? "it" : "them"}.`,
     );
   }
   return ids;

@@ -1,6 +1,13 @@
 export { ParameterAverage } from "./average.js";
 export { latestCheckpoint, prepareOutputFolder } from "./checkpoint.js";
-export { type DatasetOptions, type ImageDataset, openDataset } from "./data/dataset.js";
+export {
+  type CaptionSource,
+  DATASET_SPLITS,
+  type DatasetOptions,
+  DEFAULT_VALIDATION_SPLIT,
+  type ImageDataset,
+  openDataset,
+} from "./data/dataset.js";
 export { type BatchOptions, DiffusionBatches, diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
 export { encodeDataset } from "./encode-dataset.js";
 export { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode-images.js";

@@ -12,6 +12,7 @@ import {
   type Tensor,
   UNet2DConditionModel,
 } from "fera";
+import { goldenCases } from "../support/golden-cases.js";
 import { relativeError } from "../support/relative-error.js";
 
 /** One number against the golden value. */
@@ -55,8 +56,8 @@ const CONSISTENCY_LIMIT = { wasm: 3e-3, webgpu: 1e-3 };
 async function indicator(device: Device): Promise<Check[]> {
   const { tensors, metadata } = await reference("indicator.safetensors");
   const checks: Check[] = [];
-  for (const [name, text] of Object.entries(metadata)) {
-    const computed = new FrequencyEnergyIndicator({ numBands: JSON.parse(text).num_bands }, { device });
+  for (const { name, settings } of goldenCases(metadata, 5)) {
+    const computed = new FrequencyEnergyIndicator({ numBands: settings.num_bands }, { device });
     const { energies, bands } = await computed.compute(tensors.get(`${name}.latents`)!);
     checks.push({ what: `${name} energies`, error: distance(energies, tensors.get(`${name}.energies`)), limit: 1e-5 });
     bands.forEach((band, k) => {
@@ -70,8 +71,8 @@ async function indicator(device: Device): Promise<Check[]> {
 async function router(device: Device): Promise<Check[]> {
   const { tensors, metadata } = await reference("router.safetensors");
   const checks: Check[] = [];
-  for (const [name, text] of Object.entries(metadata)) {
-    const { num_bands: numBands, num_experts: numExperts, tau } = JSON.parse(text);
+  for (const { name, settings } of goldenCases(metadata, 3)) {
+    const { num_bands: numBands, num_experts: numExperts, tau } = settings;
     const own = [...tensors].filter(([key]) => key.startsWith(`${name}.`));
     const state = new Map(own.map(([key, value]) => [key.slice(name.length + 1), value]));
     const computed = new SoftFrequencyRouter({ numBands, numExperts, tau, state }, { device });
@@ -85,8 +86,8 @@ async function router(device: Device): Promise<Check[]> {
 async function consistencyLoss(device: Device): Promise<Check[]> {
   const { tensors, metadata } = await reference("consistency_loss.safetensors");
   const checks: Check[] = [];
-  for (const [name, text] of Object.entries(metadata)) {
-    const { num_bands: numBands, fecl_weight: feclWeight } = JSON.parse(text);
+  for (const { name, settings } of goldenCases(metadata, 4)) {
+    const { num_bands: numBands, fecl_weight: feclWeight } = settings;
     const [base, fera, target] = ["base", "fera", "target"].map((key) => tensors.get(`${name}.${key}`)!);
     const given = { base: base!, fera: fera!, target: target!, config: { numBands, feclWeight } };
     const { loss, gradient } = await frequencyEnergyConsistencyLoss(given, { device });

@@ -30,6 +30,19 @@ describe("fera generate", () => {
     expect(await sharp(first).metadata()).toMatchObject({ format: "png", width: 32, height: 32 });
   });
 
+  it("writes the format that the ending of --output names", async () => {
+    const write = async (name: string) => {
+      await generate("--prompt", "red", "--seed", "1", "--output", join(dir, name));
+      const { format } = await sharp(join(dir, name)).metadata();
+      return { format, pixels: await sharp(join(dir, name)).removeAlpha().raw().toBuffer() };
+    };
+    const [png, webp, jpeg] = [await write("as.png"), await write("as.WEBP"), await write("as.jpg")];
+    expect([png, webp, jpeg].map(({ format }) => format)).toEqual(["png", "webp", "jpeg"]);
+    expect(webp.pixels.equals(png.pixels)).toBe(true);
+    const differences = jpeg.pixels.map((value, i) => Math.abs(value - png.pixels[i]!));
+    expect(Math.max(...differences)).toBeLessThan(40);
+  }, 120_000);
+
   it("numbers several images, and draws others with an adapter and another sampler", async () => {
     const adapter = join(dir, "adapter.safetensors");
     await writeTinyAdapter(model, adapter);
@@ -92,7 +105,12 @@ describe("fera generate", () => {
       /: width must/,
     ],
     ["an adapter that is missing", 1, ["--prompt", "red", "--adapter", "none.pt"], /none\.pt: cannot be read/],
-    ["an output without .png", 2, ["--prompt", "red", "--output", "image.jpg"], /--output must end in \.png/],
+    [
+      "an output of an unknown format",
+      2,
+      ["--prompt", "red", "--output", "image.gif"],
+      /--output must end in one of \.png, \.jpg, \.jpeg, \.webp; got "image\.gif"/,
+    ],
     ["no prompt", 2, [], /--prompt is required/],
     ["a sampler that is unknown", 2, ["--prompt", "red", "--scheduler", "x"], /must be one of ddim, .*got "x"/],
   ])("ends with a message for %s, with exit code %i", async (_, expected, flags, message) => {

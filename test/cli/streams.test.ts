@@ -49,6 +49,33 @@ describe("fera", () => {
     expect(code).toBe(1);
   }, 120_000);
 
+  it.each([
+    ["SIGHUP", "a closed terminal", 129],
+    ["SIGINT", "Ctrl-C", 130],
+    ["SIGTERM", "a system that shuts down", 143],
+  ] as const)(
+    "%s, %s, lets it end well",
+    async (signal, _, code) => {
+      const program = `
+      const { interruptible, interruptedExitCode } = await import("./dist/cli/interrupt.js");
+      await interruptible("Stopping.", (signal) => new Promise((resolve) => {
+        const timer = setTimeout(resolve, 60_000);
+        signal.addEventListener("abort", () => { clearTimeout(timer); console.log("checkpoint"); resolve(); });
+        console.log("up");
+      }));
+      process.exitCode = interruptedExitCode();`;
+      const child = spawn(process.execPath, ["--input-type=module", "-e", program]);
+      let stdout = "";
+      child.stdout.setEncoding("utf8").on("data", (text: string) => {
+        stdout += text;
+        if (text === "up\n") child.kill(signal);
+      });
+      expect(await new Promise((resolve) => child.on("close", (...ended) => resolve(ended)))).toEqual([code, null]);
+      expect(stdout).toBe("up\ncheckpoint\n");
+    },
+    120_000,
+  );
+
   it("a second Ctrl-C ends it by the signal itself", async () => {
     const program = `
       const { interruptible } = await import("./dist/cli/interrupt.js");

@@ -1,8 +1,8 @@
 // How far computed values are from expected ones. Runs in browsers too.
 
-/** ‖a − b‖ / ‖b‖; a NaN anywhere gives NaN, which no limit accepts. */
+/** ‖a − b‖ / ‖b‖; a NaN anywhere, or nothing to compare, gives NaN, which no limit accepts. */
 export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  if (a.length !== b.length) return Number.NaN;
+  if (a.length !== b.length || b.length === 0) return Number.NaN;
   let difference = 0;
   let norm = 0;
   for (let i = 0; i < b.length; i++) {

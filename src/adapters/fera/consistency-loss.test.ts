@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { checkGradients } from "../../../test/support/check-gradients.js";
+import { goldenCases } from "../../../test/support/golden-cases.js";
 import { relativeError } from "../../../test/support/relative-error.js";
 import { readSafetensors } from "../../storage/index.js";
 import { zeros } from "../../tensor/tensor.js";
@@ -11,8 +12,8 @@ const GRADIENT_TOLERANCE = 2e-3;
 describe("frequencyEnergyConsistencyLoss", () => {
   it("agrees with the reference, loss and gradient", async () => {
     const { tensors, metadata } = await readSafetensors("test/reference/consistency_loss.safetensors");
-    for (const [name, text] of Object.entries(metadata)) {
-      const { num_bands: numBands, fecl_weight: feclWeight } = JSON.parse(text);
+    for (const { name, settings } of goldenCases(metadata, 4)) {
+      const { num_bands: numBands, fecl_weight: feclWeight } = settings;
       const [base, fera, target] = ["base", "fera", "target"].map((key) => tensors.get(`${name}.${key}`)!);
       const config = { numBands, feclWeight };
       const result = await frequencyEnergyConsistencyLoss({ base: base!, fera: fera!, target: target!, config });

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { checkGradients } from "../../../test/support/check-gradients.js";
+import { goldenCases } from "../../../test/support/golden-cases.js";
 import { relativeError } from "../../../test/support/relative-error.js";
 import { readSafetensors } from "../../storage/index.js";
 import { Generator, randn } from "../../tensor/random.js";
@@ -11,8 +12,8 @@ const INDICATOR_TOLERANCE = 1e-5;
 describe("FrequencyEnergyIndicator", () => {
   it("agrees with the reference's energies and bands", async () => {
     const { tensors, metadata } = await readSafetensors("test/reference/indicator.safetensors");
-    for (const [name, text] of Object.entries(metadata)) {
-      const { num_bands: numBands, sigmas } = JSON.parse(text);
+    for (const { name, settings } of goldenCases(metadata, 5)) {
+      const { num_bands: numBands, sigmas } = settings;
       const latents = tensors.get(`${name}.latents`)!;
       const [, , height, width] = latents.shape;
       expect(baseSigma({ rule: "reference" }, height!, width!)).toBe(sigmas[0]);

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { goldenCases } from "../../../test/support/golden-cases.js";
 import { relativeError } from "../../../test/support/relative-error.js";
 import "../../runtime/node.js";
 import { readSafetensors } from "../../storage/index.js";
@@ -10,8 +11,8 @@ const ROUTER_TOLERANCE = 1e-5;
 describe("SoftFrequencyRouter", () => {
   it("agrees with the reference", async () => {
     const { tensors, metadata } = await readSafetensors("test/reference/router.safetensors");
-    for (const [name, text] of Object.entries(metadata)) {
-      const { num_bands: numBands, num_experts: numExperts, tau } = JSON.parse(text);
+    for (const { name, settings } of goldenCases(metadata, 3)) {
+      const { num_bands: numBands, num_experts: numExperts, tau } = settings;
       const own = [...tensors].filter(([key]) => key.startsWith(`${name}.`));
       const state = new Map(own.map(([key, value]) => [key.slice(name.length + 1), value]));
       const router = new SoftFrequencyRouter({ numBands, numExperts, tau, state });

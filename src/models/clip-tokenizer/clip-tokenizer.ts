@@ -3,7 +3,7 @@
 // file access that Node registers for fromPretrained is in clip-tokenizer-files.ts.
 
 import { Tokenizer } from "@huggingface/tokenizers";
-import { FormatError } from "../../errors.js";
+import { ConfigError, FormatError, quoted } from "../../errors.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { type ClipTokenizerFiles, describeClipTokenizer } from "./clip-tokenizer-description.js";
 
@@ -31,6 +31,8 @@ interface Bpe {
   decode(ids: number[], options: { skip_special_tokens: boolean; clean_up_tokenization_spaces: boolean }): string;
   get_vocab(withAddedTokens: boolean): Map<string, number>;
 }
+
+const MAX_CHARACTERS = 65_536;
 
 type ClipTokenizerReader = (dir: string, subfolder: string) => Promise<ClipTokenizerFiles>;
 
@@ -98,8 +100,15 @@ export class CLIPTokenizer {
     return new CLIPTokenizer(await reader(dir, subfolder));
   }
 
-  /** Encodes one prompt. What does not fit is left out and named in `overflow`. */
+  /**
+   * Encodes one prompt. What does not fit is left out and named in `overflow`.
+   *
+   * @throws {ConfigError} If the prompt has more than 65,536 characters: tokenizing megabytes takes seconds and a gigabyte.
+   */
   encode(prompt: string): ClipEncoding {
+    if (prompt.length > MAX_CHARACTERS) {
+      throw new ConfigError(`a prompt may have ${MAX_CHARACTERS} characters at most; got ${quoted(prompt)}.`);
+    }
     const { ids: words } = this.#bpe.encode(prompt, { add_special_tokens: false });
     const room = this.maxLength - 2;
     const ids = [this.bosTokenId, ...words.slice(0, room), this.eosTokenId];

@@ -1,8 +1,9 @@
 // One interface over the sources of training images, split into what is trained on and what is held out. Node only.
 
-import path from "node:path";
-import { ConfigError, ShapeError } from "../../errors.js";
-import { hash32, isHeldOutKey } from "./icon-names.js";
+import { createHash } from "node:crypto";
+import { ConfigError, quoted, ShapeError } from "../../errors.js";
+import type { Skipped } from "./folder-walk.js";
+import { heldOutOf } from "./hold-out.js";
 import {
   captionOf,
   hasSkinTone,
@@ -12,8 +13,11 @@ import {
   rasterizeIcons,
   toModelInput,
 } from "./icons.js";
-import { openImageFolder } from "./image-folder.js";
+import { type FolderCaptionSource, type ImageFolderOptions, openImageFolder } from "./image-folder.js";
 import { centreCrop, type ImagePlacement } from "./image-placement.js";
+
+/** Where a caption comes from. */
+export type CaptionSource = FolderCaptionSource | "iconName";
 
 /** Images with captions. */
 export interface ImageDataset {
@@ -21,97 +25,127 @@ export interface ImageDataset {
   readonly size: number;
   /** Side of every image, in pixels. */
   readonly imageSize: number;
+  /** How many images of the source are held out from training; in a dataset of the split "train" they are missing. */
+  readonly heldOut: number;
   /** What could not be used, with the reason. */
-  readonly skipped: readonly { path: string; reason: string }[];
-  /** The icon's name or the file's path in the folder. */
+  readonly skipped: readonly Skipped[];
+  /** The icon's name or the file's path in the folder: no two images have the same. */
   name(index: number): string;
   caption(index: number): string;
+  captionSource(index: number): CaptionSource;
+  /** SHA-256 in hex of the image's file, or of an icon's pixels: another one where the image has changed. */
+  contentHash(index: number): string;
   /** One image, `[3, S, S]` in [-1, 1]. */
   image(index: number): Promise<Float32Array>;
   /** How the image came to its size. */
   placement(index: number): Promise<ImagePlacement>;
 }
 
+/** Which images of a source are meant. */
+export const DATASET_SPLITS = ["heldOut", "train", "all"] as const;
+
 /** Options of `openDataset`. */
-export interface DatasetOptions {
-  /** Side S of the images, in pixels. */
-  size: number;
+export interface DatasetOptions extends ImageFolderOptions {
   /** "train" by default. */
-  split?: "train" | "heldOut";
+  split?: (typeof DATASET_SPLITS)[number];
+  /** Share of the images that is held out, 0 to below 1; 0.05 by default, 0 holds none out. */
+  validationSplit?: number;
   /** Whether icons come in every skin tone; by default only the plain drawing of each. */
   skinTones?: boolean;
   /** Folder for drawn icons; the user's cache folder by default, `false` for none. */
   cache?: string | false;
 }
 
+/** The share of a source's images that is held out where nothing else is said. */
+export const DEFAULT_VALIDATION_SPLIT = 0.05;
+
 /**
  * Opens training images by name: `icons:STYLE`, such as `icons:openmoji`, or the path of a folder.
  *
- * About 5 % are held out, always the same ones: of icons, by drawing, and alike in all styles; of a folder's images, by
- * the hash of the file name, at least one. A folder with a single image is all for training.
+ * Of a folder's N images ⌊`validationSplit` · N⌋ are held out, always the same ones: by each file's path in the folder,
+ * so that fewer than 20 images are all trained on by default. Of icons about that share is, by drawing, and alike in all
+ * styles. Options about captions, links and folders that are left out are for folders; icons are named.
  *
- * @throws {ConfigError} If the style or an option is unknown, or there are too few images to hold one out.
- * @throws {FormatError} If the folder is missing or holds no usable image.
+ * @throws {ConfigError} If the style or an option is unknown, or the split holds no image.
+ * @throws {FormatError} As `openImageFolder`.
  */
 export async function openDataset(spec: string, options: DatasetOptions): Promise<ImageDataset> {
-  const { split = "train" } = options;
-  if (split !== "train" && split !== "heldOut") {
-    throw new ConfigError(`dataset: split must be "train" or "heldOut"; got ${JSON.stringify(split)}.`);
+  const { split = "train", validationSplit: share = DEFAULT_VALIDATION_SPLIT } = options;
+  if (!DATASET_SPLITS.includes(split)) {
+    throw new ConfigError(`dataset: split must be one of ${DATASET_SPLITS.join(", ")}; got ${quoted(split)}.`);
   }
-  if (spec.startsWith("icons:")) return openIcons(spec.slice("icons:".length) as IconStyle, split, options);
-  return openFolder(spec, split, options);
+  if (!(typeof share === "number" && share >= 0 && share < 1)) {
+    throw new ConfigError(`dataset: validationSplit must be a number from 0 to below 1; got ${quoted(share)}.`);
+  }
+  const isInSplit = (held: boolean): boolean => split === "all" || held === (split === "heldOut");
+  if (spec.startsWith("icons:")) return openIcons(spec, isInSplit, share, options);
+  return openFolder(spec, isInSplit, share, options);
 }
 
 async function openIcons(
-  style: IconStyle,
-  split: "train" | "heldOut",
-  { size, skinTones = false, cache }: DatasetOptions,
+  spec: string,
+  isInSplit: (held: boolean) => boolean,
+  share: number,
+  { size, skinTones = false, cache, instancePrompt }: DatasetOptions,
 ): Promise<ImageDataset> {
-  const names = loadIconSet(style).names.filter(
-    (name) => isHeldOut(name) === (split === "heldOut") && (skinTones || !hasSkinTone(name)),
-  );
+  if (instancePrompt !== undefined) {
+    throw new ConfigError("dataset: instancePrompt is for folders; every icon has a name, which is its caption.");
+  }
+  const style = spec.slice("icons:".length) as IconStyle;
+  const all = loadIconSet(style).names.filter((name) => skinTones || !hasSkinTone(name));
+  const names = all.filter((name) => isInSplit(isHeldOut(name, { share })));
+  if (names.length === 0) throw emptySplit(spec, all.length, share);
   const pixels = await rasterizeIcons(style, names, size, { cache });
+  const bytes = 3 * size * size;
   return {
     size: names.length,
     imageSize: size,
+    heldOut: all.filter((name) => isHeldOut(name, { share })).length,
     skipped: [],
     name: (index) => at(names, index),
     caption: (index) => captionOf(at(names, index)),
+    captionSource: () => "iconName",
+    contentHash: (index) => {
+      at(names, index);
+      return createHash("sha256")
+        .update(pixels.subarray(index * bytes, (index + 1) * bytes))
+        .digest("hex");
+    },
     image: async (index) => toModelInput(pixels, size, [index]),
     placement: async () => centreCrop(undefined, size),
   };
 }
 
-async function openFolder(dir: string, split: "train" | "heldOut", { size }: DatasetOptions): Promise<ImageDataset> {
-  const folder = await openImageFolder(dir, { size });
-  const held = heldOutOf(folder.images.map((image) => image.path));
-  const indices = folder.images.flatMap((image, index) =>
-    held.has(image.path) === (split === "heldOut") ? [index] : [],
-  );
-  if (indices.length === 0) {
-    throw new ConfigError(`dataset: "${dir}" has one image only; at least two are needed to hold one out.`);
-  }
+async function openFolder(
+  dir: string,
+  isInSplit: (held: boolean) => boolean,
+  share: number,
+  options: DatasetOptions,
+): Promise<ImageDataset> {
+  const folder = await openImageFolder(dir, options);
+  const held = heldOutOf(folder.images, share);
+  const indices = folder.images.flatMap((image, index) => (isInSplit(held.has(image.path)) ? [index] : []));
+  if (indices.length === 0) throw emptySplit(dir, folder.images.length, share);
+  const imageAt = (index: number) => folder.images[at(indices, index)]!;
   return {
     size: indices.length,
-    imageSize: size,
+    imageSize: options.size,
+    heldOut: held.size,
     skipped: folder.skipped,
-    name: (index) => folder.images[at(indices, index)]!.path,
-    caption: (index) => folder.images[at(indices, index)]!.caption,
+    name: (index) => imageAt(index).path,
+    caption: (index) => imageAt(index).caption,
+    captionSource: (index) => imageAt(index).captionSource,
+    contentHash: (index) => imageAt(index).contentHash,
     image: async (index) => folder.load(at(indices, index)),
     placement: async (index) => folder.placement(at(indices, index)),
   };
 }
 
-/**
- * The held-out ones of some file paths: those whose file name hashes into the held-out share, else the one with the
- * smallest hash; never all of them. Adding files to a folder of more than some dozens moves no other file.
- */
-export function heldOutOf(paths: readonly string[]): Set<string> {
-  if (paths.length < 2) return new Set();
-  const key = (file: string) => path.posix.basename(file);
-  const byHash = [...paths].sort((a, b) => hash32(key(a)) - hash32(key(b)) || (a < b ? -1 : 1));
-  const count = paths.filter((file) => isHeldOutKey(key(file))).length;
-  return new Set(byHash.slice(0, Math.min(Math.max(1, count), paths.length - 1)));
+function emptySplit(source: string, images: number, share: number): ConfigError {
+  const why = share === 0 ? "validationSplit is 0" : `a share of ${share} is less than one`;
+  return new ConfigError(
+    `dataset: none of the ${images} images of "${source}" is held out: ${why}. Take another split, or a larger share.`,
+  );
 }
 
 function at<T>(list: readonly T[], index: number): T {

@@ -74,15 +74,10 @@ export function baseNameOf(name: string): string {
  *
  * Hashes the base name with the words for a person's gender removed: the sets reuse a drawing under several of them
  * (noto's `astronaut`, `man-astronaut` and `woman-astronaut` are one file), and a held-out drawing must not be seen
- * under another name.
+ * under another name. Held out is what hashes below `share` · 2³².
  */
-export function isHeldOut(name: string): boolean {
-  return isHeldOutKey(drawingKey(baseNameOf(name)));
-}
-
-/** Whether a key falls into the held-out share: FNV-1a of its UTF-16 units, mixed, below 5 % of 2³². */
-export function isHeldOutKey(key: string): boolean {
-  return hash32(key) < HELD_OUT_SHARE * 2 ** 32;
+export function isHeldOut(name: string, { share = HELD_OUT_SHARE }: { share?: number } = {}): boolean {
+  return hash32(drawingKey(baseNameOf(name))) < share * 2 ** 32;
 }
 
 /** FNV-1a over UTF-16 code units with the finalizer of MurmurHash3, which spreads similar names. */

@@ -1,15 +1,14 @@
-import { mkdir, mkdtemp, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { plainPng, writeFolder } from "../../../test/support/data-folder.js";
 import { ConfigError, FormatError, ShapeError } from "../../errors.js";
-import { heldOutOf, openDataset } from "./dataset.js";
-import { baseNameOf, isHeldOut, loadIconSet } from "./icons.js";
+import { loadIconSet } from "./icons.js";
 import { openImageFolder } from "./image-folder.js";
 
 let root: string;
-let made = 0;
 
 beforeAll(async () => {
   root = await mkdtemp(path.join(tmpdir(), "fera-folder-"));
@@ -23,15 +22,7 @@ function picture(name: string) {
     .flatten({ background: "#00ff00" });
 }
 
-async function folder(files: Record<string, string | Uint8Array>): Promise<string> {
-  const dir = path.join(root, `folder-${made++}`);
-  await mkdir(dir);
-  for (const [name, content] of Object.entries(files)) {
-    await mkdir(path.dirname(path.join(dir, name)), { recursive: true });
-    await writeFile(path.join(dir, name), content);
-  }
-  return dir;
-}
+const folder = (files: Record<string, string | Uint8Array>) => writeFolder(root, files);
 
 describe("openImageFolder", () => {
   it("reads PNG, JPEG, WebP and SVG, also in subfolders, in a fixed order", async () => {
@@ -102,7 +93,13 @@ describe("openImageFolder", () => {
       "e.png": "",
       "sub/d.png": "by path",
     });
-    expect(skipped).toEqual([{ path: "gone.png", reason: expect.stringContaining("metadata.jsonl names it") }]);
+    expect(images.map((image) => image.captionSource)).toEqual([
+      ...["textFile", "metadata", "fileName", "textFile", "metadata"],
+    ]);
+    expect(skipped).toEqual([
+      { path: "metadata.jsonl", reason: "line 2 is not used: a.png has a caption file that says something else" },
+      { path: "gone.png", reason: "metadata.jsonl names it, but there is no such image" },
+    ]);
   });
 
   it("skips damaged and unsupported images and says why", async () => {
@@ -131,13 +128,174 @@ describe("openImageFolder", () => {
     for (const { reason } of skipped) expect(reason).toMatch(/is no readable image|are not read/);
   });
 
-  it("follows links to files and leaves links to folders and broken ones alone", async () => {
-    const dir = await folder({ "sub/a.png": await picture("cat").png().toBuffer() });
-    await symlink(path.join(dir, "sub", "a.png"), path.join(dir, "link.png"));
-    await symlink(dir, path.join(dir, "sub", "circle"));
-    await symlink(path.join(dir, "nowhere.png"), path.join(dir, "broken.png"));
-    const { images } = await openImageFolder(dir, { size: 8 });
-    expect(images.map((image) => image.path)).toEqual(["link.png", "sub/a.png"]);
+  it("reads .jfif, endings in capitals, captions in .caption and .TXT", async () => {
+    const jpeg = await picture("cat").jpeg().toBuffer();
+    const dir = await folder({
+      "a.jfif": jpeg,
+      "a.caption": "a cat",
+      "b.JPE": jpeg,
+      "b.TXT": "a dog",
+      "c.jpg": jpeg,
+      "c.txt": "of two the text file",
+      "c.caption": "is read",
+    });
+    const { images, skipped } = await openImageFolder(dir, { size: 8 });
+    expect(images.map(({ path, caption }) => [path, caption])).toEqual([
+      ["a.jfif", "a cat"],
+      ["b.JPE", "a dog"],
+      ["c.jpg", "of two the text file"],
+    ]);
+    expect(skipped).toEqual([{ path: "c.caption", reason: "is not read: c.txt beside it is" }]);
+    const other = await openImageFolder(dir, { size: 8, captionExtension: ".caption" });
+    expect(other.images.map(({ caption }) => caption)).toEqual(["a cat", "b", "is read"]);
+    expect(other.skipped.map(({ path }) => path).sort()).toEqual(["b.TXT", "c.txt"]);
+    await expect(openImageFolder(dir, { size: 8, captionExtension: "txt" })).rejects.toThrow(/an ending such as \.txt/);
+  });
+
+  it("gives images without a caption the instance prompt, where there is one", async () => {
+    const png = await plainPng();
+    const dir = await folder({ "00.png": png, "01.png": png, "01.txt": "" });
+    const { images } = await openImageFolder(dir, { size: 8, instancePrompt: "photo of sks dog" });
+    expect(images.map(({ caption, captionSource }) => [caption, captionSource])).toEqual([
+      ["photo of sks dog", "instancePrompt"],
+      ["", "textFile"],
+    ]);
+  });
+
+  it("says what of a folder is not used: other files, captions without an image, lines that are overruled", async () => {
+    const png = await plainPng();
+    const line = (name: string, text: string) => JSON.stringify({ file_name: name, text });
+    const dir = await folder({
+      "a.png": png,
+      "latents.npz": "x",
+      "old.txt": "a caption whose image is gone",
+      "README.txt": "about",
+      LICENSE: "free",
+      "metadata.jsonl": [line("a.png", "first"), line("./a.png", "second"), line("sub/b.png", "from above")].join("\n"),
+      "metadata.csv": "file_name,text\na.png,third",
+      "sub/b.png": png,
+      "sub/metadata.csv": 'file_name,text\nb.png,"from, ""below"""\n',
+      "sub/metadata.parquet": "PAR1",
+    });
+    const { images, skipped } = await openImageFolder(dir, { size: 8 });
+    expect(images.map(({ caption }) => caption)).toEqual(["second", 'from, "below"']);
+    expect(skipped).toEqual([
+      { path: "latents.npz", reason: ".npz files are not read" },
+      { path: "metadata.csv", reason: "is not read: metadata.jsonl beside it is" },
+      { path: "sub/metadata.parquet", reason: ".parquet files are not read" },
+      { path: "old.txt", reason: "is no caption: there is no image of that name" },
+      { path: "metadata.jsonl", reason: "line 1 is not used: line 2 names a.png again" },
+      { path: "metadata.jsonl", reason: "line 3 is not used: sub/metadata.csv names it, too" },
+    ]);
+  });
+
+  it("names every caption that cannot be used at once: not UTF-8, too large, a link out of the folder", async () => {
+    const outside = await folder({ "secret.txt": "the user's own" });
+    const png = await plainPng();
+    const names = ["latin", "large", "linked", "dangling", "good"];
+    const dir = await folder({
+      ...Object.fromEntries(names.map((name) => [`${name}.png`, png])),
+      "latin.txt": Uint8Array.from([0x46, 0xfc, 0xdf, 0x65]),
+      "large.txt": "x".repeat(10_000_000),
+      "good.txt": "fine",
+    });
+    await symlink(path.join(outside, "secret.txt"), path.join(dir, "linked.txt"));
+    await symlink("nowhere", path.join(dir, "dangling.txt"));
+    const { message } = (await openImageFolder(dir, { size: 8 }).catch(
+      (error: FormatError) => error as Error,
+    )) as Error;
+    expect(message).toContain("4 files of captions cannot be used");
+    expect(message).toMatch(/latin\.txt is not valid UTF-8\. Save it as UTF-8/);
+    expect(message).toMatch(/large\.txt has 10000000 bytes; at most 65536/);
+    expect(message).toMatch(/linked\.txt is a link out of the data folder/);
+    expect(message).toMatch(/dangling\.txt is a link that leads nowhere/);
+    expect(message).not.toContain("the user's own");
+    expect(message.length).toBeLessThan(1000);
+  });
+
+  it("follows links inside the folder, and says which it does not follow", async () => {
+    const png = await plainPng();
+    const outside = await folder({ "private.png": png, "more/photo.png": png });
+    const dir = await folder({ "sub/a.png": png, "z/b.png": png });
+    const link = (target: string, name: string) => symlink(target, path.join(dir, name));
+    await link(path.join(dir, "sub", "a.png"), "link.png");
+    await link("z", "again");
+    await link("..", "sub/circle");
+    await link("a-loop.png", "a-loop.png");
+    await link(path.join(dir, "nowhere.png"), "broken.png");
+    await link(path.join(outside, "private.png"), "private.png");
+    await link(path.join(outside, "more"), "more");
+    const { images, skipped } = await openImageFolder(dir, { size: 8 });
+    expect(images.map((image) => image.path)).toEqual(["link.png", "sub/a.png", "z/b.png"]);
+    const out = "is a link out of the data folder, which is not followed unless asked for (followLinks)";
+    expect(Object.fromEntries(skipped.map(({ path, reason }) => [path, reason]))).toEqual({
+      "a-loop.png": "is a link that leads in a circle",
+      again: "is a link to z, which is read already",
+      "broken.png": "is a link that leads nowhere",
+      more: out,
+      "private.png": out,
+      "sub/circle": "is a link to the data folder, which is read already",
+    });
+    const all = await openImageFolder(dir, { size: 8, followLinks: true });
+    expect(all.images.map((image) => image.path)).toEqual([
+      ...["link.png", "private.png", "sub/a.png", "z/b.png", "more/photo.png"],
+    ]);
+  });
+
+  it("reads a data set in a hub's cache, whose files are links to blobs beside it", async () => {
+    const cache = await folder({ "blobs/1": await plainPng(), "blobs/2": "a cat", "snapshots/main/README.md": "" });
+    const dir = path.join(cache, "snapshots", "main");
+    await symlink("../../blobs/1", path.join(dir, "a.png"));
+    await symlink("../../blobs/2", path.join(dir, "a.txt"));
+    const { images, skipped } = await openImageFolder(dir, { size: 8 });
+    expect(images.map(({ caption }) => caption)).toEqual(["a cat"]);
+    expect(skipped).toEqual([]);
+  });
+
+  it("leaves out folders as asked, and what another training wrote", async () => {
+    const png = await plainPng();
+    const dir = await folder({
+      "a.png": png,
+      "out/validation/step-000001.png": png,
+      "old/metrics.jsonl": "",
+      "old/loss.png": png,
+    });
+    const { images, skipped } = await openImageFolder(dir, { size: 8, exclude: [path.join(dir, "sub", "..", "out")] });
+    expect(images.map((image) => image.path)).toEqual(["a.png"]);
+    expect(skipped).toEqual([
+      { path: "old", reason: expect.stringContaining("the output of a training") },
+      { path: "out", reason: expect.stringContaining("results are written there") },
+    ]);
+    await symlink(dir, path.join(root, "same"));
+    const itself = openImageFolder(path.join(root, "same"), { size: 8, exclude: [dir, path.join(dir, "missing")] });
+    await expect(itself).rejects.toThrow(ConfigError);
+  });
+
+  it.skipIf(process.platform === "win32")("takes names with control characters, and prints none of them", async () => {
+    const evil = "a\u001b]0;owned\u0007\n\u009b2J";
+    const dir = await folder({ "b.png": await plainPng(), [`${evil}.png`]: "x", [`${evil}.txt`]: "y" });
+    const { skipped } = await openImageFolder(dir, { size: 8 });
+    expect(skipped).toEqual([{ path: `${evil}.png`, reason: expect.stringMatching(/^is no readable image/) }]);
+    await writeFile(path.join(dir, `${evil}.txt`), Uint8Array.from([0xff]));
+    const refused = await openImageFolder(dir, { size: 8 }).catch((error: Error) => error.message);
+    expect(refused).toContain("a\\u{1b}]0;owned\\u{7}\\u{a}\\u{9b}2J.txt is not valid UTF-8");
+    await rm(path.join(dir, `${evil}.txt`));
+    await rm(path.join(dir, "b.png"));
+    expect(await openImageFolder(dir, { size: 8 }).catch((error: Error) => error.message)).not.toMatch(/\p{Cc}/u);
+  });
+
+  it("tells how far it is, gives every file's hash, and ends when asked to", async () => {
+    const [first, second] = [await plainPng(1), await plainPng(2)];
+    const dir = await folder({ "a.png": first, "b.png": second, "c.png": first, "d.png": "x" });
+    const seen: string[] = [];
+    const onProgress = (done: number, total: number) => seen.push(`${done}/${total}`);
+    const { images } = await openImageFolder(dir, { size: 8, onProgress });
+    expect(seen).toEqual(["1/4", "2/4", "3/4", "4/4"]);
+    const [a, b, c] = images.map(({ contentHash }) => contentHash);
+    expect(a).toMatch(/^[0-9a-f]{64}$/);
+    expect(c).toBe(a);
+    expect(b).not.toBe(a);
+    await expect(openImageFolder(dir, { size: 8, signal: AbortSignal.abort() })).rejects.toThrow(/abort/i);
   });
 
   it("turns photographs upright", async () => {
@@ -169,66 +327,5 @@ describe("openImageFolder", () => {
     await expect(open('{"file_name":"a.png"}')).rejects.toThrow(/line 1 must have a "file_name" and a "text"/);
     await expect(open("null")).rejects.toThrow(FormatError);
     await expect(openImageFolder(root, { size: 1.5 })).rejects.toThrow(ConfigError);
-  });
-});
-
-describe("openDataset", () => {
-  it("splits icons by drawing, without skin tones unless asked", async () => {
-    const cache = path.join(root, "cache");
-    const train = await openDataset("icons:fluent-emoji-high-contrast", { size: 8, cache });
-    const held = await openDataset("icons:fluent-emoji-high-contrast", { size: 8, cache, split: "heldOut" });
-    expect(train.size + held.size).toBe(loadIconSet("fluent-emoji-high-contrast").names.length);
-    expect(held.size).toBeGreaterThan(40);
-    for (let i = 0; i < held.size; i++) expect(isHeldOut(held.name(i))).toBe(true);
-    expect(held.caption(0)).toBe(held.name(0).replaceAll("-", " "));
-    expect(await held.image(0)).toHaveLength(3 * 64);
-
-    const plain = await openDataset("icons:noto", { size: 4, cache, split: "heldOut" });
-    const toned = await openDataset("icons:noto", { size: 4, cache, split: "heldOut", skinTones: true });
-    expect(toned.size).toBeGreaterThan(plain.size);
-    const names = new Set(Array.from({ length: plain.size }, (_, i) => baseNameOf(plain.name(i))));
-    for (let i = 0; i < toned.size; i++) expect(names).toContain(baseNameOf(toned.name(i)));
-  });
-
-  it("holds at least one image of a folder out, the same one every time, and none twice", async () => {
-    const png = await picture("cat").png().toBuffer();
-    const names = Array.from({ length: 6 }, (_, i) => `image ${i}.png`);
-    const dir = await folder(Object.fromEntries(names.map((name) => [name, png])));
-    const train = await openDataset(dir, { size: 8 });
-    const held = await openDataset(dir, { size: 8, split: "heldOut" });
-    const all = [train, held].flatMap((set) => Array.from({ length: set.size }, (_, i) => set.name(i)));
-    expect(held.size).toBeGreaterThanOrEqual(1);
-    expect(all.sort()).toEqual(names);
-    expect(held.caption(0)).toBe(path.parse(held.name(0)).name);
-    expect(await train.image(0)).toHaveLength(3 * 64);
-    expect(() => train.caption(train.size)).toThrow(ShapeError);
-    await expect(train.image(-1)).rejects.toThrow(ShapeError);
-  });
-
-  it("holds out about 5 % of many files", () => {
-    const paths = Array.from({ length: 2000 }, (_, i) => `photos/${i}.jpg`);
-    const held = heldOutOf(paths);
-    expect(held.size / 2000).toBeGreaterThan(0.035);
-    expect(held.size / 2000).toBeLessThan(0.065);
-    const more = heldOutOf([...paths, "photos/new.jpg"]);
-    for (const file of held) expect(more).toContain(file);
-  });
-
-  it("trains on a single image, and refuses to hold it out", async () => {
-    const dir = await folder({ "only.png": await picture("cat").png().toBuffer() });
-    expect((await openDataset(dir, { size: 8 })).size).toBe(1);
-    await expect(openDataset(dir, { size: 8, split: "heldOut" })).rejects.toThrow(/at least two are needed/);
-  });
-
-  it("refuses unknown styles and splits", async () => {
-    await expect(openDataset("icons:emojione", { size: 8 })).rejects.toThrow(/unknown style "emojione"/);
-    await expect(openDataset("icons:noto", { size: 8, split: "test" as "train" })).rejects.toThrow(ConfigError);
-  });
-
-  it("keeps paths on disk unchanged", async () => {
-    const bytes = await picture("cat").png().toBuffer();
-    const dir = await folder({ "a.png": bytes, "b.png": bytes });
-    await openDataset(dir, { size: 8 });
-    expect(await readFile(path.join(dir, "a.png"))).toEqual(bytes);
   });
 });

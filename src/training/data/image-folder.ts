@@ -1,28 +1,36 @@
 // Images and captions from a folder, as kohya's scripts and Hugging Face's imagefolder lay them out. Node only.
 
-import { type Dirent, readdirSync, statSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
 import path from "node:path";
-import { ConfigError, FormatError, ShapeError } from "../../errors.js";
-import { readImage, readImageSize } from "../../images/image-file.js";
+import { ConfigError, FormatError, printable, quoted, ShapeError } from "../../errors.js";
+import { decodeImage, readImage, readImageBytes, readImageSize } from "../../images/image-file.js";
+import { type ListedCaption, MAX_CAPTION_BYTES, readCaptionMetadata } from "./caption-metadata.js";
+import { type FolderContents, type Skipped, type WalkOptions, walkFolder, withoutExtension } from "./folder-walk.js";
 import { centreCrop, type ImagePlacement } from "./image-placement.js";
+import { readTextFile } from "./text-file.js";
 
-const READ = new Set([".png", ".jpg", ".jpeg", ".webp", ".svg"]);
-const NOT_READ = new Set([".avif", ".bmp", ".gif", ".heic", ".heif", ".jxl", ".tif", ".tiff"]);
 const PARALLEL_CHECKS = 2;
+/** Most files that a message names. */
+const NAMED = 20;
+
+/** Where an image's caption comes from. */
+export type FolderCaptionSource = "textFile" | "metadata" | "instancePrompt" | "fileName";
 
 /** An image of the folder. */
 export interface FolderImage {
   /** Relative to the folder, with forward slashes. */
   path: string;
   caption: string;
+  captionSource: FolderCaptionSource;
+  /** SHA-256 of the file, in hex. */
+  contentHash: string;
 }
 
 /** A folder of images. */
 export interface ImageFolder {
   readonly images: readonly FolderImage[];
-  /** What looked like training data and cannot be used, with the reason. */
-  readonly skipped: readonly { path: string; reason: string }[];
+  /** What lies in the folder and is not used, with the reason. */
+  readonly skipped: readonly Skipped[];
   /**
    * Reads one image: centre crop, scaled to S×S.
    *
@@ -34,146 +42,157 @@ export interface ImageFolder {
   placement(index: number): Promise<ImagePlacement>;
 }
 
+/** Settings of {@link openImageFolder}. */
+export interface ImageFolderOptions extends WalkOptions {
+  /** Side S of the images, in pixels. */
+  size: number;
+  /** Caption of images that have none of their own; by default their file name. */
+  instancePrompt?: string | undefined;
+  /** Called after each image that was read. */
+  onProgress?: (done: number, total: number) => void;
+  signal?: AbortSignal;
+}
+
 /**
  * Opens a folder of training images, subfolders included, and reads every image once to know that it can be read.
  *
- * The caption of `a/cat.png` is, in this order: the text of `a/cat.txt`; the `text` of the line of `a/metadata.jsonl`
- * whose `file_name` is `cat.png` (of a folder further up: its path from there); the file name with spaces for "-" and "_". Hidden files are left alone.
+ * The caption of `a/cat.png` is, in this order: the text of `a/cat.txt` or `a/cat.caption`; the `text` of the line of
+ * `a/metadata.jsonl` or `a/metadata.csv` whose `file_name` is `cat.png` (of a folder further up: its path from there);
+ * `instancePrompt`; the file name with spaces for "-" and "_". What is followed and what is left out: `walkFolder`.
  *
- * @param options - `size` S, in pixels.
- * @throws {FormatError} If the folder is missing, holds no usable image, or a `metadata.jsonl` is malformed.
- * @throws {ConfigError} If `size` is no positive integer.
+ * @throws {FormatError} If the folder is missing, holds no usable image, or captions that cannot be used: all are named.
+ * @throws {ConfigError} If an option is invalid.
  */
-export async function openImageFolder(dir: string, { size }: { size: number }): Promise<ImageFolder> {
+export async function openImageFolder(dir: string, options: ImageFolderOptions): Promise<ImageFolder> {
+  const { size, captionExtension, instancePrompt, onProgress, signal } = options;
   if (!Number.isInteger(size) || size < 1) {
     throw new ConfigError(`image folder: size must be a positive integer; got ${size}.`);
   }
-  const found = await walk(dir);
-  const skipped = found.skipped;
-  const reasons = new Array<string | undefined>(found.images.length);
+  if (captionExtension !== undefined && !/^\.[^./\\]+$/.test(captionExtension)) {
+    throw new ConfigError(
+      `image folder: captionExtension must be an ending such as .txt; got ${quoted(captionExtension)}.`,
+    );
+  }
+  const contents = await walkFolder(dir, options);
+  const { skipped } = contents;
+  const captions = await readCaptions(dir, contents);
+
+  const images: (FolderImage | undefined)[] = new Array(contents.images.length);
+  const reasons = new Map<string, string>();
   let next = 0;
+  let done = 0;
   async function checkRemaining(): Promise<void> {
-    while (next < found.images.length) {
+    while (next < contents.images.length) {
+      signal?.throwIfAborted();
       const index = next++;
-      const file = path.join(dir, found.images[index]!.path);
-      await readImage(file, { size }).catch((error: Error) => {
-        reasons[index] = error.message.replace(`${file}: `, "");
-      });
+      const image = contents.images[index]!;
+      const file = path.join(dir, image);
+      try {
+        const bytes = await readImageBytes(file);
+        await decodeImage(bytes, file, { size });
+        const contentHash = createHash("sha256").update(bytes).digest("hex");
+        images[index] = { path: image, contentHash, ...captionOfImage(image, captions, instancePrompt) };
+      } catch (error) {
+        if (!(error instanceof FormatError)) throw error;
+        reasons.set(image, error.message.replace(`${printable(file)}: `, ""));
+      }
+      onProgress?.(++done, contents.images.length);
     }
   }
   await Promise.all(Array.from({ length: PARALLEL_CHECKS }, checkRemaining));
 
-  const images = found.images.filter((image, index) => {
-    const reason = reasons[index];
-    if (reason !== undefined) skipped.push({ path: image.path, reason });
-    return reason === undefined;
-  });
-  if (images.length === 0) {
+  const usable = images.filter((image) => image !== undefined);
+  for (const image of contents.images) {
+    const reason = reasons.get(image);
+    if (reason !== undefined) skipped.push({ path: image, reason });
+  }
+  if (usable.length === 0) {
     const first = skipped[0];
-    const why = first ? `${skipped.length} skipped, first ${first.path}: ${first.reason}` : "there are none";
+    const why = first ? `${skipped.length} skipped, first ${printable(first.path)}: ${first.reason}` : "there are none";
     throw new FormatError(dir, `holds no image that can be used (${why}). Put PNG, JPEG, WebP or SVG files there.`);
   }
   const fileOf = (index: number): string => {
-    const image = images[index];
-    if (!image) throw new ShapeError(`image folder: index ${index} is outside the ${images.length} images.`);
+    const image = usable[index];
+    if (!image) throw new ShapeError(`image folder: index ${index} is outside the ${usable.length} images.`);
     return path.join(dir, image.path);
   };
   return {
-    images,
+    images: usable,
     skipped,
     load: async (index) => (await readImage(fileOf(index), { size })).data,
     placement: async (index) => centreCrop(await readImageSize(fileOf(index)), size),
   };
 }
 
-interface Found {
-  images: FolderImage[];
-  skipped: { path: string; reason: string }[];
+interface Captions {
+  /** By the image's path without its ending. */
+  own: Map<string, string>;
+  /** By the image's path. */
+  listed: Map<string, ListedCaption>;
 }
 
-async function walk(root: string): Promise<Found> {
-  const found: Found = { images: [], skipped: [] };
-  const ownCaptions = new Map<string, string>();
-  const listed = new Map<string, string>();
-  async function visit(folder: string): Promise<void> {
-    const entries = list(root, folder).filter((entry) => !entry.name.startsWith("."));
-    const files = new Set(entries.filter((entry) => isFile(path.join(root, folder), entry)).map((entry) => entry.name));
-    if (files.has("metadata.jsonl")) await readMetadata(root, folder, listed);
-    for (const name of files) {
-      const relative = path.posix.join(folder, name);
-      const extension = path.extname(name).toLowerCase();
-      if (READ.has(extension)) {
-        const text = `${path.parse(name).name}.txt`;
-        if (files.has(text)) ownCaptions.set(relative, (await readText(path.join(root, folder, text))).trim());
-        found.images.push({ path: relative, caption: captionOfFile(name) });
-      } else if (NOT_READ.has(extension)) {
-        found.skipped.push({ path: relative, reason: `${extension} files are not read; convert it to PNG` });
-      } else if (name === "metadata.csv" || name === "metadata.parquet") {
-        found.skipped.push({ path: relative, reason: "only metadata.jsonl is read for captions" });
-      }
-    }
-    for (const entry of entries) if (entry.isDirectory()) await visit(path.posix.join(folder, entry.name));
-  }
-  await visit("");
-
-  for (const image of found.images) {
-    image.caption = ownCaptions.get(image.path) ?? listed.get(image.path) ?? image.caption;
-    listed.delete(image.path);
-  }
-  const named = new Set(found.skipped.map((skipped) => skipped.path));
-  for (const file of listed.keys()) {
-    if (!named.has(file))
-      found.skipped.push({ path: file, reason: "metadata.jsonl names it, but there is no such image" });
-  }
-  return found;
-}
-
-/** The entries of a folder in code-unit order, the same on every file system. */
-function list(root: string, folder: string): Dirent[] {
-  try {
-    const entries = readdirSync(path.join(root, folder), { withFileTypes: true });
-    return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const why = code === "ENOENT" ? "no such folder" : code === "ENOTDIR" ? "is a file, not a folder" : message;
-    throw new FormatError(path.join(root, folder), `${why}. Name a folder of images.`, { cause });
-  }
-}
-
-/** Links to files count, as a hub cache consists of them; links to folders could run in circles and are not followed. */
-function isFile(folder: string, entry: Dirent): boolean {
-  if (!entry.isSymbolicLink()) return entry.isFile();
-  return statSync(path.join(folder, entry.name), { throwIfNoEntry: false })?.isFile() ?? false;
-}
-
-/** Adds the captions of a folder's `metadata.jsonl`, by path relative to the root. */
-async function readMetadata(root: string, folder: string, captions: Map<string, string>): Promise<void> {
-  const file = path.join(root, folder, "metadata.jsonl");
-  for (const [index, line] of (await readText(file)).split(/\r?\n/).entries()) {
-    if (line.trim() === "") continue;
-    let row: { file_name?: unknown; text?: unknown } | null;
+/** Reads all captions, and adds to `skipped` what of them is not used. */
+async function readCaptions(dir: string, contents: FolderContents): Promise<Captions> {
+  const { skipped, refused } = contents;
+  const own = new Map<string, string>();
+  for (const [stem, [file]] of contents.captionFiles) {
     try {
-      row = JSON.parse(line);
-    } catch (cause) {
-      throw new FormatError(file, `line ${index + 1} is not valid JSON: ${(cause as Error).message}`, { cause });
+      own.set(stem, (await readTextFile(path.join(dir, file!), MAX_CAPTION_BYTES)).trim());
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error;
+      refused.push({ path: file!, reason: error.message.replace(`${printable(path.join(dir, file!))}: `, "") });
     }
-    if (typeof row?.file_name !== "string" || typeof row.text !== "string") {
-      throw new FormatError(file, `line ${index + 1} must have a "file_name" and a "text".`);
-    }
-    captions.set(path.posix.join(folder, row.file_name), row.text.trim());
   }
+  if (refused.length > 0) {
+    const named = refused.slice(0, NAMED).map(({ path, reason }) => `${printable(path)} ${reason}`);
+    if (refused.length > NAMED) named.push(`… and ${refused.length - NAMED} more`);
+    const what = refused.length === 1 ? "one file of captions" : `${refused.length} files of captions`;
+    throw new FormatError(dir, `${what} cannot be used:\n  ${named.join("\n  ")}\nMend or remove what is named.`);
+  }
+
+  const listed = new Map<string, ListedCaption>();
+  for (const file of contents.metadata) {
+    const captions = await readCaptionMetadata(dir, file, (image, before, now) => {
+      const reason = `line ${before.line} is not used: line ${now.line} names ${printable(image)} again`;
+      skipped.push({ path: file, reason });
+    });
+    // A folder's own list comes after those further up.
+    for (const [image, caption] of captions) {
+      const before = listed.get(image);
+      if (before) skipped.push({ path: before.file, reason: `line ${before.line} is not used: ${file} names it, too` });
+      listed.set(image, caption);
+    }
+  }
+  const images = new Set(contents.images);
+  const named = new Set(skipped.map((one) => one.path));
+  for (const [image, { file, line, text }] of listed) {
+    const base = path.posix.basename(file);
+    if (!images.has(image)) {
+      if (!named.has(image)) skipped.push({ path: image, reason: `${base} names it, but there is no such image` });
+    } else if ((own.get(withoutExtension(image)) ?? text) !== text) {
+      const reason = `line ${line} is not used: ${printable(image)} has a caption file that says something else`;
+      skipped.push({ path: file, reason });
+    }
+  }
+  return { own, listed };
 }
 
-async function readText(file: string): Promise<string> {
-  const text = await readFile(file, "utf8").catch((cause: Error) => {
-    throw new FormatError(file, `cannot be read: ${cause.message}`, { cause });
-  });
-  return text.replace(/^\uFEFF/, "");
+function captionOfImage(
+  image: string,
+  { own, listed }: Captions,
+  instancePrompt: string | undefined,
+): Pick<FolderImage, "caption" | "captionSource"> {
+  const text = own.get(withoutExtension(image));
+  if (text !== undefined) return { caption: text, captionSource: "textFile" };
+  const line = listed.get(image);
+  if (line) return { caption: line.text, captionSource: "metadata" };
+  if (instancePrompt !== undefined) return { caption: instancePrompt, captionSource: "instancePrompt" };
+  return { caption: captionOfFile(image), captionSource: "fileName" };
 }
 
-function captionOfFile(name: string): string {
-  return path
-    .parse(name)
+function captionOfFile(file: string): string {
+  return path.posix
+    .parse(file)
     .name.replace(/[-_\s]+/g, " ")
     .trim();
 }

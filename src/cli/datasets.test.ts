@@ -1,0 +1,96 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { plainPng, writeFolder } from "../../test/support/data-folder.js";
+import { captionWarnings, describeSkipped, describeTrainingData, examplePrompt, openSplit } from "./datasets.js";
+
+let root: string;
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), "fera-cli-data-"));
+});
+afterAll(() => rm(root, { recursive: true }));
+
+/** A folder of these captions; undefined for none. */
+async function data(captions: Record<string, string | undefined>): Promise<string> {
+  const files: Record<string, string | Uint8Array> = {};
+  for (const [i, [name, caption]] of Object.entries(captions).entries()) {
+    files[`${name}.png`] = await plainPng(i);
+    if (caption !== undefined) files[`${name}.txt`] = caption;
+  }
+  return writeFolder(root, files);
+}
+
+describe("openSplit", () => {
+  it("spreads a limit evenly, and writes the whole list of what was skipped", async () => {
+    const dir = await data(Object.fromEntries(Array.from({ length: 9 }, (_, i) => [`image ${i}`, undefined])));
+    const broken = await writeFolder(
+      dir,
+      Object.fromEntries(["a", "b", "c", "d", "e\u001b"].map((n) => [`${n}.gif`, ""])),
+    );
+    const skippedList = join(root, "skipped.txt");
+    const three = await openSplit(dir, "all", { size: 8, limit: 3, skippedList });
+    expect(Array.from({ length: 3 }, (_, i) => three.caption(i))).toEqual(["image 0", "image 3", "image 6"]);
+    expect(() => three.name(3)).toThrow(/index/);
+    expect((await openSplit(dir, "all", { size: 8, limit: 30 })).size).toBe(9);
+    const lines = (await readFile(skippedList, "utf8")).trimEnd().split("\n");
+    expect(lines).toHaveLength(5);
+    expect(lines[4]).toBe(`${broken.slice(dir.length + 1)}/e\\u{1b}.gif: .gif files are not read; convert it to PNG`);
+  });
+});
+
+describe("what is said of training data", () => {
+  it("counts images and held-out ones, and captions by where they come from", async () => {
+    const dir = await data({ "00": undefined, "01": undefined, cat: "a cat", dog: "" });
+    const set = await openSplit(dir, "train", { size: 8, validationSplit: 0.25 });
+    const texts = ["00", "01"].filter((name) =>
+      Array.from({ length: 3 }, (_, i) => set.caption(i)).includes(name),
+    ).length;
+    const [images, captions] = describeTrainingData(set, dir, 0.25);
+    expect(images).toBe(`data      3 images of ${dir} to train on, 8 pixels; 1 more held out: 25 % of 4`);
+    expect(captions).toContain(`${texts} from file names`);
+    const whole = await openSplit(dir, "train", { size: 8, validationSplit: 0.05 });
+    expect(describeTrainingData(whole, dir, 0.05)).toEqual([
+      `data      4 images of ${dir} to train on, 8 pixels; none held out: 5 % of 4 is less than one`,
+      "captions  2 from file names, 2 from text files; 1 of them empty",
+    ]);
+    const off = await openSplit(dir, "train", { size: 8, validationSplit: 0, instancePrompt: "sks" });
+    expect(describeTrainingData(off, dir, 0)).toEqual([
+      `data      4 images of ${dir} to train on, 8 pixels; none held out`,
+      "captions  2 the instance prompt, 2 from text files; 1 of them empty",
+    ]);
+    expect(captionWarnings(off)).toEqual([]);
+    const [warning] = captionWarnings(whole);
+    expect(warning).toMatch(
+      /^warning +2 images without a caption: trained on their file names, such as "00" of 00\.png\. .*--instance-prompt/,
+    );
+  });
+
+  it("suggests a prompt that says something", async () => {
+    const prompt = async (captions: Record<string, string | undefined>) =>
+      examplePrompt(await openSplit(await data(captions), "train", { size: 8 }));
+    expect(await prompt({ "00": undefined, "red-fox": undefined })).toBe("red fox");
+    expect(await prompt({ "00": "", "01": "a cat" })).toBe("a cat");
+    expect(await prompt({ IMG_2041: undefined, "DSC 0007": undefined, "20240101_120000": undefined })).toBe("PROMPT");
+    expect(await prompt({ a: "\u001b[2J", b: "x".repeat(500) })).toBe("PROMPT");
+  });
+});
+
+describe("describeSkipped", () => {
+  it("names files of one reason together, the most first, and escapes them", () => {
+    const skipped = [
+      ...Array.from({ length: 5 }, (_, i) => ({ path: `${i}.npz`, reason: ".npz files are not read" })),
+      { path: "a\u001b\n.png", reason: "is broken" },
+      { path: "b.png", reason: "is damaged" },
+      { path: "c.png", reason: "is bent" },
+    ];
+    expect(describeSkipped(skipped, "--list")).toEqual([
+      "skipped   8 files:",
+      "  0.npz, 1.npz, 2.npz, … and 2 more: .npz files are not read",
+      "  a\\u{1b}\\u{a}.png: is broken",
+      "  b.png: is damaged",
+      "  … and 1 more (--list)",
+    ]);
+    expect(describeSkipped([])).toEqual([]);
+  });
+});
