@@ -2,14 +2,12 @@ export { TrainStep } from "../training/train-step.js";
 export type { StepOptimizer, TrainStepInputs, TrainStepOptions } from "../training/train-step-options.js";
 export {
   type Adapter,
-  type AdapterFileAccess,
   type AdapterFormat,
   adapterFormatOf,
   type LoadedAdapter,
   readAdapter,
-  registerAdapterFileAccess,
   writeAdapter,
-} from "./adapter-files.js";
+} from "./adapter-format.js";
 export type { AdapterLayout } from "./fera/adapter-state.js";
 export { type ConsistencyLossInputs, feclLoss, frequencyEnergyConsistencyLoss } from "./fera/consistency-loss.js";
 export {

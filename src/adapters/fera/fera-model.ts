@@ -15,7 +15,7 @@ import { Loan } from "../../training/loan.js";
 import { buildAdaptedPass, buildRoute } from "../../training/step-graph.js";
 import { TrainStep } from "../../training/train-step.js";
 import type { TrainStepOptions } from "../../training/train-step-options.js";
-import { ADAPTER_DATA, type LoadedAdapter, readAdapter, writeAdapter } from "../adapter-files.js";
+import { ADAPTER_DATA, type LoadedAdapter, readAdapter, writeAdapter } from "../adapter-format.js";
 import {
   type AdapterLayout,
   checkLayers,

@@ -1,12 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { UNet2DConditionModel } from "../../models/index.js";
-import "../../models/pretrained-node.js";
+import "../../storage/node.js";
 import "../../runtime/node.js";
 import { DDPMScheduler } from "../../schedulers/index.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { tensor } from "../../tensor/tensor.js";
-import "../adapter-files-node.js";
-import { type LoadedAdapter, readAdapter } from "../adapter-files.js";
+import { type LoadedAdapter, readAdapter } from "../adapter-format.js";
 import {
   type Conditions,
   evenTimesteps,

@@ -5,7 +5,7 @@ import type { UNetInputs } from "../../models/unet-2d-condition/unet-2d-conditio
 import type { Scheduler } from "../../schedulers/index.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
-import type { LoadedAdapter } from "../adapter-files.js";
+import type { LoadedAdapter } from "../adapter-format.js";
 import { FeRAModel } from "./fera-model.js";
 
 /** Noisy latents z_t = √ᾱ_t z + √(1 − ᾱ_t) ε of N images at each of some timesteps, ε standard normal. */
