@@ -1,6 +1,6 @@
 // Medians, and numbers as the bench's tables show them.
 
-import { formatBytes } from "../src/storage/byte-size.js";
+import { formatBytes } from "../src/storage/file-descriptions.js";
 
 /** The middle value; the mean of the two middle ones of an even number. */
 export function median(values: readonly number[]): number {

@@ -1,8 +1,6 @@
 // The package in Node: everything in web.ts, and what needs files.
 
-import "./adapters/adapter-files-node.js";
-import "./models/pretrained-node.js";
-import "./pipelines/pipeline-node.js";
+import "./storage/node.js";
 import "./runtime/node.js";
 
 export { encodeImage, encodePng, type ReadImageOptions, readImage, writeImage, writePng } from "./images/image-file.js";

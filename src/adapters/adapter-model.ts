@@ -7,7 +7,7 @@ import { CompiledGraphs, DeviceResident } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { flatValues, type Tensor, tensor } from "../tensor/tensor.js";
 import type { Adapter, AdapterConfig } from "./adapter.js";
-import { ADAPTER_DATA, type LoadedAdapter, readAdapter, writeAdapter } from "./adapter-files.js";
+import { ADAPTER_DATA, type LoadedAdapter, readAdapter, writeAdapter } from "./adapter-format.js";
 import { createAdapter } from "./create-adapter.js";
 import { floatState } from "./float-state.js";
 import { checkLayers, type TargetLayer, targetLayers } from "./target-layers.js";

@@ -1,15 +1,13 @@
 export type { Adapter, AdapterConfig, AttachedAdapter, AttachInputs } from "./adapter.js";
 export {
   type AdapterData,
-  type AdapterFileAccess,
   type AdapterFormat,
   adapterFormatOf,
   type LoadedAdapter,
   readAdapter,
   readFeRAAdapter,
-  registerAdapterFileAccess,
   writeAdapter,
-} from "./adapter-files.js";
+} from "./adapter-format.js";
 export {
   AdapterModel,
   type AdapterModelInputs,

@@ -1,69 +1,79 @@
 // What a plain LoRA holds, in lines: kohya's, diffusers' and PEFT's files, and LyCORIS's relatives of them.
 
 import { join } from "node:path";
+import {
+  type LoraFormat,
+  type LoraLayer,
+  type LoraMethod,
+  type LoraPart,
+  loraFormatOf,
+} from "../adapters/lora/lora-format.js";
+import { asFloat32 } from "../storage/float32-weights.js";
 import { readJsonObject } from "../storage/index.js";
+import { sizeOf } from "../tensor/tensor.js";
 import { describeWeights } from "./describe-model.js";
 import { counted } from "./format.js";
 import { attendsToText, familyOf } from "./model-family.js";
 import { shortened } from "./printable.js";
 import { openTensorFile, type TensorFile } from "./tensor-file.js";
 
-/** Names of tensors by program; the first group is the layer, and `rank` the axis that holds the rank. */
-const SPELLINGS = [
-  { kind: "LoRA, kohya's names", pattern: /^(lora_.+)\.lora_down\.weight$/, rank: 0 },
-  { kind: "LoRA, PEFT's names", pattern: /^base_model\.model\.(.+)\.lora_A\.weight$/, rank: 0 },
-  { kind: "LoRA, diffusers' names", pattern: /^(.+)\.lora_A(?:\.[^.]+)?\.weight$/, rank: 0 },
-  { kind: "LoRA, diffusers' old names", pattern: /^(.+?)[._]lora(?:_linear_layer)?\.down\.weight$/, rank: 0 },
-  { kind: "LoHa (LyCORIS)", pattern: /^(.+)\.hada_w1_b$/, rank: 0 },
-  { kind: "LoKr (LyCORIS)", pattern: /^(.+)\.lokr_w1(?:_a)?$/, rank: undefined },
-] as const;
-
 const FOLDER_WEIGHTS = "adapter_model.safetensors";
 const SHOWN_METADATA = ["ss_base_model_version", "ss_output_name", "modelspec.architecture", "modelspec.title"];
 const FROZEN_KEY = "fera_frozen_gates";
 const ALPHAS_READ = 4096;
+const LISTED = 3;
+const METHODS: Readonly<Record<LoraMethod, string>> = {
+  lora: "plain LoRA",
+  dora: "DoRA (LoRA with a learned magnitude per output)",
+  loha: "LoHa (LyCORIS)",
+  lokr: "LoKr (LyCORIS)",
+  oft: "OFT",
+  ia3: "(IA)³",
+  glora: "GLoRA (LyCORIS)",
+  full: "whole differences of weights (LyCORIS)",
+};
 
-/** Whether tensors are those of a plain LoRA. */
-export function isLora(file: TensorFile): boolean {
-  return [...file.entries.keys()].some((name) => SPELLINGS.some(({ pattern }) => pattern.test(name)));
-}
+/** The format of a file's LoRA; undefined where it holds none. */
+export const loraOf = (file: TensorFile): LoraFormat | undefined => loraFormatOf(file.entries, file.metadata);
 
-/** Program, parts, rank, alpha, targets, family, and the frozen gates where fera wrote it. */
-export async function describeLora(file: TensorFile): Promise<string[]> {
+/** Method, program, parts, rank, alpha, targets, family, and the frozen gates where fera wrote it. */
+export async function describeLora(file: TensorFile, format: LoraFormat): Promise<string[]> {
   const { entries, metadata, path } = file;
-  const names = [...entries.keys()];
-  const spelling = SPELLINGS.find(({ pattern }) => names.some((name) => pattern.test(name)))!;
-  const layers = new Map<string, readonly number[]>();
-  for (const name of names) {
-    const layer = spelling.pattern.exec(name)?.[1];
-    if (layer !== undefined) layers.set(layer, entries.get(name)!.shape);
-  }
-  const ranks = spelling.rank === undefined ? [] : [...layers.values()].map((shape) => shape[0] ?? 0);
-  const crossing = [...layers].find(([layer]) => attendsToText(layer));
-  const family = spelling.rank === undefined ? undefined : familyOf(crossing?.[1][1]);
+  const { layers, method, tokens, unknown } = format;
+  const ranks = layers.flatMap(({ rank }) => rank ?? []);
+  const crossing = layers.find(({ name, part }) => part === "unet" && attendsToText(name));
+  const family = familyOf(crossing?.inFeatures);
   return [
-    `${path}: plain ${spelling.kind}; ${file.format}`,
-    `  ${partsOf([...layers.keys()])}`,
+    `${path}: ${METHODS[method]}, ${format.label}; ${file.format}`,
+    `  ${partsOf(layers)}`,
     `  ${describeWeights([...entries.values()])}`,
-    ...(ranks.length > 0 ? [`  rank ${rangeOf(ranks)}${describeAlpha(await alphasOf(file))}`] : []),
-    `  targets ${targetsOf([...layers.keys()])}`,
+    ...(ranks.length > 0 ? [`  rank ${rangeOf(ranks)}${describeAlpha(await alphasOf(file, layers))}`] : []),
+    `  targets ${targetsOf(layers)}`,
     ...(family ? [`  family ${family}`] : []),
+    ...(tokens.length > 0 ? [`  learned tokens ${tokens.slice(0, LISTED).map(shortened).join(", ")}`] : []),
+    ...(unknown.length > 0 ? [`  ${describeUnknown(unknown)}`] : []),
     ...describeFrozen(metadata[FROZEN_KEY]),
     ...SHOWN_METADATA.flatMap((key) => (metadata[key] ? [`  ${key} ${shortened(metadata[key])}`] : [])),
     "  a plain LoRA routes nothing; fera itself loads FeRA adapters only",
   ];
 }
 
+function describeUnknown(names: readonly string[]): string {
+  const shown = names.slice(0, LISTED).map(shortened).join(", ");
+  return `${counted(names.length, "tensor")} of no layer: ${shown}${names.length > LISTED ? ", …" : ""}`;
+}
+
 /** A folder as PEFT writes it, of another kind than FeRA. */
 export async function describePeftFolder(dir: string, config: Record<string, unknown>): Promise<string[]> {
   const file = await openTensorFile(join(dir, FOLDER_WEIGHTS));
+  const format = loraOf(file);
   const { peft_type: type, r, lora_alpha: alpha, base_model_name_or_path: base } = config;
   const shown = (value: unknown) =>
     shortened(typeof value === "string" ? value : (JSON.stringify(value) ?? "not said"));
   return [
     `${dir}: PEFT adapter, peft_type ${shown(type)}, r ${shown(r)}, lora_alpha ${shown(alpha)}`,
     ...(typeof base === "string" ? [`  for ${shortened(base)}`] : []),
-    ...(isLora(file) ? (await describeLora(file)).slice(1) : [`  ${describeWeights([...file.entries.values()])}`]),
+    ...(format ? (await describeLora(file, format)).slice(1) : [`  ${describeWeights([...file.entries.values()])}`]),
   ];
 }
 
@@ -72,14 +82,19 @@ export function readPeftConfig(dir: string): Promise<Record<string, unknown>> {
   return readJsonObject(join(dir, "adapter_config.json"));
 }
 
-function partsOf(layers: readonly string[]): string {
-  const parts = new Map<string, number>();
-  for (const layer of layers) {
-    const part = /^(?:lora_te|text_encoder)/.test(layer) ? "text encoder" : "UNet or transformer";
-    parts.set(part, (parts.get(part) ?? 0) + 1);
-  }
-  const sorted = [...parts].sort(([a], [b]) => (a < b ? -1 : 1)); // the UNet first
-  return sorted.map(([part, count]) => `${counted(count, "layer")} of the ${part}`).join(", ");
+const PARTS: Readonly<Record<LoraPart, string>> = {
+  unet: "the UNet",
+  transformer: "the transformer",
+  text_encoder: "the text encoder",
+  text_encoder_2: "the second text encoder",
+  text_encoder_3: "the third text encoder",
+};
+
+function partsOf(layers: readonly LoraLayer[]): string {
+  const known = Object.keys(PARTS) as LoraPart[];
+  const counts = known.map((part) => [part, layers.filter((layer) => layer.part === part).length] as const);
+  const shown = counts.filter(([, count]) => count > 0);
+  return shown.map(([part, count]) => `${counted(count, "layer")} of ${PARTS[part]}`).join(", ");
 }
 
 function rangeOf(values: readonly number[]): string {
@@ -88,15 +103,14 @@ function rangeOf(values: readonly number[]): string {
   return low === high ? String(low) : `${low} to ${high}`;
 }
 
-/** The scalars named `….alpha`. */
-async function alphasOf({ entries, read }: TensorFile): Promise<number[]> {
-  const names = [...entries.keys()].filter((name) => name.endsWith(".alpha")).slice(0, ALPHAS_READ);
+/** The layers' own scalars. */
+async function alphasOf({ entries, read }: TensorFile, layers: readonly LoraLayer[]): Promise<number[]> {
   const alphas: number[] = [];
-  for (const name of names) {
-    const { dtype, shape } = entries.get(name)!;
-    if (shape.some((length) => length !== 1) || !/^(F32|BF16|F64|I32|I64)$/.test(dtype)) continue;
-    const value = Number((await read(name)).data[0]);
-    if (Number.isFinite(value)) alphas.push(value);
+  for (const name of layers.flatMap(({ alpha }) => alpha ?? []).slice(0, ALPHAS_READ)) {
+    if (sizeOf(entries.get(name)!.shape) !== 1) continue;
+    const value = await read(name);
+    const number = Number((asFloat32(value) ?? value).data[0]);
+    if (Number.isFinite(number)) alphas.push(number);
   }
   return alphas;
 }
@@ -107,10 +121,10 @@ const describeAlpha = (alphas: readonly number[]): string =>
 const TARGET = /_((?:attn\d|self_attn|mlp|ff|time_emb_proj|emb_layers|proj_in|proj_out|conv)(?:_.*)?)$/;
 
 /** Kinds of layers with their numbers, the most frequent first. */
-function targetsOf(layers: readonly string[]): string {
+function targetsOf(layers: readonly LoraLayer[]): string {
   const counts = new Map<string, number>();
-  for (const layer of layers) {
-    const plain = layer.replaceAll(".", "_");
+  for (const { name } of layers) {
+    const plain = name.replaceAll(".", "_");
     const target = TARGET.exec(plain)?.[1] ?? "others";
     counts.set(target, (counts.get(target) ?? 0) + 1);
   }

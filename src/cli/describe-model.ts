@@ -1,13 +1,20 @@
-// What a pipeline's folder, one model's folder, or a file of unknown tensors holds, in lines. Also of models that fera does
-// not run: only JSON and headers are read.
+// What a pipeline's folder, one model's folder, or a file of unknown tensors holds, in lines, and whether fera can load it,
+// as the code says that loads it. Only JSON and headers are read, also of models that fera does not run.
 
-import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { FeraError } from "../errors.js";
-import { describePipeline } from "../pipelines/pipeline-folder.js";
-import { formatBytes } from "../storage/byte-size.js";
-import { readJson, readJsonObject, readModelFolder, type SafetensorsEntry } from "../storage/index.js";
+import { KNOWN_MODELS } from "../models/known-models.js";
+import { type AnyPipeline, loadPipeline } from "../pipelines/index.js";
+import { createScheduler } from "../schedulers/index.js";
+import { formatBytes } from "../storage/file-descriptions.js";
+import { FileStorage } from "../storage/file-storage.js";
+import { readJsonObject, type SafetensorsEntry } from "../storage/index.js";
+import { parsePythonObject } from "../storage/json.js";
+import { readModelFolder } from "../storage/model-folder.js";
+import type { Storage } from "../storage/storage.js";
+import { chooseWeights, variantsOf } from "../storage/weight-names.js";
 import { sizeOf } from "../tensor/tensor.js";
+import { trainingScheduler } from "../training/fine-tune.js";
 import { counted, formatCount, formatTable } from "./format.js";
 import { familyOf } from "./model-family.js";
 import { shortened } from "./printable.js";
@@ -31,48 +38,106 @@ const TELLING = [
   "beta_schedule",
 ];
 
-/** Components with their classes, parameters and sizes, and whether fera can run the pipeline. */
-export async function describePipelineFolder(dir: string): Promise<string[]> {
+/** Components with their classes, parameters and sizes, the variants there are, and what loading the pipeline says. */
+export async function describePipelineFolder(dir: string, options: LoadingChoice = {}): Promise<string[]> {
+  const storage = new FileStorage(dir);
   const index = await readJsonObject(join(dir, "model_index.json"));
   const rows: string[][] = [["part", "class", "parameters", "size", "type"]];
   const details: string[] = [];
+  const variants = new Map<string, string[]>();
   let family: string | undefined;
   for (const [name, entry] of Object.entries(index)) {
     const className = Array.isArray(entry) ? entry[1] : undefined;
     if (name.startsWith("_") || typeof className !== "string") continue;
-    const part = await readPart(dir, name);
-    rows.push([shortened(name), shortened(className), ...(part ? weightCells(part.entries) : ["", "", ""])]);
+    const part = await readPart(storage, name, options);
+    rows.push([shortened(name), shortened(className), ...(part ? part.weights.cells : ["", "", ""])]);
+    for (const variant of part?.weights.variants ?? []) variants.set(variant, [...(variants.get(variant) ?? []), name]);
     if (name === "unet") family = familyOfConfig(part?.config);
     if (part && part.details.length > 0) details.push(`  ${shortened(name)}: ${part.details.join(", ")}`);
   }
-  const problem = await describePipeline(dir).then(
-    () => undefined,
-    (error: unknown) => {
-      if (error instanceof FeraError) return error.message;
-      throw error;
-    },
-  );
   return [
     `${dir}: ${shortened(String(index._class_name))} in diffusers' layout`,
     ...(family ? [`  family ${family}`] : []),
     ...formatTable(rows, 2).map((line) => `  ${line}`),
     ...details,
-    problem === undefined ? "  fera can load it" : `  fera cannot load it: ${problem}`,
+    ...[...variants].map(([variant, parts]) => `  variant ${shortened(variant)} of ${parts.map(shortened).join(", ")}`),
+    ...(await judgePipeline(dir, options)).map((line) => `  ${line}`),
   ];
 }
 
-/** Class, parameters and size of one model. */
-export async function describeModel(dir: string): Promise<string[]> {
+/** Class, parameters and size of one model, the variants there are, and what loading it says. */
+export async function describeModel(dir: string, options: LoadingChoice = {}): Promise<string[]> {
   const config = await readJsonObject(join(dir, "config.json"));
   const className = config._class_name ?? [config.architectures].flat()[0];
-  const entries = await weightsOf(dir);
+  const weights = await readWeights(new FileStorage(dir), "", options);
   const family = familyOfConfig(config);
   return [
     `${dir}: ${typeof className === "string" ? shortened(className) : "model without a class name"}`,
     ...(family ? [`  family ${family}`] : []),
-    `  ${entries.length === 0 ? "no weights that can be read" : describeWeights(entries)}`,
+    `  ${weights.text}`,
     ...tellingOf(config).map((line) => `  ${line}`),
+    ...weights.variants.map((variant) => `  variant ${shortened(variant)}`),
+    ...(await judgeModel(dir, className, options)).map((line) => `  ${line}`),
   ];
+}
+
+/** What the command line says about loading. */
+export interface LoadingChoice {
+  variant?: string;
+}
+
+/**
+ * Whether a pipeline can be loaded, by loading it as far as names, shapes and configurations go.
+ *
+ * @param dir - A folder or a single-file checkpoint.
+ */
+export async function judgePipeline(dir: string, options: LoadingChoice): Promise<string[]> {
+  let pipeline: AnyPipeline;
+  try {
+    pipeline = await loadPipeline(dir, { ...options, dryRun: true });
+  } catch (error) {
+    return refusal(error, options);
+  }
+  const { schedulerConfig, unet, vae } = pipeline;
+  const scheduler = problemOf(() => createScheduler(schedulerConfig));
+  const training = problemOf(() => trainingScheduler(pipeline));
+  const parts = [unet, vae, ...pipeline.textEncoders];
+  return [
+    "fera can load it",
+    ...(parts.some(({ weights }) => weights.weights.size === 0)
+      ? ["some weights are pickled: their names and shapes are compared only when they are read"]
+      : []),
+    ...(scheduler ? [`to sample, it needs another scheduler (generate --scheduler): ${scheduler}`] : []),
+    ...(training ? [`it cannot be trained: ${training}`] : []),
+  ];
+}
+
+async function judgeModel(dir: string, className: unknown, options: LoadingChoice): Promise<string[]> {
+  const known = typeof className === "string" ? KNOWN_MODELS.get(className) : undefined;
+  if (!known) return [`fera has no model of this class; it has ${[...KNOWN_MODELS.keys()].join(", ")}`];
+  try {
+    const { weights } = await known.fromPretrained(dir, { ...options, subfolder: "", dryRun: true });
+    const pickled = weights.weights.size === 0;
+    return ["fera can load it", ...(pickled ? ["its weights are pickled: compared only when they are read"] : [])];
+  } catch (error) {
+    return refusal(error, options);
+  }
+}
+
+function refusal(error: unknown, { variant }: LoadingChoice): string[] {
+  if (!(error instanceof FeraError)) throw error;
+  const hint = variant === undefined && /Ask for the variant "([^"]+)"/.exec(error.message)?.[1];
+  return [`fera cannot load it: ${error.message}`, ...(hint ? [`try --variant ${shortened(hint)}`] : [])];
+}
+
+function problemOf(make: () => unknown): string | undefined {
+  try {
+    make();
+    return undefined;
+  } catch (error) {
+    if (error instanceof FeraError) return error.message;
+    throw error;
+  }
 }
 
 /** The tensors of a file that is of no kind known here. */
@@ -97,28 +162,27 @@ export function describeWeights(entries: readonly Weight[]): string {
 
 type Weight = Pick<SafetensorsEntry, "dtype" | "shape" | "length">;
 
-/** @throws {FormatError} If the file is no JSON object. */
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
-
 /** By the text features of a UNet; other models have none. */
 function familyOfConfig(config: Record<string, unknown> | undefined): string | undefined {
   const features = config?._class_name === "UNet2DConditionModel" ? config.cross_attention_dim : undefined;
   return typeof features === "number" ? familyOf(features) : undefined;
 }
 
-async function readPart(dir: string, name: string) {
-  const folder = join(dir, name);
-  const names = await readdir(folder).catch(() => [] as string[]);
+async function readPart(storage: Storage, name: string, options: LoadingChoice) {
+  const names = (await storage.list(name)) ?? [];
   const file = ["config.json", "scheduler_config.json"].find((known) => names.includes(known));
   if (file === undefined) return undefined;
-  // A scheduler's file may hold a bare Infinity, which is no JSON; it tells nothing about size then.
-  const json = await readJson(join(folder, file)).catch(() => ({}));
-  const config = isObject(json) ? json : {};
+  const path = `${name}/${file}`;
+  // What is wrong with it is said by the judgement.
+  const config = await storage
+    .read(path)
+    .then((bytes) => parsePythonObject(bytes!, path))
+    .catch(() => ({}) as Record<string, unknown>);
+  const none: FoundWeights = { cells: ["", "", ""], text: "", variants: [] };
   return {
     config,
     details: tellingOf(config),
-    entries: file === "config.json" ? await weightsOf(folder) : [],
+    weights: file === "config.json" ? await readWeights(storage, name, options) : none,
   };
 }
 
@@ -129,13 +193,32 @@ function tellingOf(config: Record<string, unknown>): string[] {
   });
 }
 
-/** Headers of a model's weights; none where they are missing or come in another format. */
-async function weightsOf(dir: string): Promise<SafetensorsEntry[]> {
-  for (const weightsName of WEIGHT_NAMES) {
-    const folder = await readModelFolder(dir, { weightsName }).catch(() => undefined);
-    if (folder) return folder.weights.flatMap(({ entries }) => [...entries.values()]);
+interface FoundWeights {
+  cells: [parameters: string, size: string, type: string];
+  text: string;
+  variants: string[];
+}
+
+/** Headers of a model's weights, of the variant that is asked for, else the plain ones, else whatever there are. */
+async function readWeights(storage: Storage, subfolder: string, { variant }: LoadingChoice): Promise<FoundWeights> {
+  const names = (await storage.list(subfolder)) ?? [];
+  const variants = [...new Set(WEIGHT_NAMES.flatMap((weightsName) => variantsOf(names, weightsName)))];
+  for (const choice of [variant, undefined, ...variants]) {
+    for (const weightsName of WEIGHT_NAMES) {
+      const chosen = chooseWeights(names, weightsName, choice);
+      if (!chosen) continue;
+      const options = { subfolder, weightsName, variant: choice };
+      const folder = await readModelFolder(storage, options).catch(() => undefined);
+      const which = choice !== undefined && chosen.file.includes(choice) ? `, ${choice}` : "";
+      if (folder && folder.pickled.length > 0) {
+        return { cells: ["", "", `pickled${which}`], text: `pickled weights${which}`, variants };
+      }
+      const entries = folder?.weights.flatMap((file) => [...file.entries.values()]) ?? [];
+      const [parameters, size, type] = weightCells(entries);
+      return { cells: [parameters, size, type + which], text: describeWeights(entries) + which, variants };
+    }
   }
-  return [];
+  return { cells: ["", "", "no weights"], text: "no weights that can be read", variants };
 }
 
 function weightCells(entries: readonly Weight[]): [parameters: string, size: string, type: string] {

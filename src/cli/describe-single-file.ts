@@ -1,6 +1,6 @@
 // What a checkpoint in one file holds (v1-5-pruned.safetensors and its kind), in lines.
 
-import { describeWeights } from "./describe-model.js";
+import { describeWeights, judgePipeline, type LoadingChoice } from "./describe-model.js";
 import { formatTable } from "./format.js";
 import { familyOf } from "./model-family.js";
 import type { TensorFile } from "./tensor-file.js";
@@ -26,8 +26,11 @@ const INPUT_CHANNELS = new Map([
 export const isSingleFile = ({ entries }: TensorFile): boolean =>
   [...entries.keys()].some((name) => name.startsWith(MODEL));
 
-/** Family, and parts with their parameters and sizes. */
-export function describeSingleFile({ path, format, entries }: TensorFile): string[] {
+/** Family, parts with their parameters and sizes, and what loading says. */
+export async function describeSingleFile(
+  { path, format, entries }: TensorFile,
+  options: LoadingChoice = {},
+): Promise<string[]> {
   const rows = [["part", "parameters, size, type"]];
   const rest = new Map(entries);
   for (const [part, prefix] of PARTS) {
@@ -43,6 +46,7 @@ export function describeSingleFile({ path, format, entries }: TensorFile): strin
     `  family ${familyOfEntries(entries)}`,
     ...(note ? [`  ${note}`] : []),
     ...formatTable(rows, 2).map((line) => `  ${line}`),
+    ...(await judgePipeline(path, options)).map((line) => `  ${line}`),
   ];
 }
 

@@ -3,7 +3,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError } from "../errors.js";
-import { formatBytes } from "../storage/byte-size.js";
+import { formatBytes } from "../storage/file-descriptions.js";
 import { readCheckpoint } from "../training/checkpoint.js";
 import { latestCheckpoint } from "../training/index.js";
 import { counted, formatCount, shellCommand } from "./format.js";

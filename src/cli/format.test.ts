@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { formatBytes } from "../storage/byte-size.js";
+import { formatBytes } from "../storage/file-descriptions.js";
 import { counted, formatDuration, formatTable, shellCommand } from "./format.js";
 
 describe("formatting", () => {

@@ -143,8 +143,8 @@ const SHARED = [
 ];
 
 /** Another scheduler over the noise schedule of the pipeline's own. */
-export function schedulerFor(pipeline: Pick<AnyPipeline, "scheduler">, name: SchedulerName): Scheduler {
-  const { config } = pipeline.scheduler;
+export function schedulerFor(pipeline: Pick<AnyPipeline, "schedulerConfig">, name: SchedulerName): Scheduler {
+  const { schedulerConfig: config } = pipeline;
   return createScheduler({
     ...Object.fromEntries(SHARED.filter((key) => config[key] !== undefined).map((key) => [key, config[key]])),
     // Latents are not confined to −1 … 1; the Runge-Kutta start of PNDM is not used by latent diffusion.

@@ -6,12 +6,12 @@ import { Command } from "commander";
 import { FormatError } from "../errors.js";
 import { latestCheckpoint } from "../training/index.js";
 import { describeAdapter } from "./describe-adapter.js";
-import { describeLora, describePeftFolder, isLora, readPeftConfig } from "./describe-lora.js";
-import { describeModel, describePipelineFolder, describeTensors } from "./describe-model.js";
+import { describeLora, describePeftFolder, loraOf, readPeftConfig } from "./describe-lora.js";
+import { describeModel, describePipelineFolder, describeTensors, type LoadingChoice } from "./describe-model.js";
 import { describeSingleFile, isSingleFile } from "./describe-single-file.js";
 import { describeCheckpoint, describeRun } from "./describe-training.js";
 import { interruptible } from "./interrupt.js";
-import { loadAdapters, loadAnyPipeline, RUNTIME_OPTIONS } from "./model-options.js";
+import { loadAdapters, loadAnyPipeline, MODEL_OPTIONS, RUNTIME_OPTIONS } from "./model-options.js";
 import { anyText, flag, integer, type OptionValues, text } from "./option-specs.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
@@ -30,6 +30,7 @@ const OPTIONS = {
   steps: integer("its steps", { min: 2 }).withDefault(25),
   numImages: integer("its images, over which the gates are averaged", { min: 1 }).withDefault(4),
   seed: integer("its seed", { min: 0 }).withDefault(0),
+  variant: MODEL_OPTIONS.variant,
   ...RUNTIME_OPTIONS,
 };
 
@@ -60,7 +61,8 @@ export function inspectCommand(): Command {
     if (model !== undefined && adapter === undefined) {
       throw new UsageError(command, `--model and --plot are for adapters; ${path} is none.`);
     }
-    for (const line of await describe(path, kind, options)) print(printable(line));
+    const described = await describe(path, kind, { all: options.all, variant: options.variant });
+    for (const line of described) print(printable(line));
     if (model !== undefined && adapter !== undefined) await inspectWithModel(adapter, model, options);
   });
 }
@@ -70,27 +72,35 @@ export function inspectCommand(): Command {
  *
  * @throws {FormatError} If it is damaged, or nothing that is known; what it seems to be is said.
  */
-export async function describePath(path: string, { all = false } = {}): Promise<string[]> {
-  return (await describe(path, await kindOf(path), { all })).map(printable);
+export async function describePath(
+  path: string,
+  { all = false, variant }: { all?: boolean } & LoadingChoice = {},
+): Promise<string[]> {
+  return (await describe(path, await kindOf(path), { all, variant })).map(printable);
 }
 
-async function describe(path: string, kind: Kind, { all }: { all: boolean }): Promise<string[]> {
+async function describe(
+  path: string,
+  kind: Kind,
+  { all, ...choice }: { all: boolean } & LoadingChoice,
+): Promise<string[]> {
   switch (kind) {
     case "adapter":
       return describeAdapter(path, { all });
     case "peft":
       return describePeftFolder(path, await readPeftConfig(path));
     case "pipeline":
-      return describePipelineFolder(path);
+      return describePipelineFolder(path, choice);
     case "model":
-      return describeModel(path);
+      return describeModel(path, choice);
     case "run":
       return describeRun(path);
   }
   if (isAdapter(kind)) return describeAdapter(kind.path, { all });
   if ("fera_checkpoint" in kind.metadata) return describeCheckpoint(kind.path);
-  if (isLora(kind)) return describeLora(kind);
-  return isSingleFile(kind) ? describeSingleFile(kind) : describeTensors(kind);
+  const lora = loraOf(kind);
+  if (lora) return describeLora(kind, lora);
+  return isSingleFile(kind) ? describeSingleFile(kind, choice) : describeTensors(kind);
 }
 
 /** By what a folder holds, or a file's content. @throws {FormatError} If it is nothing that is known. */

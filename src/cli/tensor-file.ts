@@ -2,7 +2,7 @@
 
 import { FormatError } from "../errors.js";
 import { withFile } from "../storage/file-access.js";
-import { FILE_KIND_BYTES, kindOfFile, startsWith } from "../storage/file-kind.js";
+import { FILE_KIND_BYTES, kindOfFile, startsWith } from "../storage/file-descriptions.js";
 import { decodeTorch, openSafetensors, type SafetensorsEntry } from "../storage/index.js";
 import { decodeSafetensorsEntry } from "../storage/safetensors.js";
 import type { DType, Tensor } from "../tensor/tensor.js";

@@ -1,42 +1,31 @@
-// Loads a model's configuration and weights from a diffusers folder. How a folder is read is the platform's business:
-// the Node entry registers a reader of files, a web page may register one of its own.
+// Loads a model: its configuration, and weights of which each one is accounted for. Where bytes come from is the storage's
+// business; of what form the weights are, that of float32-loading.ts.
 
-import { ConfigError, FormatError } from "../errors.js";
-import type { FileRange } from "../graph/index.js";
-import { ModelWeights, type Weight } from "../nn/index.js";
+import { ConfigError } from "../errors.js";
+import { ModelWeights, type Scope, type Weight } from "../nn/index.js";
 import type { DeviceOption, RuntimeOptions } from "../runtime/index.js";
 import type { HubOptions } from "../storage/hub/hub-options.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { readModelFolder } from "../storage/model-folder.js";
+import { openStorage } from "../storage/storage.js";
+import { loadPickled, loadSafetensors } from "./float32-loading.js";
+import type { ModelFolder } from "./loaded-weights.js";
+import { readSingleFile } from "./single-file/single-file.js";
+import { accountForWeights } from "./weight-accounting.js";
 
-/** What a folder of one model holds. */
-export interface ModelFolder {
-  /** The folder, for messages. */
-  source: string;
-  config: Record<string, unknown>;
-  weights: Map<string, LoadedWeight>;
-}
-
-/** One float32 weight: in memory, or a range of a file that is used in place. */
-export type LoadedWeight =
-  | { shape: readonly number[]; tensor: Tensor<"float32"> }
-  | { shape: readonly number[]; range: FileRange };
-
-/** Which part of a pipeline's folder to read, and how. */
-export interface ModelFolderRequest extends SourceOptions {
+/** What loading has to know of a class of models. */
+export interface ModelClass<Config> {
+  /** `_class_name` of diffusers, or an entry of transformers' `architectures`. */
+  name: string;
+  /** Its folder in a pipeline's, unless the caller names one. */
   subfolder?: string;
-  /** `_class_name` of diffusers or an entry of transformers' `architectures`. */
-  expectedClass: string | readonly string[];
-  /** File name of the weights without `.safetensors`. */
+  /** File name of the weights without `.safetensors`; default "diffusion_pytorch_model". */
   weightsName?: string;
-}
-
-type ModelFolderReader = (dir: string, request: ModelFolderRequest) => Promise<ModelFolder>;
-
-let reader: ModelFolderReader | undefined;
-
-/** Called once by the platform's entry point. */
-export function registerModelFolderReader(next: ModelFolderReader): void {
-  reader = next;
+  /** @throws {ConfigError} If the configuration asks for what is not supported. */
+  parse(config: unknown, source: string): Config;
+  /** Builds all that the model computes, so that each of its weights is asked for. */
+  build(scope: Scope, config: Config): void;
+  /** Gives weights of older checkpoints the names that `build` asks for. */
+  currentNames?(weights: ModelWeights): ModelWeights;
 }
 
 /** Where weights and configuration come from. */
@@ -48,6 +37,11 @@ export interface SourceOptions extends HubOptions {
    * tokenizer are used. Stable Diffusion 1.x needs it for the tokenizer alone.
    */
   config?: string;
+  /**
+   * Checks all that loading checks, by configurations, names and shapes, and reads no weights; what is returned cannot
+   * compute.
+   */
+  dryRun?: boolean;
 }
 
 /** Options of every model's `fromPretrained`. */
@@ -60,29 +54,66 @@ export interface PretrainedOptions extends SourceOptions {
 }
 
 /**
- * Reads configuration and weights.
+ * Reads configuration and weights, and compares the weights with those that the model is built of.
  *
- * @param dir - A folder, a single-file checkpoint of a whole pipeline, or a hub id where there is no such folder.
+ * @param dir - A folder, a single-file checkpoint of a whole pipeline, an address of either, or a hub id where there is no
+ *   such folder.
+ * @throws {FormatError} If a file is missing or malformed; if a weight is missing, of another shape, or one that the model
+ *   does not use; it is named.
+ * @throws {ConfigError} If the configuration asks for what is not supported.
+ * @throws {HubError} If the model cannot be had from the hub.
  */
-export async function loadPretrained(
+export async function loadModel<Config>(
   dir: string,
   options: PretrainedOptions,
-  request: ModelFolderRequest,
-): Promise<{ config: Record<string, unknown>; weights: ModelWeights; runtime: RuntimeOptions; source: string }> {
+  kind: ModelClass<Config>,
+): Promise<{ config: Config; weights: ModelWeights; runtime: RuntimeOptions }> {
   if (options.dtype !== undefined && options.dtype !== "float32") {
     throw new ConfigError(`dtype: models compute in float32; got "${String(options.dtype)}". Leave the option out.`);
   }
-  if (!reader) throw new FormatError(dir, "this platform has registered no reader of model folders.");
-  const { subfolder = request.subfolder, device: _device, dtype: _dtype, threads: _threads, ...source } = options;
-  const folder = await reader(dir, { ...request, ...source, subfolder });
+  const { subfolder = kind.subfolder ?? "", device, threads, dtype: _, ...source } = options;
+  const folder = await readFolder(dir, { ...source, subfolder }, kind);
+  const config = kind.parse(folder.config, `${folder.source}/config.json`);
   const weights = new Map<string, Weight>();
-  for (const [name, weight] of folder.weights) {
+  for (const [name, weight] of folder.weights ?? []) {
     weights.set(name, "tensor" in weight ? weight : { ...weight, dtype: "float32" });
   }
-  return {
-    config: folder.config,
-    weights: new ModelWeights(weights, folder.source),
-    runtime: { device: options.device, threads: options.threads },
-    source: `${folder.source}/config.json`,
-  };
+  const loaded = new ModelWeights(weights, folder.source);
+  const named = kind.currentNames?.(loaded) ?? loaded;
+  const used = folder.weights
+    ? accountForWeights(named, folder.integers, kind.name, (scope) => kind.build(scope, config))
+    : named;
+  return { config, weights: used, runtime: { device, threads } };
+}
+
+async function readFolder(
+  dir: string,
+  options: SourceOptions & { subfolder: string },
+  { name: className, weightsName }: Pick<ModelClass<unknown>, "name" | "weightsName">,
+): Promise<ModelFolder> {
+  const { subfolder, variant, dryRun = false, signal } = options;
+  const storage = await openStorage(dir, { ...options, parts: [subfolder] });
+  if (storage.file !== undefined) {
+    const config = options.config === undefined ? undefined : await openConfig(options.config, options);
+    return readSingleFile(storage, storage.file, className, { config, dryRun, signal });
+  }
+  const folder = await readModelFolder(storage, { subfolder, expectedClass: className, weightsName, variant });
+  const result: ModelFolder = { source: folder.dir, config: folder.config, weights: new Map(), integers: [] };
+  if (dryRun && folder.pickled.length > 0) return { ...result, weights: undefined };
+  const loading = [
+    ...folder.weights.map((opened) => () => loadSafetensors(storage, opened, { dryRun, signal })),
+    ...folder.pickled.map((pickled) => () => loadPickled(storage, pickled)),
+  ];
+  const integers: string[] = [];
+  for (const load of loading) {
+    const part = await load();
+    for (const [name, weight] of part.weights) result.weights!.set(name, weight);
+    integers.push(...part.integers);
+  }
+  return { ...result, integers };
+}
+
+/** The folder whose configuration a single file has. */
+export function openConfig(location: string, options: SourceOptions) {
+  return openStorage(location, { ...options, parts: "all", weights: false });
 }

@@ -4,7 +4,7 @@ import { tracedOrder } from "../../test/support/traced-order.js";
 import { gradients } from "../autodiff/index.js";
 import * as ops from "../graph/index.js";
 import { Graph, type Value } from "../graph/index.js";
-import "../models/pretrained-node.js";
+import "../storage/node.js";
 import { UNet2DConditionModel, unet, unetInputs } from "../models/unet-2d-condition/unet-2d-condition.js";
 import { conv2d, embedding, FreshParameters, groupNorm, layerNorm, linear, Scope } from "../nn/index.js";
 import { Generator, randn } from "../tensor/random.js";

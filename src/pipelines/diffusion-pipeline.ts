@@ -4,8 +4,9 @@
 import type { FeRAModel } from "../adapters/fera/fera-model.js";
 import type { AutoencoderKL } from "../models/autoencoder-kl/autoencoder-kl.js";
 import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
+import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
 import type { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
-import type { Scheduler } from "../schedulers/index.js";
+import { createScheduler, type Scheduler, type SchedulerConfig } from "../schedulers/index.js";
 import { Generator, randn } from "../tensor/random.js";
 import { Tensor, tensor } from "../tensor/tensor.js";
 import { throwIfAborted } from "./abort.js";
@@ -21,7 +22,8 @@ import { imagesToLatents, latentsToImages } from "./image-latents.js";
 export interface DiffusionComponents {
   unet: UNet2DConditionModel;
   vae: AutoencoderKL | AutoencoderTiny;
-  scheduler: Scheduler;
+  /** Or its configuration, of which it is made when it is first used. */
+  scheduler: Scheduler | SchedulerConfig;
 }
 
 /** What differs between families when nothing is asked for. */
@@ -40,8 +42,7 @@ export interface FamilyDefaults {
 export abstract class DiffusionPipeline<Options extends GenerateOptions = GenerateOptions> {
   readonly unet: UNet2DConditionModel;
   readonly vae: AutoencoderKL | AutoencoderTiny;
-  /** May be replaced between runs. */
-  scheduler: Scheduler;
+  #scheduler: Scheduler | SchedulerConfig;
   readonly #defaults: FamilyDefaults;
   readonly #adapters: AdapterSlot;
   #queue: Promise<unknown> = Promise.resolve();
@@ -49,7 +50,7 @@ export abstract class DiffusionPipeline<Options extends GenerateOptions = Genera
   protected constructor({ unet, vae, scheduler }: DiffusionComponents, defaults: FamilyDefaults) {
     this.unet = unet;
     this.vae = vae;
-    this.scheduler = scheduler;
+    this.#scheduler = scheduler;
     this.#defaults = defaults;
     this.#adapters = new AdapterSlot(unet);
   }
@@ -61,8 +62,30 @@ export abstract class DiffusionPipeline<Options extends GenerateOptions = Genera
    */
   protected abstract encodeConditions(options: Options, plan: GenerationPlan): Promise<GuidedConditions>;
 
+  /** The text encoders, the first one first. */
+  abstract get textEncoders(): readonly CLIPTextModel[];
+
   /** Frees what the text encoders have compiled. */
   protected abstract releaseTextEncoders(): Promise<void>;
+
+  /**
+   * The sampler; may be replaced between runs.
+   *
+   * @throws {ConfigError} If the pipeline names one that is not supported; replace it, or give `generate` another.
+   */
+  get scheduler(): Scheduler {
+    if (!isScheduler(this.#scheduler)) this.#scheduler = createScheduler(this.#scheduler);
+    return this.#scheduler;
+  }
+
+  set scheduler(next: Scheduler) {
+    this.#scheduler = next;
+  }
+
+  /** The scheduler's configuration in diffusers' keys, with the noise schedule that the model was trained on. */
+  get schedulerConfig(): SchedulerConfig {
+    return isScheduler(this.#scheduler) ? this.#scheduler.config : this.#scheduler;
+  }
 
   /** Image pixels per latent pixel, along each side. */
   get latentScale(): number {
@@ -91,7 +114,7 @@ export abstract class DiffusionPipeline<Options extends GenerateOptions = Genera
    * @throws {ShapeError} If the size is no multiple of {@link latentScale}, or `image` or `latents` have another shape.
    * @throws {AbortError} If the signal fires.
    */
-  generate(options: Options): Promise<GenerateResult> {
+  async generate(options: Options): Promise<GenerateResult> {
     // Adapters and scheduler are those of the call, whatever happens while it waits.
     const predict = this.#adapters.predictor(options.adapters ?? true);
     const scheduler = options.scheduler ?? this.scheduler;
@@ -204,3 +227,6 @@ export abstract class DiffusionPipeline<Options extends GenerateOptions = Genera
     return typeof size === "number" ? [size, size] : [size[0]!, size[1] ?? size[0]!];
   }
 }
+
+const isScheduler = (value: Scheduler | SchedulerConfig): value is Scheduler =>
+  typeof (value as Partial<Scheduler>).setTimesteps === "function";

@@ -3,7 +3,6 @@ export type { GenerationStep, RoutingTrace } from "./denoise.js";
 export type { GenerateOptions, GenerateResult } from "./generate-options.js";
 export type { PipelineOptions } from "./load-components.js";
 export { type AnyPipeline, loadPipeline } from "./load-pipeline.js";
-export { type PipelineFolder, registerPipelineFolderReader } from "./pipeline-folder.js";
 export {
   type StableDiffusionComponents,
   StableDiffusionPipeline,

@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { TINY_INDEX } from "../../test/support/tiny-pipeline.js";
 import { FormatError } from "../errors.js";
-import { describePipeline, parsePythonJson } from "./pipeline-folder.js";
-import "./pipeline-node.js";
+import { parsePythonJson } from "../storage/json.js";
+import { describePipeline } from "./pipeline-folder.js";
+import "../storage/node.js";
 
 const XL_INDEX = {
   ...TINY_INDEX,

@@ -1,32 +1,31 @@
-// What a pipeline's folder in diffusers' layout says about its parts. How files are read is the platform's business, as
-// for models; pipeline-node.ts registers a reader of files.
+// What a pipeline's folder in diffusers' layout, or a single-file checkpoint, says about its parts.
 
 import { FormatError } from "../errors.js";
-import type { SourceOptions } from "../models/pretrained.js";
-import type { SchedulerConfig } from "../schedulers/index.js";
+import { openConfig, type SourceOptions } from "../models/pretrained.js";
+import { openSingleFile } from "../models/single-file/single-file.js";
+import { STABLE_DIFFUSION_1_CONFIG } from "../models/single-file/stable-diffusion-1-config.js";
+import { type SchedulerConfig, schedulerConfigIn } from "../schedulers/index.js";
+import { parsePythonObject } from "../storage/json.js";
+import { listNames } from "../storage/model-folder.js";
+import { openStorage, type Storage } from "../storage/storage.js";
 
 /** The JSON files that lie outside the models' own folders, and where the rest is. */
-export interface PipelineFolder {
-  /** The local folder, or single-file checkpoint, from which the models are loaded. */
+interface PipelineFolder {
+  /** From where the models are loaded. */
   source: string;
   /** For a single-file checkpoint: the folder whose configuration it has, where one was given. */
   config?: string;
   /** The folder with the tokenizers' folders in it, where it is another than `source`. */
   tokenizerSource?: string;
-  /** `model_index.json`. */
+  /** `model_index.json`, and the file as messages name it. */
   index: Record<string, unknown>;
+  indexFile: string;
   /** `scheduler/scheduler_config.json`. */
-  schedulerConfig: Record<string, unknown>;
+  schedulerConfig: SchedulerConfig;
 }
 
-type PipelineFolderReader = (dir: string, options: SourceOptions) => Promise<PipelineFolder>;
-
-let reader: PipelineFolderReader | undefined;
-
-/** Called once by the platform's entry point. */
-export function registerPipelineFolderReader(next: PipelineFolderReader): void {
-  reader = next;
-}
+const MODEL_INDEX = "model_index.json";
+const TOKENIZER = "tokenizer";
 
 /** The classes that each component of a family may have. A scheduler's class is checked where it is made. */
 const STABLE_DIFFUSION = {
@@ -93,9 +92,7 @@ export async function describePipeline(
   expected?: PipelineClass,
   options: SourceOptions = {},
 ): Promise<PipelineDescription> {
-  if (!reader) throw new FormatError(dir, "this platform has registered no reader of pipeline folders.");
-  const { source, index, schedulerConfig, config, tokenizerSource = source } = await reader(dir, options);
-  const indexFile = `${source}/model_index.json`;
+  const { source, index, indexFile, schedulerConfig, config, tokenizerSource = source } = await open(dir, options);
   const pipelineClass = familyOf(index, indexFile, expected);
   const { requires_aesthetics_score: scored = false, force_zeros_for_empty_prompt: zeros = true, ...entries } = index;
   if (scored !== false) {
@@ -117,6 +114,86 @@ export async function describePipeline(
     schedulerConfig: { ...schedulerConfig, _class_name: classes.get("scheduler") },
     forceZerosForEmptyPrompt: zeros,
   };
+}
+
+async function open(dir: string, options: SourceOptions): Promise<PipelineFolder> {
+  const storage = await openStorage(dir, { ...options, parts: neededComponents });
+  return storage.file === undefined ? readFolder(storage, dir) : describeSingleFile(storage, dir, options);
+}
+
+/** @param dir - As the caller named it: what the storage is opened by again, unless it is on this machine. */
+async function readFolder(storage: Storage, dir: string): Promise<PipelineFolder> {
+  const bytes = await storage.read(MODEL_INDEX);
+  if (!bytes) {
+    const names = await storage.list();
+    if (!names) throw new FormatError(storage.nameOf(MODEL_INDEX), "the server has no such file.");
+    const hint = names.includes("config.json") ? "It is a single model: name the folder around it. " : "";
+    throw new FormatError(
+      storage.location,
+      `has no model_index.json; it holds ${listNames(names)}. ${hint}Name a pipeline's folder in diffusers' layout.`,
+    );
+  }
+  const indexFile = storage.nameOf(MODEL_INDEX);
+  return {
+    source: sourceOf(storage, dir),
+    index: parsePythonObject(bytes, indexFile),
+    indexFile,
+    schedulerConfig: await schedulerConfigIn(storage, "scheduler"),
+  };
+}
+
+const sourceOf = (storage: Storage, dir: string): string => (storage.local ? storage.location : dir);
+
+/** What the file does not hold comes from `config`; a tokenizer may also lie beside the file. */
+async function describeSingleFile(storage: Storage, dir: string, options: SourceOptions): Promise<PipelineFolder> {
+  const opened = await openSingleFile(storage, storage.file!);
+  const { family, source: path } = opened;
+  if (options.config !== undefined) {
+    const configStorage = await openConfig(options.config, options);
+    if (configStorage.file !== undefined) {
+      throw new FormatError(options.config, "is a file, but a configuration is a folder.");
+    }
+    const folder = await readFolder(configStorage, options.config);
+    checkMarks(opened.entries, folder.schedulerConfig, path);
+    return { ...folder, source: dir, config: folder.source, tokenizerSource: folder.source };
+  }
+  if (family !== "Stable Diffusion 1.x") {
+    throw new FormatError(
+      path,
+      `is a ${family} checkpoint, whose configuration is not in the file. ` +
+        "Give `config`: the folder or hub id of the pipeline that it was made from, in diffusers' layout.",
+    );
+  }
+  const hasTokenizer = async () => {
+    for (const name of ["tokenizer.json", "vocab.json"]) if (await storage.exists(`${TOKENIZER}/${name}`)) return true;
+    return false;
+  };
+  if (!(await hasTokenizer())) {
+    throw new FormatError(
+      path,
+      `holds no tokenizer: no single-file checkpoint does. Put a folder "${TOKENIZER}" (vocab.json, merges.txt) beside ` +
+        "it, or give `config`: the folder or hub id of a Stable Diffusion 1.x pipeline in diffusers' layout.",
+    );
+  }
+  const { model_index: index, scheduler } = STABLE_DIFFUSION_1_CONFIG;
+  checkMarks(opened.entries, scheduler, path);
+  return { source: dir, index, indexFile: path, schedulerConfig: scheduler, tokenizerSource: storage.location };
+}
+
+/** Tensors without values by which trainers mark what a checkpoint was trained to predict. */
+function checkMarks(entries: ReadonlyMap<string, unknown>, scheduler: SchedulerConfig, path: string): void {
+  const marks = [
+    { name: "v_pred", key: "prediction_type", value: "v_prediction", found: scheduler.prediction_type ?? "epsilon" },
+    { name: "ztsnr", key: "rescale_betas_zero_snr", value: true, found: scheduler.rescale_betas_zero_snr ?? false },
+  ];
+  for (const { name, key, value, found } of marks) {
+    if (!entries.has(name) || found === value) continue;
+    throw new FormatError(
+      path,
+      `is marked "${name}": its scheduler needs ${key} ${JSON.stringify(value)}; the configuration says ` +
+        `${JSON.stringify(found)}. Give as \`config\` the pipeline that it was made from.`,
+    );
+  }
 }
 
 function familyOf(index: Record<string, unknown>, source: string, expected: PipelineClass | undefined): PipelineClass {
@@ -152,35 +229,4 @@ function componentClasses(
   const missing = Object.keys(components).filter((name) => !classes.has(name));
   if (missing.length > 0) throw new FormatError(source, `names no ${missing.join(", no ")}; text to image needs it.`);
   return classes;
-}
-
-/**
- * JSON as Python writes it: Infinity, -Infinity and NaN may stand bare. NaN becomes null.
- *
- * @throws {SyntaxError} If it is no JSON otherwise.
- */
-export function parsePythonJson(text: string): unknown {
-  // Strings are matched first, so that words inside them stay as they are; 1e999 overflows to Infinity.
-  return JSON.parse(
-    text.replace(/"(?:[^"\\]|\\.)*"|Infinity|NaN/g, (token) =>
-      token === "Infinity" ? "1e999" : token === "NaN" ? "null" : token,
-    ),
-  );
-}
-
-/**
- * The object that a file of such JSON holds.
- *
- * @param source - Names the file in errors.
- * @throws {FormatError} If it is not UTF-8, no JSON, or holds anything but an object.
- */
-export function parsePythonObject(bytes: Uint8Array, source: string): Record<string, unknown> {
-  let value: unknown;
-  try {
-    value = parsePythonJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (cause) {
-    throw new FormatError(source, `is not valid JSON: ${(cause as Error).message}.`, { cause });
-  }
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw new FormatError(source, "must hold a JSON object.");
 }

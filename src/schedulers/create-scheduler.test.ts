@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { ConfigError } from "../errors.js";
-import { readSafetensors } from "../storage/safetensors-file.js";
+import { readSafetensors } from "../storage/tensor-file.js";
 import { Tensor, zeros } from "../tensor/tensor.js";
 import { createScheduler } from "./create-scheduler.js";
 

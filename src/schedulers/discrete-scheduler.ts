@@ -4,7 +4,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import { type NoiseScheduleConfig, noiseAlphasCumprod } from "./noise-schedule.js";
 import { combinePerSample, float32, timestepIndex } from "./samples.js";
 import type { PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput } from "./scheduler.js";
-import { readSchedulerConfig, type SchedulerSourceOptions } from "./scheduler-files.js";
+import { readSchedulerConfig, type SchedulerSourceOptions } from "./scheduler-source.js";
 import { checkBeginIndex } from "./step-cursor.js";
 import { allTimesteps } from "./timestep-spacing.js";
 

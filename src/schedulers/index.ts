@@ -8,5 +8,6 @@ export { LCMScheduler } from "./lcm-scheduler.js";
 export { type NoiseScheduleConfig, noiseAlphasCumprod, noiseBetas } from "./noise-schedule.js";
 export { PNDMScheduler } from "./pndm-scheduler.js";
 export type { PredictionType, Scheduler, SchedulerConfig, StepOptions, StepOutput } from "./scheduler.js";
-export { registerSchedulerConfigReader, type SchedulerSourceOptions } from "./scheduler-files.js";
+export { noiseConfigOf } from "./scheduler-config.js";
+export { type SchedulerSourceOptions, schedulerConfigIn } from "./scheduler-source.js";
 export { UniPCMultistepScheduler } from "./uni-pc-multistep-scheduler.js";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { relativeError } from "../../test/support/relative-error.js";
-import { readSafetensors } from "../storage/safetensors-file.js";
+import { readSafetensors } from "../storage/tensor-file.js";
 import { Generator, randn } from "../tensor/random.js";
 import { Tensor } from "../tensor/tensor.js";
 import { createScheduler } from "./create-scheduler.js";

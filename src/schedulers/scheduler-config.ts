@@ -4,9 +4,12 @@ import { z } from "zod";
 import { ConfigError } from "../errors.js";
 import type { SchedulerConfig } from "./scheduler.js";
 
+/** Longer schedules than published models have by far; a table of so many values is made of each. */
+const MAX_TRAIN_TIMESTEPS = 100_000;
+
 /** Options that define the noise schedule. */
 export const noiseScheduleOptions = {
-  num_train_timesteps: z.int().min(1).default(1000),
+  num_train_timesteps: z.int().min(1).max(MAX_TRAIN_TIMESTEPS).default(1000),
   beta_start: z.number().gt(0).lt(1).default(0.0001),
   beta_end: z.number().gt(0).lt(1).default(0.02),
   beta_schedule: z.enum(["linear", "scaled_linear", "squaredcos_cap_v2"]).default("linear"),
@@ -77,6 +80,34 @@ const FAMILY_OPTIONS = new Set([
   "use_lu_lambdas",
   "variance_type",
 ]);
+
+/**
+ * The part of any scheduler's configuration that training depends on: how noise is added, and what the model predicts. How
+ * a sampler walks back, and whether its class is supported, is of no matter to it.
+ *
+ * @throws {ConfigError} If an option is unknown, so that nobody can tell whether it changes the noise, or known to make it
+ *   one that is not supported here.
+ */
+export function noiseConfigOf(where: string, config: SchedulerConfig): SchedulerConfig {
+  const name = config._class_name;
+  if (config.use_flow_sigmas === true || (typeof name === "string" && name.includes("FlowMatch"))) {
+    throw new ConfigError(
+      `${where}: the scheduler (${name ?? "unnamed"}) interpolates linearly between image and noise (flow matching), ` +
+        "which is not supported.",
+    );
+  }
+  const defining = new Set([...Object.keys(noiseScheduleOptions), "prediction_type", "rescale_betas_zero_snr"]);
+  const entries = Object.entries(config).filter(([key, value]) => !key.startsWith("_") && value !== undefined);
+  const unknown = entries.filter(([key]) => !defining.has(key) && !FAMILY_OPTIONS.has(key));
+  if (unknown.length > 0) {
+    const shown = unknown.slice(0, 3).map(([key, value]) => `${key}=${describe(value)}`);
+    throw new ConfigError(
+      `${where}: the scheduler's configuration has ${shown.join(", ")}, of which it is not known here whether the noise ` +
+        "depends on it.",
+    );
+  }
+  return Object.fromEntries(entries.filter(([key]) => defining.has(key)));
+}
 
 /**
  * Checks a configuration and fills in its defaults.

@@ -6,10 +6,12 @@ import { promisify } from "node:util";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { float32ToFloat16 } from "../tensor/float16.js";
 import { tensor } from "../tensor/tensor.js";
-import { type Conversion, convertedCopy } from "./converted-weights.js";
-import { float32Chunks } from "./float32-chunks.js";
+import { convertedCopy } from "./converted-weights.js";
+import { withFile } from "./file-access.js";
+import { float32Chunks } from "./float32-weights.js";
 import { encodeSafetensors } from "./safetensors.js";
-import { openSafetensors, readSafetensors } from "./safetensors-file.js";
+import type { Conversion } from "./storage.js";
+import { openSafetensors, readSafetensors } from "./tensor-file.js";
 
 const A = Float32Array.of(1, -2.5, 0.333251953125, 65504, 6e-8);
 const HALF = { a: tensor(float32ToFloat16(A), [5], "float16"), b: tensor(float32ToFloat16(A), [5, 1], "float16") };
@@ -36,7 +38,7 @@ const prepare = vi.fn(async (): Promise<Conversion> => {
   return {
     form: "float16",
     tensors: named.map(([name, { shape }]) => ({ name, shape })),
-    chunks: float32Chunks(path, named),
+    chunks: float32Chunks(path, named, (offset, length) => withFile(path, (file) => file.read(offset, length))),
   };
 });
 const copy = (detail = "") => convertedCopy(path, detail, prepare, { onMessage: (text) => messages.push(text) });
@@ -129,11 +131,13 @@ it("is made by one of two processes", async () => {
   const program = join(root, "program.mts");
   await writeFile(
     program,
-    `import { safetensorsWeights } from ${JSON.stringify(join(process.cwd(), "src/models/pretrained-weights.ts"))};
-     import { openSafetensors } from ${JSON.stringify(join(process.cwd(), "src/storage/safetensors-file.ts"))};
-     const opened = await openSafetensors(process.argv[2]);
+    `import { dirname } from "node:path";
+     import { loadSafetensors } from ${JSON.stringify(join(process.cwd(), "src/models/float32-loading.ts"))};
+     import { FileStorage } from ${JSON.stringify(join(process.cwd(), "src/storage/file-storage.ts"))};
+     import { openSafetensorsIn } from ${JSON.stringify(join(process.cwd(), "src/storage/safetensors-source.ts"))};
      const said = [];
-     const weights = await safetensorsWeights(opened, { onMessage: (text) => said.push(text) });
+     const storage = new FileStorage(dirname(process.argv[2]), { onMessage: (text) => said.push(text) });
+     const { weights } = await loadSafetensors(storage, await openSafetensorsIn(storage, "big.safetensors"));
      console.log(JSON.stringify({ said, path: weights.get("a").range.path }));`,
   );
   const big = join(root, "big.safetensors");

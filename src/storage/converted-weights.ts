@@ -6,21 +6,12 @@ import { readdir, realpath, stat, unlink } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { FormatError } from "../errors.js";
 import { sizeOf } from "../tensor/tensor.js";
-import { formatBytes } from "./byte-size.js";
-import { cacheFolder } from "./cache-folder.js";
-import { freeBytes, isSystemError, makeFolder, writeFileAtomically } from "./file-access.js";
+import { cacheFolder, freeBytes, isSystemError, makeFolder, writeFileAtomically } from "./file-access.js";
+import { formatBytes } from "./file-descriptions.js";
 import { withFileLock } from "./file-lock.js";
-import { safetensorsHead } from "./safetensors.js";
-import { type OpenedSafetensors, openSafetensors } from "./safetensors-file.js";
-
-/** What is to be converted. */
-export interface Conversion {
-  /** The form it has, for the message: "float16", "a pickle". */
-  form: string;
-  /** The tensors of the copy in order, and their float32 bytes in the same order. */
-  tensors: readonly { name: string; shape: readonly number[] }[];
-  chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
-}
+import { type OpenedSafetensors, safetensorsHead } from "./safetensors.js";
+import type { Conversion } from "./storage.js";
+import { openSafetensors } from "./tensor-file.js";
 
 /** Options of {@link convertedCopy}. */
 export interface ConvertedCopyOptions {
@@ -78,7 +69,7 @@ export async function convertedCopy(
         const conversion = await prepare();
         const head = safetensorsHead(
           conversion.tensors.map(({ name, shape }) => ({ name, dtype: "F32", shape })),
-          { source: path },
+          { source: path, ...conversion.metadata },
         );
         const sizeBytes = conversion.tensors.reduce((sum, { shape }) => sum + 4 * sizeOf(shape), head.length);
         const free = await freeBytes(folder);

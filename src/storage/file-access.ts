@@ -1,12 +1,18 @@
-// Reading regular files in ranges and writing files atomically, with errors that say what to do. Node only.
+// Reading regular files in ranges, writing files atomically, and where files are kept that can be made again. Errors say
+// what to do. Node only.
 
 import { randomBytes } from "node:crypto";
 import { type FileHandle, mkdir, open, realpath, rename, stat, statfs, unlink } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { homedir } from "node:os";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { FormatError } from "../errors.js";
+import { isObject, parseJson } from "./json.js";
 
 // A single read or write system call moves at most 2 GiB - 4096 bytes.
 const CHUNK_BYTES = 2 ** 30;
+/** With a signal, reads are shorter, so that it is heard. */
+const SIGNALLED_BYTES = 2 ** 26;
 
 /** An open regular file. */
 export interface OpenFile {
@@ -21,8 +27,9 @@ export interface OpenFile {
  * Opens a regular file for reading in ranges, and closes it when `use` is done.
  *
  * @throws {FormatError} If the path is missing, not a regular file, or unreadable; `cause` is the system's error.
+ * @throws The signal's reason.
  */
-export async function withFile<T>(path: string, use: (file: OpenFile) => Promise<T>): Promise<T> {
+export async function withFile<T>(path: string, use: (file: OpenFile) => Promise<T>, signal?: AbortSignal): Promise<T> {
   let handle: FileHandle | undefined;
   try {
     const real = await realpath(path);
@@ -34,7 +41,7 @@ export async function withFile<T>(path: string, use: (file: OpenFile) => Promise
     return await use({
       path: real,
       sizeBytes: size,
-      read: (offset, length) => readRange(from, path, offset, length),
+      read: (offset, length) => readRange(from, path, offset, length, signal),
     });
   } catch (cause) {
     if (isSystemError(cause)) throw new FormatError(path, `cannot be read: ${reasonOf(cause)}.`, { cause });
@@ -47,6 +54,26 @@ export async function withFile<T>(path: string, use: (file: OpenFile) => Promise
 /** Reads a whole regular file. Throws FormatError as {@link withFile} does. */
 export function readWholeFile(path: string): Promise<Uint8Array> {
   return withFile(path, (file) => file.read(0, file.sizeBytes));
+}
+
+/**
+ * Reads a JSON file.
+ *
+ * @throws {FormatError} If it is missing, not UTF-8 or not JSON.
+ */
+export async function readJson(path: string): Promise<unknown> {
+  return parseJson(await readWholeFile(path), path);
+}
+
+/**
+ * Reads a JSON file that holds an object.
+ *
+ * @throws {FormatError} As {@link readJson}, and if it holds anything else.
+ */
+export async function readJsonObject(path: string): Promise<Record<string, unknown>> {
+  const value = await readJson(path);
+  if (!isObject(value)) throw new FormatError(path, "must hold a JSON object.");
+  return value;
 }
 
 /**
@@ -106,11 +133,19 @@ export async function freeBytes(folder: string): Promise<number | undefined> {
   return room && room.bavail * room.bsize;
 }
 
-async function readRange(handle: FileHandle, path: string, offset: number, length: number): Promise<Uint8Array> {
+async function readRange(
+  handle: FileHandle,
+  path: string,
+  offset: number,
+  length: number,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);
+  const limit = signal ? SIGNALLED_BYTES : CHUNK_BYTES;
   let done = 0;
   while (done < length) {
-    const { bytesRead } = await handle.read(bytes, done, Math.min(length - done, CHUNK_BYTES), offset + done);
+    signal?.throwIfAborted();
+    const { bytesRead } = await handle.read(bytes, done, Math.min(length - done, limit), offset + done);
     if (bytesRead === 0) throw new FormatError(path, `ends at byte ${offset + done}, inside the part being read.`);
     done += bytesRead;
   }
@@ -131,6 +166,25 @@ async function syncFolder(folder: string): Promise<void> {
     const handle = await open(folder, "r");
     await handle.sync().finally(() => handle.close());
   } catch {}
+}
+
+/** Where fera keeps files that it can make again: `FERA_CACHE`, else `XDG_CACHE_HOME/fera`, else `~/.cache/fera`. */
+export function cacheFolder(): string {
+  if (process.env.FERA_CACHE) return resolve(process.env.FERA_CACHE);
+  const base = process.env.XDG_CACHE_HOME;
+  return join(base && isAbsolute(base) ? base : join(homedir(), ".cache"), "fera");
+}
+
+/**
+ * Waits.
+ *
+ * @throws The signal's reason; Node's own timers reject with an error that is no DOMException.
+ */
+export async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  await setTimeout(ms, undefined, { signal }).catch((error: unknown) => {
+    signal?.throwIfAborted();
+    throw error;
+  });
 }
 
 /** Whether it is the operating system that refused. */

@@ -4,7 +4,7 @@
 import { randomUUID } from "node:crypto";
 import { open, readFile, stat, unlink, utimes } from "node:fs/promises";
 import { hostname } from "node:os";
-import { setTimeout as sleep } from "node:timers/promises";
+import { pause } from "./file-access.js";
 
 /** Settings of {@link withFileLock}. */
 export interface FileLockOptions {
@@ -75,7 +75,7 @@ async function acquire(path: string, owner: string, options: FileLockOptions): P
       await unlink(path).catch(() => undefined);
       continue;
     }
-    await sleep(pollMs, undefined, { signal });
+    await pause(pollMs, signal);
   }
 }
 

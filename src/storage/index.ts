@@ -1,20 +1,14 @@
-export {
-  type ModelFolder,
-  type ModelFolderOptions,
-  readJson,
-  readJsonObject,
-  readModelFolder,
-} from "./diffusers-folder.js";
+export { readJson, readJsonObject } from "./file-access.js";
 export {
   decodeSafetensors,
   encodeSafetensors,
   type NamedTensors,
+  type OpenedSafetensors,
   parseSafetensorsHeader,
   type Safetensors,
   type SafetensorsDType,
   type SafetensorsEntry,
   type SafetensorsHeader,
 } from "./safetensors.js";
-export { type OpenedSafetensors, openSafetensors, readSafetensors, writeSafetensors } from "./safetensors-file.js";
+export { openSafetensors, readSafetensors, readTorch, writeSafetensors, writeTorch } from "./tensor-file.js";
 export { decodeTorch, encodeTorch } from "./torch.js";
-export { readTorch, writeTorch } from "./torch-file.js";

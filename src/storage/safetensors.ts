@@ -1,12 +1,12 @@
-// The safetensors format on bytes: header validation, decoding, encoding. Files are read and written in
-// safetensors-file.ts.
+// The safetensors format on bytes: header validation, decoding, encoding. Files are read in
+// safetensors-source.ts and tensor-file.ts.
 // Source of the layout: https://huggingface.co/docs/safetensors (8-byte little-endian header length, JSON, data).
 
 import { FormatError } from "../errors.js";
 import { bfloat16ToFloat32 } from "../tensor/float16.js";
 import { BYTES_PER_ELEMENT, type DType, fromBytes, sizeOf, Tensor, toBytes } from "../tensor/tensor.js";
-import { kindOfFile } from "./file-kind.js";
-import { isObject, parseJsonObject, quote } from "./json-object.js";
+import { kindOfFile } from "./file-descriptions.js";
+import { isObject, parseJsonObject, quote } from "./json.js";
 
 /** Bytes per element of every dtype name a header may carry, whether or not it can be decoded here. */
 const BYTES_PER_DTYPE = {
@@ -53,6 +53,17 @@ export interface SafetensorsEntry {
 export interface SafetensorsHeader {
   metadata: Record<string, string>;
   /** In the header's own order; offsets count from the first byte after the header. */
+  entries: Map<string, SafetensorsEntry>;
+}
+
+/** A file on this machine whose header has been read and validated; its data has not been read. */
+export interface OpenedSafetensors {
+  /** As the caller named it. */
+  source: string;
+  /** Absolute path with symbolic links resolved. */
+  path: string;
+  metadata: Record<string, string>;
+  /** By tensor name; `offset` is absolute in the file. */
   entries: Map<string, SafetensorsEntry>;
 }
 

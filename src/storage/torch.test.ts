@@ -3,9 +3,8 @@ import { type Zippable, zipSync } from "fflate";
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../errors.js";
 import { Tensor, tensor } from "../tensor/tensor.js";
-import { readSafetensors } from "./safetensors-file.js";
+import { readSafetensors, readTorch } from "./tensor-file.js";
 import { decodeTorch, encodeTorch } from "./torch.js";
-import { readTorch } from "./torch-file.js";
 
 type Bytes = string | number | Uint8Array | Bytes[];
 

@@ -1,11 +1,11 @@
 // State dicts in the zip format of torch.save, on bytes: decoding without executing anything, and encoding.
-// Files are read and written in torch-file.ts; the pickle inside is read by pickle.ts.
+// Files are read and written in tensor-file.ts; the pickle inside is read by pickle.ts.
 // Source of the layout: PyTorch's torch/serialization.py and torch/_utils.py.
 
 import { unzipSync, zipSync } from "fflate";
 import { FormatError } from "../errors.js";
 import { type DType, sizeOf, Tensor, toBytes } from "../tensor/tensor.js";
-import { kindOfFile } from "./file-kind.js";
+import { kindOfFile } from "./file-descriptions.js";
 import { PickleGlobal, PickleTuple, unpickle } from "./pickle.js";
 import { PickleWriter } from "./pickle-writer.js";
 import { decodeSafetensorsEntry, type NamedTensors, type SafetensorsDType } from "./safetensors.js";
@@ -36,7 +36,7 @@ const PADDING_FIELD = 0x4246;
 const COPY_LIMIT = 8;
 
 /** One `data/N` record, typed. */
-class Storage {
+class TorchStorage {
   constructor(
     readonly key: string,
     readonly dtype: SafetensorsDType,
@@ -168,13 +168,13 @@ function openArchive(bytes: Uint8Array, source: string): { pickle: Uint8Array; r
 }
 
 function torchContext(records: Map<string, Uint8Array>, fileLength: number, source: string) {
-  const storages = new Map<string, Storage>();
+  const storages = new Map<string, TorchStorage>();
   let copyBudget = COPY_LIMIT * fileLength;
   const fail = (message: string): never => {
     throw new FormatError(source, message);
   };
 
-  const persistentLoad = (id: unknown): Storage => {
+  const persistentLoad = (id: unknown): TorchStorage => {
     const [kind, type, key, , length] = id instanceof PickleTuple ? id.items : [];
     if (kind !== "storage" || !(type instanceof PickleGlobal) || typeof key !== "string" || !isCount(length)) {
       return fail("refers to a storage in a form that is not known here.");
@@ -186,7 +186,7 @@ function torchContext(records: Map<string, Uint8Array>, fileLength: number, sour
     if (bytes.length !== length * spec.width) {
       fail(`storage ${key} should have ${length} elements of ${spec.width} bytes; it has ${bytes.length} bytes.`);
     }
-    const storage = known ?? new Storage(key, spec.dtype, spec.width, bytes);
+    const storage = known ?? new TorchStorage(key, spec.dtype, spec.width, bytes);
     storages.set(key, storage);
     return storage;
   };
@@ -196,7 +196,7 @@ function torchContext(records: Map<string, Uint8Array>, fileLength: number, sour
     const shape = size instanceof PickleTuple ? size.items : undefined;
     const strides = stride instanceof PickleTuple ? stride.items : undefined;
     if (
-      !(storage instanceof Storage) ||
+      !(storage instanceof TorchStorage) ||
       !isCount(offset) ||
       !shape?.every(isCount) ||
       !strides?.every(isCount) ||
@@ -256,7 +256,12 @@ function isContiguous(shape: readonly number[], strides: readonly number[]): boo
 }
 
 /** Copies a strided tensor's elements into row-major order. */
-function gather(storage: Storage, offset: number, shape: readonly number[], strides: readonly number[]): Uint8Array {
+function gather(
+  storage: TorchStorage,
+  offset: number,
+  shape: readonly number[],
+  strides: readonly number[],
+): Uint8Array {
   const { width, bytes } = storage;
   const count = sizeOf(shape);
   const result = new Uint8Array(count * width);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ConfigError, ShapeError } from "../errors.js";
-import { readSafetensors } from "../storage/safetensors-file.js";
+import { readSafetensors } from "../storage/tensor-file.js";
 import { Generator, rand, randint, randn, randperm } from "./random.js";
 import type { Tensor } from "./tensor.js";
 

@@ -123,7 +123,8 @@ export function zeros<T extends DType = "float32">(shape: readonly number[], dty
 /** A view of `byteLength` bytes as elements of a dtype; copies only when the offset is not aligned. */
 export function fromBytes<T extends DType>(dtype: T, shape: readonly number[], bytes: Uint8Array): Tensor<T> {
   const width = BYTES_PER_ELEMENT[dtype];
-  const aligned = bytes.byteOffset % width === 0 ? bytes : bytes.slice();
+  // A copy by its own constructor: `slice` of a Node Buffer is a view.
+  const aligned = bytes.byteOffset % width === 0 ? bytes : new Uint8Array(bytes);
   const data = new CONSTRUCTORS[dtype](aligned.buffer as ArrayBuffer, aligned.byteOffset, aligned.byteLength / width);
   return new Tensor(dtype, shape, data as DataOf[T]);
 }

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { FormatError, TrainingError } from "../errors.js";
 import { sameShape } from "../graph/index.js";
 import { makeFolder } from "../storage/file-access.js";
-import { readSafetensors, writeSafetensors } from "../storage/safetensors-file.js";
+import { readSafetensors, writeSafetensors } from "../storage/tensor-file.js";
 import type { Tensor } from "../tensor/tensor.js";
 
 /** What a training is made of at a step's end. */

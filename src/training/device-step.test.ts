@@ -4,14 +4,13 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { relativeError } from "../../test/support/relative-error.js";
 import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import { readSafetensors } from "../storage/index.js";
-import "../models/pretrained-node.js";
+import "../storage/node.js";
 import "../runtime/node.js";
+import { FeRAConfig } from "../adapters/fera/fera-config.js";
+import { FeRAModel } from "../adapters/fera/fera-model.js";
 import { Generator, randn } from "../tensor/random.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import { AdamW } from "./optimizers/adamw.js";
-import "../adapters/adapter-files-node.js";
-import { FeRAConfig } from "../adapters/fera/fera-config.js";
-import { FeRAModel } from "../adapters/fera/fera-model.js";
 
 const STEPS = 8;
 const LOSS_TOLERANCE = 1e-5;

@@ -7,8 +7,10 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { relativeError } from "../../test/support/relative-error.js";
 import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import { readSafetensors } from "../storage/index.js";
-import "../models/pretrained-node.js";
+import "../storage/node.js";
 import "../runtime/node.js";
+import { FeRAConfig } from "../adapters/fera/fera-config.js";
+import { FeRAModel } from "../adapters/fera/fera-model.js";
 import { DDPMScheduler } from "../schedulers/index.js";
 import { Generator, randn } from "../tensor/random.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -17,9 +19,6 @@ import { latestCheckpoint } from "./checkpoint.js";
 import { DiffusionBatches } from "./diffusion-batches.js";
 import { AdamW } from "./optimizers/adamw.js";
 import { type StepReport, Trainer, type TrainerOptions } from "./trainer.js";
-import "../adapters/adapter-files-node.js";
-import { FeRAConfig } from "../adapters/fera/fera-config.js";
-import { FeRAModel } from "../adapters/fera/fera-model.js";
 
 const STEPS = 8;
 /** Clips some of the steps. */

@@ -6,7 +6,7 @@ import { ConfigError } from "../errors.js";
 import { renderGrid } from "../images/grid.js";
 import { writePng } from "../images/image-file.js";
 import type { AnyPipeline } from "../pipelines/index.js";
-import { DDPMScheduler } from "../schedulers/index.js";
+import { DDPMScheduler, noiseConfigOf } from "../schedulers/index.js";
 import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "./average.js";
 import { prepareOutputFolder } from "./checkpoint.js";
@@ -70,19 +70,13 @@ export interface FineTuneResult extends TrainingResult {
   adapter: string;
 }
 
-/** The scheduler that adds noise in training: the pipeline's own schedule under DDPM. */
-export function trainingScheduler(pipeline: AnyPipeline): DDPMScheduler {
-  const { config } = pipeline.scheduler;
-  const shared = [
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "prediction_type",
-    "rescale_betas_zero_snr",
-  ];
-  const picked = Object.fromEntries(shared.filter((key) => key in config).map((key) => [key, config[key]]));
-  const scheduler = new DDPMScheduler(picked);
+/**
+ * The scheduler that adds noise in training: the schedule of the pipeline's own, whatever its class, under DDPM.
+ *
+ * @throws {ConfigError} If its configuration asks for what training cannot honour.
+ */
+export function trainingScheduler(pipeline: Pick<AnyPipeline, "schedulerConfig">): DDPMScheduler {
+  const scheduler = new DDPMScheduler(noiseConfigOf("training", pipeline.schedulerConfig));
   if (scheduler.predictionType === "sample") {
     throw new ConfigError(
       "training: prediction_type must be epsilon or v_prediction; the model's scheduler says sample.",

@@ -9,12 +9,11 @@ import { UNet2DConditionModel, unet, unetFeeds, unetInputs } from "../models/une
 import { parseUNetConfig } from "../models/unet-2d-condition/unet-config.js";
 import { lower } from "../onnx/index.js";
 import { readSafetensors } from "../storage/index.js";
-import "../models/pretrained-node.js";
-import { ModelWeights, type ParameterSource, Scope, type Weight } from "../nn/index.js";
-import type { Tensor } from "../tensor/tensor.js";
-import "../adapters/adapter-files-node.js";
+import "../storage/node.js";
 import { FeRAConfig } from "../adapters/fera/fera-config.js";
 import { FeRAModel } from "../adapters/fera/fera-model.js";
+import { ModelWeights, type ParameterSource, Scope, type Weight } from "../nn/index.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { buildTrainStep } from "./step-graph.js";
 
 async function reference(name: string) {

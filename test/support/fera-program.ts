@@ -5,10 +5,9 @@ import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import sharp from "sharp";
-import "../../src/adapters/adapter-files-node.js";
+import "../../src/storage/node.js";
 import { FeRAModel, type FeRAOptions } from "../../src/adapters/index.js";
 import { UNet2DConditionModel } from "../../src/models/index.js";
-import "../../src/models/pretrained-node.js";
 import { Generator, randn } from "../../src/tensor/random.js";
 
 const PROGRAM = "dist/cli/main.js";

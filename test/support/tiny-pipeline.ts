@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { trainClipVocabulary } from "../../scripts/embedded/bpe-trainer.js";
 import { AutoencoderTiny } from "../../src/models/autoencoder-tiny/autoencoder-tiny.js";
 import { CLIPTextModel } from "../../src/models/clip-text/clip-text-model.js";
-import { writeClipTokenizer } from "../../src/models/clip-tokenizer/clip-tokenizer-files.js";
+import { writeClipTokenizer } from "../../src/models/clip-tokenizer/write-clip-tokenizer.js";
 import type { Model } from "../../src/models/model.js";
 import { UNet2DConditionModel } from "../../src/models/unet-2d-condition/unet-2d-condition.js";
 import { writeSafetensors } from "../../src/storage/index.js";

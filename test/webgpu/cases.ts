@@ -6,15 +6,14 @@
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import "../../src/adapters/adapter-files-node.js";
+import "../../src/storage/node.js";
 import { FeRAConfig } from "../../src/adapters/fera/fera-config.js";
 import { FeRAModel } from "../../src/adapters/fera/fera-model.js";
 import { Graph } from "../../src/graph/index.js";
 import { UNet2DConditionModel, unetFeeds } from "../../src/models/unet-2d-condition/unet-2d-condition.js";
+import { compile, type Device } from "../../src/runtime/index.js";
 import { readSafetensors } from "../../src/storage/index.js";
 import { buildDeviceStep } from "../../src/training/step-graph.js";
-import "../../src/models/pretrained-node.js";
-import { compile, type Device } from "../../src/runtime/index.js";
 import "../../src/runtime/node.js";
 import { DDPMScheduler } from "../../src/schedulers/index.js";
 import { Generator, randn } from "../../src/tensor/random.js";

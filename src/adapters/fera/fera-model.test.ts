@@ -2,12 +2,11 @@ import { afterAll, describe, expect, it } from "vitest";
 import { relativeError } from "../../../test/support/relative-error.js";
 import { UNet2DConditionModel } from "../../models/unet-2d-condition/unet-2d-condition.js";
 import { readSafetensors } from "../../storage/index.js";
-import "../../models/pretrained-node.js";
+import "../../storage/node.js";
 import "../../runtime/node.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { type Tensor, tensor, zeros } from "../../tensor/tensor.js";
 import { AdamW } from "../../training/optimizers/adamw.js";
-import "../adapter-files-node.js";
 import { FeRAConfig, type FeRAOptions } from "./fera-config.js";
 import { FeRAModel } from "./fera-model.js";
 

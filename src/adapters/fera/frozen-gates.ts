@@ -2,7 +2,7 @@
 
 import { ConfigError } from "../../errors.js";
 import { sizeOf } from "../../tensor/tensor.js";
-import type { LoadedAdapter } from "../adapter-files.js";
+import type { LoadedAdapter } from "../adapter-format.js";
 import type { FeRAConfig } from "./fera-config.js";
 import { layoutOf, ROUTER, stackState, unstackState } from "./fera-state.js";
 

@@ -1,13 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { UNet2DConditionModel } from "../../models/index.js";
-import "../../models/pretrained-node.js";
+import "../../storage/node.js";
 import "../../runtime/node.js";
+import type { ConditioningInputs } from "../../diffusion/index.js";
 import { DDPMScheduler } from "../../schedulers/index.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { tensor } from "../../tensor/tensor.js";
-import "../adapter-files-node.js";
-import type { ConditioningInputs } from "../../diffusion/index.js";
-import { type LoadedAdapter, readFeRAAdapter } from "../adapter-files.js";
+import { type LoadedAdapter, readFeRAAdapter } from "../adapter-format.js";
 import {
   evenTimesteps,
   FeRAModel,

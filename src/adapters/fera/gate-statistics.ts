@@ -11,7 +11,7 @@ import { ConfigError, ShapeError } from "../../errors.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { sliceRows } from "../../tensor/rows.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
-import type { LoadedAdapter } from "../adapter-files.js";
+import type { LoadedAdapter } from "../adapter-format.js";
 import type { FeRAConfig } from "./fera-config.js";
 import { FeRAModel } from "./fera-model.js";
 

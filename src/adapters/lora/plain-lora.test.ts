@@ -5,11 +5,10 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { UNet2DConditionModel } from "../../models/index.js";
 import { readSafetensors, writeSafetensors } from "../../storage/index.js";
-import "../../models/pretrained-node.js";
+import "../../storage/node.js";
 import "../../runtime/node.js";
 import { type Tensor, toBytes } from "../../tensor/tensor.js";
-import "../adapter-files-node.js";
-import { readFeRAAdapter } from "../adapter-files.js";
+import { readFeRAAdapter } from "../adapter-format.js";
 import { FeRAModel, freezeGates, type PlainLoraFormat, writePlainLora } from "../index.js";
 
 const GOLDEN = "test/reference/lora-export";

@@ -2,14 +2,9 @@
 
 import { ConfigError, FormatError } from "../../errors.js";
 import { encodeSafetensors } from "../../storage/safetensors.js";
+import { writeFileAt } from "../../storage/storage.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
-import {
-  type AdapterData,
-  adapterFileAccess,
-  FOLDER_CONFIG,
-  FOLDER_WEIGHTS,
-  type LoadedAdapter,
-} from "../adapter-files.js";
+import { type AdapterData, FOLDER_CONFIG, FOLDER_WEIGHTS, type LoadedAdapter } from "../adapter-format.js";
 import type { FeRAConfig } from "../fera/fera-config.js";
 import { expertName } from "../fera/fera-state.js";
 import { freezeGates } from "../fera/frozen-gates.js";
@@ -66,22 +61,21 @@ export async function writePlainLora(
 ): Promise<void> {
   const problem = plainLoraPathProblem(path, options.to);
   if (problem) throw new ConfigError(problem);
-  const files = adapterFileAccess(path);
   const frozen = freezeGates(adapter, gates);
   const metadata = { format: "pt", fera_frozen_gates: JSON.stringify({ gates, config: adapter.config }) };
   if (options.to === "kohya") {
     const bytes = encodeKohya(frozen, options, metadata, path);
-    return files.write(path, bytes, { makeFolder: false });
+    return writeFileAt(path, bytes);
   }
   if (options.to === "diffusers") {
     const bytes = encodeSafetensors(peftTensors(frozen, "unet."), metadata);
-    if (/\.safetensors$/i.test(path)) return files.write(path, bytes, { makeFolder: false });
-    return files.write(`${path}/${DIFFUSERS_WEIGHTS}`, bytes, { makeFolder: true });
+    if (/\.safetensors$/i.test(path)) return writeFileAt(path, bytes);
+    return writeFileAt(`${path}/${DIFFUSERS_WEIGHTS}`, bytes, { makeFolder: true });
   }
   const bytes = encodeSafetensors(peftTensors(frozen, "base_model.model."), metadata);
-  await files.write(`${path}/${FOLDER_WEIGHTS}`, bytes, { makeFolder: true });
+  await writeFileAt(`${path}/${FOLDER_WEIGHTS}`, bytes, { makeFolder: true });
   const json = new TextEncoder().encode(`${JSON.stringify(peftConfig(frozen), undefined, 2)}\n`);
-  await files.write(`${path}/${FOLDER_CONFIG}`, json, { makeFolder: true });
+  await writeFileAt(`${path}/${FOLDER_CONFIG}`, json, { makeFolder: true });
 }
 
 function encodeKohya(

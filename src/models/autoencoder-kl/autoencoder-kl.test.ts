@@ -10,7 +10,7 @@ import { type ParameterSource, Scope } from "../../nn/index.js";
 import { readSafetensors, writeSafetensors } from "../../storage/index.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { type Tensor, zeros } from "../../tensor/tensor.js";
-import "../pretrained-node.js";
+import "../../storage/node.js";
 import { AutoencoderKL, decodeKl, encodeKl } from "./autoencoder-kl.js";
 
 const FOLDER = "test/reference/vae-kl";

@@ -12,7 +12,7 @@ import { type Generator, type RandomOptions, randn } from "../../tensor/random.j
 import { type Tensor, tensor, zeros } from "../../tensor/tensor.js";
 import { downsample, resnetBlock, upsample } from "../blocks.js";
 import { freshWeights, Model } from "../model.js";
-import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
+import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
 import { resolveTiling, runTilesFaded, type Tiling, type TilingOptions, tileRunner } from "./autoencoder-tiling.js";
 
 const EPSILON = 1e-6;
@@ -61,6 +61,17 @@ const schema = z
 /** diffusers' configuration of AutoencoderKL, as far as it is supported. */
 export type AutoencoderKLConfig = z.output<typeof schema>;
 
+const CLASS: ModelClass<AutoencoderKLConfig> = {
+  name: "AutoencoderKL",
+  parse: (config, source) => parseConfig(schema, config, source),
+  build(scope, config) {
+    const size = downscaleOf(config);
+    const image = scope.graph.input("image", "float32", [1, config.in_channels, size, size]);
+    decodeKl(scope, encodeKl(scope, image, config).mean, config);
+  },
+  currentNames: withCurrentNames,
+};
+
 /** Mean and logarithm of the variance of the normal distribution over latents that an image stands for. */
 export interface LatentDistribution<T> {
   mean: T;
@@ -82,23 +93,21 @@ export class AutoencoderKL extends Model<AutoencoderKLConfig> {
    * Loads `config.json` and weights from a folder.
    *
    * @throws {ConfigError} If the configuration asks for what is not supported.
-   * @throws {FormatError} If a file or a weight is missing or malformed.
+   * @throws {FormatError} If a file or a weight is missing or malformed, or a weight is there that the model does not use.
    */
   static async fromPretrained(dir: string, options: PretrainedOptions = {}): Promise<AutoencoderKL> {
-    const loaded = await loadPretrained(dir, options, { expectedClass: "AutoencoderKL" });
-    const config = parseConfig(schema, loaded.config, loaded.source);
-    return new AutoencoderKL(config, withCurrentNames(loaded.weights), loaded.runtime);
+    const { config, weights, runtime } = await loadModel(dir, options, CLASS);
+    return new AutoencoderKL(config, weights, runtime);
   }
 
   /** A model with random weights. @throws {ConfigError} If the configuration asks for what is not supported. */
   static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): AutoencoderKL {
-    const parsed = parseConfig(schema, config, "AutoencoderKL");
-    const size = downscaleOf(parsed);
-    const weights = freshWeights((scope) => {
-      const image = scope.graph.input("image", "float32", [1, parsed.in_channels, size, size]);
-      decodeKl(scope, encodeKl(scope, image, parsed).mean, parsed);
-    }, generator);
-    return new AutoencoderKL(parsed, weights, runtime);
+    const parsed = CLASS.parse(config, CLASS.name);
+    return new AutoencoderKL(
+      parsed,
+      freshWeights((scope) => CLASS.build(scope, parsed), generator),
+      runtime,
+    );
   }
 
   /** Image pixels per latent pixel, along each side. */

@@ -13,7 +13,7 @@ import { Generator, randn } from "../../tensor/random.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
 import { AutoencoderTiny } from "../autoencoder-tiny/autoencoder-tiny.js";
 import { AutoencoderKL, sampleLatents } from "./autoencoder-kl.js";
-import "../pretrained-node.js";
+import "../../storage/node.js";
 
 /** Relative L2 distance between two float32 implementations. */
 const TOLERANCE = 2e-5;

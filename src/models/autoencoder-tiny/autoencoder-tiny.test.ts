@@ -5,7 +5,7 @@ import { readSafetensors } from "../../storage/index.js";
 import { Generator } from "../../tensor/random.js";
 import { zeros } from "../../tensor/tensor.js";
 import "../../runtime/node.js";
-import "../pretrained-node.js";
+import "../../storage/node.js";
 import { AutoencoderTiny } from "./autoencoder-tiny.js";
 
 it("agrees with diffusers on latents and images", async () => {

@@ -18,7 +18,7 @@ import {
   tileRunner,
 } from "../autoencoder-kl/autoencoder-tiling.js";
 import { freshWeights, Model } from "../model.js";
-import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
+import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
 
 const channels = z.array(z.int().positive()).min(1);
 
@@ -64,25 +64,39 @@ function isUniform(widths: readonly number[], blocks: readonly number[]): boolea
 /** diffusers' configuration of AutoencoderTiny, as far as it is supported. */
 export type AutoencoderTinyConfig = z.output<typeof schema>;
 
+const CLASS: ModelClass<AutoencoderTinyConfig> = {
+  name: "AutoencoderTiny",
+  parse: (config, source) => parseConfig(schema, config, source),
+  build(scope, config) {
+    const size = 2 ** (config.encoder_block_out_channels.length - 1);
+    const image = scope.graph.input("image", "float32", [1, config.in_channels, size, size]);
+    decodeTiny(scope, encodeTiny(scope, image, config), config);
+  },
+};
+
 /** @see https://github.com/madebyollin/taesd */
 export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
   private tiling: Tiling | undefined;
 
-  /** Loads `config.json` and weights from a folder. */
+  /**
+   * Loads `config.json` and weights from a folder.
+   *
+   * @throws {ConfigError} If the configuration asks for what is not supported.
+   * @throws {FormatError} If a file or a weight is missing or malformed, or a weight is there that the model does not use.
+   */
   static async fromPretrained(dir: string, options: PretrainedOptions = {}): Promise<AutoencoderTiny> {
-    const loaded = await loadPretrained(dir, options, { expectedClass: "AutoencoderTiny" });
-    return new AutoencoderTiny(parseConfig(schema, loaded.config, loaded.source), loaded.weights, loaded.runtime);
+    const { config, weights, runtime } = await loadModel(dir, options, CLASS);
+    return new AutoencoderTiny(config, weights, runtime);
   }
 
   /** A model with random weights. */
   static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): AutoencoderTiny {
-    const parsed = parseConfig(schema, config, "AutoencoderTiny");
-    const size = 2 ** (parsed.encoder_block_out_channels.length - 1);
-    const weights = freshWeights((scope) => {
-      const image = scope.graph.input("image", "float32", [1, parsed.in_channels, size, size]);
-      decodeTiny(scope, encodeTiny(scope, image, parsed), parsed);
-    }, generator);
-    return new AutoencoderTiny(parsed, weights, runtime);
+    const parsed = CLASS.parse(config, CLASS.name);
+    return new AutoencoderTiny(
+      parsed,
+      freshWeights((scope) => CLASS.build(scope, parsed), generator),
+      runtime,
+    );
   }
 
   /** Image pixels per latent pixel, along each side. */

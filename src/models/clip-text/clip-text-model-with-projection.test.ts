@@ -6,7 +6,7 @@ import { readSafetensors } from "../../storage/index.js";
 import { Generator } from "../../tensor/random.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
 import "../../runtime/node.js";
-import "../pretrained-node.js";
+import "../../storage/node.js";
 import { CLIPTextModelWithProjection } from "./clip-text-model-with-projection.js";
 
 const FOLDER = "test/reference/clip-text-projection";

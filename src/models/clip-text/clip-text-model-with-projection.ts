@@ -7,13 +7,23 @@ import type { RuntimeOptions } from "../../runtime/index.js";
 import { parseConfig } from "../../storage/parse-config.js";
 import type { Generator } from "../../tensor/random.js";
 import { freshWeights } from "../model.js";
-import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
+import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
 import { CLIPTextModel, clipTextModel, clipTextSchema } from "./clip-text-model.js";
 
 const schema = clipTextSchema.safeExtend({ projection_dim: z.int().positive().default(512) });
 
 /** transformers' CLIPTextConfig, as far as it is supported, with `projection_dim`. */
 export type CLIPTextProjectionConfig = z.output<typeof schema>;
+
+const CLASS: ModelClass<CLIPTextProjectionConfig> = {
+  name: "CLIPTextModelWithProjection",
+  subfolder: "text_encoder_2",
+  weightsName: "model",
+  parse: (config, source) => parseConfig(schema, config, source),
+  build(scope, config) {
+    project(scope, clipTextModel(scope, scope.graph.input("input_ids", "int64", [1, 1]), config), config);
+  },
+};
 
 /**
  * CLIP's text encoder with its projection into the space that texts and images share.
@@ -28,17 +38,14 @@ export class CLIPTextModelWithProjection extends CLIPTextModel<CLIPTextProjectio
    * Loads `config.json` and `model.safetensors` from a folder; `subfolder` is "text_encoder_2" unless given.
    *
    * @throws {ConfigError} If the configuration asks for what is not supported.
-   * @throws {FormatError} If a file or a weight is missing or malformed.
+   * @throws {FormatError} If a file or a weight is missing or malformed, or a weight is there that the model does not use.
    */
   static override async fromPretrained(
     dir: string,
     options: PretrainedOptions = {},
   ): Promise<CLIPTextModelWithProjection> {
-    const expectedClass = "CLIPTextModelWithProjection";
-    const request = { subfolder: "text_encoder_2", expectedClass, weightsName: "model" };
-    const loaded = await loadPretrained(dir, options, request);
-    const config = parseConfig(schema, loaded.config, loaded.source);
-    return new CLIPTextModelWithProjection(config, loaded.weights, loaded.runtime);
+    const { config, weights, runtime } = await loadModel(dir, options, CLASS);
+    return new CLIPTextModelWithProjection(config, weights, runtime);
   }
 
   /** A model with random weights. @throws {ConfigError} If the configuration asks for what is not supported. */
@@ -47,11 +54,8 @@ export class CLIPTextModelWithProjection extends CLIPTextModel<CLIPTextProjectio
     generator: Generator,
     runtime: RuntimeOptions = {},
   ): CLIPTextModelWithProjection {
-    const parsed = parseConfig(schema, config, "CLIPTextModelWithProjection");
-    const weights = freshWeights((scope) => {
-      const states = clipTextModel(scope, scope.graph.input("input_ids", "int64", [1, 1]), parsed);
-      project(scope, states, parsed);
-    }, generator);
+    const parsed = CLASS.parse(config, CLASS.name);
+    const weights = freshWeights((scope) => CLASS.build(scope, parsed), generator);
     return new CLIPTextModelWithProjection(parsed, weights, runtime);
   }
 

@@ -7,7 +7,7 @@ import { type ParameterSource, Scope } from "../../nn/index.js";
 import { readSafetensors } from "../../storage/index.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
-import "../pretrained-node.js";
+import "../../storage/node.js";
 import { CLIPTextModel, clipTextModel } from "./clip-text-model.js";
 
 const FOLDER = "test/reference/clip-text";

@@ -11,7 +11,7 @@ import { parseConfig } from "../../storage/parse-config.js";
 import type { Generator } from "../../tensor/random.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
 import { freshWeights, Model } from "../model.js";
-import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
+import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
 
 const PREFIX = "text_model";
 /** Standard deviation of fresh embeddings; transformers' initializer_range. */
@@ -56,6 +56,17 @@ export const clipTextSchema = z
 /** transformers' CLIPTextConfig, as far as it is supported. */
 export type CLIPTextConfig = z.output<typeof clipTextSchema>;
 
+const CLASS: ModelClass<CLIPTextConfig> = {
+  name: "CLIPTextModel",
+  subfolder: "text_encoder",
+  weightsName: "model",
+  parse: (config, source) => parseConfig(clipTextSchema, config, source),
+  build(scope, config) {
+    clipTextModel(scope, scope.graph.input("input_ids", "int64", [1, 1]), config);
+  },
+  currentNames: withPrefix,
+};
+
 /** Options of `encodeAll`. */
 export interface ClipHiddenStateOptions {
   /** How many layers before the end `hiddenState` is taken; 0 (default) the last one's output … num_hidden_layers. */
@@ -84,22 +95,21 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
    * Loads `config.json` and `model.safetensors` from a folder; `subfolder` is "text_encoder" unless given.
    *
    * @throws {ConfigError} If the configuration asks for what is not supported.
-   * @throws {FormatError} If a file or a weight is missing or malformed.
+   * @throws {FormatError} If a file or a weight is missing or malformed, or a weight is there that the model does not use.
    */
   static async fromPretrained(dir: string, options: PretrainedOptions = {}): Promise<CLIPTextModel> {
-    const request = { subfolder: "text_encoder", expectedClass: "CLIPTextModel", weightsName: "model" };
-    const loaded = await loadPretrained(dir, options, request);
-    const config = parseConfig(clipTextSchema, loaded.config, loaded.source);
-    return new CLIPTextModel(config, withPrefix(loaded.weights), loaded.runtime);
+    const { config, weights, runtime } = await loadModel(dir, options, CLASS);
+    return new CLIPTextModel(config, weights, runtime);
   }
 
   /** A model with random weights. @throws {ConfigError} If the configuration asks for what is not supported. */
   static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): CLIPTextModel {
-    const parsed = parseConfig(clipTextSchema, config, "CLIPTextModel");
-    const weights = freshWeights((scope) => {
-      clipTextModel(scope, scope.graph.input("input_ids", "int64", [1, 1]), parsed);
-    }, generator);
-    return new CLIPTextModel(parsed, weights, runtime);
+    const parsed = CLASS.parse(config, CLASS.name);
+    return new CLIPTextModel(
+      parsed,
+      freshWeights((scope) => CLASS.build(scope, parsed), generator),
+      runtime,
+    );
   }
 
   /**

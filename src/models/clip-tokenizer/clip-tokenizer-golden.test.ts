@@ -2,8 +2,10 @@
 
 import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
+import "../../storage/node.js";
+import { FileStorage } from "../../storage/file-storage.js";
 import { CLIPTokenizer } from "./clip-tokenizer.js";
-import { readClipTokenizer } from "./clip-tokenizer-files.js";
+import { readClipTokenizer } from "./clip-tokenizer-folder.js";
 
 const TARGET = "test/reference/clip-tokenizer";
 
@@ -22,7 +24,7 @@ describe.each(Object.entries(expected.folders))("the tokenizer folder %s", (name
   const folder = name === "icons" ? "assets/icons/tokenizer" : `${TARGET}/${name}`;
 
   it(`gives transformers' ids for all ${expected.prompts.length} prompts`, async () => {
-    const files = await readClipTokenizer(folder, "");
+    const files = await readClipTokenizer(new FileStorage(folder), "");
     const endless = new CLIPTokenizer({ ...files, config: { ...files.config, model_max_length: 1000 } });
     const different = expected.prompts.flatMap((prompt, index) => {
       const { ids, length } = endless.encode(prompt);

@@ -4,8 +4,11 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { trainClipVocabulary } from "../../../scripts/embedded/bpe-trainer.js";
 import { ConfigError, FormatError } from "../../errors.js";
+import "../../storage/node.js";
+import { FileStorage } from "../../storage/file-storage.js";
 import { CLIPTokenizer } from "./clip-tokenizer.js";
-import { readClipTokenizer, writeClipTokenizer } from "./clip-tokenizer-files.js";
+import { readClipTokenizer } from "./clip-tokenizer-folder.js";
+import { writeClipTokenizer } from "./write-clip-tokenizer.js";
 
 const CAPTIONS = [
   "cat with wry smile",
@@ -239,7 +242,7 @@ describe("CLIPTokenizer", () => {
 
 describe("writeClipTokenizer", () => {
   it("writes what it is given, readable again", async () => {
-    const files = await readClipTokenizer(path.join(root, "sd2"), "tokenizer");
+    const files = await readClipTokenizer(new FileStorage(path.join(root, "sd2")), "tokenizer");
     expect(files.vocab).toEqual(vocabulary.vocab);
     expect(files.merges).toEqual(vocabulary.merges);
     expect(files.config).toMatchObject({ tokenizer_class: "CLIPTokenizer", model_max_length: 16, pad_token: "!" });

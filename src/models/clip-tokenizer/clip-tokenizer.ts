@@ -1,11 +1,14 @@
 // CLIP's tokenizer: lower-cased byte-level BPE with an end-of-word mark, on @huggingface/tokenizers.
-// Works on parsed JSON: clip-tokenizer-description.ts makes sense of it, clip-words.ts has the words and symbols. The
-// file access that Node registers for fromPretrained is in clip-tokenizer-files.ts.
+// Works on parsed JSON: clip-tokenizer-folder.ts reads it, clip-tokenizer-description.ts makes sense of it, clip-words.ts has
+// the words and symbols.
 
 import { Tokenizer } from "@huggingface/tokenizers";
 import { ConfigError, FormatError, quoted } from "../../errors.js";
+import type { HubOptions } from "../../storage/hub/hub-options.js";
+import { openStorage } from "../../storage/storage.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { type ClipTokenizerFiles, describeClipTokenizer } from "./clip-tokenizer-description.js";
+import { readClipTokenizer } from "./clip-tokenizer-folder.js";
 
 /** One encoded prompt. */
 export interface ClipEncoding {
@@ -33,15 +36,6 @@ interface Bpe {
 }
 
 const MAX_CHARACTERS = 65_536;
-
-type ClipTokenizerReader = (dir: string, subfolder: string) => Promise<ClipTokenizerFiles>;
-
-let reader: ClipTokenizerReader | undefined;
-
-/** Called once by the platform's entry point. */
-export function registerClipTokenizerReader(next: ClipTokenizerReader): void {
-  reader = next;
-}
 
 /**
  * Turns prompts into the padded token ids that a CLIP text encoder takes.
@@ -88,16 +82,20 @@ export class CLIPTokenizer {
   }
 
   /**
-   * Reads a tokenizer from a diffusers folder, with the platform's reader.
+   * Reads a tokenizer from a diffusers folder.
    *
-   * @param dir - The model's folder.
-   * @param options - `subfolder`: "tokenizer" by default, "tokenizer_2" for SDXL's second one, "" for `dir` itself.
+   * @param dir - The model's folder, its address, or a hub id.
+   * @param options - `subfolder`: "tokenizer" by default, "tokenizer_2" for SDXL's second one, "" for `dir` itself; and those
+   *   of the hub.
    * @throws {FormatError} If the folder or a file in it is missing or malformed.
    * @throws {ConfigError} If it holds another kind of tokenizer.
    */
-  static async fromPretrained(dir: string, { subfolder = "tokenizer" }: { subfolder?: string } = {}) {
-    if (!reader) throw new FormatError(dir, "this platform has registered no reader of tokenizer folders.");
-    return new CLIPTokenizer(await reader(dir, subfolder));
+  static async fromPretrained(
+    dir: string,
+    { subfolder = "tokenizer", ...options }: HubOptions & { subfolder?: string } = {},
+  ): Promise<CLIPTokenizer> {
+    const storage = await openStorage(dir, { ...options, parts: [subfolder], weights: false });
+    return new CLIPTokenizer(await readClipTokenizer(storage, subfolder));
   }
 
   /**

@@ -1,14 +1,15 @@
 // Models out of a single-file checkpoint: a whole Stable Diffusion pipeline in one safetensors file under its original
-// names. The weights are used in place, renamed; the table of names is in pretrained-single-file-names.ts. Node only.
+// names. The weights are used in place, renamed; the table of names is in single-file-names.ts.
 
-import { join } from "node:path";
 import { ConfigError, FormatError } from "../../errors.js";
-import { readModelConfig } from "../../storage/diffusers-folder.js";
-import { withFile } from "../../storage/file-access.js";
-import { type OpenedSafetensors, openSafetensors } from "../../storage/safetensors-file.js";
+import { quote } from "../../storage/json.js";
+import { readModelConfig } from "../../storage/model-folder.js";
+import { openSafetensorsIn, type SafetensorsSource } from "../../storage/safetensors-source.js";
+import { readFileAt, type Storage } from "../../storage/storage.js";
 import { fromBytes, Tensor } from "../../tensor/tensor.js";
-import type { LoadedWeight, ModelFolder, ModelFolderRequest } from "../pretrained.js";
-import { type LoadedWeights, safetensorsWeights } from "../pretrained-weights.js";
+import { loadSafetensors } from "../float32-loading.js";
+import { harmlessIn, isBesideModels } from "../harmless-weights.js";
+import type { LoadedWeight, LoadedWeights, ModelFolder } from "../loaded-weights.js";
 import { parseUNetConfig } from "../unet-2d-condition/unet-config.js";
 import {
   autoencoderModules,
@@ -41,8 +42,6 @@ const PARTS: Readonly<Record<string, Part>> = {
   CLIPTextModelWithProjection: { component: "text_encoder_2", prefixes: ["conditioner.embedders.1.model."] },
 };
 
-/** Constants that the code knows, and what only trainings use. */
-const UNUSED = /(^|\.)position_ids$|^logit_scale$|^loss\.|^model_ema\./;
 const JOINED_PROJECTION = /^transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$/;
 const JOINED_NAMES = ["q_proj", "k_proj", "v_proj"] as const;
 
@@ -55,48 +54,83 @@ export function singleFileNames(
   return new NameTable(modulesOf(component, config, openClip));
 }
 
+/** A single-file checkpoint whose header has been read. */
+export interface SingleFile extends SafetensorsSource {
+  /** As its names tell. */
+  family: CheckpointFamily;
+}
+
 /**
  * Opens a single-file checkpoint; only its header is read.
  *
- * @returns With the family that its names tell.
- * @throws {FormatError} If it is another kind of file.
+ * @throws {FormatError} If it is another kind of file, or holds tensors that are of no model of its family.
  */
-export async function openSingleFile(path: string): Promise<OpenedSafetensors & { family: CheckpointFamily }> {
-  if (/\.(ckpt|pt|pth|bin)$/i.test(path)) {
+export async function openSingleFile(storage: Storage, name: string): Promise<SingleFile> {
+  const path = storage.nameOf(name);
+  if (/\.(ckpt|pt|pth|bin)$/i.test(name)) {
     throw new FormatError(
       path,
       "is a pickled checkpoint, which may hold more than tensors and is not read. Fetch its safetensors version, or " +
         "convert it (diffusers: from_single_file, then save_pretrained).",
     );
   }
-  const opened = await openSafetensors(path);
+  const opened = await openSafetensorsIn(storage, name, { part: true });
   const names = [...opened.entries.keys()];
-  const has = (prefix: string) => names.some((name) => name.startsWith(prefix));
-  if (has("model.diffusion_model.") && has("first_stage_model.")) {
-    if (has("cond_stage_model.transformer.")) return { ...opened, family: "Stable Diffusion 1.x" };
-    if (has("cond_stage_model.model.")) return { ...opened, family: "Stable Diffusion 2.x" };
-    if (has("conditioner.embedders.")) return { ...opened, family: "Stable Diffusion XL" };
+  const family = familyOf(names);
+  if (family === undefined) {
+    throw new FormatError(
+      path,
+      "is no whole Stable Diffusion checkpoint: it needs model.diffusion_model.*, first_stage_model.* and a text " +
+        `encoder (cond_stage_model.* or conditioner.*); it begins with ${names.slice(0, 3).join(", ") || "nothing"}.`,
+    );
   }
-  throw new FormatError(
-    path,
-    "is no whole Stable Diffusion checkpoint: it needs model.diffusion_model.*, first_stage_model.* and a text " +
-      `encoder (cond_stage_model.* or conditioner.*); it begins with ${names.slice(0, 3).join(", ") || "nothing"}.`,
-  );
+  const prefixes = Object.values(PARTS).flatMap((part) => part.prefixes);
+  const strange = names.filter((each) => !isBesideModels(each) && !prefixes.some((prefix) => each.startsWith(prefix)));
+  if (strange.length > 0) {
+    const more = strange.length > 3 ? ` and ${strange.length - 3} more` : "";
+    throw new FormatError(
+      path,
+      `holds tensors that are of no part of a ${family} pipeline: ${strange.slice(0, 3).map(quote).join(", ")}${more}. ` +
+        "Without them its results would be others.",
+    );
+  }
+  return { ...opened, family };
+}
+
+function familyOf(names: readonly string[]): CheckpointFamily | undefined {
+  const has = (prefix: string) => names.some((name) => name.startsWith(prefix));
+  if (!has("model.diffusion_model.") || !has("first_stage_model.")) return undefined;
+  if (has("cond_stage_model.transformer.")) return "Stable Diffusion 1.x";
+  if (has("cond_stage_model.model.")) return "Stable Diffusion 2.x";
+  return has("conditioner.embedders.") ? "Stable Diffusion XL" : undefined;
+}
+
+/** How {@link readSingleFile} reads. */
+export interface SingleFileOptions {
+  /** The folder of a pipeline with the configuration; without it, Stable Diffusion 1.x takes the built-in one. */
+  config?: Storage;
+  dryRun?: boolean;
+  signal?: AbortSignal;
 }
 
 /**
  * Reads one model of a single-file checkpoint.
  *
- * @param request - `config` is a local folder here; without it, Stable Diffusion 1.x takes the built-in configuration.
+ * @param className - The model's class in diffusers or transformers.
  * @throws {FormatError} If the file holds no such model, or a tensor that the model does not know.
  * @throws {ConfigError} If a configuration is needed, or asks for what is not supported.
  */
-export async function readSingleFile(path: string, request: ModelFolderRequest): Promise<ModelFolder> {
-  const opened = await openSingleFile(path);
-  const [expected] = [request.expectedClass].flat();
-  const part = PARTS[expected ?? ""];
-  if (!part) throw new FormatError(path, `a single-file checkpoint holds no ${expected}; name a folder instead.`);
-  const config = await configOf(part, opened.family, path, request);
+export async function readSingleFile(
+  storage: Storage,
+  file: string,
+  className: string,
+  options: SingleFileOptions = {},
+): Promise<ModelFolder> {
+  const opened = await openSingleFile(storage, file);
+  const { source: path } = opened;
+  const part = PARTS[className];
+  if (!part) throw new FormatError(path, `a single-file checkpoint holds no ${className}; name a folder instead.`);
+  const config = await configOf(part, className, opened, options.config);
   const names = [...opened.entries.keys()];
   const prefix = part.prefixes.find((candidate) => names.some((name) => name.startsWith(candidate)));
   if (prefix === undefined) {
@@ -104,27 +138,33 @@ export async function readSingleFile(path: string, request: ModelFolderRequest):
   }
   const openClip = prefix.endsWith("model.") && part.component.startsWith("text_encoder");
   const table = singleFileNames(part.component, config, { openClip });
-  const loaded = await safetensorsWeights(opened, request, {
-    label: prefix,
-    has: (name) => name.startsWith(prefix) && !UNUSED.test(name.slice(prefix.length)),
+  const isHarmless = harmlessIn(className);
+  const { weights: loaded, integers } = await loadSafetensors(storage, opened, {
+    part: { label: prefix, has: (name) => name.startsWith(prefix) && !isHarmless(name.slice(prefix.length)) },
+    dryRun: options.dryRun,
+    signal: options.signal,
   });
+  for (const name of integers) knownName(table, name.slice(prefix.length), path);
   const local = new Map([...loaded].map(([name, weight]) => [name.slice(prefix.length), weight]));
-  const weights = openClip ? await renameOpenClip(local, table, part, config, path) : rename(local, table, path);
-  return { source: request.config ? join(request.config, part.component) : path, config, weights };
+  const weights = openClip
+    ? await renameOpenClip(local, table, part, config, path, options.dryRun ?? false)
+    : rename(local, table, path);
+  const source = options.config ? options.config.nameOf(part.component) : path;
+  return { source, config, weights, integers: [] };
 }
 
 async function configOf(
   { component }: Part,
-  family: CheckpointFamily,
-  path: string,
-  { config, expectedClass }: ModelFolderRequest,
+  className: string,
+  { family, source }: SingleFile,
+  config: Storage | undefined,
 ): Promise<Record<string, unknown>> {
-  if (config !== undefined) return readModelConfig(config, { subfolder: component, expectedClass });
+  if (config !== undefined) return readModelConfig(config, { subfolder: component, expectedClass: className });
   if (family === "Stable Diffusion 1.x" && component !== "text_encoder_2") {
     return STABLE_DIFFUSION_1_CONFIG[component];
   }
   throw new ConfigError(
-    `${path}: is a ${family} checkpoint, whose configuration is not in the file. ` +
+    `${source}: is a ${family} checkpoint, whose configuration is not in the file. ` +
       "Give `config`: the folder or hub id of the pipeline that it was made from, in diffusers' layout.",
   );
 }
@@ -165,13 +205,24 @@ async function renameOpenClip(
   part: Part,
   config: Record<string, unknown>,
   path: string,
+  dryRun: boolean,
 ): Promise<LoadedWeights> {
   const weights: LoadedWeights = new Map();
   const layers = layersOf(config);
+  const spare = new Set<string>();
   for (const [old, weight] of local) {
     const layer = /^transformer\.resblocks\.(\d+)\./.exec(old)?.[1];
-    // Stable Diffusion 2.x goes without the last layer.
-    if (layer !== undefined && Number(layer) >= layers) continue;
+    // Stable Diffusion 2.x goes without OpenCLIP's last layer, which its files hold all the same.
+    if (layer !== undefined && Number(layer) >= layers && part.component === "text_encoder") {
+      if (spare.add(layer).size > 1) {
+        throw new FormatError(
+          path,
+          `has the text encoder's layers ${[...spare].join(" and ")}, but num_hidden_layers is ${layers}: one layer may be ` +
+            "left out at the end, not more. Is the `config` that of another model?",
+        );
+      }
+      continue;
+    }
     const joined = JOINED_PROJECTION.exec(old);
     if (joined) {
       const rows = splitRows(weight, JOINED_NAMES.length, old, path);
@@ -182,7 +233,7 @@ async function renameOpenClip(
       weights.set(knownName(table, old, path), weight);
     } else if (part.component === "text_encoder_2") {
       // OpenCLIP multiplies by it from the right.
-      weights.set("text_projection.weight", await transposed(weight));
+      weights.set("text_projection.weight", dryRun ? flipped(weight) : await transposed(weight));
     }
   }
   return weights;
@@ -225,6 +276,9 @@ function splitRows(weight: LoadedWeight, count: number, name: string, path: stri
   });
 }
 
+/** The shape alone, for a dry run. */
+const flipped = (weight: LoadedWeight): LoadedWeight => ({ ...weight, shape: [...weight.shape].reverse() });
+
 async function transposed(weight: LoadedWeight): Promise<LoadedWeight> {
   const [rows = 0, columns = 0] = weight.shape;
   const source = "tensor" in weight ? weight.tensor : await readRange(weight);
@@ -237,6 +291,6 @@ async function transposed(weight: LoadedWeight): Promise<LoadedWeight> {
   return { shape: [columns, rows], tensor: new Tensor("float32", [columns, rows], values) };
 }
 
-function readRange({ shape, range }: Extract<LoadedWeight, { range: unknown }>): Promise<Tensor<"float32">> {
-  return withFile(range.path, async (file) => fromBytes("float32", shape, await file.read(range.offset, range.length)));
+async function readRange({ shape, range }: Extract<LoadedWeight, { range: unknown }>): Promise<Tensor<"float32">> {
+  return fromBytes("float32", shape, await readFileAt(range.path, range));
 }

@@ -4,7 +4,7 @@ import { relativeError } from "../../../test/support/relative-error.js";
 import { readSafetensors } from "../../storage/index.js";
 import "../../runtime/node.js";
 import { Generator } from "../../tensor/random.js";
-import "../pretrained-node.js";
+import "../../storage/node.js";
 import { UNet2DConditionModel, type UNetInputs } from "./unet-2d-condition.js";
 import { parseUNetConfig } from "./unet-config.js";
 

@@ -9,7 +9,7 @@ import type { Generator } from "../../tensor/random.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { downsample, resnetBlock, upsample } from "../blocks.js";
 import { freshWeights, Model } from "../model.js";
-import { loadPretrained, type PretrainedOptions } from "../pretrained.js";
+import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
 import { transformer2d } from "./transformer-2d.js";
 import { parseUNetConfig, type UNet2DConditionConfig } from "./unet-config.js";
 import { type UNetValues, unetFeeds, unetInputs, unetShapeOf } from "./unet-inputs.js";
@@ -23,9 +23,17 @@ export {
   unetShapeOf,
 } from "./unet-inputs.js";
 
+const CLASS: ModelClass<UNet2DConditionConfig> = {
+  name: "UNet2DConditionModel",
+  parse: parseUNetConfig,
+  build(scope, config) {
+    unet(scope, unetInputs(scope.graph, config, smallestShape(config)), config);
+  },
+};
+
 /** @see Rombach et al. 2022, arXiv:2112.10752; Podell et al. 2023, arXiv:2307.01952 */
 export class UNet2DConditionModel extends Model<UNet2DConditionConfig> implements Denoiser {
-  readonly className = "UNet2DConditionModel";
+  readonly className = CLASS.name;
 
   get latentChannels(): number {
     return this.config.in_channels;
@@ -51,18 +59,21 @@ export class UNet2DConditionModel extends Model<UNet2DConditionConfig> implement
     return unet(scope, inputs as Readonly<Record<string, Value>> & UNetValues, this.config);
   }
 
-  /** Loads `config.json` and weights from a folder. */
+  /**
+   * Loads `config.json` and weights from a folder.
+   *
+   * @throws {ConfigError} If the configuration asks for what is not supported.
+   * @throws {FormatError} If a file or a weight is missing or malformed, or a weight is there that the model does not use.
+   */
   static async fromPretrained(dir: string, options: PretrainedOptions = {}): Promise<UNet2DConditionModel> {
-    const loaded = await loadPretrained(dir, options, { expectedClass: "UNet2DConditionModel" });
-    return new UNet2DConditionModel(parseUNetConfig(loaded.config, loaded.source), loaded.weights, loaded.runtime);
+    const { config, weights, runtime } = await loadModel(dir, options, CLASS);
+    return new UNet2DConditionModel(config, weights, runtime);
   }
 
   /** A model with random weights. */
   static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): UNet2DConditionModel {
-    const parsed = parseUNetConfig(config, "UNet2DConditionModel");
-    const weights = freshWeights((scope) => {
-      unet(scope, unetInputs(scope.graph, parsed, smallestShape(parsed)), parsed);
-    }, generator);
+    const parsed = CLASS.parse(config, CLASS.name);
+    const weights = freshWeights((scope) => CLASS.build(scope, parsed), generator);
     return new UNet2DConditionModel(parsed, weights, runtime);
   }
 

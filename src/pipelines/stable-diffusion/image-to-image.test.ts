@@ -5,11 +5,10 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { relativeError } from "../../../test/support/relative-error.js";
 import { writeTinyPipeline } from "../../../test/support/tiny-pipeline.js";
 import type { AutoencoderTiny } from "../../models/autoencoder-tiny/autoencoder-tiny.js";
-import "../../models/pretrained-node.js";
+import "../../storage/node.js";
 import "../../runtime/node.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { tensor } from "../../tensor/tensor.js";
-import "../pipeline-node.js";
 import { StableDiffusionPipeline } from "./stable-diffusion-pipeline.js";
 
 const TOLERANCE = 1e-5;

@@ -2,16 +2,14 @@
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { relativeError } from "../../../test/support/relative-error.js";
-import "../../adapters/adapter-files-node.js";
+import "../../storage/node.js";
 import { readSafetensors, type Safetensors } from "../../storage/index.js";
-import "../../models/pretrained-node.js";
 import "../../runtime/node.js";
 import { createScheduler } from "../../schedulers/index.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { rowsOf } from "../batches.js";
 import type { RoutingTrace } from "../denoise.js";
 import { type AnyPipeline, loadPipeline } from "../load-pipeline.js";
-import "../pipeline-node.js";
 import { type StableDiffusionXLOptions, StableDiffusionXLPipeline } from "./stable-diffusion-xl-pipeline.js";
 
 /** Mean absolute difference of images in 0 … 1: a hundredth of one level of 255. */

@@ -4,17 +4,15 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { TINY_TOKENS, writeTinyPipeline } from "../../../test/support/tiny-pipeline.js";
 import { ConfigError, RuntimeError, ShapeError } from "../../errors.js";
-import "../../adapters/adapter-files-node.js";
+import "../../storage/node.js";
 import { FeRAConfig, FeRAModel } from "../../adapters/index.js";
 import { CLIPTextModel } from "../../models/clip-text/clip-text-model.js";
-import "../../models/pretrained-node.js";
 import { UNet2DConditionModel } from "../../models/unet-2d-condition/unet-2d-condition.js";
 import "../../runtime/node.js";
 import { DDPMScheduler, EulerDiscreteScheduler, PNDMScheduler } from "../../schedulers/index.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
 import type { GenerationStep } from "../denoise.js";
-import "../pipeline-node.js";
 import { StableDiffusionPipeline } from "./stable-diffusion-pipeline.js";
 
 /** Batches of other sizes may be summed in another order. */

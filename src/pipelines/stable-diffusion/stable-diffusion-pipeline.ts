@@ -39,6 +39,10 @@ export class StableDiffusionPipeline extends DiffusionPipeline {
     this.tokenizer = components.tokenizer;
   }
 
+  override get textEncoders(): readonly CLIPTextModel[] {
+    return [this.textEncoder];
+  }
+
   /**
    * Loads a pipeline from a folder in diffusers' layout. The safety checker, if there is one, is left out.
    *

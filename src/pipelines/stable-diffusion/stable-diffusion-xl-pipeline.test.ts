@@ -1,12 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { relativeError } from "../../../test/support/relative-error.js";
 import { ConfigError, FormatError } from "../../errors.js";
-import "../../adapters/adapter-files-node.js";
+import "../../storage/node.js";
 import { CLIPTextModelWithProjection } from "../../models/clip-text/clip-text-model-with-projection.js";
-import "../../models/pretrained-node.js";
 import "../../runtime/node.js";
 import { Generator } from "../../tensor/random.js";
-import "../pipeline-node.js";
 import { StableDiffusionPipeline } from "./stable-diffusion-pipeline.js";
 import { type StableDiffusionXLOptions, StableDiffusionXLPipeline } from "./stable-diffusion-xl-pipeline.js";
 

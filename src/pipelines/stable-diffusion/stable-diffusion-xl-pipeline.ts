@@ -86,6 +86,10 @@ export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusion
     this.forceZerosForEmptyPrompt = components.forceZerosForEmptyPrompt ?? true;
   }
 
+  override get textEncoders(): readonly CLIPTextModel[] {
+    return [this.textEncoder, this.textEncoder2];
+  }
+
   /**
    * Loads a pipeline from a folder in diffusers' layout.
    *

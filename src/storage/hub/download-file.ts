@@ -4,8 +4,7 @@ import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
-import { makeFolder } from "../file-access.js";
+import { makeFolder, pause } from "../file-access.js";
 import { withFileLock } from "../file-lock.js";
 import type { HubCache } from "./hub-cache.js";
 import type { HubClient, HubFile } from "./hub-client.js";
@@ -83,7 +82,7 @@ async function fetchInto(
           { cause: cut },
         );
       }
-      await sleep(PAUSE_MS * 2 ** fruitless, undefined, { signal });
+      await pause(PAUSE_MS * 2 ** fruitless, signal);
     }
   } finally {
     await target.close();

@@ -1,8 +1,8 @@
 // Requests to the hub: what a repository holds at a revision, and its files' bytes. Listing is @huggingface/hub's work;
 // who asks, retries and messages are here. Node only.
 
-import { setTimeout as sleep } from "node:timers/promises";
 import { ConfigError } from "../../errors.js";
+import { pause } from "../file-access.js";
 import { HubError } from "./hub-error.js";
 import type { HubSettings } from "./hub-settings.js";
 
@@ -105,7 +105,7 @@ export class HubClient {
         if (!PASSING.has(system?.code ?? "")) throw failure;
       }
       if (!failure.isOutage || attempt === TRIES) throw failure;
-      await sleep(FIRST_PAUSE_MS * 2 ** (attempt - 1), undefined, { signal: this.signal });
+      await pause(FIRST_PAUSE_MS * 2 ** (attempt - 1), this.signal);
     }
   }
 

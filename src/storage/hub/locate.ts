@@ -3,9 +3,8 @@
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { FormatError } from "../../errors.js";
-import { formatBytes } from "../byte-size.js";
-import { readJson } from "../diffusers-folder.js";
-import { freeBytes, isSystemError, makeFolder } from "../file-access.js";
+import { freeBytes, isSystemError, makeFolder, readJson } from "../file-access.js";
+import { formatBytes } from "../file-descriptions.js";
 import { downloadFile } from "./download-file.js";
 import { HubCache } from "./hub-cache.js";
 import { HubClient, type HubListing } from "./hub-client.js";

@@ -1,7 +1,7 @@
 // Which files of a repository a pipeline or a model needs. Names only.
 
 import { FormatError } from "../../errors.js";
-import { adviceForMissingWeights, chooseWeights, shardsOf } from "../weight-files.js";
+import { adviceForMissingWeights, chooseWeights, shardsOf } from "../weight-names.js";
 
 /** What is wanted of a repository. */
 export interface Wanted {

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ConfigError, ShapeError } from "../../errors.js";
-import { cacheFolder } from "../../storage/cache-folder.js";
+import { cacheFolder } from "../../storage/file-access.js";
 import {
   baseNameOf,
   captionOf,

@@ -7,8 +7,7 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { ConfigError, FormatError } from "../../errors.js";
 import { loadSharp } from "../../images/sharp.js";
-import { cacheFolder } from "../../storage/cache-folder.js";
-import { makeFolder, writeFileAtomically } from "../../storage/file-access.js";
+import { cacheFolder, makeFolder, writeFileAtomically } from "../../storage/file-access.js";
 import { ICON_STYLES, type IconStyle } from "./icon-names.js";
 
 export { toModelInput } from "../../images/pixels.js";

@@ -1,4 +1,4 @@
-// What a file seems to be by its first bytes, for the messages about files that are not what their name says.
+// What messages say of a file: its size in words, and what its first bytes show it to be.
 
 /** First bytes that {@link kindOfFile} looks at. */
 export const FILE_KIND_BYTES = 19;
@@ -41,4 +41,14 @@ export function kindOfFile(start: Uint8Array): string | undefined {
 /** Whether bytes begin with others. */
 export function startsWith(bytes: Uint8Array, magic: readonly number[]): boolean {
   return bytes.length >= magic.length && magic.every((byte, i) => bytes[i] === byte);
+}
+
+/** 12_345_678 → "12.3 MB". */
+export function formatBytes(bytes: number): string {
+  if (bytes < 1000) return `${bytes} B`;
+  const units = ["kB", "MB", "GB", "TB"];
+  let value = bytes / 1000;
+  let unit = 0;
+  for (; value >= 1000 && unit < units.length - 1; unit++) value /= 1000;
+  return `${value < 100 ? value.toPrecision(3) : value.toFixed(0)} ${units[unit]}`;
 }

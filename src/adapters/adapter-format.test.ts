@@ -5,12 +5,11 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import { readSafetensors, readTorch, writeSafetensors, writeTorch } from "../storage/index.js";
-import "../models/pretrained-node.js";
+import "../storage/node.js";
 import { float32ToFloat16 } from "../tensor/float16.js";
 import { Generator } from "../tensor/random.js";
 import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
-import { readFeRAAdapter, writeAdapter } from "./adapter-files.js";
-import "./adapter-files-node.js";
+import { readFeRAAdapter, writeAdapter } from "./adapter-format.js";
 import { FeRAConfig } from "./fera/fera-config.js";
 import { FeRAModel } from "./fera/fera-model.js";
 

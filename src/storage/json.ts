@@ -1,4 +1,4 @@
-// Strict JSON objects from files: what a header or an index may be before its entries are looked at.
+// JSON objects from files: strictly, as a header of tensors must be, and as Python writes configurations.
 
 import { FormatError } from "../errors.js";
 
@@ -52,7 +52,51 @@ function isColonNext(text: string, index: number): boolean {
   return text[index] === ":";
 }
 
+/**
+ * Parses a JSON file.
+ *
+ * @throws {FormatError} If it is not UTF-8 or not JSON.
+ */
+export function parseJson(bytes: Uint8Array, source: string): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw new FormatError(source, `is not valid JSON: ${(cause as Error).message}.`, { cause });
+  }
+}
+
 /** A key as messages show it: quoted, and cut where it is long. */
 export function quote(name: string): string {
   return JSON.stringify(name.length > 200 ? `${name.slice(0, 200)}…` : name);
+}
+
+/**
+ * JSON as Python writes it: Infinity, -Infinity and NaN may stand bare. NaN becomes null.
+ *
+ * @throws {SyntaxError} If it is no JSON otherwise.
+ */
+export function parsePythonJson(text: string): unknown {
+  // Strings are matched first, so that words inside them stay as they are; 1e999 overflows to Infinity.
+  return JSON.parse(
+    text.replace(/"(?:[^"\\]|\\.)*"|Infinity|NaN/g, (token) =>
+      token === "Infinity" ? "1e999" : token === "NaN" ? "null" : token,
+    ),
+  );
+}
+
+/**
+ * The object that a file of such JSON holds.
+ *
+ * @param source - Names the file in errors.
+ * @throws {FormatError} If it is not UTF-8, no JSON, or holds anything but an object.
+ */
+export function parsePythonObject(bytes: Uint8Array, source: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = parsePythonJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw new FormatError(source, `is not valid JSON: ${(cause as Error).message}.`, { cause });
+  }
+  if (isObject(value)) return value;
+  throw new FormatError(source, "must hold a JSON object.");
 }

@@ -1,8 +1,8 @@
-// Adapters as files, in three formats. How bytes are read and written is the platform's business: the Node entry
-// registers its file system, a web page may register something of its own.
+// FeRA adapters as files, in three formats.
 
 import { ConfigError, FormatError } from "../errors.js";
 import { decodeSafetensors, encodeSafetensors } from "../storage/safetensors.js";
+import { readFileAt, writeFileAt } from "../storage/storage.js";
 import { decodeTorch, encodeTorch } from "../storage/torch.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { AdapterConfig } from "./adapter.js";
@@ -30,14 +30,6 @@ export interface LoadedAdapter<Config extends AdapterConfig = AdapterConfig> ext
 /** `safetensors`, `torch` (the reference's, no configuration) or `folder` (as PEFT lays adapters out). */
 export type AdapterFormat = "safetensors" | "torch" | "folder";
 
-/** What a platform provides. */
-export interface AdapterFileAccess {
-  /** @throws {FormatError} If the file is missing or unreadable. */
-  read(path: string): Promise<Uint8Array>;
-  /** Writes whole files only; makes the folder where asked to. @throws {FormatError} If that fails. */
-  write(path: string, bytes: Uint8Array, options: { makeFolder: boolean }): Promise<void>;
-}
-
 const METADATA_KEY = "fera_config";
 /** The two files of an adapter in a folder, named as PEFT does. */
 export const FOLDER_CONFIG = "adapter_config.json";
@@ -47,13 +39,6 @@ export const ADAPTER_DATA = "adapter data";
 const PEFT_TYPE = "FERA";
 /** Keys that PEFT adds to every adapter_config.json; they say nothing about the adapter's function. */
 const PEFT_KEYS = ["peft_type", "auto_mapping", "base_model_name_or_path", "inference_mode", "revision", "task_type"];
-
-let access: AdapterFileAccess | undefined;
-
-/** Called once by the platform's entry point. */
-export function registerAdapterFileAccess(next: AdapterFileAccess): void {
-  access = next;
-}
 
 /** The format that a path asks for: by its ending, otherwise a folder. @throws {ConfigError} If it is none of these. */
 export function adapterFormatOf(path: string): AdapterFormat {
@@ -88,12 +73,11 @@ export async function readAdapter(
     const isZip = file[0] === 0x50 && file[1] === 0x4b;
     return decodeAdapter(file, isZip ? "torch" : "safetensors", undefined, assumed, ADAPTER_DATA);
   }
-  const files = adapterFileAccess(file);
   const format = adapterFormatOf(file);
-  if (format !== "folder") return decodeAdapter(await files.read(file), format, undefined, assumed, file);
-  const config = await readFolderConfig(files, file);
+  if (format !== "folder") return decodeAdapter(await readFileAt(file), format, undefined, assumed, file);
+  const config = await readFolderConfig(file);
   const source = `${file}/${FOLDER_WEIGHTS}`;
-  return decodeAdapter(await files.read(source), "safetensors", config, assumed, source);
+  return decodeAdapter(await readFileAt(source), "safetensors", config, assumed, source);
 }
 
 /**
@@ -121,20 +105,13 @@ export async function readFeRAAdapter(
  * @throws {FormatError} If it cannot be written; what was there before is then still whole.
  */
 export async function writeAdapter(path: string, { config, state }: AdapterData): Promise<void> {
-  const files = adapterFileAccess(path);
   const format = adapterFormatOf(path);
-  if (format === "torch") return files.write(path, encodeTorch(state, path), { makeFolder: false });
+  if (format === "torch") return writeFileAt(path, encodeTorch(state, path));
   const bytes = encodeSafetensors(state, { [METADATA_KEY]: JSON.stringify(config) });
-  if (format === "safetensors") return files.write(path, bytes, { makeFolder: false });
+  if (format === "safetensors") return writeFileAt(path, bytes);
   const json = JSON.stringify({ peft_type: PEFT_TYPE, ...config.toJSON() }, undefined, 2);
-  await files.write(`${path}/${FOLDER_WEIGHTS}`, bytes, { makeFolder: true });
-  await files.write(`${path}/${FOLDER_CONFIG}`, new TextEncoder().encode(`${json}\n`), { makeFolder: true });
-}
-
-/** What the platform registered. @throws {FormatError} If it has registered nothing. */
-export function adapterFileAccess(path: string): AdapterFileAccess {
-  if (!access) throw new FormatError(path, "this platform has registered no access to adapter files.");
-  return access;
+  await writeFileAt(`${path}/${FOLDER_WEIGHTS}`, bytes, { makeFolder: true });
+  await writeFileAt(`${path}/${FOLDER_CONFIG}`, new TextEncoder().encode(`${json}\n`), { makeFolder: true });
 }
 
 /** @param given - A configuration from beside the file, which goes before the one in it. */
@@ -168,9 +145,9 @@ function complete(
   return { config: inferred, state, layers, hasConfig: false };
 }
 
-async function readFolderConfig(files: AdapterFileAccess, folder: string): Promise<FeRAConfig> {
+async function readFolderConfig(folder: string): Promise<FeRAConfig> {
   const path = `${folder}/${FOLDER_CONFIG}`;
-  const bytes = await files.read(path).catch((cause: Error) => {
+  const bytes = await readFileAt(path).catch((cause: Error) => {
     const reason = cause.message.replace(`${path}: `, "").replace(/\.$/, "");
     throw new FormatError(
       folder,

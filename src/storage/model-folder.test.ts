@@ -4,7 +4,9 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FormatError } from "../errors.js";
 import { tensor } from "../tensor/tensor.js";
-import { readJson, readModelFolder } from "./diffusers-folder.js";
+import { readJson } from "./file-access.js";
+import { FileStorage } from "./file-storage.js";
+import { type ModelFolderOptions, readModelFolder } from "./model-folder.js";
 import { encodeSafetensors } from "./safetensors.js";
 
 const A = encodeSafetensors({ a: tensor([1]) });
@@ -13,6 +15,8 @@ const CONFIG = '{"_class_name": "UNet2DConditionModel"}';
 const NAME = "diffusion_pytorch_model";
 let root: string;
 let made = 0;
+
+const open = (dir: string, options: ModelFolderOptions = {}) => readModelFolder(new FileStorage(dir), options);
 
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "fera-folder-"));
@@ -37,7 +41,7 @@ const shards = (map: Record<string, unknown>) => ({
 
 describe("readModelFolder", () => {
   it("reads a model that diffusers saved", async () => {
-    const model = await readModelFolder("test/reference/unet-sd15", {
+    const model = await open("test/reference/unet-sd15", {
       subfolder: "unet",
       expectedClass: "UNet2DConditionModel",
     });
@@ -51,14 +55,14 @@ describe("readModelFolder", () => {
     const dir = await folder(
       shards({ a: `${NAME}-00001-of-00002.safetensors`, b: `${NAME}-00002-of-00002.safetensors` }),
     );
-    const { weights } = await readModelFolder(dir);
+    const { weights } = await open(dir);
     expect(weights.map((file) => [...file.entries.keys()])).toEqual([["a"], ["b"]]);
   });
 
   it("prefers the variant that is asked for, and takes the plain weights where there is none", async () => {
     const both = await folder({ "config.json": "{}", [`${NAME}.safetensors`]: A, [`${NAME}.fp16.safetensors`]: B });
     const keys = async (dir: string, variant?: string) => [
-      ...(await readModelFolder(dir, { variant })).weights[0]!.entries.keys(),
+      ...(await open(dir, { variant })).weights[0]!.entries.keys(),
     ];
     expect(await keys(both)).toEqual(["a"]);
     expect(await keys(both, "fp16")).toEqual(["b"]);
@@ -73,7 +77,7 @@ describe("readModelFolder", () => {
 
   it("names pickled weights where there are no safetensors, with what their index says", async () => {
     const single = await folder({ "config.json": "{}", "pytorch_model.bin": "" });
-    expect(await readModelFolder(single, { weightsName: "model" })).toMatchObject({
+    expect(await open(single, { weightsName: "model" })).toMatchObject({
       weights: [],
       pickled: [{ path: join(single, "pytorch_model.bin"), tensors: undefined }],
     });
@@ -81,22 +85,20 @@ describe("readModelFolder", () => {
       "config.json": "{}",
       [`${NAME}.bin.index.json`]: index({ a: "x-00001-of-00002.bin", b: "x-00002-of-00002.bin" }),
     });
-    expect((await readModelFolder(sharded)).pickled.map(({ tensors }) => [...tensors!])).toEqual([["a"], ["b"]]);
+    expect((await open(sharded)).pickled.map(({ tensors }) => [...tensors!])).toEqual([["a"], ["b"]]);
     const escaping = await folder({ "config.json": "{}", [`${NAME}.bin.index.json`]: index({ a: "../x.bin" }) });
-    await expect(readModelFolder(escaping)).rejects.toThrow(
-      /must name \.bin files of its own folder; "a" has "\.\.\/x/,
-    );
+    await expect(open(escaping)).rejects.toThrow(/must name \.bin files of its own folder; "a" has "\.\.\/x/);
     const both = await folder({ "config.json": "{}", [`${NAME}.safetensors`]: A, [`${NAME}.bin`]: "" });
-    expect((await readModelFolder(both)).pickled).toEqual([]);
+    expect((await open(both)).pickled).toEqual([]);
   });
 
   it("takes a text encoder's names", async () => {
     const dir = await folder({ "config.json": '{"architectures": ["CLIPTextModel"]}', "model.safetensors": A });
     const options = { weightsName: "model", expectedClass: ["CLIPTextModel", "CLIPTextModelWithProjection"] };
-    expect((await readModelFolder(dir, options)).weights).toHaveLength(1);
+    expect((await open(dir, options)).weights).toHaveLength(1);
   });
 
-  const cases: [string, Record<string, string | Uint8Array>, Parameters<typeof readModelFolder>[1], RegExp][] = [
+  const cases: [string, Record<string, string | Uint8Array>, ModelFolderOptions, RegExp][] = [
     ["a folder without config.json", { "notes.txt": "" }, {}, /no config\.json; it holds notes\.txt\. Name a model/],
     ["an empty folder", {}, {}, /it holds nothing/],
     ["a pipeline's folder", { "model_index.json": "{}" }, {}, /whole pipeline.*subfolder/],
@@ -160,13 +162,13 @@ describe("readModelFolder", () => {
     ["a tensor the index does not know", shards({ c: `${NAME}-00001-of-00002.safetensors` }), {}, /"a" is in /],
   ];
   it.each(cases)("rejects %s", async (_, files, options, message) => {
-    const failure = await readModelFolder(await folder(files), options).catch((error: unknown) => error);
+    const failure = await open(await folder(files), options).catch((error: unknown) => error);
     expect(failure).toBeInstanceOf(FormatError);
     expect((failure as Error).message).toMatch(message);
   });
 
   it("rejects a missing folder", async () => {
-    await expect(readModelFolder(join(root, "none"))).rejects.toThrow(/none: there is no such folder/);
+    await expect(open(join(root, "none"))).rejects.toThrow(/none: there is no such folder/);
   });
 });
 

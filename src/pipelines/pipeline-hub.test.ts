@@ -5,9 +5,8 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { HubServer } from "../../test/support/hub-server.js";
 import { SD1_LAYOUT, singleFileOf } from "../../test/support/single-file.js";
 import { writeSafetensors } from "../storage/index.js";
-import "../models/pretrained-node.js";
+import "../storage/node.js";
 import "../runtime/node.js";
-import "./pipeline-node.js";
 import { DDIMScheduler, PNDMScheduler } from "../schedulers/index.js";
 import { StableDiffusionPipeline } from "./stable-diffusion/stable-diffusion-pipeline.js";
 

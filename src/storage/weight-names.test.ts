@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { adviceForMissingWeights, chooseWeights, shardsOf } from "./weight-files.js";
+import { adviceForMissingWeights, chooseWeights, shardsOf } from "./weight-names.js";
 
 const UNET = "diffusion_pytorch_model";
 

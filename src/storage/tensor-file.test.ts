@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FormatError } from "../errors.js";
 import { tensor } from "../tensor/tensor.js";
-import { openSafetensors, readSafetensors, writeSafetensors } from "./safetensors-file.js";
+import { openSafetensors, readSafetensors, readTorch, writeSafetensors, writeTorch } from "./tensor-file.js";
 
 const REFERENCE = "test/reference/unet-sd15/adapters_trained.safetensors";
 let folder: string;
@@ -138,4 +138,22 @@ describe("writeSafetensors", () => {
       expect((failure as FormatError).cause).toHaveProperty("syscall", "open");
     },
   );
+});
+
+describe("torch files", () => {
+  it("round-trips the file that torch saved, and leaves no temporary file", async () => {
+    await mkdir(join(folder, "torch"));
+    const original = await readTorch("test/reference/unet-sd15/fera_output.pt");
+    await writeTorch(join(folder, "torch", "copy.pt"), original);
+    await writeTorch(join(folder, "torch", "copy.pt"), original);
+    expect([...(await readTorch(join(folder, "torch", "copy.pt")))]).toEqual([...original]);
+    expect(await readdir(join(folder, "torch"))).toEqual(["copy.pt"]);
+  });
+
+  it("rejects missing files and folders by name", async () => {
+    await expect(readTorch(join(folder, "none.pt"))).rejects.toThrow(/none\.pt: cannot be read: no such file/);
+    const write = writeTorch(join(folder, "no", "x.pt"), { a: tensor([1]) });
+    await expect(write).rejects.toThrow(/folder does not exist/);
+    await expect(write).rejects.toThrow(FormatError);
+  });
 });

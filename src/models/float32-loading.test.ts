@@ -1,17 +1,18 @@
-import { copyFile, cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { relativeError } from "../../test/support/relative-error.js";
 import { FormatError } from "../errors.js";
 import { encodeSafetensors, readSafetensors, writeTorch } from "../storage/index.js";
-import { openSafetensors } from "../storage/safetensors-file.js";
 import { float32ToFloat16 } from "../tensor/float16.js";
 import { Generator, randn } from "../tensor/random.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import "../runtime/node.js";
-import "./pretrained-node.js";
-import { pickledWeights, safetensorsWeights } from "./pretrained-weights.js";
+import "../storage/node.js";
+import { FileStorage } from "../storage/file-storage.js";
+import { openSafetensorsIn } from "../storage/safetensors-source.js";
+import { loadPickled, loadSafetensors } from "./float32-loading.js";
 import { UNet2DConditionModel } from "./unet-2d-condition/unet-2d-condition.js";
 
 const REFERENCE = "test/reference/unet-sd15/unet";
@@ -38,6 +39,20 @@ async function referenceTensors(): Promise<Map<string, Tensor<"float32">>> {
 
 const halved = (tensors: ReadonlyMap<string, Tensor<"float32">>) =>
   new Map([...tensors].map(([name, { data, shape }]) => [name, tensor(float32ToFloat16(data), shape, "float16")]));
+
+/** The weights of one file under `root`. */
+async function safetensorsWeights(name: string) {
+  const storage = new FileStorage(root, { onMessage });
+  return (await loadSafetensors(storage, await openSafetensorsIn(storage, name))).weights;
+}
+
+async function pickledWeights(
+  name: string,
+  { folder = root, tensors }: { folder?: string; tensors?: Set<string> } = {},
+) {
+  const storage = new FileStorage(folder, { onMessage });
+  return (await loadPickled(storage, { name, path: storage.nameOf(name), tensors })).weights;
+}
 
 /** A model's answer to fixed inputs. */
 async function answer(model: UNet2DConditionModel): Promise<Float32Array> {
@@ -85,7 +100,7 @@ describe("a model's weights", () => {
       path,
       Uint8Array.from(text, (character) => character.charCodeAt(0)),
     );
-    const weights = await safetensorsWeights(await openSafetensors(path));
+    const weights = await safetensorsWeights("x.safetensors");
     expect(weights.get("a")).toMatchObject({ tensor: tensor([1, -2.25, 2 ** -133]) });
   });
 
@@ -94,10 +109,9 @@ describe("a model's weights", () => {
     const data = Float32Array.from({ length: 2 ** 21 }, (_, i) => i % 512);
     const content = { half: tensor(float32ToFloat16(data), [2 ** 21], "float16"), full: tensor([1, 2]) };
     await writeFile(path, encodeSafetensors({ ...content, position_ids: tensor([1], [1], "int64") }));
-    const opened = await openSafetensors(path);
-    const weights = await safetensorsWeights(opened, { onMessage });
+    const weights = await safetensorsWeights("big.safetensors");
     expect([...weights.keys()].sort()).toEqual(["full", "half"]);
-    expect(weights.get("full")).toMatchObject({ range: { path: opened.path } });
+    expect(weights.get("full")).toMatchObject({ range: { path: await realpath(path) } });
     const { range } = weights.get("half") as { range: { path: string; offset: number; length: number } };
     expect(range.path).toContain(join(root, "cache", "float32", "big-"));
     expect((await readFile(range.path)).subarray(range.offset, range.offset + 8)).toEqual(
@@ -106,7 +120,7 @@ describe("a model's weights", () => {
     expect(messages).toEqual([expect.stringMatching(/big\.safetensors is float16: converting it once .*8\.39 MB/)]);
 
     vi.stubEnv("FERA_CACHE", path);
-    const inMemory = await safetensorsWeights(opened, { onMessage });
+    const inMemory = await safetensorsWeights("big.safetensors");
     expect((inMemory.get("half") as { tensor: Tensor }).tensor.data[1000]).toBe(488);
     expect(messages.at(-1)).toMatch(/converted in memory/);
   });
@@ -115,7 +129,7 @@ describe("a model's weights", () => {
     const path = join(root, "big.bin");
     const data = Float32Array.from({ length: 2 ** 20 }, (_, i) => i % 512);
     await writeTorch(path, { a: tensor(data, [2 ** 10, 2 ** 10]), steps: tensor([3], [], "int64") });
-    const weights = await pickledWeights({ path, tensors: undefined }, { onMessage });
+    const weights = await pickledWeights("big.bin");
     expect([...weights]).toEqual([["a", { shape: [1024, 1024], range: expect.objectContaining({ length: 2 ** 22 }) }]]);
     expect(messages).toEqual([expect.stringMatching(/big\.bin is a pickle: converting it once/)]);
   });
@@ -123,7 +137,7 @@ describe("a model's weights", () => {
   it("that torch saved from a module are read", async () => {
     const folder = "test/reference/single-file";
     const expected = JSON.parse(await readFile(join(folder, "state_dict.json"), "utf8")) as Record<string, number[]>;
-    const weights = await pickledWeights({ path: join(folder, "state_dict.bin"), tensors: undefined });
+    const weights = await pickledWeights("state_dict.bin", { folder });
     const found = [...weights].map(([name, weight]) => [name, [...(weight as { tensor: Tensor }).tensor.data]]);
     expect(Object.fromEntries(found)).toEqual(expected);
   });
@@ -131,7 +145,7 @@ describe("a model's weights", () => {
   it("that are pickled with anything but tensors are refused with the way out", async () => {
     const path = join(root, "x.bin");
     await writeFile(path, "\x80\x02}q\x00.", "latin1");
-    const failure = await pickledWeights({ path, tensors: undefined }).catch((error: unknown) => error);
+    const failure = await pickledWeights("x.bin").catch((error: unknown) => error);
     expect(failure).toBeInstanceOf(FormatError);
     expect((failure as Error).message).toMatch(/x\.bin: is a bare pickle.*convert this one to safetensors/);
   });
@@ -139,8 +153,8 @@ describe("a model's weights", () => {
   it("that a shard of pickles lacks are named", async () => {
     const path = join(root, "x.bin");
     await writeTorch(path, { a: tensor([1]) });
-    await expect(pickledWeights({ path, tensors: new Set(["a", "b"]) })).rejects.toThrow(/"b" should be in/);
-    await expect(pickledWeights({ path, tensors: new Set() })).rejects.toThrow(/"a" is in/);
+    await expect(pickledWeights("x.bin", { tensors: new Set(["a", "b"]) })).rejects.toThrow(/"b" should be in/);
+    await expect(pickledWeights("x.bin", { tensors: new Set() })).rejects.toThrow(/"a" is in/);
   });
 
   it("of types that are none of weights are refused", async () => {
@@ -151,7 +165,7 @@ describe("a model's weights", () => {
       path,
       Uint8Array.from(text, (character) => character.charCodeAt(0)),
     );
-    await expect(safetensorsWeights(await openSafetensors(path))).rejects.toThrow(/"a" is F8_E4M3; weights must be/);
+    await expect(safetensorsWeights("x.safetensors")).rejects.toThrow(/"a" is F8_E4M3; weights must be/);
   });
 });
 

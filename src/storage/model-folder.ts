@@ -1,27 +1,28 @@
-// One model's folder in diffusers' layout: config.json beside its weights, whole or in shards. Node only.
-// Reads headers and JSON; the weights stay on disk.
+// One model's folder in diffusers' layout: config.json beside its weights, whole or in shards. Reads JSON and headers; of
+// weights on this machine nothing else.
 
-import { readdir } from "node:fs/promises";
-import { join } from "node:path";
 import { FormatError } from "../errors.js";
-import { readWholeFile } from "./file-access.js";
-import { isObject } from "./json-object.js";
-import { type OpenedSafetensors, openSafetensors } from "./safetensors-file.js";
-import { adviceForMissingWeights, chooseWeights } from "./weight-files.js";
+import { isObject, parseJson, parsePythonObject } from "./json.js";
+import { openSafetensorsIn, type SafetensorsSource } from "./safetensors-source.js";
+import { joined, readRequired, type Storage } from "./storage.js";
+import { adviceForMissingWeights, chooseWeights, type WeightFiles, weightCandidates } from "./weight-names.js";
 
 /** A model's configuration and where its weights lie. */
 export interface ModelFolder {
-  /** The folder with config.json, the subfolder included. */
+  /** The folder with config.json, the subfolder included; for messages. */
   dir: string;
   config: Record<string, unknown>;
   /** One per file; no tensor is in two of them. Empty where the weights are pickled. */
-  weights: OpenedSafetensors[];
+  weights: SafetensorsSource[];
   /** State dicts as torch.save writes them, not yet opened; empty where the weights are safetensors. */
   pickled: PickledWeights[];
 }
 
 /** A pickled state dict. */
 export interface PickledWeights {
+  /** In the storage. */
+  name: string;
+  /** As messages name it. */
   path: string;
   /** What the index of the shards says is in this one; undefined for a single file. */
   tensors: ReadonlySet<string> | undefined;
@@ -48,10 +49,11 @@ const LISTED_NAMES = 20;
  * @throws {FormatError} If the folder, its config.json or its weights are missing or malformed, if it holds another
  *   class of model, or if its weights come in another format; the message says what is there and what to do.
  */
-export async function readModelFolder(dir: string, options: ModelFolderOptions = {}): Promise<ModelFolder> {
-  const { weightsName = "diffusion_pytorch_model", variant } = options;
-  const { folder, names, config } = await readConfig(dir, options);
-  return { dir: folder, config, ...(await findWeights(folder, names, weightsName, variant)) };
+export async function readModelFolder(storage: Storage, options: ModelFolderOptions = {}): Promise<ModelFolder> {
+  const { subfolder = "", weightsName = "diffusion_pytorch_model", variant } = options;
+  const config = await readModelConfig(storage, options);
+  const dir = storage.nameOf(subfolder);
+  return { dir, config, ...(await findWeights(storage, subfolder, weightsName, variant)) };
 }
 
 /**
@@ -60,67 +62,32 @@ export async function readModelFolder(dir: string, options: ModelFolderOptions =
  * @throws {FormatError} If the folder or its config.json is missing or malformed, or it describes another class.
  */
 export async function readModelConfig(
-  dir: string,
-  options: Pick<ModelFolderOptions, "subfolder" | "expectedClass"> = {},
+  storage: Storage,
+  { subfolder = "", expectedClass }: Pick<ModelFolderOptions, "subfolder" | "expectedClass"> = {},
 ): Promise<Record<string, unknown>> {
-  return (await readConfig(dir, options)).config;
+  const name = joined(subfolder, "config.json");
+  const bytes = await storage.read(name);
+  if (!bytes) throw await withoutConfig(storage, subfolder);
+  const config = parsePythonObject(bytes, storage.nameOf(name));
+  if (expectedClass !== undefined) checkClass(config, [expectedClass].flat(), storage.nameOf(name));
+  return config;
 }
 
-async function readConfig(dir: string, { subfolder, expectedClass }: ModelFolderOptions) {
-  const folder = subfolder ? join(dir, subfolder) : dir;
-  const names = await listFolder(folder, dir);
-  if (!names.includes("config.json")) {
+/** What is there in place of a model. */
+async function withoutConfig(storage: Storage, subfolder: string): Promise<FormatError> {
+  const folder = storage.nameOf(subfolder);
+  const names = await storage.list(subfolder);
+  if (names) {
     const hint = names.includes("model_index.json")
       ? "It is a whole pipeline: name one of its models as the subfolder."
       : "Name a model's folder in diffusers' layout.";
-    throw new FormatError(folder, `has no config.json; it holds ${listNames(names)}. ${hint}`);
+    return new FormatError(folder, `has no config.json; it holds ${listNames(names)}. ${hint}`);
   }
-  const configPath = join(folder, "config.json");
-  const config = await readJsonObject(configPath);
-  if (expectedClass !== undefined) checkClass(config, [expectedClass].flat(), configPath);
-  return { folder, names, config };
-}
-
-/**
- * Reads a JSON file.
- *
- * @throws {FormatError} If it is missing, not UTF-8 or not JSON.
- */
-export async function readJson(path: string): Promise<unknown> {
-  const bytes = await readWholeFile(path);
-  try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (cause) {
-    throw new FormatError(path, `is not valid JSON: ${(cause as Error).message}.`, { cause });
-  }
-}
-
-/**
- * Reads a JSON file that holds an object.
- *
- * @throws {FormatError} As {@link readJson}, and if it holds anything else.
- */
-export async function readJsonObject(path: string): Promise<Record<string, unknown>> {
-  const value = await readJson(path);
-  if (!isObject(value)) throw new FormatError(path, "must hold a JSON object.");
-  return value;
-}
-
-async function listFolder(folder: string, parent: string): Promise<string[]> {
-  try {
-    return (await readdir(folder)).sort();
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const there = folder === parent ? undefined : await readdir(parent).catch(() => undefined);
-    const around = there ? ` ${parent} holds ${listNames(there.sort())}.` : "";
-    const what =
-      code === "ENOENT"
-        ? "there is no such folder"
-        : code === "ENOTDIR"
-          ? "is a file, but a model is a folder"
-          : message;
-    throw new FormatError(folder, `${what}.${around}`, { cause });
-  }
+  if (!storage.local)
+    return new FormatError(storage.nameOf(joined(subfolder, "config.json")), "the server has no such file.");
+  const around = subfolder === "" ? undefined : await storage.list();
+  const what = (await storage.exists(subfolder)) ? "is a file, but a model is a folder" : "there is no such folder";
+  return new FormatError(folder, `${what}.${around ? ` ${storage.location} holds ${listNames(around)}.` : ""}`);
 }
 
 function checkClass(config: Record<string, unknown>, expected: readonly string[], path: string): void {
@@ -134,38 +101,58 @@ function checkClass(config: Record<string, unknown>, expected: readonly string[]
 }
 
 async function findWeights(
-  folder: string,
-  names: readonly string[],
+  storage: Storage,
+  subfolder: string,
   weightsName: string,
   variant: string | undefined,
 ): Promise<Pick<ModelFolder, "weights" | "pickled">> {
-  const found = chooseWeights(names, weightsName, variant);
-  if (!found) {
-    throw new FormatError(
-      folder,
-      `has no ${weightsName}.safetensors; it holds ${listNames(names)}. ${adviceForMissingWeights(names, weightsName)}`,
-    );
-  }
-  const path = join(folder, found.file);
+  const found = await chooseFiles(storage, subfolder, weightsName, variant);
+  const own = (file: string) => joined(subfolder, file);
   if (found.format === "bin") {
-    if (!found.isIndex) return { weights: [], pickled: [{ path, tensors: undefined }] };
-    const shards = await readIndex(path, ".bin");
-    const pickled = [...shards].map(([file, tensors]) => ({ path: join(folder, file), tensors }));
-    return { weights: [], pickled };
+    const shards = found.isIndex
+      ? await readIndex(storage, own(found.file), ".bin")
+      : new Map([[found.file, undefined]]);
+    return {
+      weights: [],
+      pickled: [...shards].map(([file, tensors]) => ({ name: own(file), path: storage.nameOf(own(file)), tensors })),
+    };
   }
-  if (!found.isIndex) return { weights: [await openSafetensors(path)], pickled: [] };
-  const weights: OpenedSafetensors[] = [];
-  for (const [file, tensors] of await readIndex(path, ".safetensors")) {
-    const shard = await openSafetensors(join(folder, file));
-    checkShard(path, file, tensors, shard.entries.keys());
+  if (!found.isIndex) return { weights: [await openSafetensorsIn(storage, own(found.file))], pickled: [] };
+  const weights: SafetensorsSource[] = [];
+  for (const [file, tensors] of await readIndex(storage, own(found.file), ".safetensors")) {
+    const shard = await openSafetensorsIn(storage, own(file));
+    checkShard(storage.nameOf(own(found.file)), file, tensors, shard.entries.keys());
     weights.push(shard);
   }
   return { weights, pickled: [] };
 }
 
+/** By the folder's list; where there is none, by asking for one after the other. */
+async function chooseFiles(
+  storage: Storage,
+  subfolder: string,
+  weightsName: string,
+  variant: string | undefined,
+): Promise<WeightFiles> {
+  const names = await storage.list(subfolder);
+  const folder = storage.nameOf(subfolder);
+  if (names) {
+    const found = chooseWeights(names, weightsName, variant);
+    if (found) return found;
+    throw new FormatError(
+      folder,
+      `has no ${weightsName}.safetensors; it holds ${listNames(names)}. ${adviceForMissingWeights(names, weightsName)}`,
+    );
+  }
+  const candidates = weightCandidates(weightsName, variant);
+  for (const candidate of candidates) if (await storage.exists(joined(subfolder, candidate.file))) return candidate;
+  throw new FormatError(folder, `has none of ${candidates.map(({ file }) => file).join(", ")}.`);
+}
+
 /** The tensors of each shard, shards in the order of their names. */
-async function readIndex(indexPath: string, ending: string): Promise<Map<string, Set<string>>> {
-  const index = await readJson(indexPath);
+async function readIndex(storage: Storage, name: string, ending: string): Promise<Map<string, Set<string>>> {
+  const indexPath = storage.nameOf(name);
+  const index = parseJson(await readRequired(storage, name), indexPath);
   const map = isObject(index) ? index.weight_map : undefined;
   if (!isObject(map)) throw new FormatError(indexPath, "must hold a weight_map from tensor names to files.");
   const shards = new Map<string, Set<string>>();
@@ -202,7 +189,8 @@ export function checkShard(source: string, file: string, expected: ReadonlySet<s
   }
 }
 
-function listNames(names: readonly string[]): string {
+/** For messages: the names of a folder, the first of them where they are many. */
+export function listNames(names: readonly string[]): string {
   if (names.length === 0) return "nothing";
   const more = names.length - LISTED_NAMES;
   return names.slice(0, LISTED_NAMES).join(", ") + (more > 0 ? ` and ${more} more` : "");

@@ -1,30 +1,20 @@
-// safetensors files on disk. Node only; the format itself is in safetensors.ts.
+// Files of tensors on disk, by path: safetensors and torch.save's. Node only; the formats are in safetensors.ts, torch.ts.
 
 import type { Tensor } from "../tensor/tensor.js";
-import { type OpenFile, withFile, writeFileAtomically } from "./file-access.js";
-import { FILE_KIND_BYTES } from "./file-kind.js";
+import { type OpenFile, readWholeFile, withFile, writeFileAtomically } from "./file-access.js";
+import { FILE_KIND_BYTES } from "./file-descriptions.js";
 import {
   decodeSafetensors,
   decodeSafetensorsEntry,
   type NamedTensors,
+  type OpenedSafetensors,
   parseSafetensorsHeader,
   SAFETENSORS_PREFIX_BYTES,
   type Safetensors,
-  type SafetensorsEntry,
   safetensorsHeaderLength,
   safetensorsParts,
 } from "./safetensors.js";
-
-/** A file whose header has been read and validated; its data has not been read. */
-export interface OpenedSafetensors {
-  /** As the caller named it. */
-  source: string;
-  /** Absolute path with symbolic links resolved. */
-  path: string;
-  metadata: Record<string, string>;
-  /** By tensor name; `offset` is absolute in the file. */
-  entries: Map<string, SafetensorsEntry>;
-}
+import { decodeTorch, encodeTorch } from "./torch.js";
 
 /**
  * Reads all tensors of a safetensors file.
@@ -68,6 +58,26 @@ export async function writeSafetensors(
   metadata?: Readonly<Record<string, string>>,
 ): Promise<void> {
   await writeFileAtomically(path, safetensorsParts(tensors, metadata, path));
+}
+
+/**
+ * Reads a state dict that torch.save wrote, executing nothing.
+ *
+ * @param file - A path, or the file's bytes.
+ * @throws {FormatError} If the file is missing, damaged, or more than a dict of tensors.
+ */
+export async function readTorch(file: string | Uint8Array): Promise<Map<string, Tensor>> {
+  if (typeof file !== "string") return decodeTorch(file);
+  return decodeTorch(await readWholeFile(file), file);
+}
+
+/**
+ * Writes tensors as torch.save would an OrderedDict of them, atomically.
+ *
+ * @throws {FormatError} If it would be 4 GiB or more, or the file cannot be written.
+ */
+export async function writeTorch(path: string, tensors: NamedTensors): Promise<void> {
+  await writeFileAtomically(path, [encodeTorch(tensors, path)]);
 }
 
 async function readHeader(file: OpenFile, source: string) {

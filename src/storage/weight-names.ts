@@ -12,27 +12,43 @@ export interface WeightFiles {
 const PICKLED = /\.(bin|pt|pth|ckpt)(\.index\.json)?$/;
 
 /**
- * Chooses the weights to load: the variant before the plain ones, safetensors before pickles, one file before shards.
+ * The files that a model's weights may be in, the first to be taken first: the variant before the plain ones, safetensors
+ * before pickles, one file before shards.
  *
- * @param names - The folder's files.
  * @param weightsName - Without ending: "diffusion_pytorch_model", or "model" for transformers' models.
  * @param variant - For example "fp16"; where there are none of it, the plain weights are taken.
  */
+export function weightCandidates(weightsName: string, variant: string | undefined): WeightFiles[] {
+  return (variant ? [variant, undefined] : [undefined]).flatMap((kind) =>
+    (["safetensors", "bin"] as const).flatMap((format): WeightFiles[] => {
+      const base = format === "bin" ? pickledName(weightsName) : weightsName;
+      const plain = kind ? `${base}.${kind}.${format}` : `${base}.${format}`;
+      return [
+        { file: plain, isIndex: false, format },
+        ...indexNames(base, format, kind).map((file) => ({ file, isIndex: true, format })),
+      ];
+    }),
+  );
+}
+
+/** The weights to load, of the files that a folder has. */
 export function chooseWeights(
   names: readonly string[],
   weightsName: string,
   variant: string | undefined,
 ): WeightFiles | undefined {
-  for (const kind of variant ? [variant, undefined] : [undefined]) {
-    for (const format of ["safetensors", "bin"] as const) {
-      const base = format === "bin" ? pickledName(weightsName) : weightsName;
-      const plain = kind ? `${base}.${kind}.${format}` : `${base}.${format}`;
-      if (names.includes(plain)) return { file: plain, isIndex: false, format };
-      const index = indexNames(base, format, kind).find((name) => names.includes(name));
-      if (index !== undefined) return { file: index, isIndex: true, format };
-    }
-  }
-  return undefined;
+  return weightCandidates(weightsName, variant).find(({ file }) => names.includes(file));
+}
+
+/** The variants under which a folder holds safetensors weights, such as "fp16". */
+export function variantsOf(names: readonly string[], weightsName: string): string[] {
+  const found = names.flatMap((name) => {
+    if (!name.startsWith(`${weightsName}.`)) return [];
+    const rest = name.slice(weightsName.length + 1);
+    const variant = /^([^.-]+)(?:-\d+-of-\d+)?\.safetensors(?:\.index\.json)?$/.exec(rest)?.[1];
+    return variant === undefined ? [] : [variant];
+  });
+  return [...new Set(found)];
 }
 
 /**
@@ -54,10 +70,7 @@ export function shardsOf(names: readonly string[], index: WeightFiles, variant: 
 
 /** What to do about a folder in which {@link chooseWeights} finds nothing. */
 export function adviceForMissingWeights(names: readonly string[], weightsName: string): string {
-  const variants = names
-    .filter((name) => name.startsWith(`${weightsName}.`) && name.endsWith(".safetensors"))
-    .map((name) => name.slice(weightsName.length + 1, -".safetensors".length))
-    .filter((variant) => variant !== "" && !variant.includes("."));
+  const variants = variantsOf(names, weightsName);
   if (variants.length > 0) return `Ask for the variant "${variants[0]}", or fetch the plain weights.`;
   if (names.some((name) => PICKLED.test(name))) {
     return "Pickled weights under these names are not read: convert them to safetensors (diffusers: save_pretrained).";

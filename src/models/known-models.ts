@@ -1,0 +1,21 @@
+// The classes of models that can be loaded, by the names that configurations give them.
+
+import { AutoencoderKL } from "./autoencoder-kl/autoencoder-kl.js";
+import { AutoencoderTiny } from "./autoencoder-tiny/autoencoder-tiny.js";
+import { CLIPTextModel } from "./clip-text/clip-text-model.js";
+import { CLIPTextModelWithProjection } from "./clip-text/clip-text-model-with-projection.js";
+import type { Model } from "./model.js";
+import type { PretrainedOptions } from "./pretrained.js";
+import { UNet2DConditionModel } from "./unet-2d-condition/unet-2d-condition.js";
+
+/** By `_class_name`, or transformers' `architectures`. */
+export const KNOWN_MODELS: ReadonlyMap<
+  string,
+  { fromPretrained(dir: string, options?: PretrainedOptions): Promise<Model<unknown>> }
+> = new Map<string, { fromPretrained(dir: string, options?: PretrainedOptions): Promise<Model<unknown>> }>([
+  ["UNet2DConditionModel", UNet2DConditionModel],
+  ["AutoencoderKL", AutoencoderKL],
+  ["AutoencoderTiny", AutoencoderTiny],
+  ["CLIPTextModel", CLIPTextModel],
+  ["CLIPTextModelWithProjection", CLIPTextModelWithProjection],
+]);

@@ -1,0 +1,62 @@
+// Weights of other precision as float32: which types there are, their values in memory, and as bytes for a file.
+
+import { FormatError } from "../errors.js";
+import { float16ToFloat32 } from "../tensor/float16.js";
+import { sizeOf, Tensor, toBytes } from "../tensor/tensor.js";
+import { decodeSafetensorsEntry, type SafetensorsDType, type SafetensorsEntry } from "./safetensors.js";
+
+const FLOATS: Partial<Record<SafetensorsDType, string>> = {
+  F16: "float16",
+  BF16: "bfloat16",
+  F32: "float32",
+  F64: "float64",
+};
+
+/** Converted at a time: small enough to hold twice, large enough for few steps. */
+const CHUNK_ELEMENTS = 2 ** 22;
+
+/**
+ * The name of a floating-point type; undefined for integers and booleans.
+ *
+ * @param source - Names the file in errors.
+ * @throws {FormatError} If it is a type that weights cannot have here.
+ */
+export function floatName(name: string, dtype: SafetensorsDType, source: string): string | undefined {
+  if (/^(I|U)\d+$|^BOOL$/.test(dtype)) return undefined;
+  const known = FLOATS[dtype];
+  if (known === undefined) {
+    throw new FormatError(source, `the weight "${name}" is ${dtype}; weights must be F32, F16, BF16 or F64.`);
+  }
+  return known;
+}
+
+/** A decoded tensor as float32, exactly for the half precisions. Undefined for integers and booleans. */
+export function asFloat32(value: Tensor): Tensor<"float32"> | undefined {
+  if (value.dtype === "float32") return value as Tensor<"float32">;
+  if (value.dtype !== "float16") return undefined;
+  return new Tensor("float32", value.shape, float16ToFloat32(value.data as Uint16Array));
+}
+
+/**
+ * The values of tensors in a safetensors file as float32 bytes, one tensor after the other.
+ *
+ * @param source - Names the file in errors.
+ * @param entries - With offsets in the file; each of a floating-point type.
+ * @param read - Reads the file.
+ */
+export async function* float32Chunks(
+  source: string,
+  entries: Iterable<readonly [name: string, entry: SafetensorsEntry]>,
+  read: (offset: number, length: number) => Promise<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  for (const [name, { dtype, length, shape, offset }] of [...entries]) {
+    const elements = sizeOf(shape);
+    const width = length / Math.max(elements, 1);
+    for (let from = 0; from < elements; from += CHUNK_ELEMENTS) {
+      const count = Math.min(CHUNK_ELEMENTS, elements - from);
+      const bytes = await read(offset + from * width, count * width);
+      const entry = { dtype, shape: [count], offset: 0, length: bytes.length };
+      yield toBytes(asFloat32(decodeSafetensorsEntry(name, entry, bytes, source))!);
+    }
+  }
+}
