@@ -57,7 +57,9 @@ function versionIn(folder) {
 }
 
 /** @param {string | undefined} version */
-const minor = (version) => version?.split(".").slice(0, 2).join(".");
+function minor(version) {
+  return version?.split(".").slice(0, 2).join(".");
+}
 
 function platforms() {
   const bin = join(onnxRuntimeFolder, "bin", "napi-v6");
