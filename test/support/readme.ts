@@ -14,8 +14,8 @@ export function readmeProgram(): { program: string; output: string } {
 }
 
 /** The arguments of each line that starts with `npx fera`, in order. */
-export function readmeCommands(): string[][] {
-  const lines = README.match(/^npx fera .*$/gm)!;
+export function readmeCommands(file = "README.md"): string[][] {
+  const lines = readFileSync(file, "utf8").match(/^npx fera .*$/gm)!;
   return lines.map((line) =>
     line
       .match(/"[^"]*"|\S+/g)!
