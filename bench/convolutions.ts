@@ -1,11 +1,11 @@
 // Where do transformed convolutions pay? Each shape as the library lowers it for the CPU, beside ONNX Runtime's own operator,
 // forward and backward, in turns.
 
-import * as ort from "onnxruntime-node";
 import { formatTable } from "../src/cli/format.js";
 import * as ops from "../src/graph/index.js";
 import { convInputGradient, Graph } from "../src/graph/index.js";
 import { lower, type Target } from "../src/onnx/index.js";
+import { onnxRuntime as ort } from "../src/runtime/onnxruntime.js";
 import { Generator, randn } from "../src/tensor/random.js";
 import { formatRatio, formatSeconds, median } from "./statistics.js";
 

@@ -1,10 +1,11 @@
 // The machine: the best rates of matrix products and 3×3 convolutions that ONNX Runtime reaches on it, over the shapes of
 // Stable Diffusion 1.5 and over the session settings that could matter.
 
-import * as ort from "onnxruntime-node";
+import type { InferenceSession } from "onnxruntime-common";
 import * as ops from "../src/graph/index.js";
 import { Graph, type Value } from "../src/graph/index.js";
 import { lower } from "../src/onnx/index.js";
+import { onnxRuntime as ort } from "../src/runtime/onnxruntime.js";
 import { Generator, randn } from "../src/tensor/random.js";
 import { measurePart, sayPhase } from "./measured-process.js";
 import { countFlops } from "./roofline.js";
@@ -88,7 +89,7 @@ export async function measureMachine({ threads, cases, secondsPerCase }: Machine
     // ONNX Runtime's own convolution: for the CPU the library would transform it.
     const { bytes } = lower(graph, "portable");
     const feeds = { x: new ort.Tensor("float32", randn(x.shape, { generator: new Generator(1) }).data, x.shape) };
-    const best = async (options: ort.InferenceSession.SessionOptions) => {
+    const best = async (options: InferenceSession.SessionOptions) => {
       const session = await ort.InferenceSession.create(bytes, { intraOpNumThreads: threads, ...options });
       const seconds = await bestSeconds(() => session.run(feeds), secondsPerCase);
       await session.release();

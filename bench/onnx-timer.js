@@ -6,7 +6,7 @@ import { BroadcastChannel, isMainThread } from "node:worker_threads";
 /** @typedef {(...args: unknown[]) => Promise<unknown>} Work */
 
 if (!isMainThread) {
-  const ort = await import("onnxruntime-node");
+  const { onnxRuntime: ort } = await import("../src/runtime/onnxruntime.js");
   // The type hides that this is a class, whose methods can be replaced.
   const sessions = /** @type {{ create: Work, prototype: { run: Work } }} */ (
     /** @type {unknown} */ (ort.InferenceSession)

@@ -2,12 +2,12 @@
 
 import { rmSync } from "node:fs";
 import { mkdir, mkdtemp } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { join } from "node:path";
 import type { FeRAConfig } from "../src/adapters/index.js";
 import { FeRAModel, UNet2DConditionModel } from "../src/index.js";
 import type { UNetShape } from "../src/models/unet-2d-condition/unet-2d-condition.js";
+import { onnxRuntimeVersion } from "../src/runtime/onnxruntime.js";
 import type { ModelTask, StepResult } from "./measured-part.js";
 import { type Measured, measurePart } from "./measured-process.js";
 import { peakAnonymousBytes } from "./memory.js";
@@ -113,13 +113,11 @@ export function summarizeStep(rounds: readonly Measured<StepResult>[]): StepSumm
 
 /** What the figures were measured on. */
 export function environment(): { cpu: string; cores: number; load: number; versions: Record<string, string> } {
-  const require = createRequire(import.meta.url);
-  const { version } = require("onnxruntime-node/package.json") as { version: string };
   return {
     cpu: cpus()[0]?.model ?? "unknown",
     cores: availableParallelism(),
     load: loadavg()[0]!,
-    versions: { node: process.versions.node, onnxruntime: version },
+    versions: { node: process.versions.node, onnxruntime: onnxRuntimeVersion },
   };
 }
 

@@ -40,15 +40,15 @@ function fontFor(character: string, weight: FontWeight): Font {
 }
 
 function loadFont(script: (typeof SCRIPTS)[number], weight: FontWeight): Font {
-  const name = `@fontsource/inter/files/inter-${script}-${weight}-normal.woff`;
+  const name = `inter-${script}-${weight}-normal.woff`;
   let font = fonts.get(name);
   if (!font) {
     try {
-      const bytes = readFileSync(require.resolve(name));
+      const bytes = readFileSync(new URL(`../../vendor/inter/${name}`, import.meta.url));
       const { parse } = require("opentype.js") as { parse(buffer: ArrayBuffer): Font };
       font = parse(new Uint8Array(bytes).buffer);
     } catch (cause) {
-      throw new FormatError(name, "the font cannot be read. Install the package's dependencies again.", { cause });
+      throw new FormatError(name, "the font cannot be read. Install fera again; in a checkout, run npm ci.", { cause });
     }
     fonts.set(name, font);
   }

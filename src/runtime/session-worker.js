@@ -2,10 +2,12 @@
 // nothing else to do. Plain JavaScript, so that it also runs unbuilt under the tests.
 
 import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { parentPort } from "node:worker_threads";
-import * as ort from "onnxruntime-node";
+import { nativeFolder, onnxRuntime as ort } from "./onnxruntime.js";
+
+/** @typedef {import("onnxruntime-common").InferenceSession} InferenceSession */
+/** @typedef {import("onnxruntime-common").Tensor} OrtTensor */
 
 /** @typedef {{ dtype: string, shape: readonly number[], data: any }} Message */
 
@@ -14,11 +16,11 @@ import * as ort from "onnxruntime-node";
  * bound one's type into main memory.
  *
  * @typedef {{
- *   loaded: ort.InferenceSession,
+ *   loaded: InferenceSession,
  *   ioBinding: { state: Record<string, string>, outputs: readonly string[] },
- *   state: Record<string, ort.Tensor>,
- *   made: Record<string, ort.Tensor>,
- *   readers: Map<string, ort.InferenceSession>,
+ *   state: Record<string, OrtTensor>,
+ *   made: Record<string, OrtTensor>,
+ *   readers: Map<string, InferenceSession>,
  * }} Session
  */
 
@@ -38,7 +40,7 @@ const asTensor = ({ dtype, shape, data }) => new ort.Tensor(/** @type {any} */ (
 /**
  * Frees GPU memory now instead of when JavaScript's garbage is collected.
  *
- * @param {ort.Tensor | undefined} tensor
+ * @param {OrtTensor | undefined} tensor
  */
 function discard(tensor) {
   if (tensor && tensor.location !== "cpu") tensor.dispose();
@@ -48,7 +50,7 @@ function discard(tensor) {
  * A tensor's values. In Node, `getData` on a GPU tensor ends the process (onnxruntime-node 1.30): a model copies instead.
  *
  * @param {Session} session
- * @param {ort.Tensor} tensor
+ * @param {OrtTensor} tensor
  * @param {Uint8Array} model
  */
 async function fetched(session, tensor, model) {
@@ -59,16 +61,14 @@ async function fetched(session, tensor, model) {
     reader = await ort.InferenceSession.create(model, { executionProviders: ["webgpu"], logSeverityLevel: 3 });
     session.readers.set(key, reader);
   }
-  return /** @type {ort.Tensor} */ ((await reader.run({ x: tensor })).y).data;
+  return /** @type {OrtTensor} */ ((await reader.run({ x: tensor })).y).data;
 }
 
 /** @param {string} name */
 function providerFile(name) {
-  const root = dirname(createRequire(import.meta.url).resolve("onnxruntime-node/package.json"));
   const prefix = process.platform === "win32" ? "" : "lib";
   const ending = process.platform === "win32" ? ".dll" : ".so";
-  const file = `${prefix}onnxruntime_providers_${name}${ending}`;
-  return join(root, "bin", "napi-v6", process.platform, process.arch, file);
+  return join(nativeFolder, `${prefix}onnxruntime_providers_${name}${ending}`);
 }
 
 /** @type {Record<string, (request: any) => Promise<{ result?: unknown, transfer?: ArrayBuffer[] }>>} */
@@ -80,7 +80,7 @@ const handlers = {
   },
   async run({ session: id, feeds }) {
     const session = sessionOf(id);
-    /** @type {Record<string, ort.Tensor>} */
+    /** @type {Record<string, OrtTensor>} */
     const inputs = { ...session.state };
     for (const [name, message] of Object.entries(/** @type {Record<string, Message>} */ (feeds))) {
       inputs[name] = asTensor(message);

@@ -1,34 +1,13 @@
 // The web entry as a page uses it: bundled with Vite, served from localhost, run in headless Chromium.
 
-import { existsSync } from "node:fs";
 import { cp } from "node:fs/promises";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { build, type PreviewServer, preview } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { CHROMIUM, launchChromium } from "../support/chromium.js";
 import type { CaseName, CaseResult } from "./cases.js";
 
 const CONFIG = "test/browser/vite.config.ts";
-/** FERA_CHROMIUM names another browser. */
-const CHROMIUM = [process.env.FERA_CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser"].find(
-  (path) => path && existsSync(path),
-);
-/** Chromium's software implementation of Vulkan, so that WebGPU runs without a GPU. */
-const SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json";
-
-const ARGUMENTS = [
-  "--no-sandbox",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--enable-unsafe-webgpu",
-  "--enable-features=Vulkan",
-  "--use-webgpu-adapter=swiftshader",
-  // Clearing workgroup memory and clamping indices are a third of SwiftShader's work and most of its compilation. Kernels
-  // that relied on either would give wrong numbers here, not pass.
-  "--enable-dawn-features=disable_workgroup_init,disable_robustness",
-];
 
 const CASES: readonly CaseName[] = [
   "indicator",
@@ -48,13 +27,7 @@ describe.skipIf(!CHROMIUM)("in Chromium the web entry agrees with the reference"
     await build({ configFile: CONFIG, logLevel: "warn" });
     await cp("test/reference", "runs/browser/reference", { recursive: true });
     server = await preview({ configFile: CONFIG, logLevel: "warn" });
-    const icd = existsSync(SWIFTSHADER) ? { VK_ICD_FILENAMES: SWIFTSHADER, VK_DRIVER_FILES: SWIFTSHADER } : {};
-    browser = await chromium.launch({
-      executablePath: CHROMIUM!,
-      headless: true,
-      args: ARGUMENTS,
-      env: { ...(process.env as Record<string, string>), ...icd },
-    });
+    browser = await launchChromium();
     page = await browser.newPage();
     page.on("pageerror", (error) => console.error(error));
     page.on("console", (message) => {
