@@ -1,5 +1,5 @@
-"""Makes test/reference/lora-training: training of plain LoRA, DoRA and T-LoRA on the tiny UNet of test/reference/unet-sd15
-by PEFT and torch.
+"""Makes test/reference/lora-training: training of plain LoRA, DoRA and T-LoRA on the tiny UNet of
+test/reference/unet-sd15 by PEFT and torch.
 
 Run from the repository root, with torch, diffusers, peft and safetensors installed:
 
@@ -16,10 +16,10 @@ lora_B.weight and, for DoRA, lora_magnitude_vector:
     trained.P.S         the adapter after those steps
     trained_output      the UNet's output with it
 
-lora_A of a convolution is [rank, in, height, width], lora_B [out, rank, 1, 1], the magnitudes [1, out, 1, 1] (of a linear
-layer [out]). The metadata's `config` gives LoraConfig's options, `optimizer` AdamW's, `layers` the paths, `deviations`
-how far each kind of values lies from the same computed in float64. DoRA follows its paper: the norm of W + scale B A is
-a constant to the gradient.
+lora_A of a convolution is [rank, in, height, width], lora_B [out, rank, 1, 1], the magnitudes [1, out, 1, 1] (of a
+linear layer [out]). The metadata's `config` gives LoraConfig's options, `optimizer` AdamW's, `layers` the paths,
+`deviations` how far each kind of values lies from the same computed in float64. DoRA follows its paper: the norm of W +
+scale B A is a constant to the gradient.
 
 PEFT has no T-LoRA (arXiv 2507.05964); a hook multiplies the result of lora_A by the mask of its timestep: of `max_rank`
 ranks the first floor(((1000 - t) / 1000)^power * (max_rank - min_rank)) + min_rank. `tlora` in the metadata gives the
@@ -121,7 +121,7 @@ def make(case: str, seed: int, batch: dict, base_output: torch.Tensor) -> None:
     save_file({name: value.contiguous() for name, value in expected.items()}, path, metadata)
     assert all(torch.equal(value, expected[name]) for name, value in load_file(path).items())
     print(
-        f"{path} {path.stat().st_size / 1000:.0f} kB, {len(layers)} layers, adapter changes the output by {change:.2f}, "
+        f"{path} {path.stat().st_size / 1000:.0f} kB, {len(layers)} layers, changes the output by {change:.2f}, "
         f"losses {losses[0]:.4f} to {losses[-1]:.4f}, from float64 {deviation}"
     )
 
@@ -147,7 +147,7 @@ def train(model: torch.nn.Module, trained: dict, batch: dict) -> dict[str, torch
 
 
 def deviations(model: torch.nn.Module, trained: dict, found: dict, batch: dict) -> dict[str, float]:
-    """The largest relative difference of a kind of values from the same computed in float64: what a test may tolerate."""
+    """Per kind of values the largest relative difference from the same in float64: a test tolerates more."""
     for name, parameter in trained.items():
         parameter.data = found[f"initial.{name}"].clone()
     model.double()
