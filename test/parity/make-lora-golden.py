@@ -6,9 +6,9 @@ Run from the repository root, with torch, diffusers, transformers, peft and safe
     python test/parity/make-lora-golden.py
 
 Every file's weights are drawn, written under the names of its format, loaded by the program that the format belongs to
-(`pipe.load_lora_weights`, `unet.load_lora_adapter`, `PeftModel.from_pretrained`), and run. The same weights are also added
-to the models here, W + scale * alpha / rank * up @ down, without going through names. Both must agree. Where the program
-reads a file wrongly or not at all, the values are those of the latter; the metadata say so (`loadedBy`, `note`).
+(`pipe.load_lora_weights`, `unet.load_lora_adapter`, `PeftModel.from_pretrained`), and run. The same weights are also
+added to the models here, W + scale * alpha / rank * up @ down, without going through names. Both must agree. Where the
+program reads a file wrongly or not at all, the values are the latter's; the metadata say so (`loadedBy`, `note`).
 
 `expected.safetensors` of either folder holds the inputs (`latents`, `timesteps`, `encoder_hidden_states`, for XL also
 `text_embeds`, `time_ids`; `initial_latents`, which is randn of the generation's seed) and, per file F, and `base`
@@ -29,7 +29,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -106,7 +106,6 @@ class Case:
     convolution: tuple[int, float] | None = None  # rank and alpha of convolutions 3x3, where they have their own
     varied: bool = False  # ranks and alphas differ between layers
     dora: str = ""  # the axis that keeps its magnitudes: "out" or "in"
-    metadata: dict[str, str] = field(default_factory=dict)
     peft: dict | None = None  # options of LoraConfig; the case is then a folder
 
 
@@ -238,8 +237,7 @@ def cloneofsimo_metadata(layers: Layers, unet_targets: list[str]) -> dict[str, s
 def in_list_order(part: str, paths) -> list[str]:
     """
     The order in which modules were registered: in the UNet down, up, middle; in a block attentions, resnets; in a
-    transformer block attn1, ff, attn2 (today ff is the last); in an attention q, k, v, out. In CLIP's attention k, v, q,
-    out.
+    transformer block attn1, ff, attn2 (today ff is the last); in an attention q, k, v, out; in CLIP's k, v, q, out.
     """
 
     def key(path: str) -> tuple:
@@ -481,7 +479,8 @@ def write(family: str, name: str, case: Case, layers: Layers) -> Path:
         configs = {
             part: {"r": case.rank, "lora_alpha": case.alpha, "target_modules": targets, "peft_type": "LORA"}
             for part, targets in (
-                ("unet", ["to_k", "to_out.0", "to_q", "to_v"]), ("text_encoder", ["k_proj", "out_proj", "q_proj", "v_proj"]),
+                ("unet", ["to_k", "to_out.0", "to_q", "to_v"]),
+                ("text_encoder", ["k_proj", "out_proj", "q_proj", "v_proj"]),
             )
         }
         StableDiffusionPipeline.save_lora_weights(

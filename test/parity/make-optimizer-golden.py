@@ -6,9 +6,9 @@ installed:
     python test/parity/make-optimizer-golden.py
 
 Every optimizer starts from the same parameters and sees the same gradients, which do not depend on the parameters.
-`initial.P` and `gradients.P` [steps, ...] are a parameter P and its gradients; per case C, `C.P` [steps, ...] is P after
-each step, `C.P.S` [steps, ...] the optimizer's state S of P after each step, `C.S` [steps] a number that belongs to the
-whole optimizer. The metadata's `cases` give class, options, parameters and names of states.
+`initial.P` and `gradients.P` [steps, ...] are a parameter P and its gradients; per case C, `C.P` [steps, ...] is P
+after each step, `C.P.S` [steps, ...] the optimizer's state S of P after each step, `C.S` [steps] a number that belongs
+to the whole optimizer. The metadata's `cases` give class, options, parameters and names of states.
 
 Of the parameters, `up` starts at zero as a LoRA's up matrix does, and the first gradient of `bias` is always zero.
 Adafactor averages over the last two axes of `conv`. torch's Muon takes matrices only and orthogonalizes in bfloat16;
@@ -40,7 +40,7 @@ IMPLEMENTATION = (
     "params", "foreach", "fused", "capturable", "differentiable", "maximize", "use_triton", "fsdp_in_use", "slice_p",
 )  # fmt: skip
 
-# Per case: the class, its options other than the defaults, the states to keep of every parameter, those of the whole optimizer.
+# Per case: the class, its options other than the defaults, the states of every parameter, those of the whole optimizer.
 CASES = {
     "lion": (Lion, {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1}, ["exp_avg"], []),
     "lion_other_betas": (Lion, {"lr": 0.003, "betas": (0.95, 0.98), "weight_decay": 0.0}, ["exp_avg"], []),
