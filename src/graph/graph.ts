@@ -203,14 +203,19 @@ export class Graph {
     }
   }
 
-  /** Names what `build` makes after the kind of work that it is, in front of the layer: `gradient`, `recompute`, … */
+  /**
+   * Names what `build` makes after the kind of work that it is, in front of the layer: `gradient`, `recompute`, … It begins
+   * outside all layers.
+   */
   inPhase<Result>(name: string, build: () => Result): Result {
-    const outer = this.phase;
+    const { phase, layer } = this;
     this.phase = name;
+    this.layer = undefined;
     try {
       return build();
     } finally {
-      this.phase = outer;
+      this.phase = phase;
+      this.layer = layer;
     }
   }
 

@@ -3,8 +3,8 @@
 import type { Graph, Node, Value } from "../graph/graph.js";
 import { reachableNodes } from "../graph/node-cost.js";
 import { commonFolder } from "./common-folder.js";
-import { lowerConvPair } from "./convolution.js";
 import { orderedUnits } from "./cpu/shared-convolutions.js";
+import { lowerConvPair } from "./lower-convolution.js";
 import type { LoweringContext, Target } from "./lowering-context.js";
 import { LOWERINGS } from "./lowerings.js";
 import { OnnxModelBuilder } from "./model-builder.js";
