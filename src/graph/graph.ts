@@ -14,7 +14,7 @@ export interface FileRange {
   length: number;
 }
 
-/** Where the rows from `start` to `end` of a tensor of so many rows lie. */
+/** Where the rows from `start` to `end` of a tensor with `rows` rows lie. */
 export function rangeOfRows({ path, offset, length }: FileRange, rows: number, start: number, end: number): FileRange {
   const rowBytes = length / rows;
   return { path, offset: offset + start * rowBytes, length: (end - start) * rowBytes };

@@ -62,6 +62,7 @@ export function lower(graph: Graph, target: Target): OnnxModel {
   const leaves = nodes.filter(isLeaf).reverse();
   const inner = nodes.filter((node) => !isLeaf(node));
   for (const unit of orderedUnits(inner, target)) {
+    // Two convolutions that are computed together are named after the first of them.
     builder.origin = originOf(unit[0]);
     if (unit.length === 2) lowerConvPair(unit, context);
     else LOWERINGS[unit[0].op](unit[0] as never, context);
