@@ -5,7 +5,7 @@ import { ConfigError } from "../errors.js";
 import type { SchedulerConfig } from "./scheduler.js";
 
 /** Longer schedules than published models have by far; a table of so many values is made of each. */
-const MAX_TRAIN_TIMESTEPS = 100_000;
+export const MAX_TRAIN_TIMESTEPS = 100_000;
 
 /** Options that define the noise schedule. */
 export const noiseScheduleOptions = {
