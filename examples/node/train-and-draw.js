@@ -35,7 +35,6 @@ async function draw(name) {
 const { adapter } = await fineTune({
   pipeline,
   dataset,
-  dataName: data,
   config: new FeRAConfig({ rank: 4, numExperts: 3 }),
   output,
   steps: Number(values.steps),
