@@ -9,6 +9,7 @@ import {
   describeTrainingData,
   evaluationArguments,
   examplePrompt,
+  heldOutWarnings,
   openSplit,
 } from "./datasets.js";
 
@@ -71,6 +72,19 @@ describe("what is said of training data", () => {
     expect(warning).toMatch(
       /^warning +2 images without a caption: trained on their file names, such as "00" of 00\.png\. .*--instance-prompt/,
     );
+  });
+
+  it("warns of held-out images that are copies of others", async () => {
+    const png = await plainPng();
+    const copies = await writeFolder(
+      root,
+      Object.fromEntries(["a", "b", "c", "d"].map((name) => [`${name}.png`, png])),
+    );
+    const warnings = async (dir: string, validationSplit: number) =>
+      heldOutWarnings(await openSplit(dir, "all", { size: 8, validationSplit }));
+    expect(await warnings(copies, 0.25)).toEqual([expect.stringMatching(/the held-out image is a copy/)]);
+    expect(await warnings(copies, 0.5)).toEqual([expect.stringMatching(/2 of 2 held-out images are copies/)]);
+    expect(await warnings(await data({ a: "a", b: "b" }), 0.5)).toEqual([]);
   });
 
   it("suggests the evaluation that sees the data as the training did", async () => {

@@ -144,6 +144,16 @@ export function captionWarnings(dataset: ImageDataset): string[] {
   ];
 }
 
+/** What speaks against measuring on the held-out images; for stderr. */
+export function heldOutWarnings({ heldOut, heldOutCopies }: ImageDataset): string[] {
+  if (heldOutCopies === 0) return [];
+  const which =
+    heldOut === 1
+      ? "the held-out image is a copy"
+      : `${formatCount(heldOutCopies)} of ${formatCount(heldOut)} held-out images are copies`;
+  return [`warning   ${which} of what is trained on: an error measured there says nothing about new images.`];
+}
+
 /** What stands in an example where no caption tells what the data shows. */
 const PROMPT_PLACEHOLDER = "PROMPT";
 /** What cameras and scanners call their files. */
