@@ -3,7 +3,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { plainPng, writeFolder } from "../../test/support/data-folder.js";
-import { captionWarnings, describeSkipped, describeTrainingData, examplePrompt, openSplit } from "./datasets.js";
+import {
+  captionWarnings,
+  describeSkipped,
+  describeTrainingData,
+  evaluationArguments,
+  examplePrompt,
+  heldOutWarnings,
+  openSplit,
+} from "./datasets.js";
 
 let root: string;
 beforeAll(async () => {
@@ -64,6 +72,34 @@ describe("what is said of training data", () => {
     expect(warning).toMatch(
       /^warning +2 images without a caption: trained on their file names, such as "00" of 00\.png\. .*--instance-prompt/,
     );
+  });
+
+  it("warns of held-out images that are copies of others", async () => {
+    const png = await plainPng();
+    const copies = await writeFolder(
+      root,
+      Object.fromEntries(["a", "b", "c", "d"].map((name) => [`${name}.png`, png])),
+    );
+    const warnings = async (dir: string, validationSplit: number) =>
+      heldOutWarnings(await openSplit(dir, "all", { size: 8, validationSplit }));
+    expect(await warnings(copies, 0.25)).toEqual([expect.stringMatching(/the held-out image is a copy/)]);
+    expect(await warnings(copies, 0.5)).toEqual([expect.stringMatching(/2 of 2 held-out images are copies/)]);
+    expect(await warnings(await data({ a: "a", b: "b" }), 0.5)).toEqual([]);
+  });
+
+  it("suggests the evaluation that sees the data as the training did", async () => {
+    const dir = await data({ a: "a", b: "b" });
+    const options = { validationSplit: 0.05, instancePrompt: undefined, captionExtension: undefined };
+    const small = await openSplit(dir, "train", { size: 8 });
+    expect(evaluationArguments(small, dir, { ...options, followLinks: false, skippedList: "x" })).toEqual([
+      ...["--data", dir, "--split", "train"],
+    ]);
+    const half = await openSplit(dir, "train", { size: 8, validationSplit: 0.5 });
+    const given = { validationSplit: 0.5, instancePrompt: "", captionExtension: ".cap", followLinks: true };
+    expect(evaluationArguments(half, dir, { ...given, skippedList: undefined })).toEqual([
+      ...["--data", dir, "--validation-split", "0.5", "--instance-prompt", "", "--caption-extension", ".cap"],
+      "--follow-links",
+    ]);
   });
 
   it("suggests a prompt that says something", async () => {

@@ -37,6 +37,18 @@ export function dataOptionsOf(options: DataOptionValues): DataOptionValues {
   return { validationSplit, instancePrompt, captionExtension, followLinks, skippedList };
 }
 
+/** The arguments with which `fera evaluate` sees the data as a training did: what it held out, or all where that is nothing. */
+export function evaluationArguments(dataset: ImageDataset, data: string, options: DataOptionValues): string[] {
+  const { validationSplit, instancePrompt, captionExtension, followLinks } = options;
+  const words = ["--data", data];
+  if (dataset.heldOut === 0) words.push("--split", "train");
+  if (validationSplit !== DEFAULT_VALIDATION_SPLIT) words.push("--validation-split", String(validationSplit));
+  if (instancePrompt !== undefined) words.push("--instance-prompt", instancePrompt);
+  if (captionExtension !== undefined) words.push("--caption-extension", captionExtension);
+  if (followLinks) words.push("--follow-links");
+  return words;
+}
+
 /** What {@link openSplit} is told beside `DATA_OPTIONS`. */
 interface SplitOptions extends Partial<DataOptionValues>, Pick<DatasetOptions, "size" | "exclude" | "signal"> {
   /** Most images wanted; they are spread evenly over the dataset. */
@@ -130,6 +142,16 @@ export function captionWarnings(dataset: ImageDataset): string[] {
     `warning   ${counted(places.length, "image")} without a caption: trained on ${names}, such as ${example}. ` +
       "Write captions into NAME.txt beside each image, or give one for all with --instance-prompt.",
   ];
+}
+
+/** What speaks against measuring on the held-out images; for stderr. */
+export function heldOutWarnings({ heldOut, heldOutCopies }: ImageDataset): string[] {
+  if (heldOutCopies === 0) return [];
+  const which =
+    heldOut === 1
+      ? "the held-out image is a copy"
+      : `${formatCount(heldOutCopies)} of ${formatCount(heldOut)} held-out images are copies`;
+  return [`warning   ${which} of what is trained on: an error measured there says nothing about new images.`];
 }
 
 /** What stands in an example where no caption tells what the data shows. */

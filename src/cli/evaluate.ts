@@ -4,7 +4,15 @@ import { Command } from "commander";
 import type { UNetInputs } from "../models/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
 import { encodeDataset, noisePredictionError, trainingScheduler } from "../training/index.js";
-import { DATA_OPTIONS, dataOptionsOf, describeSkipped, openSplit, SPLITS, WHOLE_LIST } from "./datasets.js";
+import {
+  DATA_OPTIONS,
+  dataOptionsOf,
+  describeSkipped,
+  heldOutWarnings,
+  openSplit,
+  SPLITS,
+  WHOLE_LIST,
+} from "./datasets.js";
 import { counted } from "./format.js";
 import { interruptible } from "./interrupt.js";
 import { checkedResolution, loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
@@ -53,6 +61,7 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
   if (adapter !== undefined) await loadAdapters(pipeline, adapter);
   const dataset = await openSplit(data, split, { ...dataOptionsOf(options), size: resolution, limit, signal });
   for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
+  if (split === "heldOut") for (const line of heldOutWarnings(dataset)) printError(line);
   const kind = { heldOut: "held-out ", train: "training ", all: "" }[split];
   const predictions = dataset.size * timestepsPerImage;
   print(`${counted(dataset.size, `${kind}image`)} of ${data}, ${counted(predictions, "prediction")}, seed ${seed}`);

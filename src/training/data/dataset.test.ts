@@ -41,6 +41,7 @@ describe("openDataset", () => {
     const namesOf = (set: ImageDataset) => Array.from({ length: set.size }, (_, i) => set.name(i));
     expect([train.size, held.size, all.size]).toEqual([5, 2, 7]);
     expect([train, held, all].map(({ heldOut }) => heldOut)).toEqual([2, 2, 2]);
+    expect(train.heldOutCopies).toBe(0);
     expect([...namesOf(train), ...namesOf(held)].sort()).toEqual(names);
     expect(namesOf(all)).toEqual(names);
     expect(namesOf(await open("heldOut", 0.3))).toEqual(namesOf(held));
@@ -57,7 +58,8 @@ describe("openDataset", () => {
       const train = await openDataset(dir, { size: 8, validationSplit });
       expect([train.size, train.heldOut]).toEqual([2, 0]);
     }
-    expect((await openDataset(dir, { size: 8, validationSplit: 0.5 })).size).toBe(1);
+    const half = await openDataset(dir, { size: 8, validationSplit: 0.5 });
+    expect([half.size, half.heldOut, half.heldOutCopies]).toEqual([1, 1, 1]);
     const none = openDataset(dir, { size: 8, split: "heldOut" });
     await expect(none).rejects.toThrow(/none of the 2 images of .* a share of 0\.05 is less than one/);
     const off = openDataset(dir, { size: 8, split: "heldOut", validationSplit: 0 });

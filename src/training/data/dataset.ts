@@ -27,6 +27,8 @@ export interface ImageDataset {
   readonly imageSize: number;
   /** How many images of the source are held out from training; in a dataset of the split "train" they are missing. */
   readonly heldOut: number;
+  /** How many of those are copies of an image that is trained on, and so show nothing that is new to the model. */
+  readonly heldOutCopies: number;
   /** What could not be used, with the reason. */
   readonly skipped: readonly Skipped[];
   /** The icon's name or the file's path in the folder: no two images have the same. */
@@ -101,6 +103,7 @@ async function openIcons(
     size: names.length,
     imageSize: size,
     heldOut: all.filter((name) => isHeldOut(name, { share })).length,
+    heldOutCopies: 0,
     skipped: [],
     name: (index) => at(names, index),
     caption: (index) => captionOf(at(names, index)),
@@ -124,6 +127,7 @@ async function openFolder(
 ): Promise<ImageDataset> {
   const folder = await openImageFolder(dir, options);
   const held = heldOutOf(folder.images, share);
+  const trained = new Set(folder.images.flatMap(({ path, contentHash }) => (held.has(path) ? [] : [contentHash])));
   const indices = folder.images.flatMap((image, index) => (isInSplit(held.has(image.path)) ? [index] : []));
   if (indices.length === 0) throw emptySplit(dir, folder.images.length, share);
   const imageAt = (index: number) => folder.images[at(indices, index)]!;
@@ -131,6 +135,7 @@ async function openFolder(
     size: indices.length,
     imageSize: options.size,
     heldOut: held.size,
+    heldOutCopies: folder.images.filter(({ path, contentHash }) => held.has(path) && trained.has(contentHash)).length,
     skipped: folder.skipped,
     name: (index) => imageAt(index).path,
     caption: (index) => imageAt(index).caption,
