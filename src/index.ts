@@ -5,7 +5,7 @@ import "./runtime/node.js";
 
 export { encodeImage, encodePng, type ReadImageOptions, readImage, writeImage, writePng } from "./images/image-file.js";
 export * from "./library.js";
-export { type DownloadProgress, fetchModel, HubError, type HubOptions } from "./storage/hub/index.js";
+export { fetchModel, HubError } from "./storage/hub/index.js";
 export { readSafetensors, readTorch, writeSafetensors, writeTorch } from "./storage/index.js";
 export {
   type CaptionSource,

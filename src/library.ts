@@ -1,4 +1,4 @@
-// What every platform offers. The entries index.ts (Node) and web.ts (browser) add their backend and file access.
+// What every platform offers. The entries index.ts (Node) and web.ts (browser) add their backend and their storage.
 
 export {
   type CompiledTrainStep,
@@ -48,7 +48,10 @@ export {
 export {
   type GenerateOptions,
   type GenerateResult,
+  type PipelineOptions,
+  type StableDiffusionComponents,
   StableDiffusionPipeline,
+  type StableDiffusionXLComponents,
   type StableDiffusionXLOptions,
   StableDiffusionXLPipeline,
 } from "./pipelines/index.js";
@@ -70,9 +73,12 @@ export {
   LCMScheduler,
   PNDMScheduler,
   type Scheduler,
+  type SchedulerConfig,
+  type SchedulerSourceOptions,
   UniPCMultistepScheduler,
 } from "./schedulers/index.js";
-export { decodeSafetensors, encodeSafetensors } from "./storage/safetensors.js";
+export type { DownloadProgress, HubOptions } from "./storage/hub/hub-options.js";
+export { decodeSafetensors, encodeSafetensors, type NamedTensors, type Safetensors } from "./storage/safetensors.js";
 export { decodeTorch, encodeTorch } from "./storage/torch.js";
 export { Generator, rand, randint, randn, randperm } from "./tensor/random.js";
 export { type DType, Tensor, tensor, zeros } from "./tensor/tensor.js";

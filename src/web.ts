@@ -1,4 +1,5 @@
-// The package in the browser. Models are read from a URL (`fromPretrained`), adapters from bytes or a URL.
+// The package in the browser. Models are read from an address or the hub (`fromPretrained`), adapters from bytes or an
+// address.
 
 import "./storage/web.js";
 

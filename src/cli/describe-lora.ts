@@ -50,7 +50,14 @@ export async function describeLora(file: TensorFile, format: LoraFormat): Promis
     ...(ranks.length > 0 ? [`  rank ${rangeOf(ranks)}${describeAlpha(await alphasOf(file, layers))}`] : []),
     `  targets ${targetsOf(layers)}`,
     ...(family ? [`  family ${family}`] : []),
-    ...(tokens.length > 0 ? [`  learned tokens ${tokens.slice(0, LISTED).map(shortened).join(", ")}`] : []),
+    ...(tokens.length > 0
+      ? [
+          `  learned tokens ${tokens
+            .slice(0, LISTED)
+            .map((each) => shortened(each))
+            .join(", ")}`,
+        ]
+      : []),
     ...(unknown.length > 0 ? [`  ${describeUnknown(unknown)}`] : []),
     ...describeFrozen(metadata[FROZEN_KEY]),
     ...SHOWN_METADATA.flatMap((key) => (metadata[key] ? [`  ${key} ${shortened(metadata[key])}`] : [])),
@@ -59,7 +66,10 @@ export async function describeLora(file: TensorFile, format: LoraFormat): Promis
 }
 
 function describeUnknown(names: readonly string[]): string {
-  const shown = names.slice(0, LISTED).map(shortened).join(", ");
+  const shown = names
+    .slice(0, LISTED)
+    .map((each) => shortened(each))
+    .join(", ");
   return `${counted(names.length, "tensor")} of no layer: ${shown}${names.length > LISTED ? ", …" : ""}`;
 }
 

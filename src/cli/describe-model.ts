@@ -60,7 +60,9 @@ export async function describePipelineFolder(dir: string, options: LoadingChoice
     ...(family ? [`  family ${family}`] : []),
     ...formatTable(rows, 2).map((line) => `  ${line}`),
     ...details,
-    ...[...variants].map(([variant, parts]) => `  variant ${shortened(variant)} of ${parts.map(shortened).join(", ")}`),
+    ...[...variants].map(
+      ([variant, parts]) => `  variant ${shortened(variant)} of ${parts.map((each) => shortened(each)).join(", ")}`,
+    ),
     ...(await judgePipeline(dir, options)).map((line) => `  ${line}`),
   ];
 }
@@ -147,7 +149,14 @@ export function describeTensors({ path, format, entries, metadata }: TensorFile)
   return [
     `${path}: tensors; ${format}, but no adapter, no checkpoint and no LoRA that is known here`,
     `  ${counted(entries.size, "tensor")}, ${describeWeights([...entries.values()])}`,
-    ...(keys.length > 0 ? [`  metadata ${keys.slice(0, LISTED).map(shortened).join(", ")}`] : []),
+    ...(keys.length > 0
+      ? [
+          `  metadata ${keys
+            .slice(0, LISTED)
+            .map((each) => shortened(each))
+            .join(", ")}`,
+        ]
+      : []),
     ...shown,
     ...(entries.size > shown.length ? [`  … ${entries.size - shown.length} more`] : []),
   ];

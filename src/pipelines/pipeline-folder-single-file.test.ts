@@ -133,6 +133,61 @@ describe("a single-file checkpoint", () => {
     await expect(loading).rejects.toThrow(/"extra\.weight", which this model has no place for/);
   });
 
+  it("with tensors that are of no model is refused, unless they are known to change nothing", async () => {
+    const tensors: Map<string, Tensor> = new Map(await singleFileOf(TINY, SD1_LAYOUT));
+    const load = async () => {
+      await writeFile(file, encodeSafetensors(tensors));
+      return StableDiffusionPipeline.fromSingleFile(file, { config: TINY });
+    };
+    const harmless = [
+      "model_ema.diffusion_modelinput_blocks00weight",
+      "betas",
+      "alphas_cumprod_prev",
+      "sqrt_one_minus_alphas_cumprod",
+      "log_one_minus_alphas_cumprod",
+      "sqrt_recipm1_alphas_cumprod",
+      "posterior_log_variance_clipped",
+      "posterior_mean_coef2",
+      "first_stage_model.loss.logvar",
+      "cond_stage_model.transformer.vision_model.post_layernorm.weight",
+      "cond_stage_model.transformer.logit_scale",
+    ];
+    for (const name of harmless) tensors.set(name, tensor([1]));
+    await expect(load()).resolves.toBeDefined();
+    tensors.set("control_model.input_blocks.0.0.weight", tensor([1]));
+    await expect(load()).rejects.toThrow(
+      /of no part of a Stable Diffusion 1\.x pipeline: "control_model\.input_blocks/,
+    );
+  });
+
+  it("that is marked as trained to predict velocity needs a scheduler that says so", async () => {
+    const tensors: Map<string, Tensor> = new Map(await singleFileOf(TINY, SD1_LAYOUT));
+    tensors.set("v_pred", tensor([], [0]));
+    await writeFile(file, encodeSafetensors(tensors));
+    await expect(describePipeline(file, undefined, { config: TINY })).rejects.toThrow(
+      /is marked "v_pred": its scheduler needs prediction_type "v_prediction"; the configuration says "epsilon"/,
+    );
+    const config = join(root, "config");
+    await cp(TINY, config, { recursive: true });
+    const scheduler = join(config, "scheduler/scheduler_config.json");
+    const given = JSON.parse(await readFile(scheduler, "utf8"));
+    await writeFile(scheduler, JSON.stringify({ ...given, prediction_type: "v_prediction" }));
+    await expect(StableDiffusionPipeline.fromSingleFile(file, { config })).resolves.toBeDefined();
+  });
+
+  it("of Stable Diffusion 2.x may have one layer of the text encoder more, not two", async () => {
+    const tensors: Map<string, Tensor> = new Map(await singleFileOf(TINY, SD2_LAYOUT));
+    const load = async (...layers: number[]) => {
+      const more = layers.map(
+        (i) => [`cond_stage_model.model.transformer.resblocks.${i}.ln_1.weight`, tensor([1])] as const,
+      );
+      await writeFile(file, encodeSafetensors(new Map([...tensors, ...more])));
+      return StableDiffusionPipeline.fromSingleFile(file, { config: TINY });
+    };
+    await expect(load(2)).resolves.toBeDefined();
+    await expect(load(2, 3)).rejects.toThrow(/layers 2 and 3, but num_hidden_layers is 2/);
+  });
+
   it("that is none is refused", async () => {
     await writeFile(file, encodeSafetensors({ "lora.up": tensor([1]) }));
     await expect(StableDiffusionPipeline.fromSingleFile(file)).rejects.toThrow(/no whole Stable Diffusion.*lora\.up/);

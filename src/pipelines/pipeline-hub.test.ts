@@ -51,6 +51,11 @@ it("a pipeline named by its hub id is fetched once, and makes what its folder ma
   await Promise.all([pipeline.release(), folder.release()]);
 });
 
+it("a hub id may be marked as one, as in a browser", async () => {
+  const scheduler = await DDIMScheduler.fromPretrained(`hf://${ID}`, { subfolder: "scheduler", token: false });
+  expect(scheduler.config).toMatchObject({ beta_schedule: "scaled_linear" });
+});
+
 it("a single file takes its configuration and tokenizer from the hub, without the weights there", async () => {
   const file = join(home, "model.safetensors");
   await writeSafetensors(file, await singleFileOf(TINY, SD1_LAYOUT));

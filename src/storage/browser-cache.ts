@@ -4,7 +4,7 @@
 import type { ByteRange } from "./storage.js";
 
 const NAME = "fera";
-/** What tells versions of a file apart, the surest first. */
+/** Headers that distinguish versions of a file, the surest first. */
 const VALIDATORS = ["etag", "last-modified"];
 
 /** A file that is in the cache. */

@@ -36,7 +36,7 @@ const ABANDONED_MS = 3_600_000;
  * want the same copy, one makes it and the others wait.
  *
  * @param path - The original.
- * @param detail - Tells apart several copies from one file, such as one per model in it.
+ * @param detail - Distinguishes several copies from one file, such as one per model in it.
  * @param prepare - Called when there is no copy yet.
  * @returns Undefined where the cache cannot hold it (no room, no permission), which `onMessage` has been told.
  * @throws {FormatError} If the original is missing, or `prepare` or its chunks throw it.

@@ -4,13 +4,16 @@ import { basename, dirname } from "node:path";
 import { FormatError } from "../errors.js";
 import { makeFolder, writeFileAtomically } from "./file-access.js";
 import { FileStorage } from "./file-storage.js";
-import { locateModel } from "./hub/locate.js";
+import { fetchModel, locateModel } from "./hub/locate.js";
 import { installStorage, type Storage } from "./storage.js";
-import { addressStorage, isAddress } from "./url-storage.js";
+import { addressStorage, hubIdIn, isAddress } from "./url-storage.js";
 
 installStorage({
   async open(location, options): Promise<Storage> {
     if (isAddress(location)) return addressStorage(location, options);
+    const id = hubIdIn(location);
+    if (id !== undefined)
+      return new FileStorage(await fetchModel(id, { ...options, parts: options.parts ?? "all" }), options);
     const { parts = "all", weights = true } = options;
     const { kind, path } = await locateModel(location, { ...options, parts, weights });
     if (kind === "folder") return new FileStorage(path, options);

@@ -36,7 +36,7 @@ const DTYPE_NAMES: Record<DType, SafetensorsDType> = {
   bool: "BOOL",
 };
 
-/** A dtype name as a safetensors header spells it. */
+/** A dtype name as in a safetensors header. */
 export type SafetensorsDType = keyof typeof BYTES_PER_DTYPE;
 
 /** Where one tensor's bytes lie. */

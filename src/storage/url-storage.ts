@@ -18,6 +18,10 @@ export interface UrlStorageOptions extends Pick<StorageOptions, "signal" | "onPr
 /** Whether a location is an address by itself; in a page, every other one is relative to the page. */
 export const isAddress = (location: string): boolean => /^https?:\/\//i.test(location);
 
+/** The id in `hf://owner/name`, which names a model on the hub on every platform. */
+export const hubIdIn = (location: string): string | undefined =>
+  /^hf:\/\/([A-Za-z0-9_][\w.-]*\/[A-Za-z0-9_][\w.-]*)$/.exec(location)?.[1];
+
 /**
  * The storage of an address, whether of a folder or of a file in it.
  *

@@ -3,15 +3,14 @@
 import { FormatError } from "../errors.js";
 import type { HubOptions } from "./hub/hub-options.js";
 import { installStorage } from "./storage.js";
-import { addressStorage } from "./url-storage.js";
+import { addressStorage, hubIdIn } from "./url-storage.js";
 
-/** A model on the hub; other locations are addresses, relative to the page where they are not whole. */
-const HUB = /^hf:\/\/([^/]+\/[^/]+)$/;
 const HUB_ENDPOINT = "https://huggingface.co";
 
 installStorage({
   async open(location, options) {
-    const id = HUB.exec(location)?.[1];
+    // Other locations are addresses, relative to the page where they are not whole.
+    const id = hubIdIn(location);
     if (id === undefined) return addressStorage(location, options);
     const { revision = "main", token }: HubOptions = options;
     const headers: Record<string, string> = token ? { authorization: `Bearer ${token}` } : {};

@@ -10,6 +10,7 @@ import type { CaseName, CaseResult } from "./cases.js";
 const CONFIG = "test/browser/vite.config.ts";
 
 const CASES: readonly CaseName[] = [
+  "loading",
   "indicator",
   "router",
   "consistencyLoss",

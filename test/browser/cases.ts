@@ -40,6 +40,7 @@ export interface CaseResult {
 type Case = (device: CaseRequest["device"]) => Promise<Check[]>;
 
 export const cases = {
+  loading,
   indicator,
   router,
   consistencyLoss,
@@ -58,6 +59,35 @@ const STEPS = 8;
  * has no fused multiply-add, is off by up to 1.4e-3 where x86 kernels are off by 1.3e-4 and WebGPU by up to 4.9e-4.
  */
 const CONSISTENCY_LIMIT = { wasm: 3e-3, webgpu: 1e-3 };
+
+/** A model comes with progress, a second time from the browser's cache, and ends with the standard AbortError. */
+async function loading(device: Device): Promise<Check[]> {
+  const options = { subfolder: "unet", device };
+  const load = async (more: object = {}) => {
+    const calls: { receivedBytes: number; totalBytes: number }[] = [];
+    const onProgress = (each: (typeof calls)[number]) => calls.push(each);
+    const model = await UNet2DConditionModel.fromPretrained("/reference/unet-sd15", {
+      ...options,
+      onProgress,
+      ...more,
+    });
+    return { calls, names: [...model.weights.weights.keys()] };
+  };
+  for (const name of await caches.keys()) await caches.delete(name);
+  const first = await load();
+  const second = await load();
+  const last = first.calls.at(-1)!;
+  const failure: unknown = await load({ signal: AbortSignal.abort() }).catch((error: unknown) => error);
+  const isAbort = failure instanceof DOMException && failure.name === "AbortError";
+  const weightCalls = second.calls.filter(({ totalBytes }) => totalBytes > 100_000).length;
+  return [
+    { what: "bytes that are missing at the end", error: last.totalBytes - last.receivedBytes, limit: 1 },
+    { what: "no report while weights come", error: first.calls.length > 1 ? 0 : 1, limit: 1 },
+    { what: "reports of weights that came again", error: weightCalls, limit: 1 },
+    { what: "other weights from the cache", error: first.names.join() === second.names.join() ? 0 : 1, limit: 1 },
+    { what: "an abort that is no AbortError", error: isAbort ? 0 : 1, limit: 1 },
+  ];
+}
 
 async function indicator(device: Device): Promise<Check[]> {
   const { tensors, metadata } = await reference("indicator.safetensors");

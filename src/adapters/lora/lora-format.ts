@@ -40,7 +40,7 @@ export interface LoraLayer {
   down?: string;
   /** `[out, rank]`, or `[out, rank, 1, 1]`. */
   up?: string;
-  /** The middle factor of a convolution that is taken apart by Tucker's decomposition, `[rank, rank, kh, kw]`. */
+  /** The middle factor of a convolution in Tucker's decomposition, `[rank, rank, kh, kw]`. */
   mid?: string;
   /** A scalar; the update is scaled by alpha / rank. Where it is missing, programs take the rank. */
   alpha?: string;

@@ -243,9 +243,9 @@ function maxLengthOf(source: string, config: Settings): number {
 function describe({ vocab, merges }: Bpe, { unk }: ClipSpecialTokens, added: AddedToken[]): Record<string, unknown> {
   const split = (regex: string) => ({ type: "Split", pattern: { Regex: regex }, behavior: "Removed", invert: true });
   // @huggingface/tokenizers 0.2.0 takes a lowered stretch of text that equals an added token for that token, even if
-  // the token is to be found before lower-casing only; a space in front keeps the two apart.
+  // the token is to be found before lower-casing only; a space in front prevents that.
   const contents = added.filter((token) => !token.normalized).map((token) => escapeForPattern(token.content));
-  const apart = { type: "Replace", pattern: { Regex: `^(?=(?:${contents.join("|")})$)` }, content: " " };
+  const withSpace = { type: "Replace", pattern: { Regex: `^(?=(?:${contents.join("|")})$)` }, content: " " };
   const marks = [CLIP_BOS_TOKEN, CLIP_EOS_TOKEN].map(escapeForPattern);
   return {
     added_tokens: added,
@@ -257,7 +257,7 @@ function describe({ vocab, merges }: Bpe, { unk }: ClipSpecialTokens, added: Add
         // The tokenizers library lowers letter by letter; toLowerCase() would write ς for a Σ at a word's end.
         { type: "Replace", pattern: { String: "Σ" }, content: "σ" },
         { type: "Lowercase" },
-        ...(contents.length > 0 ? [apart] : []),
+        ...(contents.length > 0 ? [withSpace] : []),
       ],
     },
     pre_tokenizer: {

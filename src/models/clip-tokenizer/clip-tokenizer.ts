@@ -16,7 +16,7 @@ export interface ClipEncoding {
   ids: number[];
   /** How many of the ids come before the padding. */
   length: number;
-  /** The end of the prompt that did not fit, as the tokens spell it; undefined when everything fitted. */
+  /** The end of the prompt that did not fit, as text; undefined when everything fitted. */
   overflow: string | undefined;
 }
 
@@ -112,7 +112,7 @@ export class CLIPTokenizer {
     const ids = [this.bosTokenId, ...words.slice(0, room), this.eosTokenId];
     const length = ids.length;
     while (ids.length < this.maxLength) ids.push(this.padTokenId);
-    return { ids, length, overflow: words.length > room ? this.#spell(words.slice(room), false) : undefined };
+    return { ids, length, overflow: words.length > room ? this.#textOf(words.slice(room), false) : undefined };
   }
 
   /** Encodes prompts into one tensor. */
@@ -126,12 +126,12 @@ export class CLIPTokenizer {
     };
   }
 
-  /** The text that ids spell: lower case, words separated by single spaces, special tokens left out. */
+  /** The text of ids: lower case, words separated by single spaces, special tokens left out. */
   decode(ids: readonly number[]): string {
-    return this.#spell(ids, true);
+    return this.#textOf(ids, true);
   }
 
-  #spell(ids: readonly number[], skipSpecial: boolean): string {
+  #textOf(ids: readonly number[], skipSpecial: boolean): string {
     if (ids.length === 0) return "";
     const options = { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false };
     return this.#bpe.decode([...ids], options).trim();

@@ -21,7 +21,7 @@ import {
 } from "./single-file-names.js";
 import { STABLE_DIFFUSION_1_CONFIG } from "./stable-diffusion-1-config.js";
 
-/** The families that tell themselves apart by their names. */
+/** The families, as the tensors' names distinguish them. */
 export type CheckpointFamily = "Stable Diffusion 1.x" | "Stable Diffusion 2.x" | "Stable Diffusion XL";
 
 /** A model's part of a checkpoint. */
@@ -42,8 +42,8 @@ const PARTS: Readonly<Record<string, Part>> = {
   CLIPTextModelWithProjection: { component: "text_encoder_2", prefixes: ["conditioner.embedders.1.model."] },
 };
 
-const JOINED_PROJECTION = /^transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$/;
-const JOINED_NAMES = ["q_proj", "k_proj", "v_proj"] as const;
+const IN_PROJECTION = /^transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$/;
+const PROJECTIONS = ["q_proj", "k_proj", "v_proj"] as const;
 
 /** The table of names of one part. */
 export function singleFileNames(
@@ -223,10 +223,10 @@ async function renameOpenClip(
       }
       continue;
     }
-    const joined = JOINED_PROJECTION.exec(old);
+    const joined = IN_PROJECTION.exec(old);
     if (joined) {
-      const rows = splitRows(weight, JOINED_NAMES.length, old, path);
-      for (const [i, projection] of JOINED_NAMES.entries()) {
+      const rows = splitRows(weight, PROJECTIONS.length, old, path);
+      for (const [i, projection] of PROJECTIONS.entries()) {
         weights.set(`text_model.encoder.layers.${layer}.self_attn.${projection}.${joined[2]}`, rows[i]!);
       }
     } else if (old !== "text_projection") {

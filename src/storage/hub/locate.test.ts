@@ -149,6 +149,7 @@ describe("a model on the hub", () => {
       onProgress: ({ receivedBytes }) => receivedBytes > 100_000 && stopped.abort(),
     });
     await expect(failing).rejects.toThrow(/abort/);
+    expect(await failing.catch((error: unknown) => error)).toBeInstanceOf(DOMException);
     expect(await blobs()).toContain(`${SHA256}.fera-incomplete`);
     server.faults = {};
     server.requests.length = 0;
