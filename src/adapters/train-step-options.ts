@@ -5,7 +5,12 @@ import type { Tensor } from "../tensor/tensor.js";
 
 /** What updates parameters in place; `AdamW` is one. */
 export interface StepOptimizer {
-  step(parameters: ReadonlyMap<string, Float32Array>, gradients: ReadonlyMap<string, Float32Array>): void;
+  /** @param options - `learningRate` replaces the optimizer's own for this step. */
+  step(
+    parameters: ReadonlyMap<string, Float32Array>,
+    gradients: ReadonlyMap<string, Float32Array>,
+    options?: { learningRate?: number },
+  ): void;
 }
 
 /** An average of parameters; `ParameterAverage` is one. */

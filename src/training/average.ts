@@ -13,7 +13,7 @@ import { type Tensor, tensor } from "../tensor/tensor.js";
 export class ParameterAverage {
   /** Where the current values are, for updates that are done on a device. */
   readonly residence = new DeviceResident();
-  /** Number of updates done; whoever does one elsewhere, or puts kept values back, says so here. */
+  /** Number of updates done; whoever does one elsewhere, or restores saved values, says so here. */
   updates = 0;
   private readonly own: Map<string, Tensor<"float32">>;
 

@@ -22,7 +22,8 @@ export interface Checkpoint {
 }
 
 const NAME = /^checkpoint-(\d{8})\.safetensors$/;
-const KEPT = 2;
+/** Older ones are deleted. */
+const CHECKPOINTS_KEPT = 2;
 
 /** Says before training starts that a folder cannot be written. @throws {TrainingError} */
 export async function prepareOutputFolder(folder: string): Promise<void> {
@@ -48,7 +49,7 @@ export async function saveCheckpoint(folder: string, checkpoint: Checkpoint): Pr
   await makeFolder(folder);
   await writeSafetensors(path, tensors, { fera_checkpoint: JSON.stringify(state) });
   const names = await checkpointNames(folder);
-  for (const name of names.slice(0, -KEPT)) await unlink(join(folder, name));
+  for (const name of names.slice(0, -CHECKPOINTS_KEPT)) await unlink(join(folder, name));
   return path;
 }
 
@@ -84,14 +85,14 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
   };
 }
 
-/** Copies kept values into live ones of the same names and shapes. @throws {TrainingError} Naming the first that differs. */
+/** Copies saved values into current ones of the same names and shapes. @throws {TrainingError} Naming the first that differs. */
 export function restoreInto(
-  live: ReadonlyMap<string, Tensor<"float32">>,
-  kept: ReadonlyMap<string, Tensor<"float32">>,
+  current: ReadonlyMap<string, Tensor<"float32">>,
+  loaded: ReadonlyMap<string, Tensor<"float32">>,
   path: string,
 ): void {
-  for (const [name, tensor] of live) {
-    const saved = kept.get(name);
+  for (const [name, tensor] of current) {
+    const saved = loaded.get(name);
     if (!saved || !sameShape(saved.shape, tensor.shape)) {
       const came = saved ? `[${saved.shape.join(",")}]` : "nothing";
       throw new TrainingError(
@@ -99,7 +100,7 @@ export function restoreInto(
       );
     }
   }
-  for (const [name, tensor] of live) tensor.data.set(kept.get(name)!.data);
+  for (const [name, tensor] of current) tensor.data.set(loaded.get(name)!.data);
 }
 
 /** Deletes a folder's checkpoints, and nothing else. */

@@ -1,16 +1,18 @@
 // A training step whose adapters, optimizer state and average stay on the device: uploaded once, read back when asked for.
 
 import type { AdapterState } from "../adapters/adapter-model.js";
+import type { LossesAndGradients, TrainStepInputs } from "../adapters/train-step-options.js";
 import type { CompiledGraph, DeviceResident } from "../runtime/index.js";
 import { flatValues, type Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import { fedMaxNorm } from "./optimizers/gradient-clipping.js";
 import type { Optimizer } from "./optimizers/optimizer.js";
+import type { StepFeeds } from "./step-feeds.js";
 import { AVERAGE, type DeviceStepGraph, lossesOf, PARAMETERS, type StepScalars, stateInput } from "./step-graph.js";
-import type { OptimizerStepOptions, StepOutcome } from "./trainable.js";
+import type { DeviceStepOptions, DeviceSteps, StepOutcome } from "./trainable.js";
 
 /** Steps of an optimizer by the graph of `buildDeviceStep`; one at a time. */
-export class DeviceStep {
+export class DeviceStep implements DeviceSteps<TrainStepInputs> {
   private holdsState = false;
   private queue: Promise<unknown> = Promise.resolve();
 
@@ -18,22 +20,18 @@ export class DeviceStep {
     private readonly compiled: CompiledGraph,
     private readonly graph: Pick<DeviceStepGraph, "packing" | "scalars">,
     private readonly trained: AdapterState,
+    private readonly feeds: StepFeeds,
     readonly optimizer: Optimizer,
     readonly average?: ParameterAverage,
   ) {}
 
-  /**
-   * One step, which takes effect only where it is accepted.
-   *
-   * @param feeds - The batch.
-   */
-  run(feeds: Record<string, Tensor>, options: OptimizerStepOptions): Promise<StepOutcome> {
+  /** One step, which takes effect only where it is accepted. */
+  async step(batch: TrainStepInputs, options: DeviceStepOptions): Promise<StepOutcome> {
+    const feeds = this.feeds.training(batch);
     return this.inTurn(async () => {
-      const result = await this.compute(feeds, options);
-      const outcome = {
-        ...lossesOf(result, this.trained.adapter.lossNames),
-        gradientNorm: (result.norm!.data as Float32Array)[0]!,
-      };
+      const result = await this.runGraph(feeds, options);
+      const losses = lossesOf(result, this.trained.adapter.lossNames);
+      const outcome = { losses, gradientNorm: (result.norm!.data as Float32Array)[0]! };
       options.accept(outcome, () => this.lastGradients());
       await this.compiled.advance();
       this.optimizer.countStep();
@@ -45,9 +43,10 @@ export class DeviceStep {
   }
 
   /** Losses, and the gradient of every parameter. Changes nothing. */
-  gradients(feeds: Record<string, Tensor>) {
+  async compute(batch: TrainStepInputs): Promise<LossesAndGradients> {
+    const feeds = this.feeds.training(batch);
     return this.inTurn(async () => ({
-      losses: lossesOf(await this.compute(feeds), this.trained.adapter.lossNames),
+      losses: lossesOf(await this.runGraph(feeds), this.trained.adapter.lossNames),
       gradients: this.lastGradients(),
     }));
   }
@@ -60,9 +59,9 @@ export class DeviceStep {
     });
   }
 
-  private async compute(
+  private async runGraph(
     feeds: Record<string, Tensor>,
-    { learningRate, maxGradientNorm }: Omit<OptimizerStepOptions, "accept"> = {},
+    { learningRate, maxGradientNorm }: Omit<DeviceStepOptions, "accept"> = {},
   ): Promise<Record<string, Tensor>> {
     if (!this.holdsState) await this.upload();
     const own: StepScalars = {

@@ -214,7 +214,7 @@ describe("a trainer over a step whose state stays on the device", () => {
       expectSameMetrics(run.output, host.output);
     }
     expect(messages[0]).toBe(
-      "step 4: loss is NaN. OUTPUT/checkpoints/checkpoint-00000002.safetensors is intact; " +
+      "step 4: the loss is NaN (mse NaN, fecl NaN). OUTPUT/checkpoints/checkpoint-00000002.safetensors is intact; " +
         "lower the learning rate or clip gradients.",
     );
     expect(messages[0]).toBe(messages[1]);

@@ -35,8 +35,6 @@ export {
 export type {
   DiffusionBatch,
   Losses,
-  OptimizerStepOptions,
-  OptimizerSteps,
   StepOutcome,
   Trainable,
 } from "./trainable.js";

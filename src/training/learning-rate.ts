@@ -1,8 +1,8 @@
-// How the learning rate changes over a training: a warm-up, then one of three courses.
+// How the learning rate changes over a training: a warm-up, then one of three schedules.
 
 import { ConfigError } from "../errors.js";
 
-/** The courses that a learning rate can take. */
+/** Names of the learning-rate schedules. */
 export const LEARNING_RATE_SCHEDULES = ["constant", "linear", "cosine"] as const;
 
 export type LearningRateScheduleName = (typeof LEARNING_RATE_SCHEDULES)[number];

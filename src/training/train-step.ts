@@ -4,7 +4,7 @@
 import type { AdapterState } from "../adapters/adapter-model.js";
 import type { CompiledTrainStep, TrainStepInputs, TrainStepOptions } from "../adapters/train-step-options.js";
 import type { Denoiser, DenoiserShape } from "../diffusion/index.js";
-import { ConfigError, ShapeError, TrainingError } from "../errors.js";
+import { ConfigError } from "../errors.js";
 import { Graph } from "../graph/index.js";
 import {
   type CompiledGraph,
@@ -15,21 +15,14 @@ import {
   isGpu,
   supportsIoBinding,
 } from "../runtime/index.js";
-import { Generator } from "../tensor/random.js";
-import { allFinite, flatValues, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import { DeviceStep } from "./device-step.js";
-import { clipGradients } from "./optimizers/gradient-clipping.js";
+import { OptimizerStep } from "./optimizer-step.js";
 import { Optimizer } from "./optimizers/optimizer.js";
-import { buildDeviceStep, buildLosses, buildTrainStep, lossesOf } from "./step-graph.js";
-import type {
-  DiffusionBatch,
-  Losses,
-  LossesAndGradients,
-  OptimizerStepOptions,
-  OptimizerSteps,
-  Trainable,
-} from "./trainable.js";
+import { type StepDropout, StepFeeds } from "./step-feeds.js";
+import { buildDeviceStep, buildLosses, buildTrainStep, lossesOf, type StepParts } from "./step-graph.js";
+import type { Losses, LossesAndGradients, Trainable } from "./trainable.js";
 
 /** The adapters that a step trains. */
 export interface TrainedAdapter extends AdapterState {
@@ -37,21 +30,25 @@ export interface TrainedAdapter extends AdapterState {
   isCurrent: () => boolean;
 }
 
-/** What a step computes with: one graph that gives gradients, or one that also keeps and updates the state. */
+/** What a step computes with: one graph that gives gradients, or one that also holds and updates the state. */
 type Computation = { graph: DataParallelGraph; device?: undefined } | { device: DeviceStep; graph?: undefined };
 
 /** A compiled training step over parameters that the caller may change in place. */
-export class TrainStep implements Trainable, CompiledTrainStep {
+export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep {
   private evaluation: Promise<CompiledGraph> | undefined;
+  private readonly optimizerStep: OptimizerStep<TrainStepInputs> | undefined;
 
   private constructor(
     private readonly trained: TrainedAdapter,
-    private readonly model: Denoiser,
-    private readonly shape: DenoiserShape,
-    private readonly options: TrainStepOptions,
-    private readonly masks: ReadonlyMap<string, readonly number[]>,
+    private readonly parts: StepParts,
+    options: TrainStepOptions,
+    private readonly feeds: StepFeeds,
     private readonly computation: Computation,
-  ) {}
+  ) {
+    const { optimizer, average } = options;
+    const maxGradientNorm = maxGradientNormOf(options);
+    this.optimizerStep = optimizer && new OptimizerStep({ trainable: this, optimizer, average, maxGradientNorm });
+  }
 
   /**
    * Compiles the step.
@@ -60,15 +57,8 @@ export class TrainStep implements Trainable, CompiledTrainStep {
    *   parameters, or the state cannot stay on the device though it was asked for.
    */
   static async compile(model: Denoiser, trained: TrainedAdapter, options: TrainStepOptions): Promise<TrainStep> {
-    const { batchSize, tokens = 77, optimizer, average } = options;
-    const latentHeight = options.latentHeight ?? options.height;
-    const latentWidth = options.latentWidth ?? options.width;
-    for (const [name, value] of Object.entries({ batchSize, latentHeight, latentWidth, tokens })) {
-      if (!Number.isSafeInteger(value) || value! < 1) {
-        throw new ConfigError(`compileTrainStep: ${name} must be a positive integer; got ${value}.`);
-      }
-    }
-    const shape: DenoiserShape = { batchSize, latentHeight: latentHeight!, latentWidth: latentWidth!, tokens };
+    const { optimizer, average, dropoutSeed: seed = 0 } = options;
+    const shape = shapeOf(options);
     const maxGradientNorm = maxGradientNormOf(options);
     if (maxGradientNorm !== undefined && !(maxGradientNorm > 0)) {
       throw new ConfigError(`compileTrainStep: maxGradientNorm must be above 0; got ${maxGradientNorm}.`);
@@ -80,26 +70,29 @@ export class TrainStep implements Trainable, CompiledTrainStep {
       );
     }
     const { adapter } = trained;
-    const make = (masks: ReadonlyMap<string, readonly number[]>, computation: Computation) =>
-      new TrainStep(trained, model, shape, options, masks, computation);
+    const { dropout: rate = 0 } = adapter.config as { dropout?: number };
+    const parts = { model, adapter, shape };
+    const feedsWith = (masks: StepDropout["masks"]) => new StepFeeds(parts, { masks, rate, seed }, trained.isCurrent);
     if (optimizer instanceof Optimizer && (await staysOnDevice(model, options))) {
       const graph = new Graph();
-      const built = buildDeviceStep(graph, { model, adapter, shape }, { ...options, optimizer });
+      const built = buildDeviceStep(graph, parts, { ...options, optimizer });
       const compiled = await compile(graph, { ...model.runtime, ioBinding: built.ioBinding });
-      const step = new DeviceStep(compiled, built, trained, optimizer, average as ParameterAverage | undefined);
-      return make(built.masks, { device: step });
+      const feeds = feedsWith(built.masks);
+      const device = new DeviceStep(compiled, built, trained, feeds, optimizer, average as ParameterAverage);
+      return new TrainStep(trained, parts, options, feeds, { device });
     }
     if (options.stateOnDevice) {
       throw new ConfigError("compileTrainStep: stateOnDevice needs an optimizer of this library, and Node.");
     }
     const masks = new Map<string, readonly number[]>();
-    const build = (graph: Graph, samples: number) => {
-      const parts = { model, adapter, shape: { ...shape, batchSize: samples } };
-      const own = buildTrainStep(graph, parts, options);
-      for (const [name, [, ...rest]] of own) masks.set(name, [batchSize, ...rest]);
+    const build = (graph: Graph, batchSize: number) => {
+      const own = buildTrainStep(graph, { ...parts, shape: { ...shape, batchSize } }, options);
+      for (const [name, [, ...rest]] of own) masks.set(name, [shape.batchSize, ...rest]);
     };
+    const { batchSize } = shape;
     const runtime = { ...model.runtime, batchSize, parameterBytes: model.weights.float32Bytes };
-    return make(masks, { graph: await compileDataParallel(build, runtime) });
+    const graph = await compileDataParallel(build, runtime);
+    return new TrainStep(trained, parts, options, feedsWith(masks), { graph });
   }
 
   /**
@@ -112,32 +105,28 @@ export class TrainStep implements Trainable, CompiledTrainStep {
     return this.trained.parameters;
   }
 
+  /** Steps of the optimizer that `compileTrainStep` was given, where the state stays on the device. */
+  get deviceSteps(): DeviceStep | undefined {
+    return this.computation.device;
+  }
+
   /**
    * Losses and the gradient of `loss` for every tensor of `parameters`. Changes nothing.
    *
-   * `loss` is the sum of `mse` and the adapter's weighted terms, such as `fecl`. Dropout masks depend only on the seed and on the
-   * batch's latents, so that the same batch gives the same result.
+   * `loss` is the sum of `mse` and the adapter's weighted terms, such as `fecl`. Dropout masks depend only on the seed and
+   * on the batch's latents, so that the same batch gives the same result.
    *
    * @throws {ShapeError} If the batch does not fit what the step was compiled for.
    */
-  async compute(batch: DiffusionBatch | TrainStepInputs): Promise<LossesAndGradients> {
-    const feeds = this.trainingFeeds(batch);
+  async compute(batch: TrainStepInputs): Promise<LossesAndGradients> {
     const { graph, device } = this.computation;
-    if (device) return device.gradients(feeds);
-    const result = await graph.run(feeds, Object.fromEntries(this.parameters));
+    if (device) return device.compute(batch);
+    const result = await graph.run(this.feeds.training(batch), Object.fromEntries(this.parameters));
     const gradients = new Map<string, Float32Array>();
     for (const name of this.trained.parameters.keys()) {
       gradients.set(name, result[`gradient.${name}`]!.data as Float32Array);
     }
     return { losses: lossesOf(result, this.trained.adapter.lossNames), gradients };
-  }
-
-  /** Steps of the optimizer that `compileTrainStep` was given, where the state stays on the device. */
-  get optimizerSteps(): OptimizerSteps | undefined {
-    const { device } = this.computation;
-    if (!device) return undefined;
-    const { optimizer, average } = device;
-    return { optimizer, average, step: async (batch, options) => device.run(this.trainingFeeds(batch), options) };
   }
 
   /**
@@ -147,23 +136,11 @@ export class TrainStep implements Trainable, CompiledTrainStep {
    * @throws {ConfigError} If the step was compiled without an optimizer.
    */
   async run(batch: TrainStepInputs): Promise<Losses> {
-    const { optimizer, average } = this.options;
-    const maxGradientNorm = maxGradientNormOf(this.options);
-    if (!optimizer)
+    if (!this.optimizerStep) {
       throw new ConfigError("run: the step was compiled without an optimizer; give compileTrainStep one.");
-    const { device } = this.computation;
-    if (device) {
-      const options = { maxGradientNorm, accept: requireFinite };
-      const { gradientNorm: _, ...losses } = await device.run(this.trainingFeeds(batch), options);
-      return losses as Losses;
     }
-    const { gradients, losses } = await this.compute(batch);
-    requireFiniteLoss(losses);
-    requireFiniteGradients(gradients);
-    if (maxGradientNorm !== undefined) clipGradients(gradients, maxGradientNorm);
-    optimizer.step(flatValues(this.parameters), gradients);
-    average?.update();
-    return losses;
+    const advice = () => "The parameters are unchanged; lower the learning rate or clip gradients.";
+    return (await this.optimizerStep.run([batch], { name: "run", advice })).losses;
   }
 
   /** Losses and gradients under the state dict's names, one tensor per expert. Changes nothing. */
@@ -174,11 +151,11 @@ export class TrainStep implements Trainable, CompiledTrainStep {
 
   /** Losses without dropout and without gradients. Changes nothing. */
   async evaluate(batch: TrainStepInputs): Promise<Losses> {
-    const feeds = { ...this.batchFeeds(batch), ...Object.fromEntries(this.parameters) };
+    const feeds = { ...this.feeds.evaluation(batch), ...Object.fromEntries(this.parameters) };
     if (!this.evaluation) {
       const graph = new Graph();
-      buildLosses(graph, { model: this.model, adapter: this.trained.adapter, shape: this.shape }, false);
-      this.evaluation = compile(graph, this.model.runtime);
+      buildLosses(graph, this.parts, false);
+      this.evaluation = compile(graph, this.parts.model.runtime);
       this.evaluation.catch(() => {
         this.evaluation = undefined;
       });
@@ -192,41 +169,20 @@ export class TrainStep implements Trainable, CompiledTrainStep {
     await (device ?? graph).release();
     await (await this.evaluation)?.release();
   }
+}
 
-  /** All that the training graph takes, but for the trained tensors. */
-  private trainingFeeds(batch: DiffusionBatch | TrainStepInputs): Record<string, Tensor> {
-    const feeds = this.batchFeeds(batch);
-    return this.masks.size > 0 ? { ...feeds, ...this.dropoutMasks(batch.latents) } : feeds;
-  }
-
-  private batchFeeds(batch: DiffusionBatch | TrainStepInputs): Record<string, Tensor> {
-    const { target, ...inputs } = batch;
-    if (!this.trained.isCurrent()) {
-      throw new ConfigError(
-        "train step: adapters of another kind or other base weights were loaded since; call compileTrainStep again.",
-      );
+/** @throws {ConfigError} If a size is not a positive integer. */
+function shapeOf(options: TrainStepOptions): DenoiserShape {
+  const { batchSize, tokens = 77 } = options;
+  const latentHeight = options.latentHeight ?? options.height!;
+  const latentWidth = options.latentWidth ?? options.width!;
+  const shape = { batchSize, latentHeight, latentWidth, tokens };
+  for (const [name, value] of Object.entries(shape)) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      throw new ConfigError(`compileTrainStep: ${name} must be a positive integer; got ${value}.`);
     }
-    const came = this.model.shapeOf(inputs);
-    for (const [name, value] of Object.entries(this.shape)) {
-      if (came[name] !== value) {
-        throw new ShapeError(`train step: it was compiled for ${name}=${value}; got ${name}=${came[name]}.`);
-      }
-    }
-    return { ...this.model.feedsOf(inputs), target };
   }
-
-  private dropoutMasks(latents: Tensor): Record<string, Tensor> {
-    const { dropout = 0 } = this.trained.adapter.config as { dropout?: number };
-    const generator = new Generator(hash(toBytes(latents), this.options.dropoutSeed ?? 0));
-    const kept = 1 / (1 - dropout);
-    const masks: Record<string, Tensor> = {};
-    for (const [name, shape] of this.masks) {
-      const data = new Float32Array(shape.reduce((size, dimension) => size * dimension, 1));
-      for (let i = 0; i < data.length; i++) data[i] = generator.uniform() < dropout ? 0 : kept;
-      masks[name] = tensor(data, shape);
-    }
-    return masks;
-  }
+  return shape;
 }
 
 /** The option under its name or its older one. */
@@ -235,31 +191,4 @@ const maxGradientNormOf = ({ maxGradientNorm, gradientClip }: TrainStepOptions):
 
 async function staysOnDevice({ runtime }: Denoiser, { stateOnDevice }: TrainStepOptions): Promise<boolean> {
   return supportsIoBinding() && (stateOnDevice ?? isGpu(await deviceOf(runtime)));
-}
-
-/** @throws {TrainingError} Naming the loss, or the first gradient, that is not finite. */
-const requireFinite: OptimizerStepOptions["accept"] = (outcome, gradients) => {
-  requireFiniteLoss(outcome);
-  if (Number.isFinite(outcome.gradientNorm)) return;
-  requireFiniteGradients(gradients());
-  throw new TrainingError(`run: the norm of all gradients is ${outcome.gradientNorm}.`);
-};
-
-function requireFiniteGradients(gradients: ReadonlyMap<string, Float32Array>): void {
-  for (const [name, gradient] of gradients) {
-    if (!allFinite(gradient)) throw new TrainingError(`run: the gradient of "${name}" is not finite.`);
-  }
-}
-
-function requireFiniteLoss({ loss, gradientNorm: _, ...terms }: Losses): void {
-  if (Number.isFinite(loss)) return;
-  const named = Object.entries(terms).map(([name, value]) => `${name} ${value}`);
-  throw new TrainingError(`run: the loss is ${loss} (${named.join(", ")}).`);
-}
-
-/** FNV-1a over bytes, started from a seed: 32 bits. */
-function hash(bytes: Uint8Array, seed: number): number {
-  let value = (0x811c9dc5 ^ seed) >>> 0;
-  for (const byte of bytes) value = Math.imul(value ^ byte, 0x01000193);
-  return value >>> 0;
 }

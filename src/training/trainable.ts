@@ -18,13 +18,14 @@ export interface DiffusionBatch extends TrainStepInputs {
 }
 
 /** What a step of an optimizer tells. */
-export interface StepOutcome extends Losses {
+export interface StepOutcome {
+  losses: Losses;
   /** L2 norm of all gradients together, before clipping. */
   gradientNorm: number;
 }
 
-/** Settings of one step of {@link OptimizerSteps}. */
-export interface OptimizerStepOptions {
+/** Settings of one step of {@link DeviceSteps}. */
+export interface DeviceStepOptions {
   /** The optimizer's own by default. */
   learningRate?: number;
   /** Largest L2 norm of all gradients together; not clipped by default. */
@@ -37,22 +38,22 @@ export interface OptimizerStepOptions {
   accept: (outcome: StepOutcome, gradients: () => ReadonlyMap<string, Float32Array>) => void;
 }
 
-/** Steps of an optimizer that a trainable does where it computes; only the outcome comes into main memory. */
-export interface OptimizerSteps {
-  /** Whose state is kept there; it shows the current one when asked. */
+/** Steps of an optimizer whose state stays on the device that computes; only the outcome comes into main memory. */
+export interface DeviceSteps<Batch extends TrainStepInputs = DiffusionBatch> {
+  /** Whose state is there; it shows the current one when asked. */
   readonly optimizer: Optimizer;
-  /** The average that is kept there, and updated by every step; it shows current values when asked. */
+  /** The average that is there, and updated by every step; it shows current values when asked. */
   readonly average?: ParameterAverage;
   /** One step on a batch. Rejects with what `accept` throws; nothing is changed then. */
-  step(batch: DiffusionBatch, options: OptimizerStepOptions): Promise<StepOutcome>;
+  step(batch: Batch, options: DeviceStepOptions): Promise<StepOutcome>;
 }
 
 /** A compiled training step over parameters that the caller may change in place. */
-export interface Trainable {
+export interface Trainable<Batch extends TrainStepInputs = DiffusionBatch> {
   /** By name; what an optimizer updates. */
   readonly parameters: ReadonlyMap<string, Tensor<"float32">>;
   /** Losses and the gradient of `loss` for every parameter, under the same names. Changes nothing. */
-  compute(batch: DiffusionBatch): Promise<LossesAndGradients>;
-  /** Where an optimizer's state is kept on a device: whole steps there. `parameters` are then current when asked for. */
-  readonly optimizerSteps?: OptimizerSteps;
+  compute(batch: Batch): Promise<LossesAndGradients>;
+  /** Where an optimizer's state stays on a device: whole steps there. `parameters` are then current when asked for. */
+  readonly deviceSteps?: DeviceSteps<Batch>;
 }

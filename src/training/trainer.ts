@@ -3,21 +3,14 @@
 import { appendFile, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError, TrainingError } from "../errors.js";
-import { allFinite, flatValues, type Tensor } from "../tensor/tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import { latestCheckpoint, prepareOutputFolder, readCheckpoint, restoreInto, saveCheckpoint } from "./checkpoint.js";
 import type { DiffusionBatches } from "./diffusion-batches.js";
 import { type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
-import { clipGradients, gradientNorm } from "./optimizers/gradient-clipping.js";
+import { OptimizerStep } from "./optimizer-step.js";
 import type { Optimizer } from "./optimizers/optimizer.js";
-import type {
-  DiffusionBatch,
-  Losses,
-  LossesAndGradients,
-  OptimizerSteps,
-  StepOutcome,
-  Trainable,
-} from "./trainable.js";
+import type { DiffusionBatch, Losses, Trainable } from "./trainable.js";
 
 /** Settings of a {@link Trainer}. */
 export interface TrainerOptions {
@@ -46,12 +39,14 @@ export interface TrainerOptions {
   signal?: AbortSignal;
 }
 
-/** What one step did. */
-export interface StepReport extends StepOutcome {
+/** What one step did: its loss terms by name, and the numbers around them. */
+export interface StepReport extends Losses {
   /** Steps done, this one included. */
   step: number;
   steps: number;
   learningRate: number;
+  /** L2 norm of all gradients together, before clipping. */
+  gradientNorm: number;
   /** Since the run began. */
   seconds: number;
   stepsPerSecond: number;
@@ -76,8 +71,7 @@ export interface TrainingResult {
 export class Trainer {
   private step = 0;
   private lastCheckpoint: string | undefined;
-  /** The trainable's own steps, where they can be used. */
-  private readonly ownSteps: OptimizerSteps | undefined;
+  private readonly optimizerStep: OptimizerStep;
   private readonly checkpoints: string;
   private readonly metrics: string;
 
@@ -95,15 +89,14 @@ export class Trainer {
           "Make it with new ParameterAverage(trainable.parameters, decay).",
       );
     }
-    const { optimizerSteps: own } = trainable;
-    const fits = own?.optimizer === optimizer && own.average === average && gradientAccumulation === 1;
-    this.ownSteps = fits ? own : undefined;
+    const clipped = maxGradientNorm === 0 ? undefined : maxGradientNorm;
+    this.optimizerStep = new OptimizerStep({ trainable, optimizer, average, maxGradientNorm: clipped });
     this.checkpoints = join(options.output, "checkpoints");
     this.metrics = join(options.output, "metrics.jsonl");
   }
 
   /**
-   * Puts the newest checkpoint of the output folder back; the run then goes on as if it had never been cut.
+   * Puts the newest checkpoint of the output folder back; the run then goes on as if it had never been interrupted.
    *
    * @returns The step it continues from, 0 where there is no checkpoint.
    * @throws {TrainingError} If the checkpoint is of another training.
@@ -112,21 +105,21 @@ export class Trainer {
     const path = await latestCheckpoint(this.checkpoints);
     if (path === undefined) return 0;
     const { trainable, optimizer, average, batches, fingerprint = "" } = this.options;
-    const kept = await readCheckpoint(path);
-    if (kept.fingerprint !== fingerprint) {
+    const saved = await readCheckpoint(path);
+    if (saved.fingerprint !== fingerprint) {
       throw new TrainingError(
-        `${path}: made with other settings: ${differences(kept.fingerprint, fingerprint)}. ` +
+        `${path}: made with other settings: ${differences(saved.fingerprint, fingerprint)}. ` +
           "Resume with the same ones, or choose another output folder.",
       );
     }
-    restoreInto(trainable.parameters, kept.parameters, path);
+    restoreInto(trainable.parameters, saved.parameters, path);
     if (average) {
-      restoreInto(average.values, kept.average ?? new Map(), path);
-      average.updates = kept.step;
+      restoreInto(average.values, saved.average ?? new Map(), path);
+      average.updates = saved.step;
     }
-    optimizer.loadStateDict(new Map(kept.optimizer));
-    batches.restore(kept.stream as ReturnType<DiffusionBatches["state"]>);
-    this.step = kept.step;
+    optimizer.loadStateDict(new Map(saved.optimizer));
+    batches.restore(saved.stream as ReturnType<DiffusionBatches["state"]>);
+    this.step = saved.step;
     this.lastCheckpoint = path;
     await this.truncateMetrics();
     return this.step;
@@ -140,7 +133,7 @@ export class Trainer {
   async run(): Promise<TrainingResult> {
     const { options } = this;
     await prepareOutputFolder(this.checkpoints);
-    if (this.step === 0) await this.startAnew();
+    if (this.step === 0) await this.startFresh();
     const rateOf = learningRateSchedule({
       name: options.schedule ?? "constant",
       learningRate: options.optimizer.lr,
@@ -154,11 +147,15 @@ export class Trainer {
     let upcoming = this.draw();
     while (this.step < options.steps && !options.signal?.aborted) {
       const learningRate = rateOf(this.step);
-      const pending = this.advance(upcoming, learningRate);
+      const pending = this.optimizerStep.run(upcoming, {
+        learningRate,
+        name: `step ${this.step + 1}`,
+        advice: this.advice,
+      });
       pending.catch(() => {});
       stream = options.batches.state();
       upcoming = this.draw();
-      const { gradientNorm, ...losses } = await pending;
+      const { losses, gradientNorm } = await pending;
       this.step++;
       const seconds = (performance.now() - startedAt) / 1000;
       const stepsPerSecond = (this.step - firstStep) / seconds;
@@ -182,7 +179,7 @@ export class Trainer {
   }
 
   /** @throws {TrainingError} Where an earlier run left checkpoints: they would be mixed with this run's. */
-  private async startAnew(): Promise<void> {
+  private async startFresh(): Promise<void> {
     const earlier = await latestCheckpoint(this.checkpoints);
     if (earlier !== undefined) {
       throw new TrainingError(`${earlier}: left by an earlier run. Resume it, or choose another output folder.`);
@@ -194,58 +191,10 @@ export class Trainer {
     return Array.from({ length: this.options.gradientAccumulation ?? 1 }, () => this.options.batches.next());
   }
 
-  /** One step of the optimizer, and one update of the average. */
-  private async advance(batches: readonly DiffusionBatch[], learningRate: number): Promise<StepOutcome> {
-    const { trainable, optimizer, average, maxGradientNorm = 0 } = this.options;
-    if (this.ownSteps) {
-      const accept = this.requireFinite;
-      return this.ownSteps.step(batches[0]!, { learningRate, maxGradientNorm: maxGradientNorm || undefined, accept });
-    }
-    const { gradients, losses } = await this.gradients(batches);
-    const norm = maxGradientNorm ? clipGradients(gradients, maxGradientNorm) : gradientNorm(gradients);
-    const outcome = { ...losses, gradientNorm: norm };
-    this.requireFinite(outcome, () => gradients);
-    optimizer.step(flatValues(trainable.parameters), gradients, { learningRate });
-    average?.update();
-    return outcome;
-  }
-
-  /** Mean losses and gradients over the batches of one step. */
-  private async gradients(batches: readonly DiffusionBatch[]): Promise<LossesAndGradients> {
-    const { trainable } = this.options;
-    const first = await trainable.compute(batches[0]!);
-    if (batches.length === 1) return first;
-    const sums: Record<string, number> = { ...first.losses };
-    for (const batch of batches.slice(1)) {
-      const next = await trainable.compute(batch);
-      for (const [name, value] of Object.entries(next.losses)) sums[name] = sums[name]! + value;
-      for (const [name, gradient] of first.gradients) {
-        const more = next.gradients.get(name)!;
-        for (let i = 0; i < gradient.length; i++) gradient[i] = gradient[i]! + more[i]!;
-      }
-    }
-    for (const gradient of first.gradients.values()) {
-      for (let i = 0; i < gradient.length; i++) gradient[i] = gradient[i]! / batches.length;
-    }
-    const means = Object.entries(sums).map(([name, sum]) => [name, sum / batches.length] as const);
-    return { losses: Object.fromEntries(means) as unknown as Losses, gradients: first.gradients };
-  }
-
-  private readonly requireFinite = (
-    { gradientNorm, ...losses }: StepOutcome,
-    gradients: () => ReadonlyMap<string, Float32Array>,
-  ): void => {
-    const bad = Object.entries(losses).find(([, value]) => !Number.isFinite(value));
-    const where = `step ${this.step + 1}`;
-    const kept = this.lastCheckpoint === undefined ? "There is no checkpoint yet" : `${this.lastCheckpoint} is intact`;
-    const advice = `${kept}; lower the learning rate or clip gradients.`;
-    if (bad) throw new TrainingError(`${where}: ${bad[0]} is ${bad[1]}. ${advice}`);
-    if (Number.isFinite(gradientNorm)) return;
-    const name = [...gradients()].find(([, gradient]) => !allFinite(gradient))?.[0];
-    // Finite gradients can have a norm that leaves the float32 range of a device.
-    const what =
-      name === undefined ? `the norm of all gradients is ${gradientNorm}` : `the gradient of "${name}" is not finite`;
-    throw new TrainingError(`${where}: ${what}. ${advice}`);
+  private readonly advice = (): string => {
+    const checkpoint =
+      this.lastCheckpoint === undefined ? "There is no checkpoint yet" : `${this.lastCheckpoint} is intact`;
+    return `${checkpoint}; lower the learning rate or clip gradients.`;
   };
 
   private async save(stream: unknown): Promise<string> {

@@ -1,0 +1,104 @@
+// One step of an optimizer: gradients, their norm and clipping, the refusal of what is not finite, the update of parameters
+// and average. The only place that does so: in main memory, or by a trainable whose state stays on a device.
+
+import type { StepAverage, StepOptimizer, TrainStepInputs } from "../adapters/train-step-options.js";
+import { TrainingError } from "../errors.js";
+import { allFinite, flatValues } from "../tensor/tensor.js";
+import { clipGradients, gradientNorm } from "./optimizers/gradient-clipping.js";
+import type { DiffusionBatch, Losses, LossesAndGradients, StepOutcome, Trainable } from "./trainable.js";
+
+/** What a step works with. */
+export interface OptimizerStepParts<Batch extends TrainStepInputs = DiffusionBatch> {
+  trainable: Trainable<Batch>;
+  optimizer: StepOptimizer;
+  /** Of the trainable's parameters. */
+  average?: StepAverage;
+  /** Largest L2 norm of all gradients together, above 0; not clipped by default. */
+  maxGradientNorm?: number;
+}
+
+/** Settings of one step. */
+export interface OptimizerStepOptions {
+  /** The optimizer's own by default. */
+  learningRate?: number;
+  /** The step's name, for messages. */
+  name: string;
+  /** What to do where a loss or gradient is not finite, for messages. */
+  advice: () => string;
+}
+
+/** Steps of an optimizer over the parameters of a trainable. */
+export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
+  constructor(private readonly parts: OptimizerStepParts<Batch>) {}
+
+  /**
+   * One step, and one update of the average.
+   *
+   * Where the trainable keeps the state of this optimizer and of this average on a device, and the step takes one batch,
+   * it is done there.
+   *
+   * @param batches - The step follows the mean of their gradients; one at least.
+   * @returns Mean losses, and the norm of the mean gradient before clipping.
+   * @throws {TrainingError} If a loss or a gradient is not finite: names it; nothing is changed then.
+   */
+  async run(batches: readonly Batch[], options: OptimizerStepOptions): Promise<StepOutcome> {
+    const { trainable, optimizer, average, maxGradientNorm } = this.parts;
+    const { learningRate } = options;
+    const { deviceSteps } = trainable;
+    if (batches.length === 1 && deviceSteps?.optimizer === optimizer && deviceSteps.average === average) {
+      const accept = (outcome: StepOutcome, gradients: Gradients) => requireFinite(outcome, gradients, options);
+      return deviceSteps.step(batches[0]!, { learningRate, maxGradientNorm, accept });
+    }
+    const { losses, gradients } = await meanOver(trainable, batches);
+    const norm = maxGradientNorm === undefined ? gradientNorm(gradients) : clipGradients(gradients, maxGradientNorm);
+    const outcome = { losses, gradientNorm: norm };
+    requireFinite(outcome, () => gradients, options);
+    optimizer.step(flatValues(trainable.parameters), gradients, { learningRate });
+    average?.update();
+    return outcome;
+  }
+}
+
+type Gradients = () => ReadonlyMap<string, Float32Array>;
+
+/** Mean losses and gradients over batches. */
+async function meanOver<Batch extends TrainStepInputs>(
+  trainable: Trainable<Batch>,
+  batches: readonly Batch[],
+): Promise<LossesAndGradients> {
+  const first = await trainable.compute(batches[0]!);
+  if (batches.length === 1) return first;
+  const sums: Record<string, number> = { ...first.losses };
+  for (const batch of batches.slice(1)) {
+    const next = await trainable.compute(batch);
+    for (const [name, value] of Object.entries(next.losses)) sums[name] = sums[name]! + value;
+    for (const [name, gradient] of first.gradients) {
+      const more = next.gradients.get(name)!;
+      for (let i = 0; i < gradient.length; i++) gradient[i] = gradient[i]! + more[i]!;
+    }
+  }
+  for (const gradient of first.gradients.values()) {
+    for (let i = 0; i < gradient.length; i++) gradient[i] = gradient[i]! / batches.length;
+  }
+  const means = Object.entries(sums).map(([name, sum]) => [name, sum / batches.length] as const);
+  return { losses: Object.fromEntries(means) as unknown as Losses, gradients: first.gradients };
+}
+
+/** @throws {TrainingError} With all loss terms, or the first gradient that is not finite. */
+function requireFinite(
+  { losses: { loss, ...terms }, gradientNorm }: StepOutcome,
+  gradients: Gradients,
+  { name, advice }: OptimizerStepOptions,
+): void {
+  const entries = Object.entries(terms);
+  if (![loss, ...entries.map(([, value]) => value)].every(Number.isFinite)) {
+    const listed = entries.map(([term, value]) => `${term} ${value}`).join(", ");
+    throw new TrainingError(`${name}: the loss is ${loss} (${listed}). ${advice()}`);
+  }
+  if (Number.isFinite(gradientNorm)) return;
+  const bad = [...gradients()].find(([, gradient]) => !allFinite(gradient))?.[0];
+  // Finite gradients can have a norm that leaves the float32 range of a device.
+  const what =
+    bad === undefined ? `the norm of all gradients is ${gradientNorm}` : `the gradient of "${bad}" is not finite`;
+  throw new TrainingError(`${name}: ${what}. ${advice()}`);
+}

@@ -1,0 +1,80 @@
+// What a training step's graphs are fed of a batch: checked inputs, and dropout masks.
+
+import type { TrainStepInputs } from "../adapters/train-step-options.js";
+import type { Denoiser, DenoiserShape } from "../diffusion/index.js";
+import { ConfigError, ShapeError } from "../errors.js";
+import { Generator } from "../tensor/random.js";
+import { sizeOf, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
+
+/** How a training step draws dropout masks. */
+export interface StepDropout {
+  /** Inputs of the graph, with their shapes. */
+  masks: ReadonlyMap<string, readonly number[]>;
+  /** Share of elements that become 0, in [0, 1). */
+  rate: number;
+  /** Each batch has its own masks, drawn from this and from its latents. */
+  seed: number;
+}
+
+/** Feeds for graphs of one shape. */
+export class StepFeeds {
+  constructor(
+    private readonly parts: { model: Denoiser; shape: DenoiserShape },
+    private readonly dropout: StepDropout,
+    /** Whether the graphs are still those of the model and of its adapters. */
+    private readonly isCurrent: () => boolean,
+  ) {}
+
+  /**
+   * The batch, and dropout masks.
+   *
+   * @throws {ShapeError} If the batch does not fit the shape.
+   * @throws {ConfigError} If the graphs are of other adapters or weights than the model has now.
+   */
+  training(batch: TrainStepInputs): Record<string, Tensor> {
+    return { ...this.evaluation(batch), ...this.masks(batch.latents) };
+  }
+
+  /**
+   * The batch alone.
+   *
+   * @throws {ShapeError} If it does not fit the shape.
+   * @throws {ConfigError} If the graphs are of other adapters or weights than the model has now.
+   */
+  evaluation({ target, ...inputs }: TrainStepInputs): Record<string, Tensor> {
+    if (!this.isCurrent()) {
+      throw new ConfigError(
+        "train step: adapters of another kind or other base weights were loaded since; call compileTrainStep again.",
+      );
+    }
+    const { model, shape } = this.parts;
+    const came = model.shapeOf(inputs);
+    for (const [name, value] of Object.entries(shape)) {
+      if (came[name] !== value) {
+        throw new ShapeError(`train step: it was compiled for ${name}=${value}; got ${name}=${came[name]}.`);
+      }
+    }
+    return { ...model.feedsOf(inputs), target };
+  }
+
+  private masks(latents: Tensor): Record<string, Tensor> {
+    const { masks, rate, seed } = this.dropout;
+    if (masks.size === 0) return {};
+    const generator = new Generator(hash(toBytes(latents), seed));
+    const scale = 1 / (1 - rate);
+    const drawn: Record<string, Tensor> = {};
+    for (const [name, shape] of masks) {
+      const data = new Float32Array(sizeOf(shape));
+      for (let i = 0; i < data.length; i++) data[i] = generator.uniform() < rate ? 0 : scale;
+      drawn[name] = tensor(data, shape);
+    }
+    return drawn;
+  }
+}
+
+/** FNV-1a over bytes, started from a seed: 32 bits. */
+function hash(bytes: Uint8Array, seed: number): number {
+  let value = (0x811c9dc5 ^ seed) >>> 0;
+  for (const byte of bytes) value = Math.imul(value ^ byte, 0x01000193);
+  return value >>> 0;
+}
