@@ -25,7 +25,18 @@ export interface LoadedAdapter<Config extends AdapterConfig = AdapterConfig> ext
   layers: readonly TargetLayer[];
   /** False where the file has no configuration, so that what shapes do not tell was assumed. */
   hasConfig: boolean;
+  /**
+   * Its parts for text encoders, under the encoders' own module paths (`text_model.encoder.layers.0.self_attn.q_proj`).
+   * A file may have nothing else; `state` and `layers` are empty then.
+   */
+  textEncoders?: ReadonlyMap<TextEncoderName, AdapterPart>;
 }
+
+/** diffusers' names of a pipeline's text encoders. */
+export type TextEncoderName = "text_encoder" | "text_encoder_2";
+
+/** An adapter's part for one component of a pipeline. */
+export type AdapterPart = Pick<LoadedAdapter, "config" | "state" | "layers">;
 
 /** `safetensors`, `torch` (the reference's, no configuration) or `folder` (as PEFT lays adapters out). */
 export type AdapterFormat = "safetensors" | "torch" | "folder";

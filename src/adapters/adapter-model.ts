@@ -40,6 +40,14 @@ export interface AdapterState {
   residence: DeviceResident;
 }
 
+/** An adapter with its values, for a graph that holds it among others. */
+export interface AttachableAdapter {
+  adapter: Adapter;
+  parameters: ReadonlyMap<string, Tensor<"float32">>;
+  /** Whether values may change in place, so that every run must take them; otherwise they are part of the graph. */
+  isShared: boolean;
+}
+
 /** Any denoiser with adapters; `FeRAModel` is the one with FeRA. */
 export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
   private current: AdapterState;
@@ -100,6 +108,11 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
   get parameters(): ReadonlyMap<string, Tensor<"float32">> {
     this.isShared = true;
     return this.values;
+  }
+
+  /** The adapter and its values, for a graph that holds it among others. */
+  get attachable(): AttachableAdapter {
+    return { adapter: this.current.adapter, parameters: this.values, isShared: this.isShared };
   }
 
   /** Number of trainable values. */

@@ -2,10 +2,12 @@ export type { Adapter, AdapterConfig, AttachedAdapter, AttachInputs } from "./ad
 export {
   type AdapterData,
   type AdapterFormat,
+  type AdapterPart,
   adapterFormatOf,
   type LoadedAdapter,
   readAdapter,
   readFeRAAdapter,
+  type TextEncoderName,
   writeAdapter,
 } from "./adapter-format.js";
 export {
@@ -13,7 +15,16 @@ export {
   type AdapterModelInputs,
   type AdapterPrediction,
   type AdapterState,
+  type AttachableAdapter,
 } from "./adapter-model.js";
+export {
+  AdapterStack,
+  attachableAdapter,
+  graphAdapters,
+  type RoutedGates,
+  type StackedAdapter,
+  type StackPrediction,
+} from "./adapter-stack.js";
 export { ADAPTER_TYPES, adapterConfigFromJSON, createAdapter } from "./create-adapter.js";
 export { type ConsistencyLossInputs, feclLoss, frequencyEnergyConsistencyLoss } from "./fera/consistency-loss.js";
 export { addExperts, expandGates, RoutedExperts } from "./fera/experts.js";
@@ -49,7 +60,14 @@ export {
   plainLoraPathProblem,
   writePlainLora,
 } from "./lora/plain-lora.js";
-export { type LayerMatching, matchesTarget, pathSuffix, type TargetLayer, targetLayers } from "./target-layers.js";
+export {
+  type LayerMatching,
+  matchesTarget,
+  pathSuffix,
+  recordLayers,
+  type TargetLayer,
+  targetLayers,
+} from "./target-layers.js";
 export type {
   CompiledTrainStep,
   Losses,

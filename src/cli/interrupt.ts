@@ -1,7 +1,5 @@
 // Ctrl-C, or a terminal that is closed: the first signal asks a command to end well, the second ends the process.
 
-import { AbortError } from "../pipelines/index.js";
-
 /** Between two signals that come from one key press: a terminal and npm may both send it. */
 const SAME_PRESS_MS = 500;
 const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
@@ -14,7 +12,7 @@ export const interruptedExitCode = (): number => exitCode;
 
 /** Whether an error says no more than that the user interrupted. */
 export function isInterruption(error: unknown): boolean {
-  return error instanceof AbortError || (error instanceof Error && error.name === "AbortError");
+  return error instanceof Error && error.name === "AbortError";
 }
 
 /**

@@ -9,12 +9,12 @@ import type { RoutingTrace } from "../pipelines/index.js";
  *
  * @throws {ConfigError} If the trace has fewer than two different timesteps.
  */
-export async function drawRouting(path: string, { timesteps, weights }: RoutingTrace): Promise<void> {
-  const experts = weights[0]![0]!.length;
+export async function drawRouting(path: string, { timesteps, gates }: RoutingTrace): Promise<void> {
+  const experts = gates[0]![0]!.length;
   const series = Array.from({ length: experts }, (_, expert) => ({
     label: `expert ${expert + 1}`,
     x: timesteps,
-    y: weights.map((images) => images.reduce((sum, gates) => sum + gates[expert]!, 0) / images.length),
+    y: gates.map((images) => images.reduce((sum, row) => sum + row[expert]!, 0) / images.length),
   }));
   const picture = await renderPlot({
     kind: "area",

@@ -14,7 +14,7 @@ it("stacks the plots of energies and gates into one picture", async () => {
   const route = {
     timesteps: [900, 500, 100],
     energies: [[[0.5, 0.3, 0.2]], [[0.6, 0.3, 0.1]], [[0.7, 0.2, 0.1]]],
-    weights: [[[0.4, 0.3, 0.3]], [[0.3, 0.4, 0.3]], [[0.3, 0.3, 0.4]]],
+    gates: [[[0.4, 0.3, 0.3]], [[0.3, 0.4, 0.3]], [[0.3, 0.3, 0.4]]],
   };
   await routingPicture(path, route);
   const { shape } = await readImage(path);

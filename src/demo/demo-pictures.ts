@@ -28,7 +28,7 @@ export async function beforeAfterPicture(path: string, rows: readonly ComparedIm
 }
 
 /** Writes gates and band energies over the timesteps of a run, the mean over its images. */
-export async function routingPicture(path: string, route: RoutingTrace): Promise<void> {
+export async function routingPicture(path: string, route: Omit<RoutingTrace, "weights">): Promise<void> {
   const means = (rows: number[][][]): number[][] => {
     const width = rows[0]?.[0]?.length ?? 0;
     return Array.from({ length: width }, (_, column) =>
@@ -51,7 +51,7 @@ export async function routingPicture(path: string, route: RoutingTrace): Promise
   const gates = await renderPlot({
     ...axis,
     title: "Gates of the experts",
-    series: means(route.weights).map((y, expert) => ({ label: `expert ${expert + 1}`, x: route.timesteps, y })),
+    series: means(route.gates).map((y, expert) => ({ label: `expert ${expert + 1}`, x: route.timesteps, y })),
   });
   await writePng(path, await stack([energies, gates]));
 }

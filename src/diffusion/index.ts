@@ -8,4 +8,5 @@ export {
   sliceConditioning,
   takeConditioning,
 } from "./conditioning.js";
+export { conditioningShapes } from "./conditioning-shapes.js";
 export type { Denoiser, DenoiserInputs, DenoiserShape } from "./denoiser.js";

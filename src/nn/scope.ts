@@ -2,6 +2,7 @@
 // that may change a layer's output.
 
 import type { ConvolutionOptions, Graph, Value } from "../graph/index.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** How a parameter starts when a model is made from nothing; torch's defaults unless a layer says otherwise. */
 export type Initializer =
@@ -40,6 +41,16 @@ export interface LayerAdapters {
    * @returns The adapted output; `y` itself where the layer is not adapted.
    */
   apply(layer: AdaptableLayer, x: Value, y: Value): Value;
+}
+
+/** Adapters for the graphs that a model compiles itself, such as a text encoder's. */
+export interface GraphAdapters {
+  /** What is part of the graphs: they are compiled anew where one of these is another object. */
+  readonly identity: readonly object[];
+  /** Declares what the adapters need in a graph. */
+  attach(graph: Graph): LayerAdapters;
+  /** The values of the inputs that {@link attach} declares. */
+  readonly feeds: Readonly<Record<string, Tensor>>;
 }
 
 /** A place in a model's module tree. */

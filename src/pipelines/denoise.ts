@@ -1,12 +1,12 @@
 // The sampling loop: from noisy latents to clean ones, along a scheduler, with guidance. Knows no model classes.
 
+import type { RoutedGates, StackPrediction } from "../adapters/adapter-stack.js";
+import { type Conditioning, concatConditioning, type DenoiserInputs } from "../diffusion/index.js";
 import { RuntimeError } from "../errors.js";
 import type { Scheduler } from "../schedulers/index.js";
 import { type Generator, randn } from "../tensor/random.js";
+import { concatRows, sliceRows } from "../tensor/rows.js";
 import { allFinite, type Tensor, tensor } from "../tensor/tensor.js";
-import { throwIfAborted } from "./abort.js";
-import { concatRows, sliceRows } from "./batches.js";
-import { type Conditions, concatConditions } from "./conditions.js";
 import { type Guidance, guided } from "./guidance.js";
 
 /** What is reported after each step. */
@@ -22,7 +22,7 @@ export interface GenerationStep {
 }
 
 /**
- * How the adapters were mixed along a run. S steps, N images, K bands, E experts.
+ * How an adapter's experts were mixed along a run. S steps, N images, K bands, E experts.
  *
  * With guidance, of the half that saw the prompt.
  */
@@ -31,38 +31,24 @@ export interface RoutingTrace {
   /** `[S][N][K]`; each row sums to 1, up to rounding. */
   energies: number[][][];
   /** `[S][N][E]`; each row sums to 1. */
+  gates: number[][][];
+  /** The gates under their former name. */
   weights: number[][][];
 }
 
-/** A model's prediction, and how its adapters were mixed where it has some. */
-export interface Prediction {
-  /** `[B, C, h, w]`. */
-  output: Tensor<"float32">;
-  /** `[B, K]`. */
-  energies?: Tensor<"float32">;
-  /** `[B, E]`. */
-  weights?: Tensor<"float32">;
+/** What to draw, and what to be guided away from where there is guidance. */
+export interface GuidedConditioning {
+  conditional: Conditioning;
+  unconditional?: Conditioning;
 }
 
-/** What a prediction is made from. */
-export interface PredictionInputs extends Conditions {
-  /** As the scheduler shows them to the model, `[B, C, h, w]`. */
-  latents: Tensor<"float32">;
-  /** `[B]`. */
-  timesteps: Tensor<"float32">;
-}
-
-export interface DenoiseOptions {
-  predict(inputs: PredictionInputs): Promise<Prediction>;
+export interface DenoiseOptions extends GuidedConditioning {
+  predict(inputs: DenoiserInputs): Promise<StackPrediction>;
   scheduler: Scheduler;
   /** The scheduler's timesteps, set already, or the last ones of them. */
   timesteps: readonly number[];
-  /** As noisy as the first timestep is, `[N, C, h, w]`. */
+  /** As noisy as the first timestep is, `[N, C, h, w]`; the conditioning has N rows, too. */
   latents: Tensor<"float32">;
-  /** Of the prompts, N rows. */
-  conditional: Conditions;
-  /** To be guided away from, alike; without them there is no guidance. */
-  unconditional?: Conditions;
   guidance: Guidance;
   /** For samplers that add noise. */
   generator: Generator;
@@ -73,34 +59,30 @@ export interface DenoiseOptions {
 /**
  * Walks the timesteps. With guidance, both halves of a doubled batch see the same latents.
  *
- * @throws {AbortError} Between steps, if the signal has fired.
+ * @returns The latents, and how routed adapters were mixed, by name.
+ * @throws The signal's reason (by default a DOMException named AbortError) between steps, if it has fired.
  * @throws {RuntimeError} If a prediction is not finite.
  */
 export async function denoise(
   options: DenoiseOptions,
-): Promise<{ latents: Tensor<"float32">; route: RoutingTrace | undefined }> {
+): Promise<{ latents: Tensor<"float32">; routes: ReadonlyMap<string, RoutingTrace> }> {
   const { scheduler, timesteps, conditional, unconditional, guidance, generator, signal } = options;
-  const conditions = unconditional ? concatConditions(unconditional, conditional) : conditional;
+  const conditioning = unconditional ? concatConditioning([unconditional, conditional]) : conditional;
   const firstConditional = unconditional ? options.latents.shape[0]! : 0;
-  const route: RoutingTrace = { timesteps: [], energies: [], weights: [] };
-
+  const routes = new Map<string, RoutingTrace>();
   let { latents } = options;
   for (const [index, timestep] of timesteps.entries()) {
-    throwIfAborted("generate", signal);
+    signal?.throwIfAborted();
 
     // 1. The prediction, of both halves at once
     const input = scheduler.scaleModelInput(latents, timestep);
     const batch = unconditional ? concatRows([input, input]) : input;
-    const { output, energies, weights } = await options.predict({
-      ...conditions,
+    const { output, routing } = await options.predict({
+      ...conditioning,
       latents: batch,
       timesteps: tensor(new Float32Array(batch.shape[0]!).fill(timestep)),
     });
-    if (energies && weights) {
-      route.timesteps.push(timestep);
-      route.energies.push(rowValues(energies, firstConditional));
-      route.weights.push(rowValues(weights, firstConditional));
-    }
+    for (const [name, gates] of routing) record(routes, name, timestep, gates, firstConditional);
 
     // 2. Guidance
     const prediction = unconditional ? guided(output, guidance) : output;
@@ -117,8 +99,26 @@ export async function denoise(
     latents = prevSample;
     await options.onStep?.({ step: index + 1, steps: timesteps.length, timestep, latents });
   }
-  throwIfAborted("generate", signal);
-  return { latents, route: route.timesteps.length > 0 ? route : undefined };
+  signal?.throwIfAborted();
+  return { latents, routes };
+}
+
+function record(
+  routes: Map<string, RoutingTrace>,
+  name: string,
+  timestep: number,
+  { energies, gates }: RoutedGates,
+  firstRow: number,
+): void {
+  let route = routes.get(name);
+  if (!route) {
+    const all: number[][][] = [];
+    route = { timesteps: [], energies: [], gates: all, weights: all };
+    routes.set(name, route);
+  }
+  route.timesteps.push(timestep);
+  route.energies.push(rowValues(energies, firstRow));
+  route.gates.push(rowValues(gates, firstRow));
 }
 
 function rowValues(table: Tensor<"float32">, first: number): number[][] {

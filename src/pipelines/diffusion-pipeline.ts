@@ -1,26 +1,24 @@
-// What text to image and image to image share in every family: options, noise, denoising, images, and adapters.
-// How a prompt becomes conditions is each family's own.
+// What text to image and image to image share in every family: options, noise, denoising and images. How a prompt
+// becomes conditioning is each family's own.
 
-import type { FeRAModel } from "../adapters/fera/fera-model.js";
+import { conditioningShapes, type Denoiser, repeatConditioning } from "../diffusion/index.js";
 import type { AutoencoderKL } from "../models/autoencoder-kl/autoencoder-kl.js";
 import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
-import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
-import type { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import { createScheduler, type Scheduler, type SchedulerConfig } from "../schedulers/index.js";
 import { Generator, randn } from "../tensor/random.js";
+import { repeatRows } from "../tensor/rows.js";
 import { Tensor, tensor } from "../tensor/tensor.js";
-import { throwIfAborted } from "./abort.js";
-import { AdapterSlot } from "./adapter-slot.js";
-import { repeatRows } from "./batches.js";
-import { type GuidedConditions, repeatConditions } from "./conditions.js";
-import { type DenoiseOptions, denoise } from "./denoise.js";
-import type { GenerateOptions, GenerateResult } from "./generate-options.js";
+import { AdaptedPipeline } from "./adapted-pipeline.js";
+import type { AdapterSelection } from "./adapter-set.js";
+import { denoise, type GuidedConditioning } from "./denoise.js";
+import type { GenerateOptions, GenerateResult, GenerationProgress } from "./generate-options.js";
 import { type GenerationPlan, generationPlan } from "./generation-plan.js";
-import { imagesToLatents, latentsToImages } from "./image-latents.js";
+import { type ImageWork, imagesToLatents, latentsToImages } from "./image-latents.js";
+import { modelConditioning } from "./model-conditioning.js";
 
 /** The parts that every family has. */
-export interface DiffusionComponents {
-  unet: UNet2DConditionModel;
+export interface DiffusionComponents<Model extends Denoiser = Denoiser> {
+  denoiser: Model;
   vae: AutoencoderKL | AutoencoderTiny;
   /** Or its configuration, of which it is made when it is first used. */
   scheduler: Scheduler | SchedulerConfig;
@@ -28,8 +26,8 @@ export interface DiffusionComponents {
 
 /** What differs between families when nothing is asked for. */
 export interface FamilyDefaults {
-  /** Side in latent pixels where the UNet's configuration names none. */
-  sampleSize: number;
+  /** Latent height and width that the model was trained for. */
+  latentSize: readonly [height: number, width: number];
   guidanceScale: number;
   strength: number;
 }
@@ -39,36 +37,34 @@ export interface FamilyDefaults {
  *
  * @see Rombach et al. 2022, arXiv:2112.10752; Meng et al. 2021, arXiv:2108.01073 (from images)
  */
-export abstract class DiffusionPipeline<Options extends GenerateOptions = GenerateOptions> {
-  readonly unet: UNet2DConditionModel;
+export abstract class DiffusionPipeline<
+  Options extends GenerateOptions = GenerateOptions,
+  Model extends Denoiser = Denoiser,
+> extends AdaptedPipeline<Model> {
   readonly vae: AutoencoderKL | AutoencoderTiny;
   #scheduler: Scheduler | undefined;
   #schedulerConfig: SchedulerConfig;
   readonly #defaults: FamilyDefaults;
-  readonly #adapters: AdapterSlot;
-  #queue: Promise<unknown> = Promise.resolve();
 
-  protected constructor({ unet, vae, scheduler }: DiffusionComponents, defaults: FamilyDefaults) {
-    this.unet = unet;
+  protected constructor({ denoiser, vae, scheduler }: DiffusionComponents<Model>, defaults: FamilyDefaults) {
+    super(denoiser);
     this.vae = vae;
     this.#scheduler = isScheduler(scheduler) ? scheduler : undefined;
     this.#schedulerConfig = isScheduler(scheduler) ? scheduler.config : scheduler;
     this.#defaults = defaults;
-    this.#adapters = new AdapterSlot(unet);
   }
 
   /**
-   * What the model is told of a run, one row per prompt.
+   * What the model is told of the prompts, one row each.
    *
    * @param plan - Its `guides` says whether the unconditional part is needed.
+   * @param adapters - Those that act on the text encoders.
    */
-  protected abstract encodeConditions(options: Options, plan: GenerationPlan): Promise<GuidedConditions>;
-
-  /** The text encoders, the first one first. */
-  abstract get textEncoders(): readonly CLIPTextModel[];
-
-  /** Frees what the text encoders have compiled. */
-  protected abstract releaseTextEncoders(): Promise<void>;
+  protected abstract encodeConditions(
+    options: Options,
+    plan: GenerationPlan,
+    adapters: AdapterSelection,
+  ): Promise<GuidedConditioning>;
 
   /**
    * The sampler; may be replaced between runs.
@@ -97,12 +93,7 @@ export abstract class DiffusionPipeline<Options extends GenerateOptions = Genera
 
   /** Side in pixels of the images that the model was trained on; the height where they are not square. */
   get defaultSize(): number {
-    return this.#sampleSize()[0] * this.latentScale;
-  }
-
-  /** The adapters in use. */
-  get fera(): FeRAModel | undefined {
-    return this.#adapters.fera;
+    return this.#defaults.latentSize[0] * this.latentScale;
   }
 
   /**
@@ -115,121 +106,96 @@ export abstract class DiffusionPipeline<Options extends GenerateOptions = Genera
    *
    * @throws {ConfigError} If an option is invalid or a prompt is too long.
    * @throws {ShapeError} If the size is no multiple of {@link latentScale}, or `image` or `latents` have another shape.
-   * @throws {AbortError} If the signal fires.
+   * @throws The signal's reason, by default a DOMException named AbortError, if it fires.
    */
   async generate(options: Options): Promise<GenerateResult> {
     // Adapters and scheduler are those of the call, whatever happens while it waits.
-    const predict = this.#adapters.predictor(options.adapters ?? true);
+    const adapters = this.selectAdapters(options.adapters);
     const scheduler = options.scheduler ?? this.scheduler;
-    const run = this.#queue.then(() => this.#generate(options, scheduler, predict));
-    this.#queue = run.catch(() => undefined);
-    return run;
+    return this.inTurn(() => this.#generate(options, scheduler, adapters));
   }
 
-  /**
-   * Loads adapters and uses them from now on, in place of those in use.
-   *
-   * @param path - As `FeRAModel.loadAdapters`.
-   * @throws {FormatError} If the file is malformed or made for another model; the adapters in use then stay.
-   */
-  async loadAdapters(path: string): Promise<void> {
-    this.#releaseLater(await this.#adapters.load(path));
+  override async release(): Promise<void> {
+    await super.release();
+    await this.vae.release();
   }
 
-  /**
-   * Uses a model's adapters, for example while it is being trained; `undefined` uses none.
-   *
-   * @throws {ConfigError} If they are made for another UNet than this pipeline's.
-   */
-  useAdapters(fera: FeRAModel | undefined): void {
-    this.#releaseLater(this.#adapters.use(fera));
-  }
-
-  /**
-   * How strongly adapters act: 0 is not at all, 1 as trained. Holds for adapters that are loaded later, too.
-   *
-   * @throws {ConfigError} If it is not finite.
-   */
-  setAdapterScale(scale: number): void {
-    this.#adapters.setScale(scale);
-  }
-
-  /** Goes back to the base model. Runs that were asked for before keep the adapters. */
-  unloadAdapters(): void {
-    this.#releaseLater(this.#adapters.use(undefined));
-  }
-
-  /** Frees every compiled graph, after the runs under way; they are made again when needed. */
-  async release(): Promise<void> {
-    await this.#queue;
-    await Promise.all([this.unet.release(), this.vae.release(), this.releaseTextEncoders(), this.fera?.release()]);
-  }
-
-  async #generate(options: Options, scheduler: Scheduler, predict: DenoiseOptions["predict"]): Promise<GenerateResult> {
-    const { onStep, signal } = options;
-    throwIfAborted("generate", signal);
+  async #generate(options: Options, scheduler: Scheduler, adapters: AdapterSelection): Promise<GenerateResult> {
+    const { onProgress, signal } = options;
+    signal?.throwIfAborted();
+    const following = (phase: GenerationProgress["phase"]): ImageWork => ({
+      onProgress: (done, total) => onProgress?.({ phase, done, total }),
+      signal,
+    });
 
     // 1. Everything that can be refused, before any work
-    const [height, width] = this.#sampleSize();
-    const { guidanceScale, strength } = this.#defaults;
-    const size = { channels: this.unet.config.in_channels, scale: this.latentScale, height, width };
-    const plan = generationPlan(options, { ...size, guidanceScale, strength });
+    const { latentSize, guidanceScale, strength } = this.#defaults;
+    const [height, width] = latentSize;
+    const takes = conditioningShapes(this.denoiser);
+    const size = { channels: this.denoiser.latentChannels, scale: this.latentScale, height, width };
+    const plan = generationPlan(options, {
+      ...{ ...size, guidanceScale, strength },
+      takesGuidance: takes.has("timestepCond"),
+    });
+    const beside = modelConditioning(options, plan, takes);
     scheduler.setTimesteps(plan.steps);
     if (plan.firstStep > 0) scheduler.setBeginIndex(plan.firstStep);
     const timesteps = scheduler.timesteps.slice(plan.firstStep);
 
     // 2. Text
-    const { conditional, unconditional } = await this.encodeConditions(options, plan);
-    throwIfAborted("generate", signal);
+    const { conditional, unconditional } = await this.encodeConditions(options, plan, adapters);
+    const ofImages = (conditioning: typeof conditional) => ({
+      ...repeatConditioning(conditioning, plan.numImages),
+      ...beside,
+    });
+    onProgress?.({ phase: "text", done: plan.prompts.length, total: plan.prompts.length });
+    signal?.throwIfAborted();
 
     // 3. Noise, or a noisy image, to latents
     const seed = options.seed ?? Math.floor(Math.random() * 2 ** 32);
     const generator = new Generator(seed);
-    const { latents, route } = await denoise({
-      ...{ predict, scheduler, timesteps, generator, onStep, signal },
-      latents: await this.#start(plan, scheduler, timesteps[0]!, generator, options.latents),
-      conditional: repeatConditions(conditional, plan.numImages),
-      unconditional: unconditional && repeatConditions(unconditional, plan.numImages),
+    const clean =
+      plan.startImages && (await imagesToLatents(this.vae, plan.startImages, generator, following("image")));
+    const { latents, routes } = await denoise({
+      ...{ scheduler, timesteps, generator, signal },
+      predict: adapters.predict,
+      async onStep(step) {
+        await options.onStep?.(step);
+        onProgress?.({ phase: "sampling", done: step.step, total: step.steps });
+      },
+      latents: startLatents(clean, plan, scheduler, timesteps[0]!, generator, options.latents),
+      conditional: ofImages(conditional),
+      unconditional: unconditional && ofImages(unconditional),
       guidance: { scale: plan.guidanceScale, rescale: plan.guidanceRescale },
     });
 
     // 4. Latents to images
-    const images = await latentsToImages(this.vae, latents, signal);
-    return { images, latents, seed, ...(route && { route }) };
-  }
-
-  /** Latents as noisy as the first timestep is. */
-  async #start(
-    { startImages, latentShape }: GenerationPlan,
-    scheduler: Scheduler,
-    timestep: number,
-    generator: Generator,
-    given: Tensor | undefined,
-  ): Promise<Tensor<"float32">> {
-    const clean = startImages && (await imagesToLatents(this.vae, startImages, generator));
-    const noise = (given as Tensor<"float32"> | undefined) ?? randn(latentShape, { generator });
-    if (clean) {
-      const repeated = repeatRows(clean, latentShape[0] / clean.shape[0]!);
-      return scheduler.addNoise(repeated, noise, tensor([timestep]));
-    }
-    const sigma = scheduler.initNoiseSigma;
-    return new Tensor(
-      "float32",
-      noise.shape,
-      noise.data.map((value) => value * sigma),
-    );
-  }
-
-  #releaseLater(fera: FeRAModel | undefined): void {
-    if (fera) this.#queue = this.#queue.then(() => fera.release()).catch(() => undefined);
-  }
-
-  /** Latent height and width that the UNet was trained for. */
-  #sampleSize(): [height: number, width: number] {
-    const size = this.unet.config.sample_size ?? this.#defaults.sampleSize;
-    return typeof size === "number" ? [size, size] : [size[0]!, size[1] ?? size[0]!];
+    const images = await latentsToImages(this.vae, latents, following("decoding"));
+    const [route] = routes.values();
+    return { images, latents, seed, ...(route && { route }), routes };
   }
 }
 
 const isScheduler = (value: Scheduler | SchedulerConfig): value is Scheduler =>
   typeof (value as Partial<Scheduler>).setTimesteps === "function";
+/** Latents as noisy as the first timestep is. */
+function startLatents(
+  clean: Tensor<"float32"> | undefined,
+  { latentShape }: GenerationPlan,
+  scheduler: Scheduler,
+  timestep: number,
+  generator: Generator,
+  given: Tensor | undefined,
+): Tensor<"float32"> {
+  const noise = (given as Tensor<"float32"> | undefined) ?? randn(latentShape, { generator });
+  if (clean) {
+    const repeated = repeatRows(clean, latentShape[0] / clean.shape[0]!);
+    return scheduler.addNoise(repeated, noise, tensor([timestep]));
+  }
+  const sigma = scheduler.initNoiseSigma;
+  return new Tensor(
+    "float32",
+    noise.shape,
+    noise.data.map((value) => value * sigma),
+  );
+}

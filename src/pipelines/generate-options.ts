@@ -1,5 +1,6 @@
 // What `generate` takes and gives. The checks are in generation-plan.ts.
 
+import type { ImageTensor } from "../images/image-tensor.js";
 import type { Scheduler } from "../schedulers/index.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { GenerationStep, RoutingTrace } from "./denoise.js";
@@ -29,6 +30,13 @@ export interface GenerateOptions {
   image?: Tensor | readonly Tensor[];
   /** Above 0, up to 1: the share of the steps that is done from `image`; 1 leaves little of it. Default 0.8, in SDXL 0.3. */
   strength?: number;
+  /** For models that were trained with classes: one for all images, or one per prompt. See the model's inputs. */
+  classLabels?: Tensor | number | readonly number[];
+  /**
+   * For models that were distilled with guidance (LCM): float32, one row for all images or one per prompt. By default the
+   * embedding of `guidanceScale`. Such models run without a negative prompt.
+   */
+  timestepCond?: Tensor;
   /** Instead of the pipeline's own, for this call. */
   scheduler?: Scheduler;
   /** Standard normal float32 noise `[N, C, h, w]` to start with, instead of what the seed gives. */
@@ -37,18 +45,31 @@ export interface GenerateOptions {
   adapters?: boolean;
   /** Called after every step; the next one waits for it. */
   onStep?: (step: GenerationStep) => void | Promise<void>;
-  /** Ends the run between two steps. */
+  /** Called as parts of the work are done, the steps among them. */
+  onProgress?: (progress: GenerationProgress) => void;
+  /** Ends the run between two steps, with the signal's reason: by default a DOMException named AbortError. */
   signal?: AbortSignal;
+}
+
+/** How far a run is. */
+export interface GenerationProgress {
+  /** Prompts to text states, start images to latents, steps, latents to images; in this order. */
+  phase: "text" | "image" | "sampling" | "decoding";
+  done: number;
+  /** Of this phase. */
+  total: number;
 }
 
 /** What `generate` gives. */
 export interface GenerateResult {
   /** N images `[3, height, width]` in −1 … 1; the images of one prompt are neighbours. */
-  images: Tensor<"float32">[];
+  images: ImageTensor[];
   /** The latents that the images were decoded from, `[N, C, h, w]`, as the diffusion model sees them. */
   latents: Tensor<"float32">;
   /** The same seed gives the same images. */
   seed: number;
-  /** How the adapters were mixed, step by step; absent where there were none. */
+  /** How the first routed adapter was mixed, step by step; absent where there was none. */
   route?: RoutingTrace;
+  /** Of every routed adapter, by its name; empty where there was none. */
+  routes: ReadonlyMap<string, RoutingTrace>;
 }

@@ -4,7 +4,10 @@ import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
 import type { GenerateOptions } from "./generate-options.js";
 import { generationPlan } from "./generation-plan.js";
 
-const DEFAULTS = { channels: 4, scale: 8, height: 64, width: 96, guidanceScale: 7.5, strength: 0.8 };
+const DEFAULTS = {
+  ...{ channels: 4, scale: 8, height: 64, width: 96, guidanceScale: 7.5, strength: 0.8 },
+  takesGuidance: false,
+};
 const plan = (options: Partial<GenerateOptions>) => generationPlan({ prompt: "a", ...options }, DEFAULTS);
 const image = (height: number, width: number): Tensor<"float32"> => zeros([3, height, width]);
 

@@ -1,8 +1,8 @@
 // The options of `generate`, checked and completed, before any work is done.
 
 import { ConfigError, quoted, ShapeError } from "../errors.js";
+import { concatRows } from "../tensor/rows.js";
 import { Tensor } from "../tensor/tensor.js";
-import { concatRows } from "./batches.js";
 import type { GenerateOptions } from "./generate-options.js";
 
 /** How far image values may lie outside −1 … 1, for rounding. */
@@ -19,6 +19,8 @@ export interface PlanDefaults {
   width: number;
   guidanceScale: number;
   strength: number;
+  /** Whether the model takes the guidance scale as an input, and needs no unconditional prediction. */
+  takesGuidance: boolean;
 }
 
 /** A run, checked. */
@@ -96,7 +98,7 @@ export function generationPlan(options: GenerateOptions, defaults: PlanDefaults)
   }
   return {
     ...{ prompts, negativePrompts, numImages, steps, firstStep },
-    ...{ guidanceScale, guides: guidanceScale > 1, guidanceRescale, clipSkip },
+    ...{ guidanceScale, guides: guidanceScale > 1 && !defaults.takesGuidance, guidanceRescale, clipSkip },
     ...{ latentShape, startImages },
   };
 }

@@ -1,7 +1,7 @@
 // Classifier-free guidance: one prediction from one that saw the prompt and one that did not.
 
 import { ShapeError } from "../errors.js";
-import { Tensor } from "../tensor/tensor.js";
+import { Tensor, tensor } from "../tensor/tensor.js";
 
 /** How far guidance goes. */
 export interface Guidance {
@@ -38,6 +38,30 @@ export function guided(output: Tensor<"float32">, { scale, rescale }: Guidance):
     }
   }
   return new Tensor("float32", [rows / 2, ...output.shape.slice(1)], result);
+}
+
+/**
+ * How a model that was distilled with guidance is told the scale: [sin(1000 w ω), cos(1000 w ω)], w = scale − 1,
+ * ω_i = 10000^(−i / (⌊features/2⌋ − 1)); a last 0 where features is odd.
+ *
+ * @returns `[rows, features]`, all rows alike.
+ * @see Luo et al. 2023, arXiv:2310.04378; diffusers' get_guidance_scale_embedding
+ */
+export function guidanceScaleEmbedding(scale: number, features: number, rows: number): Tensor<"float32"> {
+  const half = Math.floor(features / 2);
+  const row = new Float32Array(features);
+  const fround = Math.fround;
+  // In float32 throughout, as torch computes it: the sine of an angle of thousands feels the rounding of the angle.
+  const w = fround(fround(scale - 1) * 1000);
+  const step = fround(fround(Math.log(10000)) / (half - 1));
+  for (let i = 0; i < half; i++) {
+    const angle = fround(w * fround(Math.exp(fround(i * -step))));
+    row[i] = Math.sin(angle);
+    row[half + i] = Math.cos(angle);
+  }
+  const data = new Float32Array(rows * features);
+  for (let start = 0; start < data.length; start += features) data.set(row, start);
+  return tensor(data, [rows, features]);
 }
 
 function standardDeviation(values: Float32Array): number {

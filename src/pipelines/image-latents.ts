@@ -1,11 +1,19 @@
 // Between images and the latents that a diffusion model works on: (z − shift) · scale, z the autoencoder's.
 
+import { ImageTensor } from "../images/image-tensor.js";
 import { AutoencoderKL, sampleLatents } from "../models/autoencoder-kl/autoencoder-kl.js";
 import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
 import type { Generator } from "../tensor/random.js";
+import { concatRows, rowsOf, sliceRows } from "../tensor/rows.js";
 import { Tensor } from "../tensor/tensor.js";
-import { throwIfAborted } from "./abort.js";
-import { concatRows, rowsOf, sliceRows } from "./batches.js";
+
+/** Following and ending work on several images. */
+export interface ImageWork {
+  /** @param done - Images, of `total`. */
+  onProgress?: (done: number, total: number) => void;
+  /** Between images. */
+  signal?: AbortSignal | undefined;
+}
 
 /** Images decoded at once: more would need more memory and be no faster. */
 const DECODE_BATCH = 4;
@@ -18,24 +26,32 @@ const DECODE_BATCH = 4;
  * @param images - `[B, 3, H, W]` in −1 … 1.
  * @returns `[B, C, H/downscale, W/downscale]`.
  * @throws {ShapeError} If the autoencoder cannot take the size.
+ * @throws The signal's reason, if it has fired.
  */
 export async function imagesToLatents(
   vae: AutoencoderKL | AutoencoderTiny,
   images: Tensor<"float32">,
   generator: Generator,
+  { onProgress, signal }: ImageWork = {},
 ): Promise<Tensor<"float32">> {
   const { scaling_factor: scale, shift_factor: shift } = vae.config;
+  const each = async <T>(encode: (image: Tensor<"float32">) => Promise<T>): Promise<T[]> => {
+    const encoded: T[] = [];
+    for (const image of rowsOf(images)) {
+      signal?.throwIfAborted();
+      encoded.push(await encode(image));
+      onProgress?.(encoded.length, images.shape[0]!);
+    }
+    return encoded;
+  };
   let latents: Tensor<"float32">;
   if (vae instanceof AutoencoderKL) {
-    const encoded = [];
-    for (const image of rowsOf(images)) encoded.push(await vae.encode(image));
+    const encoded = await each((image) => vae.encode(image));
     const mean = concatRows(encoded.map((each) => each.mean));
     const logvar = concatRows(encoded.map((each) => each.logvar));
     latents = sampleLatents({ mean, logvar }, { generator });
   } else {
-    const encoded = [];
-    for (const image of rowsOf(images)) encoded.push((await vae.encode(image)).latents);
-    latents = concatRows(encoded);
+    latents = concatRows(await each(async (image) => (await vae.encode(image)).latents));
   }
   return mapped(latents, (value) => (value - shift) * scale);
 }
@@ -45,24 +61,25 @@ export async function imagesToLatents(
  *
  * @param latents - `[B, C, h, w]`.
  * @returns B images `[3, H, W]`, clamped to −1 … 1.
- * @throws {AbortError} Between batches of images, if the signal has fired.
+ * @throws The signal's reason, between batches of images, if it has fired.
  */
 export async function latentsToImages(
   vae: AutoencoderKL | AutoencoderTiny,
   latents: Tensor<"float32">,
-  signal: AbortSignal | undefined,
-): Promise<Tensor<"float32">[]> {
+  { onProgress, signal }: ImageWork = {},
+): Promise<ImageTensor[]> {
   const { scaling_factor: scale, shift_factor: shift } = vae.config;
   const unscaled = mapped(latents, (value) => value / scale + shift);
-  const images: Tensor<"float32">[] = [];
+  const images: ImageTensor[] = [];
   const count = latents.shape[0]!;
   for (let from = 0; from < count; from += DECODE_BATCH) {
-    throwIfAborted("generate", signal);
+    signal?.throwIfAborted();
     const decoded = await vae.decode(sliceRows(unscaled, from, Math.min(from + DECODE_BATCH, count)));
     for (const image of rowsOf(decoded)) {
       const clamped = mapped(image, (value) => Math.min(Math.max(value, -1), 1));
-      images.push(clamped.reshape(image.shape.slice(1)));
+      images.push(ImageTensor.fromTensor(clamped));
     }
+    onProgress?.(images.length, count);
   }
   return images;
 }

@@ -1,8 +1,7 @@
-export { AbortError } from "./abort.js";
 export type { GenerationStep, RoutingTrace } from "./denoise.js";
-export type { GenerateOptions, GenerateResult } from "./generate-options.js";
-export type { PipelineOptions } from "./load-components.js";
+export type { GenerateOptions, GenerateResult, GenerationProgress } from "./generate-options.js";
 export { type AnyPipeline, loadPipeline } from "./load-pipeline.js";
+export type { PipelineOptions } from "./stable-diffusion/load-components.js";
 export {
   type StableDiffusionComponents,
   StableDiffusionPipeline,

@@ -1,7 +1,7 @@
 // Loads a pipeline of whichever family a folder holds.
 
-import type { PipelineOptions } from "./load-components.js";
 import { describePipeline } from "./pipeline-folder.js";
+import type { PipelineOptions } from "./stable-diffusion/load-components.js";
 import { StableDiffusionPipeline } from "./stable-diffusion/stable-diffusion-pipeline.js";
 import { StableDiffusionXLPipeline } from "./stable-diffusion/stable-diffusion-xl-pipeline.js";
 

@@ -3,8 +3,8 @@
 import { ConfigError, quoted } from "../errors.js";
 import type { CLIPTextModel, ClipHiddenStateOptions } from "../models/clip-text/clip-text-model.js";
 import type { CLIPTokenizer } from "../models/clip-tokenizer/clip-tokenizer.js";
-import type { Tensor } from "../tensor/tensor.js";
-import { concatRows } from "./batches.js";
+import { concatRows } from "../tensor/rows.js";
+import { Tensor } from "../tensor/tensor.js";
 
 /** A text encoder, and the tokenizer whose ids it knows. */
 export interface PromptEncoder {
@@ -45,6 +45,17 @@ export async function encodePrompts(
     states: concatRows(all.map(({ states }) => states)),
     pooled: concatRows(all.map(({ pooled }) => pooled)),
   };
+}
+
+/** The last dimensions of two tensors joined; all others are the same. */
+export function concatFeatures(a: Tensor<"float32">, b: Tensor<"float32">): Tensor<"float32"> {
+  const [left, right] = [a.shape.at(-1)!, b.shape.at(-1)!];
+  const data = new Float32Array(a.size + b.size);
+  for (let row = 0; row < a.size / left; row++) {
+    data.set(a.data.subarray(row * left, (row + 1) * left), row * (left + right));
+    data.set(b.data.subarray(row * right, (row + 1) * right), row * (left + right) + left);
+  }
+  return new Tensor("float32", [...a.shape.slice(0, -1), left + right], data);
 }
 
 function tokenize(tokenizer: CLIPTokenizer, prompt: string): Tensor<"int64"> {

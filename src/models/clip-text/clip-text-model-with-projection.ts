@@ -60,6 +60,12 @@ export class CLIPTextModelWithProjection extends CLIPTextModel<CLIPTextProjectio
     return new CLIPTextModelWithProjection(parsed, weights, runtime);
   }
 
+  override build(scope: Scope, inputIds: Value): Value {
+    const states = super.build(scope, inputIds);
+    project(scope, states, this.config);
+    return states;
+  }
+
   protected override project(scope: Scope, pooled: Value): Value {
     return project(scope, pooled, this.config);
   }

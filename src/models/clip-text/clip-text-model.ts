@@ -5,7 +5,7 @@ import { z } from "zod";
 import { ConfigError, ShapeError } from "../../errors.js";
 import type { Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
-import { embedding, layerNorm, linear, ModelWeights, type Scope } from "../../nn/index.js";
+import { embedding, type GraphAdapters, layerNorm, linear, ModelWeights, type Scope } from "../../nn/index.js";
 import type { RuntimeOptions } from "../../runtime/index.js";
 import { parseConfig } from "../../storage/parse-config.js";
 import type { Generator } from "../../tensor/random.js";
@@ -73,6 +73,8 @@ export interface ClipHiddenStateOptions {
   hiddenLayersFromEnd?: number;
   /** Whether `hiddenState` goes through the final normalization; true by default. */
   finalNorm?: boolean;
+  /** Adapters on the encoder's linear layers. */
+  adapters?: GraphAdapters | undefined;
 }
 
 /** What `encodeAll` returns; B batch, L tokens, C = hidden_size. */
@@ -119,13 +121,21 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
    * @returns `[B, L, hidden_size]`.
    * @throws {ShapeError} If the shape or an id breaks these limits.
    */
-  async encode(inputIds: Tensor<"int64">): Promise<Tensor<"float32">> {
+  async encode(
+    inputIds: Tensor<"int64">,
+    { adapters }: Pick<ClipHiddenStateOptions, "adapters"> = {},
+  ): Promise<Tensor<"float32">> {
     const { shape } = this.checkedIds(inputIds);
-    const compiled = await this.compiled(`encode ${shape.join("x")}`, (graph) => {
-      const ids = graph.input("input_ids", "int64", shape);
-      graph.output("last_hidden_state", clipTextModel(this.frozenScope(graph), ids, this.config));
+    const compiled = await this.compiledWith(adapters, `encode ${shape.join("x")}`, (scope) => {
+      const ids = scope.graph.input("input_ids", "int64", shape);
+      scope.graph.output("last_hidden_state", clipTextModel(scope, ids, this.config));
     });
-    return (await compiled.run({ input_ids: inputIds })).last_hidden_state as Tensor<"float32">;
+    return (await compiled.run({ ...adapters?.feeds, input_ids: inputIds })).last_hidden_state as Tensor<"float32">;
+  }
+
+  /** The encoder as a function from Values to Values: what adapters are made for. @returns `[B, L, hidden_size]`. */
+  build(scope: Scope, inputIds: Value): Value {
+    return clipTextModel(scope, inputIds, this.config);
   }
 
   /**
@@ -140,7 +150,7 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
    * @throws {ConfigError} If the model has no such layer.
    */
   async encodeAll(inputIds: Tensor<"int64">, options: ClipHiddenStateOptions = {}): Promise<ClipTextStates> {
-    const { hiddenLayersFromEnd: skipped = 0, finalNorm = true } = options;
+    const { hiddenLayersFromEnd: skipped = 0, finalNorm = true, adapters } = options;
     const { num_hidden_layers: layers, layer_norm_eps: epsilon } = this.config;
     if (!Number.isInteger(skipped) || skipped < 0 || skipped > layers) {
       throw new ConfigError(
@@ -149,20 +159,24 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
     }
     const [batch, length] = this.checkedIds(inputIds).shape as [number, number];
     const isLast = skipped === 0 && finalNorm;
-    const compiled = await this.compiled(`encodeAll ${batch}x${length} ${skipped} ${finalNorm}`, (graph) => {
-      const scope = this.frozenScope(graph);
-      const states = hiddenStates(scope, graph.input("input_ids", "int64", [batch, length]), this.config);
-      const norm = scope.in(PREFIX).in("final_layer_norm");
-      const last = layerNorm(norm, states.at(-1)!, epsilon);
-      const rows = ops.reshape(last, [batch * length, this.config.hidden_size]);
-      graph.output("last_hidden_state", last);
-      graph.output("pooled", this.project(scope, ops.gather(rows, graph.input("end_rows", "int64", [batch]))));
-      if (isLast) return;
-      const state = states.at(-1 - skipped)!;
-      graph.output("hidden_state", finalNorm ? layerNorm(norm, state, epsilon) : state);
-    });
+    const compiled = await this.compiledWith(
+      adapters,
+      `encodeAll ${batch}x${length} ${skipped} ${finalNorm}`,
+      (scope) => {
+        const { graph } = scope;
+        const states = hiddenStates(scope, graph.input("input_ids", "int64", [batch, length]), this.config);
+        const norm = scope.in(PREFIX).in("final_layer_norm");
+        const last = layerNorm(norm, states.at(-1)!, epsilon);
+        const rows = ops.reshape(last, [batch * length, this.config.hidden_size]);
+        graph.output("last_hidden_state", last);
+        graph.output("pooled", this.project(scope, ops.gather(rows, graph.input("end_rows", "int64", [batch]))));
+        if (isLast) return;
+        const state = states.at(-1 - skipped)!;
+        graph.output("hidden_state", finalNorm ? layerNorm(norm, state, epsilon) : state);
+      },
+    );
     const endRows = tensor(endTokenRows(inputIds, this.config.eos_token_id), [batch], "int64");
-    const results = (await compiled.run({ input_ids: inputIds, end_rows: endRows })) as Record<
+    const results = (await compiled.run({ ...adapters?.feeds, input_ids: inputIds, end_rows: endRows })) as Record<
       string,
       Tensor<"float32">
     >;

@@ -82,5 +82,5 @@ it("ends with an AbortError", async () => {
     ...{ prompt: PROMPT, image, steps: 5, strength: 0.6, signal: controller.signal },
     onStep: () => controller.abort(),
   });
-  await expect(run).rejects.toMatchObject({ name: "AbortError", code: "abort" });
+  await expect(run).rejects.toMatchObject({ name: "AbortError", code: DOMException.ABORT_ERR });
 });

@@ -6,8 +6,8 @@ import "../../storage/node.js";
 import { readSafetensors, type Safetensors } from "../../storage/index.js";
 import "../../runtime/node.js";
 import { createScheduler } from "../../schedulers/index.js";
+import { rowsOf } from "../../tensor/rows.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { rowsOf } from "../batches.js";
 import type { RoutingTrace } from "../denoise.js";
 import { type AnyPipeline, loadPipeline } from "../load-pipeline.js";
 import { type StableDiffusionXLOptions, StableDiffusionXLPipeline } from "./stable-diffusion-xl-pipeline.js";
@@ -84,13 +84,13 @@ describe.each(Object.entries(FAMILIES))("%s", (name, cases) => {
     expect(route !== undefined).toBe(fera === true);
     if (route) {
       expectTable(route.energies, golden.tensors.get(`${key}.energies`)!);
-      expectTable(route.weights, golden.tensors.get(`${key}.gates`)!);
+      expectTable(route.gates, golden.tensors.get(`${key}.gates`)!);
     }
   });
 });
 
 /** `[S][N][E]` against a tensor, value by value. */
-function expectTable(table: RoutingTrace["weights"], expected: Tensor): void {
+function expectTable(table: RoutingTrace["gates"], expected: Tensor): void {
   expect([table.length, table[0]!.length, table[0]![0]!.length]).toEqual(expected.shape);
   const largest = table.flat(2).reduce((max, value, i) => Math.max(max, Math.abs(value - Number(expected.data[i]))), 0);
   expect(largest).toBeLessThan(GATE_TOLERANCE);

@@ -180,7 +180,7 @@ describe("generate", () => {
         controller.abort();
       },
     });
-    await expect(run).rejects.toMatchObject({ name: "AbortError", code: "abort" });
+    await expect(run).rejects.toMatchObject({ name: "AbortError", code: DOMException.ABORT_ERR });
     expect(seen).toEqual([1]);
     await expect(generate({ signal: AbortSignal.abort() })).rejects.toMatchObject({ name: "AbortError" });
     expect((await generate()).images).toHaveLength(1);
@@ -288,12 +288,13 @@ describe("adapters", () => {
     const inputs: Tensor[] = [randn([2, 4, 8, 8], { generator: new Generator(1) })];
     const { route } = await generate({ numImages: 2, onStep: ({ latents }) => void inputs.push(latents) });
     expect(route!.timesteps).toEqual(pipe.scheduler.timesteps);
-    for (const table of [route!.energies, route!.weights]) {
+    expect(route!.weights).toBe(route!.gates);
+    for (const table of [route!.energies, route!.gates]) {
       expect(table).toHaveLength(3);
       for (const row of table.flat()) expect(row.reduce((sum, value) => sum + value)).toBeCloseTo(1, 5);
     }
     expect(route!.energies.map((step) => step.map((row) => row.length))).toEqual(Array(3).fill([2, 2]));
-    expect(route!.weights.map((step) => step.map((row) => row.length))).toEqual(Array(3).fill([3, 3]));
+    expect(route!.gates.map((step) => step.map((row) => row.length))).toEqual(Array(3).fill([3, 3]));
     for (const [step, latents] of inputs.slice(0, 3).entries()) {
       const { energies } = await pipe.fera!.route(latents);
       expect(difference(tensor(route!.energies[step]!.flat(), energies.shape), energies)).toBeLessThan(1e-6);
@@ -324,7 +325,7 @@ describe("adapters", () => {
     await pipe.loadAdapters(await adapters("some.safetensors", (i) => Math.sin(i)));
     const inUse = pipe.fera;
     const other = UNet2DConditionModel.fromConfig(pipe.unet.config, new Generator(0));
-    expect(() => pipe.useAdapters(new FeRAModel(other))).toThrow(/this pipeline's own unet/);
+    expect(() => pipe.useAdapters(new FeRAModel(other))).toThrow(/this pipeline's own UNet2DConditionModel/);
     await expect(pipe.loadAdapters(join(dir, "none.safetensors"))).rejects.toThrow(/none\.safetensors/);
     expect(pipe.fera).toBe(inUse);
     expect(() => pipe.setAdapterScale(Number.NaN)).toThrow(ConfigError);

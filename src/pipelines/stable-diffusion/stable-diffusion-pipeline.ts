@@ -2,20 +2,23 @@
 
 import { CLIPTextModel } from "../../models/clip-text/clip-text-model.js";
 import { CLIPTokenizer } from "../../models/clip-tokenizer/clip-tokenizer.js";
+import type { UNet2DConditionModel } from "../../models/unet-2d-condition/unet-2d-condition.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { checkAutoencoder, checkTokenizer, refuseParts } from "../component-checks.js";
-import type { GuidedConditions } from "../conditions.js";
-import { type DiffusionComponents, DiffusionPipeline } from "../diffusion-pipeline.js";
+import type { AdapterSelection } from "../adapter-set.js";
+import type { GuidedConditioning } from "../denoise.js";
+import { DiffusionPipeline } from "../diffusion-pipeline.js";
 import type { GenerateOptions } from "../generate-options.js";
 import type { GenerationPlan } from "../generation-plan.js";
-import { loadComponents, type PipelineOptions } from "../load-components.js";
 import { describePipeline } from "../pipeline-folder.js";
 import { encodePrompts } from "../text-encoding.js";
+import { checkAutoencoder, checkTokenizer, refuseParts } from "./component-checks.js";
+import { loadComponents, type PipelineOptions } from "./load-components.js";
+import { latentSizeOf, type UNetComponents } from "./unet-components.js";
 
 const NAME = "StableDiffusionPipeline";
 
 /** The parts of a {@link StableDiffusionPipeline}. */
-export interface StableDiffusionComponents extends DiffusionComponents {
+export interface StableDiffusionComponents extends UNetComponents {
   textEncoder: CLIPTextModel;
   tokenizer: CLIPTokenizer;
 }
@@ -27,16 +30,22 @@ export interface StableDiffusionComponents extends DiffusionComponents {
  *
  * @see Rombach et al. 2022, arXiv:2112.10752
  */
-export class StableDiffusionPipeline extends DiffusionPipeline {
+export class StableDiffusionPipeline extends DiffusionPipeline<GenerateOptions, UNet2DConditionModel> {
   readonly textEncoder: CLIPTextModel;
   readonly tokenizer: CLIPTokenizer;
 
   /** @throws {ConfigError} If the parts do not fit each other. */
   constructor(components: StableDiffusionComponents) {
     checkFit(components);
-    super(components, { sampleSize: 64, guidanceScale: 7.5, strength: 0.8 });
+    const { unet: denoiser, vae, scheduler } = components;
+    const latentSize = latentSizeOf(denoiser, 64);
+    super({ denoiser, vae, scheduler }, { latentSize, guidanceScale: 7.5, strength: 0.8 });
     this.textEncoder = components.textEncoder;
     this.tokenizer = components.tokenizer;
+  }
+
+  get unet(): UNet2DConditionModel {
+    return this.denoiser;
   }
 
   override get textEncoders(): readonly CLIPTextModel[] {
@@ -76,25 +85,30 @@ export class StableDiffusionPipeline extends DiffusionPipeline {
    * The text states of prompts, for `unet.predict`.
    *
    * @param options.clipSkip - Takes them this many layers earlier. Default 0.
+   * @param options.adapters - On the text encoder; default: those in use.
    * @returns `[B, L, D]`.
    * @throws {ConfigError} If a prompt is longer than the tokenizer allows; the part that does not fit is named.
    */
   async encodePrompt(
     prompts: readonly string[],
-    { clipSkip = 0 }: { clipSkip?: number } = {},
+    { clipSkip = 0, adapters = this.selectAdapters() }: { clipSkip?: number; adapters?: AdapterSelection } = {},
   ): Promise<Tensor<"float32">> {
-    return (await encodePrompts(this, prompts, { hiddenLayersFromEnd: clipSkip })).states;
+    const options = { hiddenLayersFromEnd: clipSkip, adapters: adapters.ofTextEncoder(0) };
+    return (await encodePrompts(this, prompts, options)).states;
   }
 
-  protected override async encodeConditions(_: GenerateOptions, plan: GenerationPlan): Promise<GuidedConditions> {
+  protected override async encodeConditions(
+    _: GenerateOptions,
+    plan: GenerationPlan,
+    adapters: AdapterSelection,
+  ): Promise<GuidedConditioning> {
     const { prompts, negativePrompts = prompts.map(() => ""), clipSkip, guides } = plan;
-    const conditional = { encoderHiddenStates: await this.encodePrompt(prompts, { clipSkip }) };
+    const conditional = { encoderHiddenStates: await this.encodePrompt(prompts, { clipSkip, adapters }) };
     if (!guides) return { conditional };
-    return { conditional, unconditional: { encoderHiddenStates: await this.encodePrompt(negativePrompts) } };
-  }
-
-  protected override releaseTextEncoders(): Promise<void> {
-    return this.textEncoder.release();
+    return {
+      conditional,
+      unconditional: { encoderHiddenStates: await this.encodePrompt(negativePrompts, { adapters }) },
+    };
   }
 }
 

@@ -1,20 +1,24 @@
 // StableDiffusionXLPipeline: SDXL's base model, with or without FeRA adapters. Reads no files itself. The refiner, which
 // has one text encoder and a score in place of the target size, is not supported.
 
+import type { Conditioning } from "../../diffusion/index.js";
 import { ConfigError } from "../../errors.js";
 import { CLIPTextModel } from "../../models/clip-text/clip-text-model.js";
 import { CLIPTextModelWithProjection } from "../../models/clip-text/clip-text-model-with-projection.js";
 import { CLIPTokenizer } from "../../models/clip-tokenizer/clip-tokenizer.js";
+import type { UNet2DConditionModel } from "../../models/unet-2d-condition/unet-2d-condition.js";
+import { repeatRows } from "../../tensor/rows.js";
 import { type Tensor, tensor, zeros } from "../../tensor/tensor.js";
-import { concatFeatures, repeatRows } from "../batches.js";
-import { checkAutoencoder, checkTokenizer, refuseParts } from "../component-checks.js";
-import type { Conditions, GuidedConditions } from "../conditions.js";
-import { type DiffusionComponents, DiffusionPipeline } from "../diffusion-pipeline.js";
+import type { AdapterSelection } from "../adapter-set.js";
+import type { GuidedConditioning } from "../denoise.js";
+import { DiffusionPipeline } from "../diffusion-pipeline.js";
 import type { GenerateOptions } from "../generate-options.js";
 import { type GenerationPlan, promptsLike } from "../generation-plan.js";
-import { loadComponents, type PipelineOptions } from "../load-components.js";
 import { describePipeline } from "../pipeline-folder.js";
-import { encodePrompts } from "../text-encoding.js";
+import { concatFeatures, encodePrompts } from "../text-encoding.js";
+import { checkAutoencoder, checkTokenizer, refuseParts } from "./component-checks.js";
+import { loadComponents, type PipelineOptions } from "./load-components.js";
+import { latentSizeOf, type UNetComponents } from "./unet-components.js";
 
 const NAME = "StableDiffusionXLPipeline";
 /** Original size, crop and target size, two numbers each. */
@@ -46,7 +50,7 @@ export interface StableDiffusionXLOptions extends GenerateOptions {
 }
 
 /** The parts of a {@link StableDiffusionXLPipeline}. */
-export interface StableDiffusionXLComponents extends DiffusionComponents {
+export interface StableDiffusionXLComponents extends UNetComponents {
   textEncoder: CLIPTextModel;
   tokenizer: CLIPTokenizer;
   textEncoder2: CLIPTextModelWithProjection;
@@ -68,7 +72,7 @@ export interface XLPromptStates {
  *
  * @see Podell et al. 2023, arXiv:2307.01952
  */
-export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusionXLOptions> {
+export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusionXLOptions, UNet2DConditionModel> {
   readonly textEncoder: CLIPTextModel;
   readonly tokenizer: CLIPTokenizer;
   readonly textEncoder2: CLIPTextModelWithProjection;
@@ -78,12 +82,18 @@ export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusion
   /** @throws {ConfigError} If a part is missing, or the parts do not fit each other. */
   constructor(components: StableDiffusionXLComponents) {
     checkFit(components);
-    super(components, { sampleSize: 128, guidanceScale: 5, strength: 0.3 });
+    const { unet: denoiser, vae, scheduler } = components;
+    const latentSize = latentSizeOf(denoiser, 128);
+    super({ denoiser, vae, scheduler }, { latentSize, guidanceScale: 5, strength: 0.3 });
     this.textEncoder = components.textEncoder;
     this.tokenizer = components.tokenizer;
     this.textEncoder2 = components.textEncoder2;
     this.tokenizer2 = components.tokenizer2;
     this.forceZerosForEmptyPrompt = components.forceZerosForEmptyPrompt ?? true;
+  }
+
+  get unet(): UNet2DConditionModel {
+    return this.denoiser;
   }
 
   override get textEncoders(): readonly CLIPTextModel[] {
@@ -130,23 +140,29 @@ export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusion
    *
    * @param options.prompts2 - For the second encoder, one per prompt; default `prompts`.
    * @param options.clipSkip - Takes the states this many layers earlier still. Default 0.
+   * @param options.adapters - On the text encoders; default: those in use.
    * @throws {ConfigError} If a prompt is longer than a tokenizer allows; the part that does not fit is named.
    */
   async encodePrompt(
     prompts: readonly string[],
-    { prompts2 = prompts, clipSkip = 0 }: { prompts2?: readonly string[]; clipSkip?: number } = {},
+    {
+      prompts2 = prompts,
+      clipSkip = 0,
+      adapters = this.selectAdapters(),
+    }: { prompts2?: readonly string[]; clipSkip?: number; adapters?: AdapterSelection } = {},
   ): Promise<XLPromptStates> {
     const options = { hiddenLayersFromEnd: clipSkip + 1, finalNorm: false };
-    const { tokenizer2, textEncoder2 } = this;
-    const first = await encodePrompts(this, prompts, options);
-    const second = await encodePrompts({ tokenizer: tokenizer2, textEncoder: textEncoder2 }, prompts2, options);
+    const encoder2 = { tokenizer: this.tokenizer2, textEncoder: this.textEncoder2 };
+    const first = await encodePrompts(this, prompts, { ...options, adapters: adapters.ofTextEncoder(0) });
+    const second = await encodePrompts(encoder2, prompts2, { ...options, adapters: adapters.ofTextEncoder(1) });
     return { encoderHiddenStates: concatFeatures(first.states, second.states), textEmbeds: second.pooled };
   }
 
   protected override async encodeConditions(
     options: StableDiffusionXLOptions,
     plan: GenerationPlan,
-  ): Promise<GuidedConditions> {
+    adapters: AdapterSelection,
+  ): Promise<GuidedConditioning> {
     const { prompts, negativePrompts, clipSkip, guides } = plan;
     if (options.negativePrompt2 !== undefined && negativePrompts === undefined) {
       throw new ConfigError("generate: negativePrompt2 needs a negativePrompt beside it.");
@@ -154,7 +170,7 @@ export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusion
     const times = timeIds(options, plan, this.latentScale);
     const prompts2 = promptsLike("prompt2", options.prompt2 || undefined, prompts);
     const negatives2 = promptsLike("negativePrompt2", options.negativePrompt2 || undefined, prompts);
-    const states = await this.encodePrompt(prompts, { prompts2, clipSkip });
+    const states = await this.encodePrompt(prompts, { prompts2, clipSkip, adapters });
     const conditional = conditions(states, times.positive);
     if (!guides) return { conditional };
     if (!negativePrompts && this.forceZerosForEmptyPrompt) {
@@ -163,18 +179,14 @@ export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusion
       return { conditional, unconditional: conditions(nothing, times.negative) };
     }
     const texts = negativePrompts ?? prompts.map(() => "");
-    const negative = await this.encodePrompt(texts, { prompts2: negatives2 });
+    const negative = await this.encodePrompt(texts, { prompts2: negatives2, adapters });
     return { conditional, unconditional: conditions(negative, times.negative) };
-  }
-
-  protected override async releaseTextEncoders(): Promise<void> {
-    await Promise.all([this.textEncoder.release(), this.textEncoder2.release()]);
   }
 }
 
-function conditions({ encoderHiddenStates, textEmbeds }: XLPromptStates, times: readonly number[]): Conditions {
+function conditions({ encoderHiddenStates, textEmbeds }: XLPromptStates, times: readonly number[]): Conditioning {
   const row = tensor(Float32Array.from(times), [1, TIME_IDS]);
-  return { encoderHiddenStates, addedConditions: { textEmbeds, timeIds: repeatRows(row, textEmbeds.shape[0]!) } };
+  return { encoderHiddenStates, textEmbeds, timeIds: repeatRows(row, textEmbeds.shape[0]!) };
 }
 
 /** Original size, crop, target size. */

@@ -1,12 +1,12 @@
 // Loads the parts that every family has from a pipeline's folder. Reads no files itself.
 
-import { AutoencoderKL } from "../models/autoencoder-kl/autoencoder-kl.js";
-import { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
-import type { PretrainedOptions } from "../models/pretrained.js";
-import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
-import type { Scheduler } from "../schedulers/index.js";
-import type { DiffusionComponents } from "./diffusion-pipeline.js";
-import type { PipelineDescription } from "./pipeline-folder.js";
+import { AutoencoderKL } from "../../models/autoencoder-kl/autoencoder-kl.js";
+import { AutoencoderTiny } from "../../models/autoencoder-tiny/autoencoder-tiny.js";
+import type { PretrainedOptions } from "../../models/pretrained.js";
+import { UNet2DConditionModel } from "../../models/unet-2d-condition/unet-2d-condition.js";
+import type { Scheduler } from "../../schedulers/index.js";
+import type { PipelineDescription } from "../pipeline-folder.js";
+import type { UNetComponents } from "./unet-components.js";
 
 /** Options of a pipeline's `fromPretrained`; they hold for every part. */
 export interface PipelineOptions extends Omit<PretrainedOptions, "subfolder"> {
@@ -21,7 +21,7 @@ export interface PipelineOptions extends Omit<PretrainedOptions, "subfolder"> {
 export async function loadComponents(
   { source, config, vaeClass, schedulerConfig }: PipelineDescription,
   options: PipelineOptions,
-): Promise<DiffusionComponents> {
+): Promise<UNetComponents> {
   const { scheduler: _, ...forModels } = options;
   const of = (subfolder: string): PretrainedOptions => ({ ...forModels, config, subfolder });
   const unet = await UNet2DConditionModel.fromPretrained(source, of("unet"));

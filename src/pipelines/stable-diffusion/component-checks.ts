@@ -1,9 +1,9 @@
 // Whether a pipeline's parts were made for each other.
 
-import { ConfigError } from "../errors.js";
-import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
-import type { CLIPTokenizer } from "../models/clip-tokenizer/clip-tokenizer.js";
-import type { DiffusionComponents } from "./diffusion-pipeline.js";
+import { ConfigError } from "../../errors.js";
+import type { CLIPTextModel } from "../../models/clip-text/clip-text-model.js";
+import type { CLIPTokenizer } from "../../models/clip-tokenizer/clip-tokenizer.js";
+import type { UNetComponents } from "./unet-components.js";
 
 /** @throws {ConfigError} Always, saying which rule is broken. */
 export function refuseParts(pipeline: string, rule: string): never {
@@ -11,7 +11,7 @@ export function refuseParts(pipeline: string, rule: string): never {
 }
 
 /** @throws {ConfigError} Unless the UNet works on the autoencoder's latents, and those become colour images. */
-export function checkAutoencoder(pipeline: string, { unet, vae }: Pick<DiffusionComponents, "unet" | "vae">): void {
+export function checkAutoencoder(pipeline: string, { unet, vae }: Pick<UNetComponents, "unet" | "vae">): void {
   const { in_channels: channels, out_channels: predicted } = unet.config;
   const latentChannels = vae.config.latent_channels;
   if (channels !== latentChannels || predicted !== latentChannels) {

@@ -1,0 +1,66 @@
+// Plain LoRA added to the weights that it adapts, so that a model runs as fast as without.
+
+import { ConfigError } from "../../errors.js";
+import * as ops from "../../graph/index.js";
+import { Graph } from "../../graph/index.js";
+import { ModelWeights, type Weight } from "../../nn/index.js";
+import { compile, type RuntimeOptions } from "../../runtime/index.js";
+import type { Tensor } from "../../tensor/tensor.js";
+import type { AttachableAdapter } from "../adapter-model.js";
+import { LoRAAdapter } from "./lora-adapter.js";
+
+const OUTPUT = "fused ";
+
+/** A model whose weights can be replaced. */
+export interface FusableModel {
+  readonly weights: ModelWeights;
+  readonly runtime: RuntimeOptions;
+  replaceWeights(weights: ModelWeights): Promise<void>;
+}
+
+/**
+ * W + Σ_i scale_i s_i B_i A_i for every adapted layer; all other weights as they are.
+ *
+ * @param adapters - With their names, for messages.
+ * @throws {ConfigError} If one is not a plain LoRA: what routed experts add depends on the latents, so that no weight
+ *   can hold it.
+ */
+export async function fusedWeights(
+  { weights, runtime }: Pick<FusableModel, "weights" | "runtime">,
+  adapters: readonly (AttachableAdapter & { name: string; scale: number })[],
+): Promise<ModelWeights> {
+  const graph = new Graph();
+  const fused = new Map<string, ops.Value>();
+  for (const { adapter, parameters, name, scale } of adapters) {
+    if (!(adapter instanceof LoRAAdapter)) throw new ConfigError(`fuseLora: ${unfusable(name, adapter.config)}`);
+    for (const { path } of adapter.layers) {
+      const key = `${path}.weight`;
+      const current = fused.get(key) ?? weights.parameter(graph, key, weights.weights.get(key)?.shape ?? []);
+      const [down, up] = ["lora_A", "lora_B"].map((part) => {
+        const value = parameters.get(`${path}.${part}.weight`)!;
+        return graph.constant(value.reshape([value.shape[0]!, value.size / value.shape[0]!]));
+      });
+      const product = ops.reshape(ops.matMul(up!, down!), current.shape);
+      fused.set(key, ops.add(current, ops.mul(product, scale * adapter.config.scaleOf(path))));
+    }
+  }
+  // Weights in files keep their names in the graph, so that outputs need others.
+  for (const [name, value] of fused) graph.output(OUTPUT + name, value);
+  if (fused.size === 0) return weights;
+  const compiled = await compile(graph, runtime);
+  const results = (await compiled.run({}).finally(() => compiled.release())) as Record<string, Tensor<"float32">>;
+  const replaced = Object.entries(results).map(([name, value]): [string, Weight] => [
+    name.slice(OUTPUT.length),
+    { shape: value.shape, tensor: value },
+  ]);
+  return new ModelWeights(new Map([...weights.weights, ...replaced]), weights.source);
+}
+
+function unfusable(name: string, { adapterType }: { adapterType: string }): string {
+  const start = `the adapter "${name}" is of the kind ${adapterType} and cannot be fused`;
+  if (adapterType !== "fera") return `${start}; plain LoRA can.`;
+  return (
+    `${start}: its experts are routed by the latents of every step. Leave it active, or write it as plain LoRA with ` +
+    "frozen gates first (writePlainLora)."
+  );
+}

@@ -1,0 +1,230 @@
+// The adapters of a pipeline: loading, choosing, scaling, fusing. What is done with them is in diffusion-pipeline.ts.
+
+import { ADAPTER_DATA, type LoadedAdapter, readAdapter } from "../adapters/adapter-format.js";
+import { AdapterModel } from "../adapters/adapter-model.js";
+import type { FeRAModel } from "../adapters/fera/fera-model.js";
+import { type FusableModel, fusedWeights } from "../adapters/lora/fuse-lora.js";
+import type { Denoiser } from "../diffusion/index.js";
+import { ConfigError } from "../errors.js";
+import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
+import { type AdapterSelection, AdapterSet, type Releasable } from "./adapter-set.js";
+
+type Weights = FusableModel["weights"];
+
+/** A pipeline whose denoiser and text encoders can have adapters. */
+export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
+  /** The model that is run at every step. */
+  readonly denoiser: Model;
+  readonly #adapters: AdapterSet;
+  /** What was fused, and how to undo it. */
+  #fused: { names: readonly string[]; restore: () => Promise<void> } | undefined;
+  #queue: Promise<unknown> = Promise.resolve();
+
+  protected constructor(denoiser: Model) {
+    this.denoiser = denoiser;
+    this.#adapters = new AdapterSet(denoiser, () => this.textEncoders);
+  }
+
+  /** The text encoders, the first one first. */
+  abstract get textEncoders(): readonly CLIPTextModel[];
+
+  /** The model of the first routed adapter among those in use. */
+  get fera(): FeRAModel | undefined {
+    return this.#adapters.fera;
+  }
+
+  /** Names of all loaded adapters. */
+  get adapterNames(): readonly string[] {
+    return this.#adapters.names;
+  }
+
+  /** Names of the adapters in use, each with its scale. */
+  get activeAdapters(): ReadonlyMap<string, number> {
+    return this.#adapters.active;
+  }
+
+  /**
+   * Loads adapters and uses them from now on: without a name in place of all others, with one beside those in use.
+   *
+   * @param source - A path, the bytes of a file, or an adapter as `readAdapter` gives it. Its parts for text encoders
+   *   act when prompts are encoded.
+   * @throws {ConfigError} If the name is taken.
+   * @throws {FormatError} If the file is malformed or made for another model; the adapters in use then stay.
+   */
+  async loadAdapters(source: string | Uint8Array | LoadedAdapter, { name }: { name?: string } = {}): Promise<void> {
+    const isFile = typeof source === "string" || source instanceof Uint8Array;
+    const loaded = isFile ? await readAdapter(source) : source;
+    this.#checkNotFused("loadAdapters", name === undefined ? this.adapterNames : []);
+    this.#releaseLater(this.#adapters.add(loaded, typeof source === "string" ? source : ADAPTER_DATA, name));
+  }
+
+  /**
+   * Uses a model's adapters in place of all others, for example while it is being trained; `undefined` uses none.
+   *
+   * @throws {ConfigError} If they are made for another denoiser than this pipeline's.
+   */
+  useAdapters(model: AdapterModel | undefined): void {
+    this.#checkNotFused("useAdapters", this.adapterNames);
+    this.#releaseLater(this.#adapters.use(model));
+  }
+
+  /**
+   * Uses these of the loaded adapters, and no others, one after the other at every layer.
+   *
+   * @param names - One or several.
+   * @param scales - How strongly each acts: one number for all, or one each; 0 is not at all, 1 (default) as trained.
+   * @throws {ConfigError} If a name is unknown or given twice, or the scales are not finite or not as many.
+   */
+  setAdapters(names: string | readonly string[], scales: number | readonly number[] = 1): void {
+    this.#checkNotFused("setAdapters", listed(names));
+    this.#adapters.set(listed(names), scales);
+  }
+
+  /**
+   * Forgets adapters. Runs that were asked for before keep them.
+   *
+   * @throws {ConfigError} If a name is unknown or given twice; nothing is changed then.
+   */
+  deleteAdapters(names: string | readonly string[]): void {
+    this.#checkNotFused("deleteAdapters", listed(names));
+    this.#releaseLater(this.#adapters.delete(listed(names)));
+  }
+
+  /** Leaves all adapters out until {@link enableAdapters}; which ones are in use is kept. */
+  disableAdapters(): void {
+    this.#adapters.enable(false);
+  }
+
+  /** Lets the adapters in use act again. */
+  enableAdapters(): void {
+    this.#adapters.enable(true);
+  }
+
+  /**
+   * A factor on every adapter's scale: 0 is not at all, 1 as set. Holds for adapters that are loaded later, too.
+   *
+   * @throws {ConfigError} If it is not finite.
+   */
+  setAdapterScale(scale: number): void {
+    this.#adapters.setOverallScale(scale);
+  }
+
+  /** Goes back to the base model. Runs that were asked for before keep the adapters. */
+  unloadAdapters(): void {
+    this.useAdapters(undefined);
+  }
+
+  /**
+   * Adds plain LoRA to the models' weights, after the runs under way, so that it costs nothing at every step.
+   *
+   * Until {@link unfuseLora} it is part of the model, and no adapter in use.
+   *
+   * @param options.adapterNames - Default: those in use, with their scales.
+   * @param options.loraScale - A factor on the scales. Default 1.
+   * @throws {ConfigError} If an adapter is routed or of another kind that no weight can hold; it is named, and nothing
+   *   is changed.
+   */
+  fuseLora({
+    adapterNames,
+    loraScale = 1,
+  }: {
+    adapterNames?: readonly string[];
+    loraScale?: number;
+  } = {}): Promise<void> {
+    return this.inTurn(async () => {
+      if (this.#fused) throw new ConfigError("fuseLora: adapters are fused already; call unfuseLora first.");
+      if (!Number.isFinite(loraScale)) throw new ConfigError(`fuseLora: loraScale must be finite; got ${loraScale}.`);
+      const active = this.activeAdapters;
+      const names = adapterNames ?? [...active.keys()];
+      const adapters = this.#adapters.get("fuseLora", names).map((adapter, i) => ({
+        ...adapter,
+        name: names[i]!,
+        scale: (active.get(names[i]!) ?? 1) * loraScale,
+      }));
+      const parts = [this.denoiser, ...this.textEncoders].flatMap((model, number) => {
+        const own = adapters.flatMap(({ name, scale, denoiser, textEncoders }) => {
+          const part = number === 0 ? denoiser : textEncoders.get(number - 1);
+          return part ? [{ ...(part instanceof AdapterModel ? part.attachable : part), name, scale }] : [];
+        });
+        return own.length > 0 ? [{ model: fusable(model), own }] : [];
+      });
+      // All of them before any is put in place.
+      const fused: { model: FusableModel; before: Weights; after: Weights }[] = [];
+      for (const { model, own } of parts)
+        fused.push({ model, before: model.weights, after: await fusedWeights(model, own) });
+      for (const { model, after } of fused) await model.replaceWeights(after);
+      const others = [...active].filter(([name]) => !names.includes(name));
+      this.#adapters.set(
+        others.map(([name]) => name),
+        others.map(([, scale]) => scale),
+      );
+      const restore = async () => {
+        for (const { model, before } of fused) await model.replaceWeights(before);
+        const now = [...this.activeAdapters];
+        const own = adapters
+          .filter(({ name }) => active.has(name))
+          .map(({ name }) => [name, active.get(name)!] as const);
+        const all = [...own, ...now];
+        this.#adapters.set(
+          all.map(([name]) => name),
+          all.map(([, scale]) => scale),
+        );
+      };
+      this.#fused = { names, restore };
+    });
+  }
+
+  /** Puts the weights back as they were before {@link fuseLora}; what was fused is in use again. */
+  unfuseLora(): Promise<void> {
+    return this.inTurn(async () => {
+      const fused = this.#fused;
+      this.#fused = undefined;
+      await fused?.restore();
+    });
+  }
+
+  /** Frees every compiled graph, after the runs under way; they are compiled again when needed. */
+  async release(): Promise<void> {
+    await this.#queue;
+    const encoders = this.textEncoders.map((encoder) => encoder.release());
+    await Promise.all([this.denoiser.release(), this.#adapters.release(), ...encoders]);
+  }
+
+  /** Frees every compiled graph, at the end of the pipeline's use. */
+  dispose(): Promise<void> {
+    return this.release();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  /** The adapters that act now. @param isWanted - False for none. */
+  protected selectAdapters(isWanted?: boolean): AdapterSelection {
+    return this.#adapters.select(isWanted);
+  }
+
+  /** Runs something after everything that was asked for before. */
+  protected inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(run);
+    this.#queue = result.catch(() => undefined);
+    return result;
+  }
+
+  #releaseLater(models: readonly Releasable[]): void {
+    for (const model of models) void this.inTurn(() => model.release()).catch(() => undefined);
+  }
+
+  #checkNotFused(where: string, names: readonly string[]): void {
+    const fused = names.find((name) => this.#fused?.names.includes(name));
+    if (fused === undefined) return;
+    throw new ConfigError(`${where}: the adapter "${fused}" is fused into the weights; call unfuseLora first.`);
+  }
+}
+
+const listed = (names: string | readonly string[]): readonly string[] => (typeof names === "string" ? [names] : names);
+
+function fusable(model: object): FusableModel {
+  if ("replaceWeights" in model) return model as FusableModel;
+  throw new ConfigError(`fuseLora: the weights of a ${model.constructor.name} cannot be replaced.`);
+}
