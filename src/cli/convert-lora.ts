@@ -25,7 +25,7 @@ import { describeSkipped, openSplit } from "./datasets.js";
 import { counted, formatTable } from "./format.js";
 import { interruptible } from "./interrupt.js";
 import { checkedResolution, loadAnyPipeline, MODEL_HELP, RUNTIME_OPTIONS } from "./model-options.js";
-import { anyText, integer, type OptionValues, text } from "./option-specs.js";
+import { anyText, integer, type OptionValues, text } from "../training/options/option.js";
 import { prepareParent } from "./output-file.js";
 import { print, printError } from "./printable.js";
 import { Progress } from "./progress.js";

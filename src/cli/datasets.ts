@@ -10,7 +10,7 @@ import {
   openDataset,
 } from "../training/index.js";
 import { counted, formatCount } from "./format.js";
-import { anyText, flag, number, type OptionValues, text } from "./option-specs.js";
+import { anyText, flag, number, type OptionValues, text } from "../training/options/option.js";
 import { printable, shortened } from "./printable.js";
 import { Progress } from "./progress.js";
 

@@ -8,7 +8,7 @@ import { DATA_OPTIONS, dataOptionsOf, describeSkipped, openSplit, SPLITS, WHOLE_
 import { counted } from "./format.js";
 import { interruptible } from "./interrupt.js";
 import { checkedResolution, loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
-import { choice, integer, type OptionValues, text } from "./option-specs.js";
+import { choice, integer, type OptionValues, text } from "../training/options/option.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";

@@ -10,7 +10,7 @@ import type { AnyPipeline } from "../pipelines/index.js";
 import { createScheduler, type Scheduler } from "../schedulers/index.js";
 import { interruptible } from "./interrupt.js";
 import { loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
-import { anyText, choice, integer, number, type OptionValues, repeated, text } from "./option-specs.js";
+import { anyText, choice, integer, number, type OptionValues, repeated, text } from "../training/options/option.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";

@@ -12,7 +12,7 @@ import { describeSingleFile, isSingleFile } from "./describe-single-file.js";
 import { describeCheckpoint, describeRun } from "./describe-training.js";
 import { interruptible } from "./interrupt.js";
 import { loadAdapters, loadAnyPipeline, MODEL_OPTIONS, RUNTIME_OPTIONS } from "./model-options.js";
-import { anyText, flag, integer, type OptionValues, text } from "./option-specs.js";
+import { anyText, flag, integer, type OptionValues, text } from "../training/options/option.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
