@@ -79,3 +79,6 @@ export { type DType, Tensor, tensor, zeros } from "./tensor/tensor.js";
 export { ParameterAverage } from "./training/average.js";
 export { learningRateSchedule } from "./training/learning-rate.js";
 export { AdamW, type AdamWOptions } from "./training/optimizers/adamw.js";
+export { createOptimizer, OPTIMIZER_NAMES, type OptimizerName } from "./training/optimizers/create-optimizer.js";
+export { Lion, type LionOptions } from "./training/optimizers/lion.js";
+export type { Optimizer } from "./training/optimizers/optimizer.js";

@@ -60,7 +60,7 @@ export class ParameterAverage {
   }
 }
 
-/** One update as part of a graph: `parameters + decay·(average − parameters)`, packed states `[P]` and a scalar. */
+/** One update as part of a graph: `parameters + decay·(average − parameters)`, packed states `[P]` and `[1]`. */
 export function addAverage(average: Value, parameters: Value, decay: Value): Value {
   return ops.add(parameters, ops.mul(decay, ops.sub(average, parameters)));
 }

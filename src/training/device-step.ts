@@ -1,25 +1,24 @@
-// A training step whose adapters, AdamW moments and average stay on the device: uploaded once, read back when asked for.
+// A training step whose adapters, optimizer state and average stay on the device: uploaded once, read back when asked for.
 
 import type { AdapterState } from "../adapters/adapter-model.js";
 import type { CompiledGraph, DeviceResident } from "../runtime/index.js";
-import { flatValues, type Tensor, tensor } from "../tensor/tensor.js";
+import { flatValues, type Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
-import type { AdamW } from "./optimizers/adamw.js";
-import { adamWCoefficients } from "./optimizers/device-adamw.js";
-import type { Packing } from "./packing.js";
-import { lossesOf } from "./step-graph.js";
+import { fedMaxNorm } from "./optimizers/gradient-clipping.js";
+import type { Optimizer } from "./optimizers/optimizer.js";
+import { AVERAGE, type DeviceStepGraph, lossesOf, PARAMETERS, type StepScalars, stateInput } from "./step-graph.js";
 import type { OptimizerStepOptions, StepOutcome } from "./trainable.js";
 
-/** Steps of AdamW by the graph of `buildDeviceStep`; one at a time. */
+/** Steps of an optimizer by the graph of `buildDeviceStep`; one at a time. */
 export class DeviceStep {
   private holdsState = false;
   private queue: Promise<unknown> = Promise.resolve();
 
   constructor(
     private readonly compiled: CompiledGraph,
-    private readonly packing: Packing,
+    private readonly graph: Pick<DeviceStepGraph, "packing" | "scalars">,
     private readonly trained: AdapterState,
-    readonly optimizer: AdamW,
+    readonly optimizer: Optimizer,
     readonly average?: ParameterAverage,
   ) {}
 
@@ -66,22 +65,18 @@ export class DeviceStep {
     { learningRate, maxGradientNorm }: Omit<OptimizerStepOptions, "accept"> = {},
   ): Promise<Record<string, Tensor>> {
     if (!this.holdsState) await this.upload();
-    const coefficients = adamWCoefficients(this.optimizer.coefficients({ learningRate }), maxGradientNorm);
-    const decay = this.average && { averageDecay: tensor([this.average.nextDecay], []) };
-    return this.compiled.run({ ...feeds, coefficients, ...decay });
+    const own: StepScalars = {
+      maxGradientNorm: fedMaxNorm(maxGradientNorm),
+      averageDecay: this.average?.nextDecay ?? 0,
+    };
+    const scalars = this.graph.scalars.pack({ ...this.optimizer.coefficients({ learningRate }), ...own });
+    return this.compiled.run({ ...feeds, scalars });
   }
 
   private async upload(): Promise<void> {
-    const { packing, trained, average } = this;
-    trained.residence.syncToHost();
-    const moments = this.moments();
-    const values = {
-      parameters: packing.pack(flatValues(trained.parameters)),
-      first: packing.pack(new Map([...moments].map(([name, { first }]) => [name, first]))),
-      second: packing.pack(new Map([...moments].map(([name, { second }]) => [name, second]))),
-      ...(average && { average: packing.pack(flatValues(average.values)) }),
-    };
-    const written = this.compiled.write(values);
+    const { packing } = this.graph;
+    const packed = [...this.hostState()].map(([input, values]) => [input, packing.pack(values)] as const);
+    const written = this.compiled.write(Object.fromEntries(packed));
     // Before the wait, so that values changed here meanwhile are uploaded again.
     this.takeOver();
     await written;
@@ -101,24 +96,29 @@ export class DeviceStep {
   private readonly fetch = (): void => {
     if (!this.holdsState) return;
     this.holdsState = false;
-    const { trained, average, packing } = this;
-    const state = this.compiled.readSync(["parameters", "first", "second", ...(average ? ["average"] : [])]);
-    const unpacked = (name: string) => packing.unpack(state[name]!.data as Float32Array);
-    for (const [name, values] of unpacked("parameters")) trained.parameters.get(name)!.data.set(values);
-    if (average) for (const [name, values] of unpacked("average")) average.values.get(name)!.data.set(values);
-    const [first, second] = [unpacked("first"), unpacked("second")];
-    for (const [name, moments] of this.moments()) {
-      moments.first.set(first.get(name)!);
-      moments.second.set(second.get(name)!);
+    const state = this.hostState();
+    const current = this.compiled.readSync([...state.keys()]);
+    for (const [input, values] of state) {
+      const unpacked = this.graph.packing.unpack(current[input]!.data as Float32Array);
+      for (const [name, value] of values) value.set(unpacked.get(name)!);
     }
   };
 
-  private moments() {
-    return this.optimizer.moments(new Map([...this.trained.parameters].map(([name, { size }]) => [name, size])));
+  /** All that stays on the device, as it lies in main memory: by graph input, then by parameter. */
+  private hostState(): Map<string, ReadonlyMap<string, Float32Array>> {
+    const { trained, average, optimizer } = this;
+    trained.residence.syncToHost();
+    const state = new Map<string, ReadonlyMap<string, Float32Array>>([[PARAMETERS, flatValues(trained.parameters)]]);
+    const slots = optimizer.stateOf(new Map([...trained.parameters].map(([name, { size }]) => [name, size])));
+    for (const slot of optimizer.slotNames) {
+      state.set(stateInput(slot), new Map([...slots].map(([name, values]) => [name, values[slot]!])));
+    }
+    if (average) state.set(AVERAGE, flatValues(average.values));
+    return state;
   }
 
   private lastGradients(): Map<string, Float32Array> {
-    return this.packing.unpack(this.compiled.readSync(["gradient"]).gradient!.data as Float32Array);
+    return this.graph.packing.unpack(this.compiled.readSync(["gradient"]).gradient!.data as Float32Array);
   }
 
   private inTurn<T>(work: () => Promise<T>): Promise<T> {

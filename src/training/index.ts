@@ -20,7 +20,18 @@ export {
   trainingScheduler,
 } from "./fine-tune.js";
 export { LEARNING_RATE_SCHEDULES, type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
-export { AdamW, type AdamWOptions, clipGradients, gradientNorm } from "./optimizers/adamw.js";
+export {
+  AdamW,
+  type AdamWOptions,
+  clipGradients,
+  createOptimizer,
+  gradientNorm,
+  Lion,
+  type LionOptions,
+  OPTIMIZER_NAMES,
+  Optimizer,
+  type OptimizerName,
+} from "./optimizers/index.js";
 export type {
   DiffusionBatch,
   Losses,

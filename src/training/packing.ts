@@ -1,7 +1,7 @@
-// Many tensors in one vector: in main memory, and in a graph. A device then updates all of them with a few operators
-// instead of a few for each.
+// Many tensors in one vector, and many scalars in another: in main memory, and in a graph. A device then updates all
+// tensors with a few operators instead of a few for each.
 
-import type { Value } from "../graph/index.js";
+import type { Graph, Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
 import { sizeOf, type Tensor, tensor, zeros } from "../tensor/tensor.js";
 
@@ -53,5 +53,25 @@ export class Packing {
     const rest = this.size - this.used;
     const { graph } = flat[0]!;
     return ops.concat(rest === 0 ? flat : [...flat, graph.constant(tensor(new Float32Array(rest)))], 0);
+  }
+}
+
+/** Scalars by name that a run of a graph is fed as one vector, so that one upload brings them all. */
+export class PackedScalars<Name extends string = string> {
+  constructor(private readonly names: readonly Name[]) {}
+
+  /** Declares the vector as an input. @returns `[1]` each, by name. */
+  input(graph: Graph, name: string): Record<Name, Value> {
+    const vector = graph.input(name, "float32", [this.names.length]);
+    const entries = this.names.map((scalar, i) => [scalar, ops.slice(vector, 0, i, i + 1)] as const);
+    return Object.fromEntries(entries) as Record<Name, Value>;
+  }
+
+  /** The vector to feed. */
+  pack(values: Readonly<Record<Name, number>>): Tensor<"float32"> {
+    return tensor(
+      this.names.map((name) => values[name]),
+      [this.names.length],
+    );
   }
 }

@@ -10,8 +10,9 @@ import * as ops from "../graph/index.js";
 import type { IoBinding } from "../runtime/index.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { addAverage } from "./average.js";
-import { addAdamW, COEFFICIENTS_SHAPE } from "./optimizers/device-adamw.js";
-import { Packing } from "./packing.js";
+import { addGradientClipping } from "./optimizers/gradient-clipping.js";
+import type { Optimizer } from "./optimizers/optimizer.js";
+import { PackedScalars, Packing } from "./packing.js";
 
 /** What a step is built from. */
 export interface StepParts {
@@ -73,38 +74,66 @@ export function buildTrainStep(
   return attached.masks;
 }
 
-/** Each device-resident input of {@link buildDeviceStep}, with the output that is its next value. */
-const DEVICE_STATE = { parameters: "newParameters", first: "newFirst", second: "newSecond", average: "newAverage" };
+/** Graph inputs of {@link buildDeviceStep} that stay on the device. */
+export const PARAMETERS = "parameters";
+export const AVERAGE = "average";
+export const stateInput = (slot: string): string => `optimizer.${slot}`;
+
+/** Numbers of a step beside the optimizer's coefficients. */
+export interface StepScalars {
+  /** As `fedMaxNorm` gives it. */
+  maxGradientNorm: number;
+  /** Of the average, where there is one. */
+  averageDecay: number;
+}
+
+/** What runs the graph of {@link buildDeviceStep}. */
+export interface DeviceStepGraph {
+  /** The dropout masks that a run must feed. */
+  masks: AttachedAdapter["masks"];
+  /** How parameters, gradients, state and average are packed. */
+  packing: Packing;
+  /** Of the input `scalars`: the optimizer's coefficients and {@link StepScalars}. */
+  scalars: PackedScalars;
+  /** What stays on the device. */
+  ioBinding: IoBinding;
+}
 
 /**
- * Adds the whole step, the optimizer's included, to a graph: the losses; the parameters, both moments and with
- * `options.average` the average, packed, as inputs and, after one step of AdamW, as outputs; the packed `gradient` and
- * its `norm`; `coefficients` and, with an average, `averageDecay` as inputs.
- *
- * @returns `ioBinding` says what of it is to stay on the device.
+ * Adds the whole step, the optimizer's included, to a graph: the losses; the parameters, the optimizer's state and with
+ * `options.average` the average, packed, as inputs and, after one step, as outputs; the packed `gradient` and its `norm`;
+ * the input `scalars`.
  */
 export function buildDeviceStep(
   graph: Graph,
   parts: StepParts,
-  options: Pick<TrainStepOptions, "gradientCheckpointing" | "average"> = {},
-): { masks: AttachedAdapter["masks"]; packing: Packing; ioBinding: IoBinding } {
+  options: Pick<TrainStepOptions, "gradientCheckpointing" | "average"> & { optimizer: Optimizer },
+): DeviceStepGraph {
+  const { optimizer } = options;
   const packing = new Packing(parts.adapter.shapes);
+  const next = new Map<string, Value>();
   const input = (name: string) => graph.input(name, "float32", [packing.size]);
-  const state = { parameters: input("parameters"), first: input("first"), second: input("second") };
-  const flat = packing.cut(state.parameters);
+  const parameters = input(PARAMETERS);
+  const state = Object.fromEntries(optimizer.slotNames.map((slot) => [slot, input(stateInput(slot))]));
+  const flat = packing.cut(parameters);
   const { loss, attached } = buildLosses(graph, parts, true, packing.shaped(flat));
   const recompute = options.gradientCheckpointing ?? false;
   const gradient = packing.join(gradients(loss, [...flat.values()], { recompute }));
-  const { norm, ...stepped } = addAdamW(state, gradient, graph.input("coefficients", "float32", COEFFICIENTS_SHAPE));
+  const own: (keyof StepScalars)[] = options.average ? ["maxGradientNorm", "averageDecay"] : ["maxGradientNorm"];
+  const scalars = new PackedScalars([...optimizer.coefficientNames, ...own]);
+  const values = scalars.input(graph, "scalars");
+  const clipped = addGradientClipping(gradient, values.maxGradientNorm!);
+  const stepped = optimizer.addToGraph({ parameters, state }, clipped.gradient, values);
   graph.output("gradient", gradient);
-  graph.output("norm", norm);
-  const next: Partial<Record<keyof typeof DEVICE_STATE, Value>> = stepped;
+  graph.output("norm", clipped.norm);
+  next.set(PARAMETERS, stepped.parameters);
+  for (const [slot, value] of Object.entries(stepped.state)) next.set(stateInput(slot), value);
   if (options.average) {
-    next.average = addAverage(input("average"), stepped.parameters, graph.input("averageDecay", "float32", []));
+    next.set(AVERAGE, addAverage(input(AVERAGE), stepped.parameters, values.averageDecay!));
   }
-  const names = Object.entries(DEVICE_STATE).filter(([name]) => name in next);
-  for (const [name, output] of names) graph.output(output, next[name as keyof typeof DEVICE_STATE]!);
-  return { masks: attached.masks, packing, ioBinding: { state: Object.fromEntries(names), outputs: ["gradient"] } };
+  for (const [name, value] of next) graph.output(`next.${name}`, value);
+  const inPlace = Object.fromEntries([...next.keys()].map((name) => [name, `next.${name}`]));
+  return { masks: attached.masks, packing, scalars, ioBinding: { state: inPlace, outputs: ["gradient"] } };
 }
 
 /**

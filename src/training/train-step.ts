@@ -19,7 +19,8 @@ import { Generator } from "../tensor/random.js";
 import { allFinite, flatValues, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import { DeviceStep } from "./device-step.js";
-import { AdamW, clipGradients } from "./optimizers/adamw.js";
+import { clipGradients } from "./optimizers/gradient-clipping.js";
+import { Optimizer } from "./optimizers/optimizer.js";
 import { buildDeviceStep, buildLosses, buildTrainStep, lossesOf } from "./step-graph.js";
 import type {
   DiffusionBatch,
@@ -81,15 +82,15 @@ export class TrainStep implements Trainable, CompiledTrainStep {
     const { adapter } = trained;
     const make = (masks: ReadonlyMap<string, readonly number[]>, computation: Computation) =>
       new TrainStep(trained, model, shape, options, masks, computation);
-    if (optimizer instanceof AdamW && (await staysOnDevice(model, options))) {
+    if (optimizer instanceof Optimizer && (await staysOnDevice(model, options))) {
       const graph = new Graph();
-      const { masks, packing, ioBinding } = buildDeviceStep(graph, { model, adapter, shape }, options);
-      const compiled = await compile(graph, { ...model.runtime, ioBinding });
-      const step = new DeviceStep(compiled, packing, trained, optimizer, average as ParameterAverage | undefined);
-      return make(masks, { device: step });
+      const built = buildDeviceStep(graph, { model, adapter, shape }, { ...options, optimizer });
+      const compiled = await compile(graph, { ...model.runtime, ioBinding: built.ioBinding });
+      const step = new DeviceStep(compiled, built, trained, optimizer, average as ParameterAverage | undefined);
+      return make(built.masks, { device: step });
     }
     if (options.stateOnDevice) {
-      throw new ConfigError("compileTrainStep: stateOnDevice needs an AdamW as the optimizer, and Node.");
+      throw new ConfigError("compileTrainStep: stateOnDevice needs an optimizer of this library, and Node.");
     }
     const masks = new Map<string, readonly number[]>();
     const build = (graph: Graph, samples: number) => {

@@ -3,7 +3,7 @@
 import type { Losses, LossesAndGradients, TrainStepInputs } from "../adapters/train-step-options.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
-import type { AdamW } from "./optimizers/adamw.js";
+import type { Optimizer } from "./optimizers/optimizer.js";
 
 export type { Losses, LossesAndGradients } from "../adapters/train-step-options.js";
 
@@ -39,8 +39,8 @@ export interface OptimizerStepOptions {
 
 /** Steps of an optimizer that a trainable does where it computes; only the outcome comes into main memory. */
 export interface OptimizerSteps {
-  /** Whose moments are kept there; it shows current ones when asked. */
-  readonly optimizer: AdamW;
+  /** Whose state is kept there; it shows the current one when asked. */
+  readonly optimizer: Optimizer;
   /** The average that is kept there, and updated by every step; it shows current values when asked. */
   readonly average?: ParameterAverage;
   /** One step on a batch. Rejects with what `accept` throws; nothing is changed then. */

@@ -8,7 +8,8 @@ import type { ParameterAverage } from "./average.js";
 import { latestCheckpoint, prepareOutputFolder, readCheckpoint, restoreInto, saveCheckpoint } from "./checkpoint.js";
 import type { DiffusionBatches } from "./diffusion-batches.js";
 import { type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
-import { type AdamW, clipGradients, gradientNorm } from "./optimizers/adamw.js";
+import { clipGradients, gradientNorm } from "./optimizers/gradient-clipping.js";
+import type { Optimizer } from "./optimizers/optimizer.js";
 import type {
   DiffusionBatch,
   Losses,
@@ -22,7 +23,7 @@ import type {
 export interface TrainerOptions {
   trainable: Trainable;
   batches: DiffusionBatches;
-  optimizer: AdamW;
+  optimizer: Optimizer;
   /** Optimizer steps in all, those of a resumed run included. */
   steps: number;
   /** Folder for `metrics.jsonl` and `checkpoints/`. */

@@ -13,7 +13,7 @@ import { Graph } from "../../src/graph/index.js";
 import { UNet2DConditionModel, unetFeeds } from "../../src/models/unet-2d-condition/unet-2d-condition.js";
 import { compile, type Device } from "../../src/runtime/index.js";
 import { readSafetensors } from "../../src/storage/index.js";
-import { buildDeviceStep } from "../../src/training/step-graph.js";
+import { AVERAGE, buildDeviceStep, PARAMETERS, stateInput } from "../../src/training/step-graph.js";
 import "../../src/runtime/node.js";
 import { DDPMScheduler } from "../../src/schedulers/index.js";
 import { Generator, randn } from "../../src/tensor/random.js";
@@ -21,7 +21,6 @@ import { flatValues, type Tensor, tensor, zeros } from "../../src/tensor/tensor.
 import { ParameterAverage } from "../../src/training/average.js";
 import { DiffusionBatches } from "../../src/training/diffusion-batches.js";
 import { AdamW } from "../../src/training/optimizers/adamw.js";
-import { COEFFICIENTS_SHAPE } from "../../src/training/optimizers/device-adamw.js";
 import { type StepReport, Trainer } from "../../src/training/trainer.js";
 import { relativeError } from "../support/relative-error.js";
 
@@ -191,17 +190,16 @@ async function countFallbacks(name: string): Promise<void> {
     const graph = new Graph();
     const shape = { batchSize: 1, latentHeight: SIZE, latentWidth: SIZE, tokens: encoderHiddenStates.shape[1]! };
     const average = new ParameterAverage(fera.parameters, 0.9);
-    const { packing, ioBinding } = buildDeviceStep(
-      graph,
-      { model: fera.model, adapter: fera.adapter, shape },
-      { average },
-    );
+    const optimizer = new AdamW();
+    const parts = { model: fera.model, adapter: fera.adapter, shape };
+    const { packing, scalars, ioBinding } = buildDeviceStep(graph, parts, { average, optimizer });
     const compiled = await compile(graph, { device: "webgpu", profilePrefix: join(folder, "trace"), ioBinding });
     const parameters = packing.pack(flatValues(fera.parameters));
-    const moments = zeros([packing.size]);
-    await compiled.write({ parameters, first: moments, second: moments, average: parameters });
+    const state = Object.fromEntries(optimizer.slotNames.map((slot) => [stateInput(slot), zeros([packing.size])]));
+    await compiled.write({ [PARAMETERS]: parameters, ...state, [AVERAGE]: parameters });
+    const numbers = { ...optimizer.coefficients(), maxGradientNorm: 1, averageDecay: average.nextDecay };
     const feeds = { ...unetFeeds({ latents, timesteps, encoderHiddenStates }), target };
-    await compiled.run({ ...feeds, coefficients: zeros(COEFFICIENTS_SHAPE), averageDecay: zeros([]) });
+    await compiled.run({ ...feeds, scalars: scalars.pack(numbers) });
     await compiled.release();
     const [file] = await readdir(folder);
     const trace = JSON.parse(await readFile(join(folder, file!), "utf8")) as {
