@@ -14,21 +14,27 @@ import {
   tokenizeCaptions,
 } from "../training/index.js";
 import {
+  ADAPTER_OPTIONS,
+  adapterPathProblem,
+  sigmaProblem,
+  toAdapterConfig,
+} from "../training/options/adapter-options.js";
+import { flag, integer, type OptionValues, text } from "../training/options/option.js";
+import { TRAINING_OPTIONS } from "../training/options/training-options.js";
+import { isOwnName } from "../training/output-folder.js";
+import {
   captionWarnings,
   DATA_OPTIONS,
   dataOptionsOf,
   describeSkipped,
   describeTrainingData,
+  examplePrompt,
   openSplit,
   WHOLE_LIST,
 } from "./datasets.js";
-import { ADAPTER_OPTIONS, adapterPathProblem, sigmaProblem, toAdapterConfig } from "../training/options/adapter-options.js";
 import { counted, formatCount, shellCommand } from "./format.js";
 import { interruptedExitCode, interruptible } from "./interrupt.js";
 import { checkedResolution, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
-import { TRAINING_OPTIONS } from "../training/options/training-options.js";
-import { isOwnName } from "../training/output-folder.js";
-import { flag, integer, type OptionValues, text } from "../training/options/option.js";
 import { addOptions, givenLayers, kebabCase, type OptionLayer, readOptions } from "./options.js";
 import "./platform.js";
 import { print, printError } from "./printable.js";
@@ -186,7 +192,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
       return clearRun(output, adapter);
     },
     onStep: (report) => {
-      if (!bars.stepping) void keepSettings();
+      if (!bars.stepping) keepSettings();
       bars.step(report);
     },
   });
@@ -215,16 +221,14 @@ async function report(options: TrainOptions, result: FineTuneResult, dataset: Im
   const { smoothed } = await readLosses(output);
   const picture = await drawLosses(output);
   const { layers, parameterCount } = result.model;
-  print(
-    `adapter   ${result.adapter} (${counted(layers.length, "layer")}, ${formatCount(parameterCount)} parameters)`,
-  );
+  print(`adapter   ${result.adapter} (${counted(layers.length, "layer")}, ${formatCount(parameterCount)} parameters)`);
   const drawn = picture ? `, drawn in ${picture}` : "";
   // A resumed run whose metrics were deleted has none.
   if (smoothed.length > 0) print(`loss      ${smoothed.at(-1)!.toFixed(4)} (mean of the last steps)${drawn}`);
   const scaled = ["--model", model, "--adapter", result.adapter];
   print("Next:");
   print(
-    `  ${shellCommand(["npx", "fera", "generate", ...scaled, "--prompt", dataset.caption(0), "--output", "image.png"])}`,
+    `  ${shellCommand(["npx", "fera", "generate", ...scaled, "--prompt", examplePrompt(dataset), "--output", "image.png"])}`,
   );
   print(`  ${shellCommand(["npx", "fera", "evaluate", ...scaled, "--data", data])}`);
 }

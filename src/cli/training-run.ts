@@ -1,6 +1,6 @@
 // A training's output folder: what started it, whether it may be written, and what its metrics say.
 
-import { writeFileSync } from "node:fs";
+import { renameSync, writeFileSync } from "node:fs";
 import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FOLDER_CONFIG, FOLDER_WEIGHTS } from "../adapters/adapter-format.js";
@@ -33,7 +33,10 @@ export async function readSettings(output: string): Promise<Record<string, unkno
 
 /** Keeps a run's options in its folder. At once, so that they are there before anything that belongs to them. */
 export function writeSettings(output: string, settings: object): void {
-  writeFileSync(settingsPath(output), `${JSON.stringify(settings, undefined, 2)}\n`);
+  const path = settingsPath(output);
+  // Whole or not at all: half a file would keep the run from being resumed.
+  writeFileSync(`${path}.tmp`, `${JSON.stringify(settings, undefined, 2)}\n`);
+  renameSync(`${path}.tmp`, path);
 }
 
 /**
@@ -62,7 +65,8 @@ export async function refuseStartedRun(output: string, adapter: string): Promise
  * @param adapter - The adapter's path.
  */
 export async function clearRun(output: string, adapter: string): Promise<void> {
-  for (const name of ["run", "dataset", "metrics", "lossPlot"] as const) await rm(outputPath(output, name), { force: true });
+  for (const name of ["run", "dataset", "metrics", "lossPlot"] as const)
+    await rm(outputPath(output, name), { force: true });
   await clearCheckpoints(outputPath(output, "checkpoints"));
   await removeIfEmpty(outputPath(output, "checkpoints"));
   await clearFolder(outputPath(output, "validation"), isValidationPicture);

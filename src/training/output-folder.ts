@@ -23,8 +23,7 @@ export const OUTPUT_NAMES = {
 export const outputPath = (output: string, name: keyof typeof OUTPUT_NAMES): string => join(output, OUTPUT_NAMES[name]);
 
 /** Whether a name in the folder is the training's own; the adapter can have none of them. */
-export const isOwnName = (name: string): boolean =>
-  Object.values<string>(OUTPUT_NAMES).includes(name.toLowerCase());
+export const isOwnName = (name: string): boolean => Object.values<string>(OUTPUT_NAMES).includes(name.toLowerCase());
 
 /** The picture of a step in `validation/`. */
 export const validationPicture = (output: string, step: number): string =>

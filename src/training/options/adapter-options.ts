@@ -1,6 +1,13 @@
 // The adapters' options, and the configurations that they make.
 
-import { type AdapterConfig, ADAPTER_TYPES, adapterFormatOf, FeRAConfig, LoRAConfig, ROUTER_NAMES } from "../../adapters/index.js";
+import {
+  ADAPTER_TYPES,
+  type AdapterConfig,
+  adapterFormatOf,
+  FeRAConfig,
+  LoRAConfig,
+  ROUTER_NAMES,
+} from "../../adapters/index.js";
 import { ConfigError } from "../../errors.js";
 import { choice, flag, integer, list, number, type OptionValues } from "./option.js";
 
