@@ -34,7 +34,7 @@ export class OnnxTimes {
   }
 
   /**
-   * Waits until so many runs have been reported, and ends the collection.
+   * Waits until that many runs have been reported, and ends the collection.
    *
    * @throws {Error} If they do not come: the timer was not preloaded.
    */

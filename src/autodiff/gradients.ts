@@ -45,9 +45,9 @@ export function gradients(loss: Value, wanted: readonly Value[], options: Gradie
 
 /** How a walk sees the forward nodes. */
 interface Forward {
-  /** The node that a rule shall see in a node's place: values equal to its own. */
+  /** The node that a rule is given in place of a forward node: itself, or a recomputation with equal values. */
   view(node: Node, contributions: ReadonlyMap<Value, Value>): Node;
-  /** Told after each rule. */
+  /** Called after each rule. */
   visited?(visit: Visit): void;
 }
 

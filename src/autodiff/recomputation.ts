@@ -4,7 +4,7 @@
 import { after, type Node, type Value } from "../graph/index.js";
 import type { RecomputePlan } from "./recompute-plan.js";
 
-/** Gives each forward node as a gradient rule shall see it, for a walk from the last node to the first. */
+/** Gives each forward node as a gradient rule is to see it, for a walk from the last node to the first. */
 export class Recomputation {
   private readonly segmentOf = new Map<Node, number>();
   private readonly kept: ReadonlySet<Value>;

@@ -1,10 +1,12 @@
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { SD1_LAYOUT, singleFileOf } from "../../test/support/single-file.js";
 import { readFeRAAdapter, writePlainLora } from "../adapters/index.js";
 import { FeraError } from "../errors.js";
-import { encodeSafetensors, writeSafetensors, writeTorch } from "../storage/index.js";
+import { encodeSafetensors, readSafetensors, writeSafetensors, writeTorch } from "../storage/index.js";
+import { float32ToFloat16 } from "../tensor/float16.js";
 import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
 import { describePath } from "./inspect.js";
 
@@ -84,6 +86,124 @@ describe("fera inspect tells", () => {
     expect(await linesOf(at("plain.pt"))).toMatch(/no LoRA.*\n +1 tensor, 6 parameters, 24 B, F32\n +weight \[2,3\]/);
     await writeSafetensors(at("escape.safetensors"), new Map([["a\u001b[2Jb\u202e", zeros([1])]]));
     expect(await linesOf(at("escape.safetensors"))).toContain("a\\u{1b}[2Jb\\u{202e} [1]");
+  });
+});
+
+describe("fera inspect tells of a LoRA", () => {
+  const layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k";
+
+  it.each(["float32", "float16"] as const)("its alpha, which is %s", async (dtype) => {
+    const alpha = dtype === "float32" ? tensor([2], []) : tensor(float32ToFloat16(Float32Array.of(2)), [], "float16");
+    const tensors = new Map<string, Tensor>([
+      [`${layer}.lora_down.weight`, zeros([8, 768], dtype)],
+      [`${layer}.lora_up.weight`, zeros([320, 8], dtype)],
+      [`${layer}.alpha`, alpha],
+    ]);
+    await writeSafetensors(at("alpha.safetensors"), tensors);
+    expect(await linesOf(at("alpha.safetensors"))).toMatch(/rank 8, alpha 2\n/);
+  });
+
+  it("that it is a DoRA, and whose names it has", async () => {
+    const tensors = new Map([
+      [`${layer}.lora_down.weight`, zeros([8, 768])],
+      [`${layer}.lora_up.weight`, zeros([320, 8])],
+      [`${layer}.dora_scale`, zeros([320, 1])],
+      ["stray", zeros([1])],
+    ]);
+    await writeSafetensors(at("dora.safetensors"), tensors);
+    const text = await linesOf(at("dora.safetensors"));
+    expect(text).toMatch(/: DoRA .*, kohya's names; safetensors\n/);
+    expect(text).not.toMatch(/: plain LoRA/);
+    expect(text).toMatch(/1 tensor of no layer: stray/);
+    await writeSafetensors(
+      at("numbers.safetensors"),
+      { "unet:0:down": zeros([1, 320]), "unet:0:up": zeros([320, 1]), "<s1>": zeros([768]) },
+      { "<s1>": "<embed>" },
+    );
+    expect(await linesOf(at("numbers.safetensors"))).toMatch(/plain LoRA, cloneofsimo's names[\s\S]*tokens <s1>/);
+  });
+});
+
+describe("whether fera can load a model is what loading it would say", () => {
+  const TINY = "test/reference/pipeline-tiny";
+  let copy: string;
+
+  beforeEach(async () => {
+    copy = at(`pipeline${Math.random()}`);
+    await cp(TINY, copy, { recursive: true });
+  });
+
+  const change = async (file: string, values: object) => {
+    const old = JSON.parse(await readFile(join(copy, file), "utf8"));
+    await writeFile(join(copy, file), JSON.stringify({ ...old, ...values }));
+  };
+
+  it("of a pipeline as it is, and of its models", async () => {
+    expect(await linesOf(copy)).toMatch(/\n {2}fera can load it$/);
+    for (const part of ["unet", "vae", "text_encoder"])
+      expect(await linesOf(join(copy, part))).toMatch(/fera can load it/);
+  });
+
+  it.each([
+    ["vae/config.json", { latents_mean: [0, 0, 0, 0] }, /cannot load it: .*latents_mean/],
+    [
+      "unet/config.json",
+      { in_channels: 9 },
+      /cannot load it: .*"conv_in\.weight" is \[\d+,4,3,3\].*needs \[\d+,9,3,3\]/,
+    ],
+    ["unet/config.json", { cross_attention_dim: 25 }, /cannot load it: .*attn2\.to_k/],
+    ["text_encoder/config.json", { vocab_size: 10 }, /cannot load it: .*token_embedding/],
+  ])("with another %s: %j", async (file, values, message) => {
+    await change(file, values);
+    const text = await linesOf(copy);
+    expect(text).toMatch(message);
+    expect(text).not.toMatch(/can load it/);
+  });
+
+  it("of a folder without weights, or with a weight too many", async () => {
+    const file = join(copy, "unet/diffusion_pytorch_model.safetensors");
+    const { tensors } = await readSafetensors(file);
+    await writeSafetensors(file, tensors.set("extra", zeros([1])));
+    expect(await linesOf(copy)).toMatch(/cannot load it: .*does not use: "extra"/);
+    await rm(file);
+    const text = await linesOf(copy);
+    expect(text).toMatch(/unet +UNet2DConditionModel +no weights/);
+    expect(text).toMatch(/cannot load it: .*unet: has no diffusion_pytorch_model\.safetensors/);
+  });
+
+  it("of one that has its weights as a variant only, which it names", async () => {
+    for (const part of ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"]) {
+      await rename(join(copy, `${part}.safetensors`), join(copy, `${part}.fp16.safetensors`));
+    }
+    const text = await linesOf(copy);
+    expect(text).toMatch(/unet +UNet2DConditionModel +[\d,]+ +[\d.]+ kB +F32, fp16/);
+    expect(text).toMatch(/variant fp16 of text_encoder, unet, vae/);
+    expect(text).toMatch(/cannot load it: .*\n +try --variant fp16/);
+    const asked = (await describePath(copy, { variant: "fp16" })).join("\n");
+    expect(asked).toMatch(/\n {2}fera can load it$/);
+  });
+
+  it("of one with a scheduler that fera does not have: it is loaded and trained, and sampled with another", async () => {
+    await change("model_index.json", { scheduler: ["diffusers", "DEISMultistepScheduler"] });
+    const scheduler = { _class_name: "DEISMultistepScheduler", algorithm_type: "deis", solver_order: 2 };
+    await change("scheduler/scheduler_config.json", scheduler);
+    const text = await linesOf(copy);
+    expect(text).toMatch(/fera can load it\n +to sample, it needs another scheduler .*DEISMultistepScheduler/);
+    expect(text).not.toMatch(/cannot be trained/);
+    await change("scheduler/scheduler_config.json", { beta_schedule: "laplace" });
+    expect(await linesOf(copy)).toMatch(/it cannot be trained: .*beta_schedule="laplace"/);
+  });
+
+  it("of a model of a class that it does not have", async () => {
+    await change("unet/config.json", { _class_name: "FluxTransformer2DModel" });
+    expect(await linesOf(join(copy, "unet"))).toMatch(/fera has no model of this class; it has UNet2DConditionModel, /);
+  });
+
+  it("of a checkpoint in one file", async () => {
+    const file = join(copy, "one.safetensors");
+    await writeSafetensors(file, await singleFileOf(TINY, SD1_LAYOUT));
+    // Its configuration is taken to be the real model's.
+    expect(await linesOf(file)).toMatch(/fera cannot load it: .*token_embedding\.weight" is/);
   });
 });
 

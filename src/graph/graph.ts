@@ -14,7 +14,7 @@ export interface FileRange {
   length: number;
 }
 
-/** Where the rows from `start` to `end` of a tensor of so many rows lie. */
+/** Where the rows from `start` to `end` of a tensor with `rows` rows lie. */
 export function rangeOfRows({ path, offset, length }: FileRange, rows: number, start: number, end: number): FileRange {
   const rowBytes = length / rows;
   return { path, offset: offset + start * rowBytes, length: (end - start) * rowBytes };
@@ -203,14 +203,19 @@ export class Graph {
     }
   }
 
-  /** Names what `build` makes after the kind of work that it is, in front of the layer: `gradient`, `recompute`, … */
+  /**
+   * Names what `build` makes after the kind of work that it is, in front of the layer: `gradient`, `recompute`, … It begins
+   * outside all layers.
+   */
   inPhase<Result>(name: string, build: () => Result): Result {
-    const outer = this.phase;
+    const { phase, layer } = this;
     this.phase = name;
+    this.layer = undefined;
     try {
       return build();
     } finally {
-      this.phase = outer;
+      this.phase = phase;
+      this.layer = layer;
     }
   }
 

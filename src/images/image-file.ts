@@ -69,7 +69,7 @@ async function toSharp({ width, height, data }: RgbImage): Promise<Sharp> {
 
 registerImageCodec({ encode: encodeImage, write: writeImage, toSharp });
 
-/** The size of an image that is read. What is asked for is reached by scaling, and by cutting off what overhangs. */
+/** The size of an image that is read: scaled to cover it, then cropped around the centre. */
 export interface ReadImageOptions {
   /** Pixels of both sides. */
   size?: number;

@@ -3,8 +3,8 @@
 import type { Graph, Node, Value } from "../graph/graph.js";
 import { reachableNodes } from "../graph/node-cost.js";
 import { commonFolder } from "./common-folder.js";
-import { lowerConvPair } from "./convolution.js";
 import { orderedUnits } from "./cpu/shared-convolutions.js";
+import { lowerConvPair } from "./lower-convolution.js";
 import type { LoweringContext, Target } from "./lowering-context.js";
 import { LOWERINGS } from "./lowerings.js";
 import { OnnxModelBuilder } from "./model-builder.js";
@@ -62,6 +62,7 @@ export function lower(graph: Graph, target: Target): OnnxModel {
   const leaves = nodes.filter(isLeaf).reverse();
   const inner = nodes.filter((node) => !isLeaf(node));
   for (const unit of orderedUnits(inner, target)) {
+    // Two convolutions that are computed together are named after the first of them.
     builder.origin = originOf(unit[0]);
     if (unit.length === 2) lowerConvPair(unit, context);
     else LOWERINGS[unit[0].op](unit[0] as never, context);

@@ -1,4 +1,4 @@
-// What a lowering sees, and small moves that several share.
+// What a lowering is given, and the steps that several lowerings share.
 
 import { type Node, rangeOfRows, type Value } from "../graph/graph.js";
 import type { OperatorName } from "../graph/operators.js";

@@ -3,9 +3,9 @@
 import type { Node, Value } from "../graph/graph.js";
 import type { OperatorName } from "../graph/operators.js";
 import { tensor } from "../tensor/tensor.js";
-import { lowerAttention, lowerAttentionGradient } from "./attention.js";
-import { lowerConv, lowerConvInputGradient, lowerConvWeightGradient } from "./convolution.js";
 import { fasterProduct } from "./cpu/linear-products.js";
+import { lowerAttention, lowerAttentionGradient } from "./lower-attention.js";
+import { lowerConv, lowerConvInputGradient, lowerConvWeightGradient } from "./lower-convolution.js";
 import {
   emit,
   emitMatMul,

@@ -68,6 +68,17 @@ describe("ONNX nodes", () => {
     expect(namesOf(network(false).graph).filter((name) => name.startsWith("recompute/"))).toEqual([]);
   });
 
+  it("of another phase say so, and begin outside the layer that the phase begins in", () => {
+    const graph = new Graph();
+    const x = graph.input("x", "float32", [2]);
+    const loss = graph.inLayer("loss", () => {
+      const base = graph.inPhase("base", () => ops.exp(graph.inLayer("proj", () => ops.neg(x))));
+      return ops.reduceMean(base);
+    });
+    graph.output("loss", loss);
+    expect(namesOf(graph)).toEqual(["base/proj/Neg", "base/proj/Exp", "loss/ReduceMean"]);
+  });
+
   it("have names of their own, which ONNX Runtime's profile shows", async () => {
     const { graph, feeds } = network(true);
     const names = namesOf(graph);

@@ -42,7 +42,8 @@ export interface FamilyDefaults {
 export abstract class DiffusionPipeline<Options extends GenerateOptions = GenerateOptions> {
   readonly unet: UNet2DConditionModel;
   readonly vae: AutoencoderKL | AutoencoderTiny;
-  #scheduler: Scheduler | SchedulerConfig;
+  #scheduler: Scheduler | undefined;
+  #schedulerConfig: SchedulerConfig;
   readonly #defaults: FamilyDefaults;
   readonly #adapters: AdapterSlot;
   #queue: Promise<unknown> = Promise.resolve();
@@ -50,7 +51,8 @@ export abstract class DiffusionPipeline<Options extends GenerateOptions = Genera
   protected constructor({ unet, vae, scheduler }: DiffusionComponents, defaults: FamilyDefaults) {
     this.unet = unet;
     this.vae = vae;
-    this.#scheduler = scheduler;
+    this.#scheduler = isScheduler(scheduler) ? scheduler : undefined;
+    this.#schedulerConfig = isScheduler(scheduler) ? scheduler.config : scheduler;
     this.#defaults = defaults;
     this.#adapters = new AdapterSlot(unet);
   }
@@ -74,17 +76,18 @@ export abstract class DiffusionPipeline<Options extends GenerateOptions = Genera
    * @throws {ConfigError} If the pipeline names one that is not supported; replace it, or give `generate` another.
    */
   get scheduler(): Scheduler {
-    if (!isScheduler(this.#scheduler)) this.#scheduler = createScheduler(this.#scheduler);
+    this.#scheduler ??= createScheduler(this.#schedulerConfig);
     return this.#scheduler;
   }
 
   set scheduler(next: Scheduler) {
     this.#scheduler = next;
+    this.#schedulerConfig = next.config;
   }
 
   /** The scheduler's configuration in diffusers' keys, with the noise schedule that the model was trained on. */
   get schedulerConfig(): SchedulerConfig {
-    return isScheduler(this.#scheduler) ? this.#scheduler.config : this.#scheduler;
+    return this.#schedulerConfig;
   }
 
   /** Image pixels per latent pixel, along each side. */

@@ -1,6 +1,6 @@
 // The options of `generate`, checked and completed, before any work is done.
 
-import { ConfigError, ShapeError } from "../errors.js";
+import { ConfigError, quoted, ShapeError } from "../errors.js";
 import { Tensor } from "../tensor/tensor.js";
 import { concatRows } from "./batches.js";
 import type { GenerateOptions } from "./generate-options.js";
@@ -123,7 +123,7 @@ export function promptsLike(
 function textList(name: string, given: string | readonly string[]): readonly string[] {
   const texts = typeof given === "string" ? [given] : given;
   if (!Array.isArray(texts) || texts.length === 0 || texts.some((text) => typeof text !== "string")) {
-    throw new ConfigError(`generate: ${name} must be a text, or a list of at least one; got ${JSON.stringify(given)}.`);
+    throw new ConfigError(`generate: ${name} must be a text, or a list of at least one; got ${quoted(given)}.`);
   }
   return texts;
 }

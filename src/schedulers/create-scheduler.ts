@@ -1,6 +1,6 @@
 // A scheduler from its configuration file.
 
-import { ConfigError } from "../errors.js";
+import { ConfigError, quoted } from "../errors.js";
 import { DDIMScheduler } from "./ddim-scheduler.js";
 import { DDPMScheduler } from "./ddpm-scheduler.js";
 import { DPMSolverMultistepScheduler } from "./dpm-solver-multistep-scheduler.js";
@@ -33,7 +33,7 @@ export function createScheduler(config: SchedulerConfig): Scheduler {
   const SchedulerClass = typeof name === "string" ? CLASSES.get(name) : undefined;
   if (!SchedulerClass) {
     throw new ConfigError(
-      `createScheduler: _class_name=${JSON.stringify(name)} is not supported; supported are ${[...CLASSES.keys()].join(", ")}.`,
+      `createScheduler: _class_name=${quoted(name)} is not supported; supported are ${[...CLASSES.keys()].join(", ")}.`,
     );
   }
   return new SchedulerClass(config);

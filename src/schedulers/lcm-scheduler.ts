@@ -8,6 +8,7 @@ import { predictOriginal } from "./predictions.js";
 import { clampInPlace, combine, float32Pair, stepNoise } from "./samples.js";
 import type { SchedulerConfig, StepOptions, StepOutput } from "./scheduler.js";
 import {
+  MAX_TRAIN_TIMESTEPS,
   noiseScheduleOptions,
   offOption,
   parseSchedulerConfig,
@@ -24,7 +25,7 @@ const SCHEMA = z.object({
   beta_start: noiseScheduleOptions.beta_start.unwrap().default(0.00085),
   beta_end: noiseScheduleOptions.beta_end.unwrap().default(0.012),
   beta_schedule: noiseScheduleOptions.beta_schedule.unwrap().default("scaled_linear"),
-  original_inference_steps: z.int().min(1).default(50),
+  original_inference_steps: z.int().min(1).max(MAX_TRAIN_TIMESTEPS).default(50),
   clip_sample: switchOption(false),
   clip_sample_range: z.number().gt(0).default(1),
   // The next three are options of diffusers' class without an effect on it: the spacing is that of the distillation.

@@ -26,7 +26,7 @@ export interface MultistepSolverConfig extends DiscreteSchedulerConfig {
   readonly final_sigmas_type: "zero" | "sigma_min" | null;
 }
 
-/** Base of the solvers; a subclass adds the step, and forgets its own memory in `setTimesteps`. */
+/** Base of the solvers; a subclass adds the step, and resets its history in `setTimesteps`. */
 export abstract class MultistepSolver<C extends MultistepSolverConfig> extends DiscreteScheduler<C> {
   /** Noise levels of the run, one more than there are timesteps; the last is where the run ends. */
   sigmas: Float64Array;

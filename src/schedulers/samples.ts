@@ -1,4 +1,4 @@
-// Elementwise arithmetic on float32 samples, and the checks at its door.
+// Elementwise arithmetic on float32 samples, and the checks of its inputs.
 
 import { ConfigError, ShapeError } from "../errors.js";
 import { sizeOf, Tensor } from "../tensor/tensor.js";

@@ -1,11 +1,11 @@
 // Reading a scheduler's configuration: the options that schedulers share, and how a bad one is refused.
 
 import { z } from "zod";
-import { ConfigError } from "../errors.js";
+import { ConfigError, quoted, shortened } from "../errors.js";
 import type { SchedulerConfig } from "./scheduler.js";
 
 /** Longer schedules than published models have by far; a table of so many values is made of each. */
-const MAX_TRAIN_TIMESTEPS = 100_000;
+export const MAX_TRAIN_TIMESTEPS = 100_000;
 
 /** Options that define the noise schedule. */
 export const noiseScheduleOptions = {
@@ -125,7 +125,7 @@ export function parseSchedulerConfig<S extends z.ZodObject>(
   config: SchedulerConfig,
 ): z.output<S> {
   if (typeof config !== "object" || config === null || Array.isArray(config)) {
-    throw new ConfigError(`${className}: the configuration must be an object; got ${JSON.stringify(config)}.`);
+    throw new ConfigError(`${className}: the configuration must be an object; got ${quoted(config)}.`);
   }
   const own: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(config)) {
@@ -133,7 +133,7 @@ export function parseSchedulerConfig<S extends z.ZodObject>(
     if (Object.hasOwn(schema.shape, key)) own[key] = value;
     else if (!FAMILY_OPTIONS.has(key)) {
       throw new ConfigError(
-        `${className}: unknown option ${key}=${JSON.stringify(value)}; known are ${Object.keys(schema.shape).join(", ")}.`,
+        `${className}: unknown option ${shortened(key)}=${quoted(value)}; known are ${Object.keys(schema.shape).join(", ")}.`,
       );
     }
   }
@@ -148,6 +148,6 @@ export function parseSchedulerConfig<S extends z.ZodObject>(
 }
 
 function describe(value: unknown): string {
-  const text = typeof value === "number" ? String(value) : (JSON.stringify(value) ?? String(value));
+  const text = typeof value === "number" ? String(value) : quoted(value);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }

@@ -44,7 +44,7 @@ export interface Scheduler {
   readonly initNoiseSigma: number;
 
   /**
-   * Chooses the timesteps of a run and forgets everything about the previous run.
+   * Chooses the timesteps of a run and resets all state of the previous run.
    *
    * @param steps - 1 to T.
    * @throws {ConfigError} If `steps` is no such integer.

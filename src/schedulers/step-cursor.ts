@@ -1,4 +1,4 @@
-// Where a run stands among its timesteps, for samplers whose steps depend on their neighbours.
+// The position of a run among its timesteps, for samplers whose steps depend on their neighbours.
 
 import { ConfigError } from "../errors.js";
 

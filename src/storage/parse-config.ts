@@ -1,7 +1,7 @@
 // Configurations as files have them, read strictly against a schema.
 
 import type { z } from "zod";
-import { ConfigError } from "../errors.js";
+import { ConfigError, quoted, shortened } from "../errors.js";
 
 /**
  * Reads a configuration strictly: what the schema does not know, or fixes to another value, is refused by name.
@@ -20,7 +20,7 @@ export function parseConfig<Schema extends z.ZodType>(
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.slice(0, 5).map((issue) => {
     if (issue.code === "unrecognized_keys") {
-      const listed = issue.keys.map((key) => `${key}=${JSON.stringify(cleaned[key])}`);
+      const listed = issue.keys.map((key) => `${shortened(key)}=${quoted(cleaned[key])}`);
       return `unsupported option ${listed.join(", ")}`;
     }
     const path = issue.path.join(".");
@@ -28,7 +28,7 @@ export function parseConfig<Schema extends z.ZodType>(
       (value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key],
       cleaned,
     );
-    return `${path}: ${issue.message}; got ${JSON.stringify(came)}`;
+    return `${path}: ${issue.message}; got ${quoted(came)}`;
   });
   throw new ConfigError(`${source}: ${problems.join("; ")}.`);
 }

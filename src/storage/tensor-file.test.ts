@@ -34,6 +34,16 @@ describe("readSafetensors", () => {
     expect(fromBytes).toEqual(fromPath);
   });
 
+  it("reads bytes that lie anywhere in memory, in Node's Buffers, too", async () => {
+    const bytes = await readFile(REFERENCE);
+    const expected = await readSafetensors(REFERENCE);
+    for (let shift = 0; shift < 8; shift++) {
+      const buffer = Buffer.alloc(bytes.length + shift).subarray(shift);
+      bytes.copy(buffer);
+      expect((await readSafetensors(buffer)).tensors).toEqual(expected.tensors);
+    }
+  });
+
   it("rejects a missing file, a folder and a truncated file by name", async () => {
     await expect(readSafetensors(join(folder, "none.safetensors"))).rejects.toThrow(
       /none\.safetensors: .*no such file/,

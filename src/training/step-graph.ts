@@ -46,7 +46,7 @@ function buildAdaptedPass(
   parameters = parameterInputs(graph, adapter),
 ): AdaptedPass {
   const inputs = model.declareInputs(graph, shape);
-  const attached = adapter.attach(graph, parameters, { ...inputs, training });
+  const attached = graph.inLayer("adapter", () => adapter.attach(graph, parameters, { ...inputs, training }));
   const output = model.build(model.frozenScope(graph, attached.layers), inputs);
   return { inputs, output, attached, parameters };
 }
@@ -150,17 +150,20 @@ export function buildLosses(
   const { model } = parts;
   const pass = buildAdaptedPass(graph, parts, training, parameters);
   const target = graph.input("target", "float32", pass.output.shape);
-  const difference = ops.sub(pass.output, target);
-  const mse = ops.reduceMean(ops.mul(difference, difference));
+  const mse = graph.inLayer("loss", () => {
+    const difference = ops.sub(pass.output, target);
+    return ops.reduceMean(ops.mul(difference, difference));
+  });
   let base: Value | undefined;
-  const terms = pass.attached.lossTerms?.({
+  const sources = {
     output: pass.output,
     target,
     base: () => {
-      base ??= model.build(model.frozenScope(graph), pass.inputs);
+      base ??= graph.inPhase("base", () => model.build(model.frozenScope(graph), pass.inputs));
       return base;
     },
-  });
+  };
+  const terms = graph.inLayer("loss", () => pass.attached.lossTerms?.(sources));
   let loss = mse;
   for (const [name, term] of Object.entries(terms ?? {})) {
     if (!term) continue;

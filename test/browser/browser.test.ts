@@ -1,6 +1,6 @@
 // The web entry as a page uses it: bundled with Vite, served from localhost, run in headless Chromium.
 
-import { cp } from "node:fs/promises";
+import { cp, readFile } from "node:fs/promises";
 import type { Browser, Page } from "playwright-core";
 import { build, type PreviewServer, preview } from "vite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -42,8 +42,20 @@ describe.skipIf(!CHROMIUM)("in Chromium the web entry agrees with the reference"
     await server?.close();
   });
 
+  it("images are shown in a canvas, and saved as downloads of their name", async () => {
+    const downloading = page.waitForEvent("download");
+    const shown = await page.evaluate(() =>
+      (globalThis as unknown as { saveImage(name: string): Promise<string> }).saveImage("some folder/grey.jpg"),
+    );
+    expect(shown).toBe("HTMLCanvasElement 3×2");
+    const download = await downloading;
+    expect(download.suggestedFilename()).toBe("grey.jpg");
+    // The first bytes of a JPEG file.
+    expect((await readFile(await download.path())).subarray(0, 3)).toEqual(Buffer.of(0xff, 0xd8, 0xff));
+  });
+
   for (const device of ["wasm", "webgpu"] as const) {
-    for (const name of CASES) {
+    for (const name of device === "wasm" ? [...CASES, "images" as const] : CASES) {
       it(`${name} on ${device}`, { timeout: 900_000 }, async () => {
         const result = (await page.evaluate(
           ([chosen, where]) =>

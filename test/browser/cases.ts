@@ -8,6 +8,7 @@ import {
   FeRAModel,
   FrequencyEnergyIndicator,
   frequencyEnergyConsistencyLoss,
+  ImageTensor,
   SoftFrequencyRouter,
   type Tensor,
   UNet2DConditionModel,
@@ -38,10 +39,15 @@ export interface CaseResult {
 
 type Case = (device: CaseRequest["device"]) => Promise<Check[]>;
 
-export const cases = { indicator, router, consistencyLoss, unetSd15, unetSd15Training, torchFile } satisfies Record<
-  string,
-  Case
->;
+export const cases = {
+  indicator,
+  router,
+  consistencyLoss,
+  unetSd15,
+  unetSd15Training,
+  torchFile,
+  images,
+} satisfies Record<string, Case>;
 
 export type CaseName = keyof typeof cases;
 
@@ -92,7 +98,7 @@ async function consistencyLoss(device: Device): Promise<Check[]> {
     const given = { base: base!, fera: fera!, target: target!, config: { numBands, feclWeight } };
     const { loss, gradient } = await frequencyEnergyConsistencyLoss(given, { device });
     const expected = (tensors.get(`${name}.loss`)!.data as Float32Array)[0]!;
-    checks.push({ what: `${name} loss`, error: apart(loss, expected), limit: 1e-3 });
+    checks.push({ what: `${name} loss`, error: relativeDifference(loss, expected), limit: 1e-3 });
     checks.push({
       what: `${name} gradient`,
       error: distance(gradient, tensors.get(`${name}.grad.fera`)),
@@ -148,12 +154,12 @@ async function unetSd15Training(device: CaseRequest["device"]): Promise<Check[]>
     width,
     tokens: inputs.encoderHiddenStates.shape[1]!,
     optimizer: {
-      step: (parameters, slopes) => {
+      step: (parameters, gradients) => {
         if (!held) {
           held = new FeRAModel(fera.model, FeRAConfig.reference());
-          for (const [name, slope] of slopes) held.parameters.get(name)!.data.set(slope);
+          for (const [name, gradient] of gradients) held.parameters.get(name)!.data.set(gradient);
         }
-        adamW.step(parameters, slopes);
+        adamW.step(parameters, gradients);
       },
     },
   });
@@ -163,9 +169,9 @@ async function unetSd15Training(device: CaseRequest["device"]): Promise<Check[]>
   const losses = given("training.losses").data as Float32Array;
   for (let i = 0; i < STEPS; i++) {
     const { loss, mse, fecl } = await step.run(batch);
-    check(`loss of step ${i + 1}`, apart(loss, losses[3 * i]!), 1e-5);
-    check(`mse of step ${i + 1}`, apart(mse, losses[3 * i + 1]!), 1e-5);
-    check(`consistency loss of step ${i + 1}`, apart(fecl, losses[3 * i + 2]!), CONSISTENCY_LIMIT[device]);
+    check(`loss of step ${i + 1}`, relativeDifference(loss, losses[3 * i]!), 1e-5);
+    check(`mse of step ${i + 1}`, relativeDifference(mse, losses[3 * i + 1]!), 1e-5);
+    check(`consistency loss of step ${i + 1}`, relativeDifference(fecl, losses[3 * i + 2]!), CONSISTENCY_LIMIT[device]);
   }
   const worst = (state: Map<string, Tensor>, expected: (key: string) => Tensor | undefined): number =>
     Math.max(...[...state].map(([key, value]) => distance(value, expected(key))));
@@ -198,6 +204,28 @@ async function torchFile(device: Device): Promise<Check[]> {
   return [{ what: `the ${state.length} tensors of fera_output.pt`, error: Math.max(...errors), limit: 1e-12 }];
 }
 
+/** An image through a canvas and through files, and back. */
+async function images(): Promise<Check[]> {
+  const [width, height] = [6, 4];
+  const data = Uint8Array.from({ length: 3 * width * height }, (_, i) => (37 * i) % 256);
+  const image = ImageTensor.fromPixels({ width, height, data });
+  const pixelsOf = (source: CanvasImageSource): Uint8Array => {
+    const context = new OffscreenCanvas(width, height).getContext("2d")!;
+    context.drawImage(source, 0, 0);
+    return ImageTensor.fromPixels(context.getImageData(0, 0, width, height)).toRgb().data;
+  };
+  const checks: Check[] = [];
+  const check = (what: string, source: CanvasImageSource, limit: number) =>
+    checks.push({ what, error: relativeError(Float32Array.from(pixelsOf(source)), Float32Array.from(data)), limit });
+  check("canvas", image.toCanvas(), 1e-9);
+  check("PNG", await createImageBitmap(await image.toBlob()), 1e-9);
+  check("WebP", await createImageBitmap(await image.toBlob("image/webp", { quality: 0.9 })), 0.5);
+  const refusals = await Promise.allSettled([image.save("picture.png"), image.toSharp()]);
+  const isRefused = refusals.every(({ status }) => status === "rejected");
+  checks.push({ what: "a worker saves no file and has no sharp", error: isRefused ? 0 : 1, limit: 1 });
+  return checks;
+}
+
 async function bytes(path: string): Promise<Uint8Array> {
   const response = await fetch(`/reference/${path}`);
   if (!response.ok) throw new Error(`/reference/${path}: ${response.status}`);
@@ -209,4 +237,4 @@ const reference = async (path: string) => decodeSafetensors(await bytes(path), p
 const distance = (computed: Tensor, expected: Tensor | undefined): number =>
   relativeError(computed.data as Float32Array, expected!.data as Float32Array);
 
-const apart = (a: number, b: number): number => Math.abs(a - b) / Math.abs(b);
+const relativeDifference = (a: number, b: number): number => Math.abs(a - b) / Math.abs(b);

@@ -38,9 +38,10 @@ describe("fera generate", () => {
     };
     const [png, webp, jpeg] = [await write("as.png"), await write("as.WEBP"), await write("as.jpg")];
     expect([png, webp, jpeg].map(({ format }) => format)).toEqual(["png", "webp", "jpeg"]);
-    expect(webp.pixels.equals(png.pixels)).toBe(true);
-    const differences = jpeg.pixels.map((value, i) => Math.abs(value - png.pixels[i]!));
-    expect(Math.max(...differences)).toBeLessThan(40);
+    for (const { pixels } of [webp, jpeg]) {
+      const off = pixels.reduce((sum, value, i) => sum + Math.abs(value - png.pixels[i]!), 0) / pixels.length;
+      expect(off).toBeLessThan(10);
+    }
   }, 120_000);
 
   it("numbers several images, and draws others with an adapter and another sampler", async () => {

@@ -1,7 +1,7 @@
 // The options of FeRA: checked, with defaults, and under the names that adapter files use.
 
 import { z } from "zod";
-import { ConfigError } from "../../errors.js";
+import { ConfigError, quoted } from "../../errors.js";
 import { parseConfig } from "../../storage/parse-config.js";
 import type { AdapterConfig } from "../adapter.js";
 import type { LayerMatching } from "../target-layers.js";
@@ -156,5 +156,5 @@ export class FeRAConfig implements AdapterConfig {
 
 function requireObject(value: unknown, source: string): object {
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
-  throw new ConfigError(`${source}: the configuration must be an object; got ${JSON.stringify(value)}.`);
+  throw new ConfigError(`${source}: the configuration must be an object; got ${quoted(value)}.`);
 }

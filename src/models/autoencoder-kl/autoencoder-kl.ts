@@ -11,6 +11,7 @@ import { parseConfig } from "../../storage/parse-config.js";
 import { type Generator, type RandomOptions, randn } from "../../tensor/random.js";
 import { type Tensor, tensor, zeros } from "../../tensor/tensor.js";
 import { downsample, resnetBlock, upsample } from "../blocks.js";
+import { depth, MAX_LEVELS, side, width } from "../config-limits.js";
 import { freshWeights, Model } from "../model.js";
 import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
 import { resolveTiling, runTilesFaded, type Tiling, type TilingOptions, tileRunner } from "./autoencoder-tiling.js";
@@ -21,19 +22,17 @@ const LOGVAR_RANGE = [-30, 20] as const;
 /** One pixel at the bottom and one at the right. */
 const DOWNSAMPLE_PADDING = [0, 0, 1, 1] as const;
 
-const count = z.int().positive();
-
 const schema = z
   .strictObject({
-    in_channels: count.default(3),
-    out_channels: count.default(3),
+    in_channels: width.default(3),
+    out_channels: width.default(3),
     down_block_types: z.array(z.literal("DownEncoderBlock2D")).default(["DownEncoderBlock2D"]),
     up_block_types: z.array(z.literal("UpDecoderBlock2D")).default(["UpDecoderBlock2D"]),
-    block_out_channels: z.array(count).min(1).default([64]),
-    layers_per_block: count.default(1),
+    block_out_channels: z.array(width).min(1).max(MAX_LEVELS).default([64]),
+    layers_per_block: depth.min(1).default(1),
     act_fn: z.literal("silu").default("silu"),
-    latent_channels: count.default(4),
-    norm_num_groups: count.default(32),
+    latent_channels: width.default(4),
+    norm_num_groups: width.default(32),
     scaling_factor: z.number().positive().default(0.18215),
     shift_factor: z
       .number()
@@ -45,7 +44,7 @@ const schema = z
     latents_mean: z.null().optional(),
     latents_std: z.null().optional(),
     /** Side of a tile, where tiling is enabled. */
-    sample_size: z.union([count, z.array(count).length(2)]).default(32),
+    sample_size: z.union([side, z.array(side).length(2)]).default(32),
     /** Without effect: everything is computed in float32. */
     force_upcast: z.boolean().default(true),
   })

@@ -17,23 +17,24 @@ import {
   type TilingOptions,
   tileRunner,
 } from "../autoencoder-kl/autoencoder-tiling.js";
+import { depth, MAX_LEVELS, width } from "../config-limits.js";
 import { freshWeights, Model } from "../model.js";
 import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
 
-const channels = z.array(z.int().positive()).min(1);
+const channels = z.array(width).min(1).max(MAX_LEVELS);
 
 const schema = z
   .strictObject({
-    in_channels: z.int().positive().default(3),
-    out_channels: z.int().positive().default(3),
+    in_channels: width.default(3),
+    out_channels: width.default(3),
     encoder_block_out_channels: channels.default([64, 64, 64, 64]),
     decoder_block_out_channels: channels.default([64, 64, 64, 64]),
     act_fn: z.literal("relu").default("relu"),
     upsample_fn: z.literal("nearest").default("nearest"),
-    latent_channels: z.int().positive().default(4),
+    latent_channels: width.default(4),
     upsampling_scaling_factor: z.literal(2).default(2),
-    num_encoder_blocks: z.array(z.int().min(0)).default([1, 3, 3, 3]),
-    num_decoder_blocks: z.array(z.int().min(0)).default([3, 3, 3, 1]),
+    num_encoder_blocks: z.array(depth).max(MAX_LEVELS).default([1, 3, 3, 3]),
+    num_decoder_blocks: z.array(depth).max(MAX_LEVELS).default([3, 3, 3, 1]),
     latent_magnitude: z.number().positive().default(3),
     latent_shift: z.number().default(0.5),
     /** Without effect: everything is computed in float32. */

@@ -1,16 +1,17 @@
 // CLIPTextModelWithProjection: the text encoder whose pooled state is projected, SDXL's second one.
 
-import { z } from "zod";
+import type { z } from "zod";
 import type { Value } from "../../graph/index.js";
 import { linear, type Scope } from "../../nn/index.js";
 import type { RuntimeOptions } from "../../runtime/index.js";
 import { parseConfig } from "../../storage/parse-config.js";
 import type { Generator } from "../../tensor/random.js";
+import { width } from "../config-limits.js";
 import { freshWeights } from "../model.js";
 import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
 import { CLIPTextModel, clipTextModel, clipTextSchema } from "./clip-text-model.js";
 
-const schema = clipTextSchema.safeExtend({ projection_dim: z.int().positive().default(512) });
+const schema = clipTextSchema.safeExtend({ projection_dim: width.default(512) });
 
 /** transformers' CLIPTextConfig, as far as it is supported, with `projection_dim`. */
 export type CLIPTextProjectionConfig = z.output<typeof schema>;

@@ -10,6 +10,7 @@ import type { RuntimeOptions } from "../../runtime/index.js";
 import { parseConfig } from "../../storage/parse-config.js";
 import type { Generator } from "../../tensor/random.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
+import { depth, width } from "../config-limits.js";
 import { freshWeights, Model } from "../model.js";
 import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
 
@@ -19,19 +20,18 @@ const EMBEDDING_STD = 0.02;
 /** The `eos_token_id` that configurations carried by mistake until transformers 4.32; see {@link endTokenRows}. */
 const LEGACY_EOS_TOKEN_ID = 2;
 
-const count = z.int().positive();
 /** Known to transformers, without effect on what is computed here. */
 const ignored = z.unknown().optional();
 
 /** Configurations of both text models. */
 export const clipTextSchema = z
   .strictObject({
-    vocab_size: count.default(49408),
-    hidden_size: count.default(512),
-    intermediate_size: count.default(2048),
-    num_hidden_layers: count.default(12),
-    num_attention_heads: count.default(8),
-    max_position_embeddings: count.default(77),
+    vocab_size: width.default(49408),
+    hidden_size: width.default(512),
+    intermediate_size: width.default(2048),
+    num_hidden_layers: depth.min(1).default(12),
+    num_attention_heads: width.default(8),
+    max_position_embeddings: width.default(77),
     hidden_act: z.enum(["quick_gelu", "gelu"]).default("quick_gelu"),
     layer_norm_eps: z.number().positive().default(1e-5),
     model_type: z.enum(["clip_text_model"]).default("clip_text_model"),

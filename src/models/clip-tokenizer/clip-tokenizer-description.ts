@@ -2,6 +2,7 @@
 // Follows transformers 5: of tokenizer.json only vocabulary, merges and added tokens count, all else is CLIP's own.
 
 import { ConfigError, FormatError } from "../../errors.js";
+import { isObject, quote } from "../../storage/json.js";
 import { CLIP_BOS_TOKEN, CLIP_END_OF_WORD, CLIP_EOS_TOKEN, CLIP_WORD_PATTERN } from "./clip-words.js";
 
 /** The parsed files of a tokenizer folder; vocabulary and merges of `tokenizer` win over `vocab` and `merges`. */
@@ -24,6 +25,10 @@ export interface ClipTokenizerFiles {
 
 /** Tokens of every CLIP text encoder that diffusion models use, when the configuration names no length. */
 export const CLIP_MAX_LENGTH = 77;
+/** Tables of so many rows are made of a vocabulary's ids; no text encoder has more. */
+const MAX_ID = 2 ** 20 - 1;
+/** Every encoding is padded to this length. */
+const MAX_LENGTH = 2 ** 16;
 
 /** The special tokens of a tokenizer. */
 export interface ClipSpecialTokens {
@@ -123,10 +128,10 @@ function bpeOf({ source, tokenizer, vocab, merges }: ClipTokenizerFiles): Bpe {
 function checkVocabulary(source: string, { names, vocab, merges }: Bpe): void {
   const seen = new Set<number>();
   for (const [token, id] of Object.entries(vocab)) {
-    if (!Number.isSafeInteger(id) || id < 0 || seen.has(id)) {
+    if (!isId(id) || seen.has(id)) {
       throw new FormatError(
         source,
-        `${names.vocab}: ids must be distinct non-negative integers; got ${id} for "${token}".`,
+        `${names.vocab}: ids must be distinct integers from 0 to ${MAX_ID}; got ${id} for ${quote(token)}.`,
       );
     }
     seen.add(id);
@@ -185,7 +190,13 @@ function addedTokensOf(
     if (!content) throw new FormatError(source, `an added token must have a content; got ${JSON.stringify(setting)}.`);
     const id = listedId ?? vocab[content];
     if (id === undefined) return;
-    if (!Number.isSafeInteger(id) || id < 0 || (vocab[content] ?? id) !== id) {
+    if (!isId(id)) {
+      throw new FormatError(
+        source,
+        `ids must be integers from 0 to ${MAX_ID}; got ${id} for the added token ${quote(content)}.`,
+      );
+    }
+    if ((vocab[content] ?? id) !== id) {
       throw new FormatError(source, `the added token "${content}" has the id ${id}, the vocabulary ${vocab[content]}.`);
     }
     const flags = typeof setting === "string" ? {} : (setting as Partial<AddedToken>);
@@ -220,8 +231,11 @@ function maxLengthOf(source: string, config: Settings): number {
   const length = config.model_max_length ?? config.max_len;
   // transformers writes 1e30 for "no limit".
   if (length === undefined || length === null || (typeof length === "number" && length > 1e9)) return CLIP_MAX_LENGTH;
-  if (!Number.isInteger(length) || (length as number) < 3) {
-    throw new FormatError(source, `model_max_length must be an integer of at least 3; got ${JSON.stringify(length)}.`);
+  if (!Number.isInteger(length) || (length as number) < 3 || (length as number) > MAX_LENGTH) {
+    throw new FormatError(
+      source,
+      `model_max_length must be an integer from 3 to ${MAX_LENGTH}; got ${JSON.stringify(length)}.`,
+    );
   }
   return length as number;
 }
@@ -270,6 +284,8 @@ function describe({ vocab, merges }: Bpe, { unk }: ClipSpecialTokens, added: Add
   };
 }
 
+const isId = (id: number): boolean => Number.isInteger(id) && id >= 0 && id <= MAX_ID;
+
 function escapeForPattern(text: string): string {
   return text.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
 }
@@ -277,8 +293,4 @@ function escapeForPattern(text: string): string {
 function contentOf(setting: unknown): string | undefined {
   const content = isObject(setting) ? setting.content : setting;
   return typeof content === "string" && content !== "" ? content : undefined;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -209,7 +209,16 @@ describe("CLIPTokenizer", () => {
     await expect(open("no-vocab", { "vocab.json": null })).rejects.toThrow(/needs tokenizer.json, or vocab.json/);
     await expect(open("bad-json", { "vocab.json": "{" })).rejects.toThrow(/vocab\.json: is not valid JSON/);
     await expect(open("list", { "vocab.json": "[]" })).rejects.toThrow(/must hold a JSON object/);
-    await expect(open("bad-ids", { "vocab.json": '{"a":0,"b":0}' })).rejects.toThrow(/distinct non-negative integers/);
+    await expect(open("bad-ids", { "vocab.json": '{"a":0,"b":0}' })).rejects.toThrow(/distinct integers from 0 to/);
+    await expect(open("huge-id", { "vocab.json": '{"a":1000000000}' })).rejects.toThrow(
+      /0 to \d+; got 1000000000 for "a"/,
+    );
+    await expect(open("huge-added", { "added_tokens.json": '{"<x>":1000000000}' })).rejects.toThrow(
+      /0 to \d+; got 1000000000 for the added token "<x>"/,
+    );
+    await expect(open("longest", { "tokenizer_config.json": '{"model_max_length":999999999}' })).rejects.toThrow(
+      /model_max_length must be an integer from 3 to \d+; got 999999999/,
+    );
     await expect(open("bad-merge", { "merges.txt": "#version: 0.2\na b c\n" })).rejects.toThrow(/line 2 must be two/);
     await expect(open("lost-merge", { "merges.txt": "z q\n" })).rejects.toThrow(/vocab\.json lacks "zq"/);
     await expect(open("length", { "tokenizer_config.json": '{"model_max_length":2}' })).rejects.toThrow(FormatError);

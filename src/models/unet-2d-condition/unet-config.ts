@@ -5,15 +5,18 @@
 import { z } from "zod";
 import { ConfigError } from "../../errors.js";
 import { parseConfig } from "../../storage/parse-config.js";
+import { depth, MAX_LEVELS, side, width } from "../config-limits.js";
 
-const positive = z.int().positive();
-const count = z.int().min(0);
-const onePerBlock = z.union([positive, z.array(positive).min(1)]);
+const layers = depth.min(1);
+const transformers = z
+  .array(z.union([depth, z.array(depth).max(1001)]))
+  .min(1)
+  .max(MAX_LEVELS);
 
 const schema = z.strictObject({
-  sample_size: z.union([positive, z.array(positive).length(2), z.null()]).default(null),
-  in_channels: positive.default(4),
-  out_channels: positive.default(4),
+  sample_size: z.union([side, z.array(side).length(2), z.null()]).default(null),
+  in_channels: width.default(4),
+  out_channels: width.default(4),
   center_input_sample: z.literal(false).default(false),
   flip_sin_to_cos: z.boolean().default(true),
   freq_shift: z.number().default(0),
@@ -31,26 +34,24 @@ const schema = z.strictObject({
     .default(["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]),
   /** The first attention of a block looks at the text too (the x4 upscaler); the middle is never meant. */
   only_cross_attention: z.union([z.boolean(), z.array(z.boolean())]).default(false),
-  block_out_channels: z.array(positive).min(1).default([320, 640, 1280, 1280]),
-  layers_per_block: onePerBlock.default(2),
+  block_out_channels: z.array(width).min(1).max(MAX_LEVELS).default([320, 640, 1280, 1280]),
+  layers_per_block: z.union([layers, z.array(layers).min(1).max(MAX_LEVELS)]).default(2),
   downsample_padding: z.literal(1).default(1),
   mid_block_scale_factor: z.literal(1).default(1),
   dropout: z.literal(0).default(0),
   /** Two names of one function. */
   act_fn: z.enum(["silu", "swish"]).default("silu"),
-  norm_num_groups: positive.default(32),
+  norm_num_groups: width.default(32),
   norm_eps: z.number().positive().default(1e-5),
-  cross_attention_dim: positive.default(1280),
+  cross_attention_dim: width.default(1280),
   /** One number, one per block, or per block one per attention. */
-  transformer_layers_per_block: z.union([count, z.array(z.union([count, z.array(count)])).min(1)]).default(1),
+  transformer_layers_per_block: z.union([depth, transformers]).default(1),
   /** The same on the way up, from the innermost block out; the way down reversed where null. */
-  reverse_transformer_layers_per_block: z
-    .union([z.null(), z.array(z.union([count, z.array(count)])).min(1)])
-    .default(null),
+  reverse_transformer_layers_per_block: z.union([z.null(), transformers]).default(null),
   encoder_hid_dim: z.null().default(null),
   encoder_hid_dim_type: z.null().default(null),
   /** Number of heads, in spite of its name: a slip of diffusers' that every checkpoint keeps. */
-  attention_head_dim: onePerBlock.default(8),
+  attention_head_dim: z.union([width, z.array(width).min(1).max(MAX_LEVELS)]).default(8),
   num_attention_heads: z.null().default(null),
   dual_cross_attention: z.literal(false).default(false),
   use_linear_projection: z.boolean().default(false),
@@ -58,23 +59,23 @@ const schema = z.strictObject({
     .union([z.null(), z.enum(["timestep", "projection", "simple_projection", "identity"])])
     .default(null),
   addition_embed_type: z.union([z.null(), z.literal("text_time")]).default(null),
-  addition_time_embed_dim: z.union([z.null(), positive]).default(null),
+  addition_time_embed_dim: z.union([z.null(), width]).default(null),
   /** Without effect: of another addition_embed_type. */
   addition_embed_type_num_heads: z.number().default(64),
-  num_class_embeds: z.union([z.null(), positive]).default(null),
+  num_class_embeds: z.union([z.null(), width]).default(null),
   /** Without effect: everything is computed in float32. */
   upcast_attention: z.union([z.boolean(), z.null()]).default(false),
   resnet_time_scale_shift: z.enum(["default", "scale_shift"]).default("default"),
   resnet_skip_time_act: z.literal(false).default(false),
   resnet_out_scale_factor: z.literal(1).default(1),
   time_embedding_type: z.literal("positional").default("positional"),
-  time_embedding_dim: z.union([z.null(), positive]).default(null),
+  time_embedding_dim: z.union([z.null(), width]).default(null),
   time_embedding_act_fn: z.null().default(null),
   timestep_post_act: z.null().default(null),
-  time_cond_proj_dim: z.union([z.null(), positive]).default(null),
+  time_cond_proj_dim: z.union([z.null(), width]).default(null),
   conv_in_kernel: z.literal(3).default(3),
   conv_out_kernel: z.literal(3).default(3),
-  projection_class_embeddings_input_dim: z.union([z.null(), positive]).default(null),
+  projection_class_embeddings_input_dim: z.union([z.null(), width]).default(null),
   attention_type: z.literal("default").default("default"),
   class_embeddings_concat: z.literal(false).default(false),
   mid_block_only_cross_attention: z.union([z.null(), z.literal(false)]).default(null),

@@ -10,7 +10,7 @@ export const KERNEL = 3;
 /** Products per tile and pair of channels, where the plain sum takes TILE² · KERNEL² = 144. */
 export const PRODUCTS = PATCH * PATCH;
 
-/** Tiles that cover so many pixels of one axis. */
+/** How many tiles cover `size` pixels of one axis. */
 export const tilesOf = (size: number): number => Math.ceil(size / TILE);
 
 /** Finite interpolation points; the sixth is infinity. With these the error is under twice that of the plain sum. */

@@ -193,7 +193,7 @@ function concatenateBatch(context: LoweringContext, images: readonly Value[]): s
   return names.length === 1 ? names[0]! : emit(context, "Concat", names, { axis: { int: 0 } });
 }
 
-/** `[C, B, H, W]` of all images, in some shape of so many elements. */
+/** `[C, B, H, W]` of all images, in some shape with that many elements. */
 function channelsFirst(context: LoweringContext, images: readonly Value[]): string {
   const [samples, channels, height, width] = images[0]!.shape as [number, number, number, number];
   if (samples > 1) {
