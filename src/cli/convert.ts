@@ -3,10 +3,10 @@
 import { resolve } from "node:path";
 import { Command } from "commander";
 import { adapterFormatOf, plainLoraPathProblem, readFeRAAdapter, writeAdapter } from "../adapters/index.js";
+import { adapterPathProblem, sigmaProblem, toFeRAConfig, UNTOLD_OPTIONS } from "../training/options/adapter-options.js";
+import { choice, type OptionSpecs, type OptionValues } from "../training/options/option.js";
 import { convertToLora, LORA_OPTIONS, parseGates } from "./convert-lora.js";
-import { adapterPathProblem, sigmaProblem, toFeRAConfig, UNTOLD_OPTIONS } from "./fera-options.js";
 import { counted } from "./format.js";
-import { choice, type OptionSpecs, type OptionValues } from "./option-specs.js";
 import { addOptions, givenLayers, kebabCase, readOptions } from "./options.js";
 import { prepareParent } from "./output-file.js";
 import "./platform.js";

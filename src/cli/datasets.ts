@@ -9,8 +9,8 @@ import {
   type ImageDataset,
   openDataset,
 } from "../training/index.js";
+import { anyText, flag, number, type OptionValues, text } from "../training/options/option.js";
 import { counted, formatCount } from "./format.js";
-import { anyText, flag, number, type OptionValues, text } from "./option-specs.js";
 import { printable, shortened } from "./printable.js";
 import { Progress } from "./progress.js";
 

@@ -5,10 +5,10 @@ import { Command } from "commander";
 import { DEMO_STYLES, type DemoReport, runDemo } from "../demo/index.js";
 import { TrainingError } from "../errors.js";
 import { prepareOutputFolder } from "../training/index.js";
+import { choice, flag, integer, number, type OptionValues, text } from "../training/options/option.js";
 import { formatCount, formatDuration, shellCommand } from "./format.js";
 import { interruptedExitCode, interruptible } from "./interrupt.js";
 import { RUNTIME_OPTIONS } from "./model-options.js";
-import { choice, flag, integer, number, type OptionValues, text } from "./option-specs.js";
 import { addOptions, kebabCase, readOptions } from "./options.js";
 import "./platform.js";
 import { print } from "./printable.js";
@@ -75,9 +75,9 @@ async function demo(options: OptionValues<typeof OPTIONS>, signal: AbortSignal):
 
 /** The flags whose values are not the defaults: a resumed run needs the same. */
 function changedFlags(options: OptionValues<typeof OPTIONS>): string[] {
-  return Object.entries(OPTIONS).flatMap(([name, { preset }]) => {
+  return Object.entries(OPTIONS).flatMap(([name, { defaultValue }]) => {
     const value = options[name as keyof typeof options];
-    return value === preset || name === "resume" ? [] : [`--${kebabCase(name)}`, String(value)];
+    return value === defaultValue || name === "resume" ? [] : [`--${kebabCase(name)}`, String(value)];
   });
 }
 

@@ -4,6 +4,7 @@ import { Command } from "commander";
 import type { UNetInputs } from "../models/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
 import { encodeDataset, noisePredictionError, trainingScheduler } from "../training/index.js";
+import { choice, integer, type OptionValues, text } from "../training/options/option.js";
 import {
   DATA_OPTIONS,
   dataOptionsOf,
@@ -16,7 +17,6 @@ import {
 import { counted } from "./format.js";
 import { interruptible } from "./interrupt.js";
 import { checkedResolution, loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
-import { choice, integer, type OptionValues, text } from "./option-specs.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";

@@ -4,7 +4,7 @@ import { readFeRAAdapter } from "../adapters/index.js";
 import { ConfigError } from "../errors.js";
 import { type AnyPipeline, loadPipeline, type PipelineOptions } from "../pipelines/index.js";
 import { DEVICES } from "../runtime/index.js";
-import { choice, integer, type OptionValues, text } from "./option-specs.js";
+import { choice, integer, type OptionValues, text } from "../training/options/option.js";
 import { printError } from "./printable.js";
 import { Progress } from "./progress.js";
 

@@ -3,7 +3,7 @@
 import { type Command, Option } from "commander";
 import { FormatError } from "../errors.js";
 import { readJson } from "../storage/index.js";
-import { type OptionSpec, type OptionSpecs, type OptionValues, text } from "./option-specs.js";
+import { type OptionSpec, type OptionSpecs, type OptionValues, text } from "../training/options/option.js";
 import { UsageError } from "./usage-error.js";
 
 /** Values by camelCase option name, and where they come from for messages. */
@@ -21,22 +21,22 @@ const CONFIG = text("JSON file with options under their camelCase names; flags w
 /** Declares the options, and `--config` where the command takes one. */
 export function addOptions(command: Command, specs: OptionSpecs, { config = false } = {}): Command {
   for (const [name, spec] of Object.entries(config ? { ...specs, config: CONFIG } : specs)) {
-    const { placeholder, repeatable } = spec.spelling;
+    const { placeholder, repeatable } = spec.syntax;
     const value = placeholder === undefined ? "" : ` <${placeholder}>`;
-    const option = new Option(`--${kebabCase(name)}${value}`, spec.help + presetNote(spec));
+    const option = new Option(`--${kebabCase(name)}${value}`, spec.help + defaultNote(spec));
     if (repeatable) option.argParser((given: string, before: string[] | undefined) => [...(before ?? []), given]);
     command.addOption(option);
   }
   const required = Object.entries(specs).filter(([, spec]) => spec.isRequired);
-  const shown = required.map(([name, spec]) => `--${kebabCase(name)} ${spec.spelling.placeholder}`);
+  const shown = required.map(([name, spec]) => `--${kebabCase(name)} ${spec.syntax.placeholder}`);
   const operands = command.registeredArguments.map((argument) => argument.name());
   return command.usage([...operands, ...shown, "[options]"].join(" "));
 }
 
-function presetNote({ preset, isRequired, schema }: OptionSpec<unknown>): string {
+function defaultNote({ defaultValue, isRequired, schema }: OptionSpec<unknown>): string {
   if (isRequired) return " (required)";
-  if (preset === undefined || schema.type === "boolean") return "";
-  return ` (default: ${Array.isArray(preset) ? preset.join(",") : String(preset)})`;
+  if (defaultValue === undefined || schema.type === "boolean") return "";
+  return ` (default: ${Array.isArray(defaultValue) ? defaultValue.join(",") : String(defaultValue)})`;
 }
 
 /**
@@ -56,7 +56,7 @@ export async function readOptions<S extends OptionSpecs>(
     const layer = layers.findLast(({ values }) => values[name] !== undefined);
     if (!layer) {
       if (spec.isRequired) problems.push(`--${kebabCase(name)} is required`);
-      values[name] = spec.preset;
+      values[name] = spec.defaultValue;
       continue;
     }
     const parsed = spec.schema.safeParse(layer.values[name]);
@@ -73,7 +73,7 @@ export async function givenLayers(command: Command, specs: OptionSpecs): Promise
   const flags: Record<string, unknown> = {};
   for (const [name, spec] of Object.entries(specs)) {
     const value = raw[name];
-    flags[name] = typeof value === "string" && spec.spelling.parse ? spec.spelling.parse(value) : value;
+    flags[name] = typeof value === "string" && spec.syntax.parse ? spec.syntax.parse(value) : value;
   }
   const file = typeof config === "string" ? [{ source: config, values: await readConfig(command, config) }] : [];
   return [...file, { values: flags }];

@@ -3,31 +3,46 @@
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { Command } from "commander";
+import { ConfigError } from "../errors.js";
 import {
   type FineTunePhase,
   type FineTuneResult,
   fineTune,
   type ImageDataset,
-  LEARNING_RATE_SCHEDULES,
-  openDataset,
   prepareOutputFolder,
   type StepReport,
   tokenizeCaptions,
 } from "../training/index.js";
-import { describeSkipped } from "./datasets.js";
-import { adapterPathProblem, FERA_OPTIONS, sigmaProblem, toFeRAConfig } from "./fera-options.js";
+import {
+  ADAPTER_OPTIONS,
+  adapterPathProblem,
+  sigmaProblem,
+  toAdapterConfig,
+} from "../training/options/adapter-options.js";
+import { flag, integer, type OptionValues, text } from "../training/options/option.js";
+import { TRAINING_OPTIONS } from "../training/options/training-options.js";
+import { isOwnName } from "../training/output-folder.js";
+import {
+  captionWarnings,
+  DATA_OPTIONS,
+  dataOptionsOf,
+  describeSkipped,
+  describeTrainingData,
+  examplePrompt,
+  openSplit,
+  WHOLE_LIST,
+} from "./datasets.js";
 import { counted, formatCount, shellCommand } from "./format.js";
 import { interruptedExitCode, interruptible } from "./interrupt.js";
 import { checkedResolution, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
-import { choice, flag, integer, number, type OptionValues, repeated, text } from "./option-specs.js";
 import { addOptions, givenLayers, kebabCase, type OptionLayer, readOptions } from "./options.js";
 import "./platform.js";
+import { print, printError } from "./printable.js";
 import { Progress } from "./progress.js";
 import {
   alone,
   clearRun,
   drawLosses,
-  isOwnName,
   readLosses,
   readSettings,
   refuseStartedRun,
@@ -49,31 +64,10 @@ const OUTPUT = {
 };
 
 const SETTINGS = {
-  ...FERA_OPTIONS,
-  steps: integer("optimizer steps", { min: 1 }).withDefault(1000),
-  batchSize: integer("images per batch", { min: 1 }).withDefault(4),
-  learningRate: number("learning rate of AdamW", { min: 0 }).withDefault(1e-4),
-  schedule: choice("course of the learning rate", LEARNING_RATE_SCHEDULES).withDefault("constant"),
-  warmupSteps: integer("steps over which the learning rate rises from 0", { min: 0 }).withDefault(0),
-  weightDecay: number("decoupled weight decay of AdamW", { min: 0 }).withDefault(0.01),
-  captionDropout: number("share of captions replaced by the empty one", { min: 0, below: 1 }).withDefault(0.1),
-  gradientAccumulation: integer("batches per step", { min: 1 }).withDefault(1),
-  maxGradientNorm: number("largest norm of all gradients; 0 for no clipping", { min: 0 }).withDefault(1),
-  averageDecay: number("decay of an average of the adapters, which is then what is saved; 0 for none", {
-    min: 0,
-    below: 1,
-  }).withDefault(0),
-  gradientCheckpointing: flag(
-    "compute activations again instead of keeping them: less memory, more time, the same result",
-  ),
-  seed: integer("the same seed gives the same training", { min: 0 }).withDefault(0),
+  ...ADAPTER_OPTIONS,
+  ...TRAINING_OPTIONS,
   resolution: integer("side of the images in pixels; by default the model's own size", { min: 1 }),
-  checkpointEvery: integer("steps between checkpoints; 0 for one at the end", { min: 0 }).withDefault(250),
-  validationPrompts: repeated("a prompt to draw while training", "PROMPT"),
-  validateEvery: integer("steps between drawings; by default a quarter of --steps", { min: 1 }),
-  adapterName: text("the adapter in --output: NAME.safetensors, NAME.pt, or a folder", "NAME").withDefault(
-    "adapter.safetensors",
-  ),
+  ...DATA_OPTIONS,
   ...MODEL_OPTIONS,
 };
 
@@ -81,15 +75,9 @@ const OPTIONS = { ...SOURCES, ...OUTPUT, ...SETTINGS };
 
 type TrainOptions = OptionValues<typeof OPTIONS>;
 
-/**
- * What may differ between a run and its continuation. Another device or number of threads changes results by float32
- * rounding (see runtime/data-parallel.ts); the others change none.
- */
-const FREE = ["checkpointEvery", "validationPrompts", "validateEvery", "adapterName", "device", "threads"];
-
 /** The command. */
 export function trainCommand(): Command {
-  const command = new Command("train").description("Fine-tunes a diffusion model with FeRA adapters.");
+  const command = new Command("train").description("Fine-tunes a diffusion model with adapters: FeRA or LoRA.");
   addOptions(command, OPTIONS, { config: true });
   return command.action(async () => {
     const options = await readTrainOptions(command);
@@ -136,14 +124,27 @@ function trainProblem(options: TrainOptions): string | undefined {
   }
   if (warmupSteps > steps) return `--warmup-steps must not exceed --steps; got ${warmupSteps} and ${steps}.`;
   if (validateEvery !== undefined && !validationPrompts) return "--validate-every needs --validation-prompts.";
-  return sigmaProblem(options) ?? adapterPathProblem(adapterName);
+  return sigmaProblem(options, flagOf) ?? adapterProblem(options) ?? adapterPathProblem(adapterName);
 }
 
+/** An option of another kind of adapter, if one is set. */
+function adapterProblem(options: TrainOptions): string | undefined {
+  try {
+    toAdapterConfig(options, flagOf);
+    return undefined;
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message;
+    throw error;
+  }
+}
+
+const flagOf = (option: string): string => `--${kebabCase(option)}`;
+
 function refuseChanges(command: Command, started: Record<string, unknown>, given: readonly OptionLayer[]): void {
-  const problems = Object.entries(SETTINGS).flatMap(([name, { preset }]) => {
+  const problems = Object.entries(SETTINGS).flatMap(([name, { defaultValue, changesNumbers }]) => {
     const layer = given.findLast(({ values }) => values[name] !== undefined);
-    const before = started[name] ?? preset;
-    if (!layer || FREE.includes(name) || JSON.stringify(layer.values[name]) === JSON.stringify(before)) return [];
+    const before = started[name] ?? defaultValue;
+    if (!layer || !changesNumbers || JSON.stringify(layer.values[name]) === JSON.stringify(before)) return [];
     return [`--${kebabCase(name)} was ${JSON.stringify(before ?? null)}; got ${JSON.stringify(layer.values[name])}`];
   });
   if (problems.length === 0) return;
@@ -161,26 +162,24 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   const pipeline = await loadAnyPipeline(options.model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
   if (options.validationPrompts) tokenizeCaptions(pipeline.tokenizer, options.validationPrompts);
-  const dataset = await openDataset(options.data, { size: resolution, split: "train" });
-  console.log(`data      ${counted(dataset.size, "image")} of ${options.data} to train on, ${resolution} pixels`);
-  for (const line of describeSkipped(dataset.skipped)) console.error(line);
+  const dataset = await openSplit(options.data, "train", {
+    ...dataOptionsOf(options),
+    size: resolution,
+    exclude: [output],
+    signal,
+  });
+  for (const line of describeTrainingData(dataset, options.data, options.validationSplit)) print(line);
+  for (const line of captionWarnings(dataset)) printError(line);
+  for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
 
   // Kept once a step has been done: what failed before is no training that could be resumed.
   const keepSettings = () => writeSettings(output, settingsOf(options, resolution));
   const bars = new TrainBars(dataset.size, options.steps);
   const result = await fineTune({
+    ...options,
     pipeline,
     dataset,
-    config: toFeRAConfig(options),
-    output,
-    adapterName,
-    ...pick(options, "steps", "batchSize", "learningRate", "schedule", "warmupSteps", "weightDecay"),
-    ...pick(options, "captionDropout", "gradientAccumulation", "maxGradientNorm", "averageDecay", "seed"),
-    gradientCheckpointing: options.gradientCheckpointing,
-    checkpointEvery: options.checkpointEvery,
-    validationPrompts: options.validationPrompts ?? [],
-    validateEvery: options.validateEvery ?? Math.ceil(options.steps / 4),
-    dataName: `${basename(options.data)} ${resolution}`,
+    config: toAdapterConfig(options, flagOf),
     resume,
     signal,
     onPhase: (phase) => {
@@ -200,8 +199,8 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   bars.end();
   if (!result.finished) {
     keepSettings();
-    console.log(`stopped   after step ${result.step} of ${options.steps}; checkpoint ${result.checkpoint}`);
-    console.log(`To go on: ${shellCommand(["npx", "fera", command.name(), "--resume", "--output", output])}`);
+    print(`stopped   after step ${result.step} of ${options.steps}; checkpoint ${result.checkpoint}`);
+    print(`To go on: ${shellCommand(["npx", "fera", command.name(), "--resume", "--output", output])}`);
     return interruptedExitCode();
   }
   await report(options, result, dataset);
@@ -221,19 +220,17 @@ async function report(options: TrainOptions, result: FineTuneResult, dataset: Im
   const { model, data, output } = options;
   const { smoothed } = await readLosses(output);
   const picture = await drawLosses(output);
-  const { layers, parameterCount } = result.fera;
-  console.log(
-    `adapter   ${result.adapter} (${counted(layers.length, "layer")}, ${formatCount(parameterCount)} parameters)`,
-  );
+  const { layers, parameterCount } = result.model;
+  print(`adapter   ${result.adapter} (${counted(layers.length, "layer")}, ${formatCount(parameterCount)} parameters)`);
   const drawn = picture ? `, drawn in ${picture}` : "";
   // A resumed run whose metrics were deleted has none.
-  if (smoothed.length > 0) console.log(`loss      ${smoothed.at(-1)!.toFixed(4)} (mean of the last steps)${drawn}`);
+  if (smoothed.length > 0) print(`loss      ${smoothed.at(-1)!.toFixed(4)} (mean of the last steps)${drawn}`);
   const scaled = ["--model", model, "--adapter", result.adapter];
-  console.log("Next:");
-  console.log(
-    `  ${shellCommand(["npx", "fera", "generate", ...scaled, "--prompt", dataset.caption(0), "--output", "image.png"])}`,
+  print("Next:");
+  print(
+    `  ${shellCommand(["npx", "fera", "generate", ...scaled, "--prompt", examplePrompt(dataset), "--output", "image.png"])}`,
   );
-  console.log(`  ${shellCommand(["npx", "fera", "evaluate", ...scaled, "--data", data])}`);
+  print(`  ${shellCommand(["npx", "fera", "evaluate", ...scaled, "--data", data])}`);
 }
 
 /** What a training shows while it runs. */
@@ -257,8 +254,8 @@ class TrainBars {
       this.bar?.say(`drawn     ${phase.path}`);
     } else if (phase.kind !== "starting") {
       this.end();
-      if (phase.kind === "compiling") console.error("compiling the training step");
-      else console.error(phase.step > 0 ? `resuming after step ${phase.step}` : "nothing to resume; starting anew");
+      if (phase.kind === "compiling") printError("compiling the training step");
+      else printError(phase.step > 0 ? `resuming after step ${phase.step}` : "nothing to resume; starting anew");
     }
   }
 
@@ -272,8 +269,4 @@ class TrainBars {
     this.bar?.end();
     this.bar = undefined;
   }
-}
-
-function pick<T extends object, K extends keyof T>(source: T, ...keys: K[]): Pick<T, K> {
-  return Object.fromEntries(keys.map((key) => [key, source[key]])) as Pick<T, K>;
 }

@@ -1,6 +1,6 @@
 // A training's output folder: what started it, whether it may be written, and what its metrics say.
 
-import { writeFileSync } from "node:fs";
+import { renameSync, writeFileSync } from "node:fs";
 import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FOLDER_CONFIG, FOLDER_WEIGHTS } from "../adapters/adapter-format.js";
@@ -12,24 +12,18 @@ import { withFileLock } from "../storage/file-lock.js";
 import { readJson } from "../storage/index.js";
 import { clearCheckpoints } from "../training/checkpoint.js";
 import { latestCheckpoint } from "../training/index.js";
+import { isValidationPicture, OUTPUT_NAMES, outputPath } from "../training/output-folder.js";
 
-const SETTINGS = "run.json";
-const METRICS = "metrics.jsonl";
-const LOSS_PICTURE = "loss.png";
-const CHECKPOINTS = "checkpoints";
-const VALIDATION = "validation";
-const LOCK = ".training.lock";
-const OWN_NAMES = [SETTINGS, METRICS, LOSS_PICTURE, CHECKPOINTS, VALIDATION, LOCK];
 /** Weight of what came before in the smoothed loss: about the last 50 steps count. */
 const SMOOTHING = 0.98;
 
 /** The file with the options of a run, for those who resume it. */
-export const settingsPath = (output: string): string => join(output, SETTINGS);
+export const settingsPath = (output: string): string => outputPath(output, "run");
 
 /** Options of the run that was started in a folder; undefined where there was none. */
 export async function readSettings(output: string): Promise<Record<string, unknown> | undefined> {
   const names = await readdir(output).catch(() => [] as string[]);
-  if (!names.includes(SETTINGS)) return undefined;
+  if (!names.includes(OUTPUT_NAMES.run)) return undefined;
   const settings = await readJson(settingsPath(output));
   if (typeof settings === "object" && settings !== null && !Array.isArray(settings)) {
     return settings as Record<string, unknown>;
@@ -39,7 +33,10 @@ export async function readSettings(output: string): Promise<Record<string, unkno
 
 /** Keeps a run's options in its folder. At once, so that they are there before anything that belongs to them. */
 export function writeSettings(output: string, settings: object): void {
-  writeFileSync(settingsPath(output), `${JSON.stringify(settings, undefined, 2)}\n`);
+  const path = settingsPath(output);
+  // Whole or not at all: half a file would keep the run from being resumed.
+  writeFileSync(`${path}.tmp`, `${JSON.stringify(settings, undefined, 2)}\n`);
+  renameSync(`${path}.tmp`, path);
 }
 
 /**
@@ -49,8 +46,8 @@ export function writeSettings(output: string, settings: object): void {
  * @throws {TrainingError} If there is one.
  */
 export async function refuseStartedRun(output: string, adapter: string): Promise<void> {
-  const checkpoint = await latestCheckpoint(join(output, CHECKPOINTS));
-  const files = [settingsPath(output), join(output, METRICS), ...(checkpoint ? [checkpoint] : []), adapter];
+  const checkpoint = await latestCheckpoint(outputPath(output, "checkpoints"));
+  const files = [settingsPath(output), outputPath(output, "metrics"), ...(checkpoint ? [checkpoint] : []), adapter];
   for (const path of files) {
     // A training that failed at its first step leaves empty metrics, which are no loss.
     const known = await stat(path).catch(() => undefined);
@@ -62,19 +59,17 @@ export async function refuseStartedRun(output: string, adapter: string): Promise
   }
 }
 
-/** Names in the output folder that are the training's own; the adapter can have none of them. */
-export const isOwnName = (name: string): boolean => OWN_NAMES.includes(name.toLowerCase());
-
 /**
  * Deletes what a training wrote into its folder, and nothing else: a folder that holds anything else stays with that.
  *
  * @param adapter - The adapter's path.
  */
 export async function clearRun(output: string, adapter: string): Promise<void> {
-  for (const name of [SETTINGS, METRICS, LOSS_PICTURE]) await rm(join(output, name), { force: true });
-  await clearCheckpoints(join(output, CHECKPOINTS));
-  await removeIfEmpty(join(output, CHECKPOINTS));
-  await clearFolder(join(output, VALIDATION), (name) => /^step-\d+\.png$/.test(name));
+  for (const name of ["run", "dataset", "metrics", "lossPlot"] as const)
+    await rm(outputPath(output, name), { force: true });
+  await clearCheckpoints(outputPath(output, "checkpoints"));
+  await removeIfEmpty(outputPath(output, "checkpoints"));
+  await clearFolder(outputPath(output, "validation"), isValidationPicture);
   if (adapterFormatOf(adapter) !== "folder") await rm(adapter, { force: true });
   else await clearFolder(adapter, (name) => name === FOLDER_CONFIG || name === FOLDER_WEIGHTS);
 }
@@ -94,7 +89,7 @@ const removeIfEmpty = (folder: string): Promise<void> => rmdir(folder).catch(() 
  * @throws {TrainingError} If one does.
  */
 export async function alone<T>(output: string, run: () => Promise<T>): Promise<T> {
-  const lock = join(output, LOCK);
+  const lock = outputPath(output, "lock");
   return withFileLock(lock, run, {
     onWait: () => {
       throw new TrainingError(
@@ -115,7 +110,7 @@ export interface LossCurve {
 
 /** Reads `metrics.jsonl`. @throws {FormatError} If it is missing or malformed. */
 export async function readLosses(output: string): Promise<LossCurve> {
-  const path = join(output, METRICS);
+  const path = outputPath(output, "metrics");
   const text = await readFile(path, "utf8").catch((cause: Error) => {
     throw new FormatError(path, `cannot be read: ${cause.message}.`, { cause });
   });
@@ -161,7 +156,7 @@ export function smoother(smoothing = SMOOTHING): (value: number) => number {
 export async function drawLosses(output: string): Promise<string | undefined> {
   const { steps, losses, smoothed } = await readLosses(output);
   if (steps.length < 2) return undefined;
-  const path = join(output, LOSS_PICTURE);
+  const path = outputPath(output, "lossPlot");
   const picture = await renderPlot({
     title: "Training loss",
     xLabel: "step",

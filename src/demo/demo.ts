@@ -128,7 +128,6 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
     averageDecay: 0.99,
     checkpointEvery: 200,
     seed,
-    dataName: `icons:${style}`,
     resume: options.resume,
     onPhase: ({ kind }) => {
       // Before the first step there is nothing to keep.
@@ -146,14 +145,14 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
   if (!result.finished) return undefined;
 
   onPhase?.("measuring the adapted model");
-  const after = await noisePredictionError(result.fera, encoded, evaluation);
+  const after = await noisePredictionError(result.model, encoded, evaluation);
 
   onPhase?.("drawing held-out names before and after");
   const shown = shownDrawings(heldOut);
   const prompts = shown.map((index) => heldOut.caption(index));
   const sampling = { prompt: prompts, steps: SAMPLING_STEPS, guidanceScale: GUIDANCE_SCALE, seed, signal };
   const base = await pipeline.generate(sampling);
-  await pipeline.useAdapters(result.fera);
+  await pipeline.useAdapters(result.model);
   const adapted = await pipeline.generate(sampling);
   const rows: ComparedImage[] = await Promise.all(
     shown.map(async (index, i) => ({
@@ -172,10 +171,10 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
     batchSize,
     learningRate,
     seed,
-    config: result.fera.config,
+    config: result.model.config,
     trainImages: dataset.size,
-    adaptedLayers: result.fera.layers.length,
-    trainableParameters: result.fera.parameterCount,
+    adaptedLayers: result.model.layers.length,
+    trainableParameters: result.model.parameterCount,
     heldOut: { before: before.error, after: after.error, images: heldOut.size, predictions: after.count },
     loss: { first: first?.loss ?? Number.NaN, last: meanOfLast(recent, 50) },
     seconds: (performance.now() - startedAt) / 1000,

@@ -1,52 +1,37 @@
-// Fine-tunes a pipeline with FeRA from a dataset to an adapter file. Node only, for its files.
+// Fine-tunes a pipeline with adapters from a dataset to an adapter file. Node only, for its files.
 
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type FeRAConfig, FeRAModel } from "../adapters/index.js";
-import { ConfigError } from "../errors.js";
-import { renderGrid } from "../images/grid.js";
-import { writePng } from "../images/image-file.js";
+import { type AdapterConfig, AdapterModel, FeRAConfig, FeRAModel } from "../adapters/index.js";
+import { ConfigError, FormatError, TrainingError } from "../errors.js";
+import type { ModelWeights } from "../nn/index.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { DDPMScheduler, noiseConfigOf } from "../schedulers/index.js";
+import { writeFileAtomically } from "../storage/file-access.js";
 import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "./average.js";
 import { prepareOutputFolder } from "./checkpoint.js";
 import type { ImageDataset } from "./data/dataset.js";
 import { DiffusionBatches } from "./diffusion-batches.js";
 import { encodeDataset } from "./encode-dataset.js";
-import type { LearningRateScheduleName } from "./learning-rate.js";
-import { AdamW } from "./optimizers/adamw.js";
+import { type DatasetIdentity, datasetChanges, datasetIdentity, textHash, weightsHash } from "./identity.js";
+import { createOptimizer } from "./optimizers/index.js";
+import { withDefaults } from "./options/option.js";
+import { TRAINING_OPTIONS, type TrainingOptionValues } from "./options/training-options.js";
+import { outputPath } from "./output-folder.js";
 import { type StepReport, Trainer, type TrainingResult } from "./trainer.js";
+import { ValidationPictures } from "./validation-pictures.js";
 
-/** Settings of {@link fineTune}. */
-export interface FineTuneOptions {
+/** Settings of {@link fineTune}; those of {@link TRAINING_OPTIONS} that are left out have their defaults. */
+export interface FineTuneOptions extends Partial<TrainingOptionValues> {
   pipeline: AnyPipeline;
   dataset: ImageDataset;
-  config: FeRAConfig;
+  /** Of the adapter: its class says which kind is trained. */
+  config: AdapterConfig;
   /** Folder for the adapter, checkpoints, metrics and validation images. */
   output: string;
-  /** File name of the adapter inside `output`; its ending chooses the format. Default `adapter.safetensors`. */
-  adapterName?: string;
-  steps: number;
-  batchSize: number;
-  learningRate: number;
-  schedule?: LearningRateScheduleName;
-  warmupSteps?: number;
-  weightDecay?: number;
-  captionDropout?: number;
-  gradientAccumulation?: number;
-  maxGradientNorm?: number;
-  averageDecay?: number;
-  /** As in `TrainStepOptions`. */
-  gradientCheckpointing?: boolean;
   /** As in `TrainStepOptions`, where steps are of one batch each; accumulated gradients add up in main memory. */
   stateOnDevice?: boolean;
-  checkpointEvery?: number;
-  /** Images of these prompts are drawn every `validateEvery` steps. */
-  validationPrompts?: readonly string[];
-  validateEvery?: number;
-  seed: number;
-  /** What the data is called, so that a resumed run is the same run. */
-  dataName: string;
   /** Goes on from the newest checkpoint in `output`. */
   resume?: boolean;
   /** Awaited for "starting". */
@@ -66,7 +51,11 @@ export type FineTunePhase =
 
 /** What a fine-tuning made. */
 export interface FineTuneResult extends TrainingResult {
-  fera: FeRAModel;
+  /** The model with the adapters as they were saved. */
+  model: AdapterModel;
+  /** The model, where FeRA was trained. */
+  fera?: FeRAModel;
+  /** The adapter's path. */
   adapter: string;
 }
 
@@ -86,115 +75,129 @@ export function trainingScheduler(pipeline: Pick<AnyPipeline, "schedulerConfig">
 }
 
 /**
- * Trains FeRA adapters on a dataset and writes them.
+ * Trains adapters on a dataset and writes them.
  *
  * On abort the run ends after its step with a checkpoint and the adapter so far; `finished` is then false.
  *
- * @throws {TrainingError} If the output folder cannot be written (before anything else), or a loss is not finite.
+ * @throws {TrainingError} If the output folder cannot be written (before anything else), a loss is not finite, or what is
+ *   resumed was trained with other options, another model or other data; the message names what differs.
  * @throws {ConfigError} If an option is invalid, or a caption is longer than the model allows.
  */
 export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult> {
-  const { pipeline, dataset, config, output, seed, onPhase, signal } = options;
+  const { pipeline, dataset, config, output, onPhase, signal } = options;
+  const values = withDefaults(TRAINING_OPTIONS, pickOptions(options), "fineTune");
+  const { seed, batchSize, gradientAccumulation, averageDecay } = values;
   await prepareOutputFolder(output);
   const scheduler = trainingScheduler(pipeline);
-  const fera = new FeRAModel(pipeline.unet, config, { seed });
+  const model =
+    config instanceof FeRAConfig
+      ? new FeRAModel(pipeline.unet, config, { seed })
+      : new AdapterModel(pipeline.unet, config, { seed });
+  const identity = datasetIdentity(dataset);
+  const fingerprint = JSON.stringify({
+    ...numberOptions(values),
+    config,
+    ...(await modelIdentity(pipeline, signal)),
+    resolution: dataset.imageSize,
+    dataset: textHash(JSON.stringify(identity)),
+  });
+  if (options.resume) await refuseOtherData(output, identity);
   const encoded = await encodeDataset(pipeline, dataset, (done) =>
     onPhase?.({ kind: "encoding", done, of: dataset.size }),
   );
   onPhase?.({ kind: "compiling" });
-  const [, , height, width] = encoded.latents.shape as [number, number, number, number];
+  const [, , latentHeight, latentWidth] = encoded.latents.shape as [number, number, number, number];
   const tokens = pipeline.tokenizer.maxLength;
-  const { averageDecay = 0, gradientAccumulation = 1, batchSize } = options;
-  const optimizer = new AdamW({ lr: options.learningRate, weightDecay: options.weightDecay ?? 0.01 });
-  const average = averageDecay === 0 ? undefined : new ParameterAverage(fera.parameters, averageDecay);
-  const trainable = await fera.compileTrainStep({
-    batchSize,
-    height,
-    width,
-    tokens,
-    optimizer,
-    average,
-    gradientCheckpointing: options.gradientCheckpointing,
+  const optimizer = createOptimizer(values.optimizer, { lr: values.learningRate, weightDecay: values.weightDecay });
+  const average = averageDecay === 0 ? undefined : new ParameterAverage(model.parameters, averageDecay);
+  const trainable = await model.compileTrainStep({
+    ...{ batchSize, latentHeight, latentWidth, tokens, optimizer, average },
+    gradientCheckpointing: values.gradientCheckpointing,
     stateOnDevice: gradientAccumulation === 1 ? options.stateOnDevice : false,
   });
+  const previews = new ValidationPictures(pipeline, model, average, { ...values, output, size: dataset.imageSize });
   const trainer = new Trainer({
     trainable,
     batches: new DiffusionBatches(encoded, {
       batchSize,
-      captionDropout: options.captionDropout ?? 0.1,
+      captionDropout: values.captionDropout,
       scheduler,
       generator: new Generator(seed),
     }),
-    optimizer,
-    average,
-    steps: options.steps,
-    output,
-    schedule: options.schedule ?? "constant",
-    warmupSteps: options.warmupSteps ?? 0,
-    gradientAccumulation,
-    maxGradientNorm: options.maxGradientNorm ?? 1,
-    checkpointEvery: options.checkpointEvery ?? 0,
-    fingerprint: fingerprintOf(options),
+    ...{ optimizer, average, output, gradientAccumulation, fingerprint, signal },
+    steps: values.steps,
+    schedule: values.schedule,
+    warmupSteps: values.warmupSteps,
+    maxGradientNorm: values.maxGradientNorm,
+    checkpointEvery: values.checkpointEvery,
     onStep: async (report) => {
       options.onStep?.(report);
-      const { validationPrompts = [], validateEvery = 0 } = options;
-      if (validationPrompts.length > 0 && validateEvery > 0 && report.step % validateEvery === 0) {
-        const path = await validate(pipeline, fera, options, report.step);
-        onPhase?.({ kind: "validation", path });
-      }
+      const path = await previews.draw(report.step);
+      if (path !== undefined) onPhase?.({ kind: "validation", path });
     },
-    signal,
   });
   if (options.resume) {
     const step = await trainer.resume();
     onPhase?.({ kind: "resumed", step });
   }
   await onPhase?.({ kind: "starting" });
+  await writeJson(outputPath(output, "dataset"), identity);
   const result = await trainer.run();
   await trainable.release();
-  if (result.parameters !== fera.parameters) {
-    for (const [name, { data }] of result.parameters) fera.parameters.get(name)!.data.set(data);
+  await previews.release();
+  if (result.parameters !== model.parameters) {
+    for (const [name, { data }] of result.parameters) model.parameters.get(name)!.data.set(data);
   }
-  const adapter = join(output, options.adapterName ?? "adapter.safetensors");
-  await fera.saveAdapters(adapter);
-  return { ...result, fera, adapter };
+  const adapter = join(output, values.adapterName);
+  await model.saveAdapters(adapter);
+  return { ...result, model, ...(model instanceof FeRAModel && { fera: model }), adapter };
 }
 
-/** Draws the validation prompts with the adapters as they are. */
-async function validate(
-  pipeline: AnyPipeline,
-  fera: FeRAModel,
-  options: FineTuneOptions,
-  step: number,
-): Promise<string> {
-  const { validationPrompts = [], output, seed } = options;
-  await pipeline.useAdapters(fera);
-  const { images } = await pipeline.generate({ prompt: validationPrompts, seed, steps: 20 });
-  const folder = join(output, "validation");
-  await prepareOutputFolder(folder);
-  const path = join(folder, `step-${String(step).padStart(6, "0")}.png`);
-  await writePng(path, await renderGrid({ rows: [images], columnTitles: validationPrompts }));
-  return path;
+/** Those of the options that the table declares. */
+function pickOptions(options: FineTuneOptions): Partial<TrainingOptionValues> {
+  const named = Object.keys(TRAINING_OPTIONS) as (keyof TrainingOptionValues)[];
+  return Object.fromEntries(named.map((name) => [name, options[name]]));
 }
 
-/** What must agree between a run and its continuation: all that its numbers depend on. */
-function fingerprintOf(options: FineTuneOptions): string {
-  const { config, steps, batchSize, learningRate, schedule, warmupSteps, weightDecay, captionDropout } = options;
-  const { gradientAccumulation, maxGradientNorm, averageDecay, seed, dataName, dataset } = options;
-  return JSON.stringify({
-    config,
-    steps,
-    batchSize,
-    learningRate,
-    schedule,
-    warmupSteps,
-    weightDecay,
-    captionDropout,
-    gradientAccumulation,
-    maxGradientNorm,
-    averageDecay,
-    seed,
-    dataName,
-    images: dataset.size,
-  });
+/** What of the options the numbers depend on. */
+function numberOptions(values: TrainingOptionValues): Record<string, unknown> {
+  const named = Object.entries(TRAINING_OPTIONS).filter(([, { changesNumbers }]) => changesNumbers);
+  return Object.fromEntries(named.map(([name]) => [name, values[name as keyof TrainingOptionValues]]));
+}
+
+/** Hashes of all weights that the numbers depend on, and the scheduler's whole configuration. */
+async function modelIdentity(pipeline: AnyPipeline, signal: AbortSignal | undefined): Promise<Record<string, unknown>> {
+  const hashes: Record<string, unknown> = {};
+  const parts: Record<string, { weights: ModelWeights }> = {
+    unet: pipeline.unet,
+    vae: pipeline.vae,
+    textEncoder: pipeline.textEncoder,
+    ...("textEncoder2" in pipeline && { textEncoder2: pipeline.textEncoder2 }),
+  };
+  for (const [name, { weights }] of Object.entries(parts)) hashes[name] = await weightsHash(weights, signal);
+  return { ...hashes, scheduler: pipeline.schedulerConfig };
+}
+
+/** @throws {TrainingError} If the run in the folder was trained on other images or captions; it names them. */
+async function refuseOtherData(output: string, identity: DatasetIdentity): Promise<void> {
+  const path = outputPath(output, "dataset");
+  const text = await readFile(path, "utf8").catch(() => undefined);
+  if (text === undefined) return;
+  let before: DatasetIdentity;
+  try {
+    before = JSON.parse(text);
+  } catch (cause) {
+    throw new FormatError(path, `is not valid JSON: ${(cause as Error).message}.`, { cause });
+  }
+  const changes = datasetChanges(before, identity);
+  if (changes.length === 0) return;
+  const rest = changes.length > 3 ? `; and ${changes.length - 3} more` : "";
+  throw new TrainingError(
+    `${output}: the data are not those that this training began with: ${changes.slice(0, 3).join("; ")}${rest}. ` +
+      "Put them back, or start anew in another output folder.",
+  );
+}
+
+async function writeJson(path: string, value: unknown): Promise<void> {
+  await writeFileAtomically(path, [new TextEncoder().encode(`${JSON.stringify(value, undefined, 1)}\n`)]);
 }

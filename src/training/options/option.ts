@@ -1,10 +1,11 @@
-// What an option of a command is: its check, its spelling on the command line, its help. One definition serves flags
-// and configuration files.
+// What an option is: its check, its default, its syntax as a flag, its help, and whether it changes a training's numbers.
+// One declaration serves flags, configuration files, help, run.json and the fingerprint that guards a resumed run.
 
 import { z } from "zod";
+import { ConfigError, quoted } from "../../errors.js";
 
 /** How an option is written on the command line. */
-interface Spelling {
+interface FlagSyntax {
   /** What stands for the value in the help; a switch has none. */
   placeholder?: string;
   /** Turns one text into a value for the schema; what it cannot turn stays text, and the schema refuses it. */
@@ -20,19 +21,26 @@ export class OptionSpec<T> {
     /** Completes "must be …". */
     readonly rule: string,
     readonly help: string,
-    readonly spelling: Spelling,
-    readonly preset?: T,
+    readonly syntax: FlagSyntax,
+    readonly defaultValue?: T,
     readonly isRequired = false,
+    /** False for what only says where, how often or how fast: a resumed run may have another value. */
+    readonly changesNumbers = true,
   ) {}
 
   /** With a value for when none is given. */
-  withDefault(preset: NonNullable<T>): OptionSpec<NonNullable<T>> {
-    return new OptionSpec(this.schema, this.rule, this.help, this.spelling, preset);
+  withDefault(value: NonNullable<T>): OptionSpec<NonNullable<T>> {
+    return new OptionSpec(this.schema, this.rule, this.help, this.syntax, value, false, this.changesNumbers);
+  }
+
+  /** What a resumed run may change. */
+  changesNothing(): OptionSpec<T> {
+    return new OptionSpec(this.schema, this.rule, this.help, this.syntax, this.defaultValue, this.isRequired, false);
   }
 
   /** Without which the command does not run. */
   required(): OptionSpec<NonNullable<T>> {
-    return new OptionSpec<NonNullable<T>>(this.schema, this.rule, this.help, this.spelling, undefined, true);
+    return new OptionSpec<NonNullable<T>>(this.schema, this.rule, this.help, this.syntax, undefined, true);
   }
 }
 
@@ -99,8 +107,8 @@ export function anyText(help: string, placeholder: string) {
 
 /** One of some words. */
 export function choice<const Words extends readonly string[]>(help: string, words: Words) {
-  const spelling = { placeholder: words.join("|") };
-  return new OptionSpec<Words[number] | undefined>(z.enum(words), `one of ${words.join(", ")}`, help, spelling);
+  const syntax = { placeholder: words.join("|") };
+  return new OptionSpec<Words[number] | undefined>(z.enum(words), `one of ${words.join(", ")}`, help, syntax);
 }
 
 /** Words with commas between them; a list in a file. */
@@ -122,4 +130,29 @@ export function repeated(help: string, placeholder: string) {
 /** A switch: off unless given. */
 export function flag(help: string) {
   return new OptionSpec<boolean>(z.boolean(), "true or false", help, {}, false);
+}
+
+/**
+ * Values with defaults for what is left out, each checked by its declaration.
+ *
+ * @param where - Names the caller in messages.
+ * @throws {ConfigError} That names the option, the rule and what came.
+ */
+export function withDefaults<S extends OptionSpecs>(
+  specs: S,
+  given: Readonly<Partial<Record<keyof S, unknown>>>,
+  where: string,
+): OptionValues<S> {
+  const values: Record<string, unknown> = {};
+  for (const [name, spec] of Object.entries(specs)) {
+    const value = given[name];
+    if (value === undefined) {
+      values[name] = spec.defaultValue;
+      continue;
+    }
+    const parsed = spec.schema.safeParse(value);
+    if (!parsed.success) throw new ConfigError(`${where}: ${name} must be ${spec.rule}; got ${quoted(value)}.`);
+    values[name] = parsed.data;
+  }
+  return values as OptionValues<S>;
 }
