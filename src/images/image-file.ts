@@ -18,19 +18,19 @@ import { loadSharp } from "./sharp.js";
 const MAX_IMAGE_BYTES = 2 ** 29;
 
 /**
- * An image as the bytes of a file.
+ * An image as the bytes of a file. PNG keeps every pixel, and so does WebP unless a quality is given.
  *
  * @throws {ShapeError} As `toRgbImage` does.
  * @throws {ConfigError} If the quality is not between 0 and 1.
  */
 export async function encodeImage(image: ImageLike, type: ImageType, options: SaveOptions = {}): Promise<Uint8Array> {
-  const share = options.quality ?? DEFAULT_QUALITY;
+  const { quality: share = DEFAULT_QUALITY[type] } = options;
   if (!(share >= 0 && share <= 1)) throw new ConfigError(`image: quality must be between 0 and 1; got ${share}.`);
   const quality = Math.max(1, Math.round(100 * share));
   const made = await toSharp(toRgbImage(image));
   if (type === "image/png") made.png({ compressionLevel: 9 });
-  else if (type === "image/jpeg") made.jpeg({ quality });
-  else made.webp({ quality });
+  else if (type === "image/jpeg") made.jpeg({ quality, chromaSubsampling: "4:4:4" });
+  else made.webp(share === 1 ? { lossless: true } : { quality });
   const bytes = await made.toBuffer();
   return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -2,7 +2,7 @@
 // which only Node's entry loads; everything else is standard in browsers.
 
 import type { Sharp } from "sharp";
-import { ConfigError, RuntimeError, ShapeError } from "../errors.js";
+import { ConfigError, quoted, RuntimeError, ShapeError } from "../errors.js";
 import { Tensor } from "../tensor/tensor.js";
 import { type ImageLike, planarToRgb, type RgbImage, rgbToPlanar } from "./pixels.js";
 
@@ -11,7 +11,7 @@ export type ImageType = "image/png" | "image/jpeg" | "image/webp";
 
 /** How an image is written. */
 export interface SaveOptions {
-  /** Of JPEG and WebP, from 0 to 1. Default 0.92. */
+  /** From 0 to 1. Default 0.95 of JPEG, and of WebP 1, which keeps every pixel; PNG always does. */
   quality?: number;
 }
 
@@ -122,7 +122,7 @@ export class ImageTensor extends Tensor<"float32"> {
       const bytes = await codec.encode(this, type, options);
       return new Blob([bytes as Uint8Array<ArrayBuffer>], { type });
     }
-    const blob = await canvasBlob(this.toCanvas(), type, options.quality ?? DEFAULT_QUALITY);
+    const blob = await canvasBlob(this.toCanvas(), type, options.quality ?? DEFAULT_QUALITY[type]);
     if (blob.type !== type) {
       throw new RuntimeError(`image toBlob: this browser cannot write ${type}, only ${blob.type}. Use image/png.`);
     }
@@ -172,8 +172,12 @@ export interface PixelData {
   data: Uint8Array | Uint8ClampedArray;
 }
 
-/** Quality that canvases take by themselves. */
-export const DEFAULT_QUALITY = 0.92;
+/** Quality where none is given. A WebP file of quality 1 is lossless, in browsers too. */
+export const DEFAULT_QUALITY: Readonly<Record<ImageType, number>> = {
+  "image/png": 1,
+  "image/jpeg": 0.95,
+  "image/webp": 1,
+};
 
 const TYPES: Readonly<Record<string, ImageType>> = {
   png: "image/png",
@@ -190,9 +194,7 @@ export function imageTypeOf(path: string): ImageType {
   const ending = /\.([^./\\]+)$/.exec(path)?.[1]?.toLowerCase();
   const type = ending === undefined ? undefined : TYPES[ending];
   if (!type) {
-    throw new ConfigError(
-      `${path}: images are written as ${Object.keys(TYPES).join(", ")}. Give the file such an ending.`,
-    );
+    throw new ConfigError(`image: a file must end in ${IMAGE_ENDINGS.join(", ")}; got ${quoted(path)}.`);
   }
   return type;
 }

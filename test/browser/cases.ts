@@ -253,7 +253,8 @@ async function images(): Promise<Check[]> {
     checks.push({ what, error: relativeError(Float32Array.from(pixelsOf(source)), Float32Array.from(data)), limit });
   check("canvas", image.toCanvas(), 1e-9);
   check("PNG", await createImageBitmap(await image.toBlob()), 1e-9);
-  check("WebP", await createImageBitmap(await image.toBlob("image/webp", { quality: 0.9 })), 0.5);
+  check("WebP", await createImageBitmap(await image.toBlob("image/webp")), 1e-9);
+  check("JPEG", await createImageBitmap(await image.toBlob("image/jpeg", { quality: 0.9 })), 0.5);
   const refusals = await Promise.allSettled([image.save("picture.png"), image.toSharp()]);
   const isRefused = refusals.every(({ status }) => status === "rejected");
   checks.push({ what: "a worker saves no file and has no sharp", error: isRefused ? 0 : 1, limit: 1 });
