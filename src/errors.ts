@@ -24,7 +24,11 @@ export function printableLines(text: string): string {
 }
 
 /** A name or value out of a file, cut after 200 characters, never inside one. */
-export function shortened(text: string, longest = LONGEST_QUOTE): string {
+export function shortened(text: string): string {
+  return cut(text, LONGEST_QUOTE);
+}
+
+function cut(text: string, longest: number): string {
   if (text.length <= longest) return text;
   const isHalf = (text.charCodeAt(longest - 1) & 0xfc00) === 0xd800;
   return `${text.slice(0, isHalf ? longest - 1 : longest)}…`;
@@ -43,7 +47,7 @@ export class FeraError extends Error {
   readonly code: string;
 
   constructor(code: string, message: string, options?: { cause?: unknown }) {
-    super(printableLines(shortened(message, LONGEST_MESSAGE)), options);
+    super(printableLines(cut(message, LONGEST_MESSAGE)), options);
     this.name = new.target.name;
     this.code = code;
   }
