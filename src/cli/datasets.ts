@@ -25,7 +25,7 @@ export const DATA_OPTIONS = {
   instancePrompt: anyText("caption of images that have none of their own; by default it is their file name", "PROMPT"),
   captionExtension: text("ending of caption files; by default .txt, then .caption", "EXTENSION"),
   followLinks: flag("follow links that lead out of the data folder: they can name any file of yours"),
-  skippedList: text("writes every file that is not used, and why, to this file", "FILE"),
+  skippedList: text("writes every file that is not used, and why, to this file", "FILE").changesNothing(),
 };
 
 /** Values of `DATA_OPTIONS`. */

@@ -12,8 +12,8 @@ import { Progress } from "./progress.js";
 const NODE_DEVICES = ["auto", ...DEVICES.filter((device) => device !== "wasm")] as const;
 
 export const RUNTIME_OPTIONS = {
-  device: choice("where the model runs", NODE_DEVICES).withDefault("cpu"),
-  threads: integer("threads of the CPU; by default all", { min: 1, max: 1024 }),
+  device: choice("where the model runs", NODE_DEVICES).withDefault("cpu").changesNothing(),
+  threads: integer("threads of the CPU; by default all", { min: 1, max: 1024 }).changesNothing(),
 };
 
 /** Where a model comes from, beside `--model` itself. A token comes from HF_TOKEN only: it has no place in a history. */

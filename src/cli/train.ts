@@ -28,7 +28,9 @@ import {
   dataOptionsOf,
   describeSkipped,
   describeTrainingData,
+  evaluationArguments,
   examplePrompt,
+  heldOutWarnings,
   openSplit,
   WHOLE_LIST,
 } from "./datasets.js";
@@ -36,6 +38,7 @@ import { counted, formatCount, shellCommand } from "./format.js";
 import { interruptedExitCode, interruptible } from "./interrupt.js";
 import { checkedResolution, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
 import { addOptions, givenLayers, kebabCase, type OptionLayer, readOptions } from "./options.js";
+import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
 import { print, printError } from "./printable.js";
 import { Progress } from "./progress.js";
@@ -158,6 +161,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   const { output, resume, adapterName } = options;
   const adapter = join(output, adapterName);
   if (!resume && !options.overwrite) await refuseStartedRun(output, adapter);
+  if (options.skippedList !== undefined) await prepareOutputFile(options.skippedList);
 
   const pipeline = await loadAnyPipeline(options.model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
@@ -169,7 +173,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
     signal,
   });
   for (const line of describeTrainingData(dataset, options.data, options.validationSplit)) print(line);
-  for (const line of captionWarnings(dataset)) printError(line);
+  for (const line of [...captionWarnings(dataset), ...heldOutWarnings(dataset)]) printError(line);
   for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
 
   // Kept once a step has been done: what failed before is no training that could be resumed.
@@ -209,7 +213,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
 
 /** What `--resume` needs to know; paths so that they hold from any folder. */
 function settingsOf(options: TrainOptions, resolution: number): object {
-  const { output, resume, overwrite, ...settings } = options;
+  const { output, resume, overwrite, skippedList, ...settings } = options;
   const data = settings.data.startsWith("icons:") ? settings.data : resolve(settings.data);
   // What is no path here is a model's name on the hub.
   const model = existsSync(settings.model) ? resolve(settings.model) : settings.model;
@@ -230,7 +234,7 @@ async function report(options: TrainOptions, result: FineTuneResult, dataset: Im
   print(
     `  ${shellCommand(["npx", "fera", "generate", ...scaled, "--prompt", examplePrompt(dataset), "--output", "image.png"])}`,
   );
-  print(`  ${shellCommand(["npx", "fera", "evaluate", ...scaled, "--data", data])}`);
+  print(`  ${shellCommand(["npx", "fera", "evaluate", ...scaled, ...evaluationArguments(dataset, data, options)])}`);
 }
 
 /** What a training shows while it runs. */
