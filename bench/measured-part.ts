@@ -4,7 +4,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { AdamW, DDPMScheduler, FeRAModel, Generator, randn, Trainer, UNet2DConditionModel } from "../src/index.js";
+import { AdamW, createObjective, FeRAModel, Generator, randn, Trainer, UNet2DConditionModel } from "../src/index.js";
 import type { CompileOptions } from "../src/runtime/index.js";
 import { DiffusionBatches, ParameterAverage } from "../src/training/index.js";
 import { type MachineTask, measureMachine } from "./machine.js";
@@ -158,10 +158,10 @@ async function measureTrainer(
       batches: new DiffusionBatches(
         {
           latents: randn([examples, ...latentShape], { generator }),
-          text: randn([examples, ...textShape], { generator }),
-          emptyText: randn([1, ...textShape], { generator }),
+          conditioning: { encoderHiddenStates: randn([examples, ...textShape], { generator }) },
+          empty: { encoderHiddenStates: randn([1, ...textShape], { generator }) },
         },
-        { batchSize, captionDropout: 0.1, scheduler: new DDPMScheduler({ beta_schedule: "scaled_linear" }), generator },
+        { batchSize, captionDropout: 0.1, objective: createObjective({ beta_schedule: "scaled_linear" }), generator },
       ),
       optimizer,
       steps: task.runs + STEPS_TO_SETTLE,

@@ -20,7 +20,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
     ...["errors", "tensor", "graph", "autodiff", "runtime", "storage", "images", "nn", "schedulers"],
     ...["diffusion", "models", "adapters", "pipelines"],
   ],
-  demo: ["errors", "tensor", "images", "schedulers", "runtime", "adapters", "pipelines", "training"],
+  demo: ["errors", "tensor", "images", "diffusion", "runtime", "adapters", "pipelines", "training"],
   cli: [
     ...["errors", "tensor", "runtime", "storage", "images", "schedulers", "diffusion", "models", "adapters"],
     ...["pipelines", "training", "demo"],

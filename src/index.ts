@@ -19,5 +19,4 @@ export {
   openDataset,
   Trainer,
   type TrainerOptions,
-  trainingScheduler,
 } from "./training/index.js";

@@ -17,6 +17,7 @@ export {
   writePlainLora,
 } from "./adapters/index.js";
 export { gradients } from "./autodiff/index.js";
+export { createObjective, type Objective } from "./diffusion/index.js";
 export {
   ConfigError,
   FeraError,

@@ -12,7 +12,7 @@ import { readSafetensors, writeSafetensors } from "../../src/storage/index.js";
 import "../../src/storage/node.js";
 import { UNet2DConditionModel } from "../../src/models/unet-2d-condition/unet-2d-condition.js";
 import "../../src/runtime/node.js";
-import { DDPMScheduler } from "../../src/schedulers/index.js";
+import { createObjective } from "../../src/diffusion/index.js";
 import { float32ToFloat16 } from "../../src/tensor/float16.js";
 import { Generator } from "../../src/tensor/random.js";
 import { Tensor } from "../../src/tensor/tensor.js";
@@ -67,21 +67,21 @@ const trainable = await WholeModel.compile(
 const count = [...trainable.parameters.values()].reduce((sum, { size }) => sum + size, 0);
 console.log(`${count} parameters`);
 
-const text = tokenizeCaptions(tokenizer, names.map(captionOf));
-const emptyText = tokenizeCaptions(tokenizer, [""]);
+const conditioning = { inputIds: tokenizeCaptions(tokenizer, names.map(captionOf)) };
+const empty = { inputIds: tokenizeCaptions(tokenizer, [""]) };
 for (const [index, stageOptions] of recipe.STAGES.entries()) {
   const { until, total, schedule, learningRate, timestepSampling, timestepShift } = stageOptions;
   const stage = new AbortController();
   const trainer = new Trainer({
     trainable,
     batches: new DiffusionBatches(
-      { latents, text, emptyText },
+      { latents, conditioning, empty },
       {
         batchSize: BATCH,
         captionDropout: 0.1,
         timestepSampling,
         timestepShift,
-        scheduler: new DDPMScheduler(recipe.SCHEDULER_CONFIG),
+        objective: createObjective(recipe.SCHEDULER_CONFIG),
         generator,
       },
     ),

@@ -1,6 +1,6 @@
 // What `compileTrainStep` takes and gives. The step itself is training's, which is loaded when it is asked for.
 
-import type { DenoiserInputs } from "../diffusion/index.js";
+import type { DenoiserInputs, LossTerms } from "../diffusion/index.js";
 import type { Tensor } from "../tensor/tensor.js";
 
 /** What updates parameters in place; `AdamW` is one. */
@@ -33,6 +33,8 @@ export interface TrainStepOptions {
   width?: number;
   /** Text tokens. Default 77. */
   tokens?: number;
+  /** The loss terms beside the adapter's. Default: the mean squared error, `mse`. */
+  objective?: LossTerms;
   /** Needed for `run`, and for a trainer whose state shall stay on the device. */
   optimizer?: StepOptimizer;
   /** An average of the adapters (`new ParameterAverage(fera.parameters, decay)`), updated by every step of `optimizer`. */
@@ -62,7 +64,7 @@ export interface TrainStepInputs extends DenoiserInputs {
   target: Tensor;
 }
 
-/** Losses of a batch: the total, the objective's `mse`, and the adapter's terms by name (`fecl`), weighted. */
+/** Losses of a batch: the total, the objective's terms by name (`mse`) and the adapter's (`fecl`), weighted. */
 export interface Losses {
   /** The sum of all terms. */
   loss: number;

@@ -2,6 +2,7 @@
 // as the code says that loads it. Only JSON and headers are read, also of models that fera does not run.
 
 import { join } from "node:path";
+import { createObjective } from "../diffusion/index.js";
 import { FeraError } from "../errors.js";
 import { KNOWN_MODELS } from "../models/known-models.js";
 import { type AnyPipeline, loadPipeline } from "../pipelines/index.js";
@@ -14,7 +15,6 @@ import { readModelFolder } from "../storage/model-folder.js";
 import type { Storage } from "../storage/storage.js";
 import { chooseWeights, variantsOf } from "../storage/weight-names.js";
 import { sizeOf } from "../tensor/tensor.js";
-import { trainingScheduler } from "../training/fine-tune.js";
 import { counted, formatCount, formatTable } from "./format.js";
 import { familyOf } from "./model-family.js";
 import { shortened } from "./printable.js";
@@ -102,7 +102,7 @@ export async function judgePipeline(dir: string, options: LoadingChoice): Promis
   }
   const { schedulerConfig, unet, vae } = pipeline;
   const scheduler = problemOf(() => createScheduler(schedulerConfig));
-  const training = problemOf(() => trainingScheduler(pipeline));
+  const training = problemOf(() => createObjective(schedulerConfig));
   const parts = [unet, vae, ...pipeline.textEncoders];
   return [
     "fera can load it",

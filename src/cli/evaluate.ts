@@ -1,9 +1,10 @@
 // fera evaluate: held-out noise-prediction error of a model, and of the same model with an adapter.
 
 import { Command } from "commander";
+import { createObjective } from "../diffusion/index.js";
 import type { UNetInputs } from "../models/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
-import { encodeDataset, noisePredictionError, trainingScheduler } from "../training/index.js";
+import { encodeDataset, noisePredictionError } from "../training/index.js";
 import { choice, integer, type OptionValues, text } from "../training/options/option.js";
 import {
   DATA_OPTIONS,
@@ -57,7 +58,7 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
   for (const file of [json, options.skippedList]) if (file !== undefined) await prepareOutputFile(file);
   const pipeline = await loadAnyPipeline(model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
-  const scheduler = trainingScheduler(pipeline);
+  const objective = createObjective(pipeline.schedulerConfig);
   if (adapter !== undefined) await loadAdapters(pipeline, adapter);
   const dataset = await openSplit(data, split, { ...dataOptionsOf(options), size: resolution, limit, signal });
   for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
@@ -83,7 +84,7 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
         return output;
       },
     };
-    const settings = { scheduler, seed, timestepsPerImage, batchSize, signal };
+    const settings = { objective, seed, timestepsPerImage, batchSize, signal };
     const { error } = await noisePredictionError(watched, encoded, settings).finally(() => bar.end());
     return error;
   };

@@ -5,6 +5,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FeRAConfig } from "../adapters/index.js";
+import { createObjective } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
 import { StableDiffusionPipeline } from "../pipelines/index.js";
 import type { DeviceOption } from "../runtime/index.js";
@@ -12,7 +13,7 @@ import { clearCheckpoints, prepareOutputFolder } from "../training/checkpoint.js
 import { captionOf, ICON_STYLES, type IconStyle } from "../training/data/icons.js";
 import { encodeDataset } from "../training/encode-dataset.js";
 import { noisePredictionError } from "../training/evaluation.js";
-import { fineTune, trainingScheduler } from "../training/fine-tune.js";
+import { fineTune } from "../training/fine-tune.js";
 import { type ImageDataset, openDataset } from "../training/index.js";
 import type { StepReport } from "../training/trainer.js";
 import { beforeAfterPicture, type ComparedImage, routingPicture } from "./demo-pictures.js";
@@ -105,9 +106,9 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
   const heldOut = await openDataset(`icons:${style}`, { size, split: "heldOut" });
 
   onPhase?.(`measuring the base model on ${heldOut.size} held-out drawings`);
-  const scheduler = trainingScheduler(pipeline);
+  const objective = createObjective(pipeline.schedulerConfig);
   const encoded = await encodeDataset(pipeline, heldOut, () => signal?.throwIfAborted());
-  const evaluation = { scheduler, seed, signal };
+  const evaluation = { objective, seed, signal };
   const before = await noisePredictionError(pipeline.unet, encoded, evaluation);
 
   onPhase?.(`encoding ${dataset.size} ${style} drawings`);

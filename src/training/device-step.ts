@@ -18,7 +18,7 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
 
   constructor(
     private readonly compiled: CompiledGraph,
-    private readonly graph: Pick<DeviceStepGraph, "packing" | "scalars">,
+    private readonly graph: Pick<DeviceStepGraph, "packing" | "scalars" | "lossNames">,
     private readonly trained: AdapterState,
     private readonly feeds: StepFeeds,
     readonly optimizer: Optimizer,
@@ -30,7 +30,7 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
     const feeds = this.feeds.training(batch);
     return this.inTurn(async () => {
       const result = await this.runGraph(feeds, options);
-      const losses = lossesOf(result, this.trained.adapter.lossNames);
+      const losses = lossesOf(result, this.graph.lossNames);
       const outcome = { losses, gradientNorm: (result.norm!.data as Float32Array)[0]! };
       options.accept(outcome, () => this.lastGradients());
       await this.compiled.advance();
@@ -46,7 +46,7 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
   async compute(batch: TrainStepInputs): Promise<LossesAndGradients> {
     const feeds = this.feeds.training(batch);
     return this.inTurn(async () => ({
-      losses: lossesOf(await this.runGraph(feeds), this.trained.adapter.lossNames),
+      losses: lossesOf(await this.runGraph(feeds), this.graph.lossNames),
       gradients: this.lastGradients(),
     }));
   }

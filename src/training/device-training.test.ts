@@ -11,7 +11,7 @@ import "../storage/node.js";
 import "../runtime/node.js";
 import { FeRAConfig } from "../adapters/fera/fera-config.js";
 import { FeRAModel } from "../adapters/fera/fera-model.js";
-import { DDPMScheduler } from "../schedulers/index.js";
+import { createObjective } from "../diffusion/index.js";
 import { Generator, randn } from "../tensor/random.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { ParameterAverage } from "./average.js";
@@ -56,15 +56,15 @@ async function training(
   compiled.push(step);
   const data = {
     latents: randn([6, 4, 8, 8], { generator: new Generator(5) }),
-    text: randn([6, 5, 24], { generator: new Generator(6) }),
-    emptyText: randn([1, 5, 24], { generator: new Generator(7) }),
+    conditioning: { encoderHiddenStates: randn([6, 5, 24], { generator: new Generator(6) }) },
+    empty: { encoderHiddenStates: randn([1, 5, 24], { generator: new Generator(7) }) },
   };
   const trainer = new Trainer({
     trainable: step,
     batches: new DiffusionBatches(data, {
       batchSize: 1,
       captionDropout: 0.3,
-      scheduler: new DDPMScheduler({ prediction_type: "v_prediction", ...noiseSchedule }),
+      objective: createObjective({ prediction_type: "v_prediction", ...noiseSchedule }),
       generator: new Generator(11),
     }),
     optimizer,
@@ -247,8 +247,8 @@ describe("a trainer over a step whose state stays on the device", () => {
 it("steps without a trainer keep the average too, wherever it is", async () => {
   const [device, host] = [await training(true), await training(false)];
   const generator = new Generator(3);
-  const scheduler = new DDPMScheduler({});
-  const stream = new DiffusionBatches(device.data, { batchSize: 1, scheduler, generator });
+  const objective = createObjective({});
+  const stream = new DiffusionBatches(device.data, { batchSize: 1, objective, generator });
   for (let i = 0; i < 3; i++) {
     const batch = stream.next() as Parameters<typeof device.step.run>[0];
     for (const { step } of [device, host]) await step.run(batch);

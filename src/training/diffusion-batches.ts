@@ -1,31 +1,29 @@
 // Draws batches of a diffusion objective from encoded images and captions: order, dropout, timesteps and noise all
 // come from one seeded generator, whose state is part of every checkpoint.
 
-import { ConfigError } from "../errors.js";
-import type { DDPMScheduler } from "../schedulers/index.js";
+import {
+  type Conditioning,
+  dropConditioning,
+  type NoisedBatch,
+  type Objective,
+  takeConditioning,
+} from "../diffusion/index.js";
+import { ConfigError, ShapeError } from "../errors.js";
 import { type Generator, randint, randn, randperm } from "../tensor/random.js";
-import { sizeOf, Tensor, tensor } from "../tensor/tensor.js";
+import { takeRows } from "../tensor/rows.js";
+import { type Tensor, tensor } from "../tensor/tensor.js";
 import type { DiffusionBatch } from "./trainable.js";
 
-/** Images as latents, captions as text states or token ids, row by row. */
+/** Images as latents, and what the denoiser is told of each, row by row. */
 export interface EncodedDataset {
   /** Scaled clean latents `[N, C, h, w]`; for a KL autoencoder the means. */
   latents: Tensor<"float32">;
   /** Standard deviations for a KL autoencoder, like `latents`. */
   latentStd?: Tensor<"float32">;
-  /** `[N, T, D]` float32 states or `[N, T]` int64 ids. */
-  text: Tensor<"float32"> | Tensor<"int64">;
-  /** One row of the same kind for the empty caption, which dropout puts in place. */
-  emptyText: Tensor<"float32"> | Tensor<"int64">;
-  /** SDXL's. P features of the pooled text. */
-  addedConditions?: {
-    /** `[N, P]`. */
-    textEmbeds: Tensor<"float32">;
-    /** For the empty caption, `[1, P]`. */
-    emptyTextEmbeds: Tensor<"float32">;
-    /** Original size, crop and target size, `[N, 6]`. */
-    timeIds: Tensor<"float32">;
-  };
+  /** N rows each: text states, or token ids where the text encoder is trained; classes, sizes, … */
+  conditioning: Conditioning;
+  /** One row each of what caption dropout puts in place; other names of `conditioning` stay. */
+  empty: Conditioning;
 }
 
 /** Settings of {@link DiffusionBatches}. */
@@ -43,7 +41,7 @@ export interface BatchOptions {
    * drawn. Default 1. Needs stratified sampling. @see Esser et al. 2024, arXiv:2403.03206
    */
   timestepShift?: number;
-  scheduler: DDPMScheduler;
+  objective: Objective;
   generator: Generator;
 }
 
@@ -66,6 +64,7 @@ export class DiffusionBatches {
     if (!Number.isInteger(options.batchSize) || options.batchSize < 1) {
       throw new ConfigError(`batchSize must be a positive integer; got ${options.batchSize}.`);
     }
+    checkRows(data);
   }
 
   /** Draws the next batch. */
@@ -81,21 +80,21 @@ export class DiffusionBatches {
   }
 
   private stratifiedTimesteps(): number[] {
-    const { batchSize, generator, scheduler, timestepShift: shift = 1 } = this.options;
+    const { batchSize, generator, objective, timestepShift: shift = 1 } = this.options;
     const order = Array.from(randperm(batchSize, { generator }).data, Number);
     return order.map((part) => {
       const even = (part + generator.uniform()) / batchSize;
       const shifted = (shift * even) / (1 + (shift - 1) * even);
-      return Math.floor(shifted * scheduler.config.num_train_timesteps);
+      return Math.floor(shifted * objective.trainTimesteps);
     });
   }
 
-  /** What a checkpoint must keep so that the stream goes on as if never cut. */
+  /** What a checkpoint must hold so that the stream goes on as if never interrupted. */
   state(): { generator: string; order: number[] } {
     return { generator: toHex(this.options.generator.getState()), order: [...this.order] };
   }
 
-  /** Puts a kept state back. */
+  /** Restores a saved state. */
   restore(state: { generator: string; order: number[] }): void {
     this.options.generator.setState(fromHex(state.generator));
     this.order = [...state.order];
@@ -107,13 +106,13 @@ export function diffusionBatch(
   data: EncodedDataset,
   rows: readonly number[],
   options: {
-    scheduler: DDPMScheduler;
+    objective: Objective;
     generator: Generator;
     dropped?: readonly boolean[];
     timesteps?: readonly number[];
   },
-): DiffusionBatch & { noise: Tensor<"float32"> } {
-  const { scheduler, generator, dropped, timesteps: given } = options;
+): DiffusionBatch & NoisedBatch & { noise: Tensor<"float32"> } {
+  const { objective, generator, dropped = [], timesteps: given } = options;
   const count = rows.length;
   const clean = takeRows(data.latents, rows);
   if (data.latentStd) {
@@ -123,47 +122,26 @@ export function diffusionBatch(
   }
   const timesteps = given
     ? tensor([...given], [count], "int64")
-    : randint(0, scheduler.config.num_train_timesteps, [count], { generator });
+    : randint(0, objective.trainTimesteps, [count], { generator });
   const noise = randn(clean.shape, { generator });
-  const target = scheduler.predictionType === "v_prediction" ? scheduler.getVelocity(clean, noise, timesteps) : noise;
-  const latents = scheduler.addNoise(clean, noise, timesteps);
-  const text = takeText(data.text, data.emptyText, rows, dropped);
-  const conditioned = text.dtype === "int64" ? { inputIds: text } : { encoderHiddenStates: text };
-  const { addedConditions: added } = data;
-  const addedConditions = added && {
-    textEmbeds: takeText(added.textEmbeds, added.emptyTextEmbeds, rows, dropped),
-    timeIds: takeRows(added.timeIds, rows),
-  };
-  return { latents, timesteps, target, noise, ...conditioned, ...(added && { addedConditions }) } as DiffusionBatch & {
-    noise: Tensor<"float32">;
-  };
+  const noised = objective.noised(clean, noise, Array.from(timesteps.data as ArrayLike<bigint | number>, Number));
+  const conditioning = dropConditioning(takeConditioning(data.conditioning, rows), dropped, data.empty);
+  return { ...conditioning, ...noised, timesteps, noise };
 }
 
-function takeRows(source: Tensor<"float32">, rows: readonly number[]): Tensor<"float32"> {
-  const stride = sizeOf(source.shape.slice(1));
-  const result = new Float32Array(rows.length * stride);
-  rows.forEach((row, i) => {
-    result.set(source.data.subarray(row * stride, (row + 1) * stride), i * stride);
-  });
-  return tensor(result, [rows.length, ...source.shape.slice(1)]);
-}
-
-function takeText(
-  text: Tensor<"float32"> | Tensor<"int64">,
-  emptyText: Tensor,
-  rows: readonly number[],
-  dropped: readonly boolean[] | undefined,
-): Tensor {
-  const stride = sizeOf(text.shape.slice(1));
-  const size = rows.length * stride;
-  const result = text.dtype === "int64" ? new BigInt64Array(size) : new Float32Array(size);
-  rows.forEach((row, i) => {
-    const from = dropped?.[i]
-      ? emptyText.data.subarray(0, stride)
-      : text.data.subarray(row * stride, (row + 1) * stride);
-    result.set(from as never, i * stride);
-  });
-  return new Tensor(text.dtype, [rows.length, ...text.shape.slice(1)], result as never);
+/** @throws {ShapeError} If a tensor has not one row per image, or one in all for the empty caption. */
+function checkRows({ latents, latentStd, conditioning, empty }: EncodedDataset): void {
+  const images = latents.shape[0]!;
+  for (const [name, { shape }] of Object.entries({ ...conditioning, ...(latentStd && { latentStd }) })) {
+    if (shape[0] === images) continue;
+    throw new ShapeError(`training data: ${name} must have a row for each of ${images} images; got ${shape[0] ?? 0}.`);
+  }
+  for (const [name, { shape }] of Object.entries(empty)) {
+    const full = conditioning[name]?.shape;
+    if (full && shape[0] === 1 && shape.slice(1).join() === full.slice(1).join()) continue;
+    const wanted = full ? `[${[1, ...full.slice(1)]}]` : "left out, because no image has it";
+    throw new ShapeError(`training data: empty ${name} must be ${wanted}; got [${shape}].`);
+  }
 }
 
 function toHex(bytes: Uint8Array): string {

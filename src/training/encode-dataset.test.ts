@@ -4,12 +4,12 @@ import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import "../index.js";
+import { type Conditioning, conditioningOf, createObjective } from "../diffusion/index.js";
 import { StableDiffusionXLPipeline } from "../pipelines/index.js";
 import { Generator } from "../tensor/random.js";
 import { diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
 import { encodeDataset } from "./encode-dataset.js";
 import { tokenizeCaptions } from "./encode-images.js";
-import { trainingScheduler } from "./fine-tune.js";
 import { type ImageDataset, openDataset } from "./index.js";
 
 const SIZE = 32;
@@ -41,7 +41,7 @@ describe("encodeDataset of SDXL", () => {
       "small.png": [8, 8, 0, 0, SIZE, SIZE],
       "drawn.svg": [SIZE, SIZE, 0, 0, SIZE, SIZE],
     };
-    const rows = encoded.addedConditions!.timeIds;
+    const rows = encoded.conditioning.timeIds!;
     expect(rows.shape).toEqual([4, 6]);
     for (let i = 0; i < dataset.size; i++) {
       expect([...rows.data.subarray(6 * i, 6 * i + 6)], dataset.name(i)).toEqual(expected[dataset.name(i)]);
@@ -51,24 +51,28 @@ describe("encodeDataset of SDXL", () => {
   it("takes the text of both encoders, as generate does, and zeros for the empty caption", async () => {
     const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
     const states = await pipeline.encodePrompt(captions);
-    expect(encoded.text.data).toEqual(states.encoderHiddenStates.data);
-    expect(encoded.addedConditions!.textEmbeds.data).toEqual(states.textEmbeds.data);
-    expect(encoded.emptyText.shape).toEqual([1, ...encoded.text.shape.slice(1)]);
-    expect(encoded.emptyText.data.every((value) => value === 0)).toBe(true);
+    const { encoderHiddenStates, textEmbeds } = encoded.conditioning;
+    expect(encoderHiddenStates!.data).toEqual(states.encoderHiddenStates.data);
+    expect(textEmbeds!.data).toEqual(states.textEmbeds.data);
+    expect(Object.keys(encoded.empty)).toEqual(["encoderHiddenStates", "textEmbeds"]);
+    for (const [name, { data, shape }] of Object.entries(encoded.empty)) {
+      expect(shape).toEqual([1, ...encoded.conditioning[name]!.shape.slice(1)]);
+      expect(Array.from(data, Number).every((value) => value === 0)).toBe(true);
+    }
   });
 
   it("gives batches that have each row's conditions, and without its caption only its sizes", () => {
-    const scheduler = trainingScheduler(pipeline);
-    const drawn = diffusionBatch(encoded, [2, 0], { scheduler, generator: new Generator(0), dropped: [false, true] });
-    const { textEmbeds, timeIds } = drawn.addedConditions!;
-    const all = encoded.addedConditions!;
-    const features = all.textEmbeds.shape[1]!;
-    expect(textEmbeds.data).toEqual(
-      Float32Array.from([...all.textEmbeds.data.subarray(2 * features, 3 * features), ...all.emptyTextEmbeds.data]),
+    const objective = createObjective(pipeline.schedulerConfig);
+    const options = { objective, generator: new Generator(0), dropped: [false, true] };
+    const { textEmbeds, timeIds } = conditioningOf(diffusionBatch(encoded, [2, 0], options));
+    const values = (of: Conditioning, name: string) => of[name]!.data as Float32Array;
+    const pooled = values(encoded.conditioning, "textEmbeds");
+    const features = textEmbeds!.shape[1]!;
+    expect(textEmbeds!.data).toEqual(
+      Float32Array.from([...pooled.subarray(2 * features, 3 * features), ...values(encoded.empty, "textEmbeds")]),
     );
-    expect(timeIds.data).toEqual(
-      Float32Array.from([...all.timeIds.data.subarray(12, 18), ...all.timeIds.data.subarray(0, 6)]),
-    );
+    const sizes = values(encoded.conditioning, "timeIds");
+    expect(timeIds!.data).toEqual(Float32Array.from([...sizes.subarray(12, 18), ...sizes.subarray(0, 6)]));
   });
 });
 

@@ -24,37 +24,36 @@ export async function encodeDataset(
   const tokenizers =
     pipeline instanceof StableDiffusionXLPipeline ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];
   for (const tokenizer of tokenizers) tokenizeCaptions(tokenizer, captions, (i) => dataset.name(i));
-  const text =
+  const captioned =
     pipeline instanceof StableDiffusionXLPipeline
       ? await encodeXL(pipeline, dataset, captions)
       : {
-          text: await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, captions),
-          emptyText: await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, [""]),
+          conditioning: {
+            encoderHiddenStates: await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, captions),
+          },
+          empty: { encoderHiddenStates: await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, [""]) },
         };
   await pipeline.textEncoder.release();
   const images = await encodeImages(pipeline.vae, dataset, onProgress);
   await pipeline.vae.release();
-  return { ...images, ...text };
+  return { ...images, ...captioned };
 }
 
 async function encodeXL(
   pipeline: StableDiffusionXLPipeline,
   dataset: ImageDataset,
   captions: readonly string[],
-): Promise<Pick<EncodedDataset, "text" | "emptyText" | "addedConditions">> {
+): Promise<Pick<EncodedDataset, "conditioning" | "empty">> {
   const states = await pipeline.encodePrompt(captions);
   const empty = pipeline.forceZerosForEmptyPrompt ? noText(states) : await pipeline.encodePrompt([""]);
   await pipeline.textEncoder2.release();
   return {
-    text: states.encoderHiddenStates,
-    emptyText: empty.encoderHiddenStates,
-    addedConditions: {
-      textEmbeds: states.textEmbeds,
-      emptyTextEmbeds: empty.textEmbeds,
-      timeIds: await timeIds(dataset),
-    },
+    conditioning: { ...flatStates(states), timeIds: await timeIds(dataset) },
+    empty: flatStates(empty),
   };
 }
+
+const flatStates = ({ encoderHiddenStates, textEmbeds }: XLPromptStates) => ({ encoderHiddenStates, textEmbeds });
 
 function noText({ encoderHiddenStates, textEmbeds }: XLPromptStates): XLPromptStates {
   const [, tokens, features] = encoderHiddenStates.shape as [number, number, number];

@@ -3,10 +3,10 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type AdapterConfig, AdapterModel, FeRAConfig, FeRAModel } from "../adapters/index.js";
-import { ConfigError, FormatError, TrainingError } from "../errors.js";
+import { createObjective } from "../diffusion/index.js";
+import { FormatError, TrainingError } from "../errors.js";
 import type { ModelWeights } from "../nn/index.js";
 import type { AnyPipeline } from "../pipelines/index.js";
-import { DDPMScheduler, noiseConfigOf } from "../schedulers/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
 import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "./average.js";
@@ -60,21 +60,6 @@ export interface FineTuneResult extends TrainingResult {
 }
 
 /**
- * The scheduler that adds noise in training: the schedule of the pipeline's own, whatever its class, under DDPM.
- *
- * @throws {ConfigError} If its configuration asks for what training cannot honour.
- */
-export function trainingScheduler(pipeline: Pick<AnyPipeline, "schedulerConfig">): DDPMScheduler {
-  const scheduler = new DDPMScheduler(noiseConfigOf("training", pipeline.schedulerConfig));
-  if (scheduler.predictionType === "sample") {
-    throw new ConfigError(
-      "training: prediction_type must be epsilon or v_prediction; the model's scheduler says sample.",
-    );
-  }
-  return scheduler;
-}
-
-/**
  * Trains adapters on a dataset and writes them.
  *
  * On abort the run ends after its step with a checkpoint and the adapter so far; `finished` is then false.
@@ -88,7 +73,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   const values = withDefaults(TRAINING_OPTIONS, pickOptions(options), "fineTune");
   const { seed, batchSize, gradientAccumulation, averageDecay } = values;
   await prepareOutputFolder(output);
-  const scheduler = trainingScheduler(pipeline);
+  const objective = createObjective(pipeline.schedulerConfig);
   const model =
     config instanceof FeRAConfig
       ? new FeRAModel(pipeline.unet, config, { seed })
@@ -121,7 +106,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     batches: new DiffusionBatches(encoded, {
       batchSize,
       captionDropout: values.captionDropout,
-      scheduler,
+      objective,
       generator: new Generator(seed),
     }),
     ...{ optimizer, average, output, gradientAccumulation, fingerprint, signal },

@@ -17,7 +17,6 @@ export {
   type FineTunePhase,
   type FineTuneResult,
   fineTune,
-  trainingScheduler,
 } from "./fine-tune.js";
 export { LEARNING_RATE_SCHEDULES, type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
 export {

@@ -4,7 +4,7 @@
 import type { Adapter, AttachedAdapter } from "../adapters/adapter.js";
 import type { Losses, TrainStepOptions } from "../adapters/train-step-options.js";
 import { gradients } from "../autodiff/index.js";
-import type { Denoiser, DenoiserShape } from "../diffusion/index.js";
+import { type Denoiser, type DenoiserShape, type LossTerms, MEAN_SQUARED_ERROR } from "../diffusion/index.js";
 import type { Graph, Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
 import type { IoBinding } from "../runtime/index.js";
@@ -19,6 +19,8 @@ export interface StepParts {
   model: Denoiser;
   adapter: Adapter;
   shape: DenoiserShape;
+  /** The objective's loss terms, to which the adapter's are added. Default: the mean squared error. */
+  objective?: LossTerms;
 }
 
 /** An adapted pass under construction. */
@@ -97,6 +99,7 @@ export interface DeviceStepGraph {
   scalars: PackedScalars;
   /** What stays on the device. */
   ioBinding: IoBinding;
+  lossNames: readonly string[];
 }
 
 /**
@@ -122,18 +125,25 @@ export function buildDeviceStep(
   const own: (keyof StepScalars)[] = options.average ? ["maxGradientNorm", "averageDecay"] : ["maxGradientNorm"];
   const scalars = new PackedScalars([...optimizer.coefficientNames, ...own]);
   const values = scalars.input(graph, "scalars");
-  const clipped = addGradientClipping(gradient, values.maxGradientNorm!);
-  const stepped = optimizer.addToGraph({ parameters, state }, clipped.gradient, values);
+  const [clipped, stepped] = graph.inPhase("optimizer", () => {
+    const clipped = addGradientClipping(gradient, values.maxGradientNorm!);
+    return [clipped, optimizer.addToGraph({ parameters, state }, clipped.gradient, values)] as const;
+  });
   graph.output("gradient", gradient);
   graph.output("norm", clipped.norm);
   next.set(PARAMETERS, stepped.parameters);
   for (const [slot, value] of Object.entries(stepped.state)) next.set(stateInput(slot), value);
   if (options.average) {
-    next.set(AVERAGE, addAverage(input(AVERAGE), stepped.parameters, values.averageDecay!));
+    const average = input(AVERAGE);
+    next.set(
+      AVERAGE,
+      graph.inPhase("average", () => addAverage(average, stepped.parameters, values.averageDecay!)),
+    );
   }
   for (const [name, value] of next) graph.output(`next.${name}`, value);
   const inPlace = Object.fromEntries([...next.keys()].map((name) => [name, `next.${name}`]));
-  return { masks: attached.masks, packing, scalars, ioBinding: { state: inPlace, outputs: ["gradient"] } };
+  const ioBinding = { state: inPlace, outputs: ["gradient"] };
+  return { masks: attached.masks, packing, scalars, ioBinding, lossNames: lossNamesOf(parts) };
 }
 
 /**
@@ -147,13 +157,9 @@ export function buildLosses(
   training: boolean,
   parameters?: Map<string, Value>,
 ): AdaptedPass & { loss: Value } {
-  const { model } = parts;
+  const { model, objective = MEAN_SQUARED_ERROR } = parts;
   const pass = buildAdaptedPass(graph, parts, training, parameters);
   const target = graph.input("target", "float32", pass.output.shape);
-  const mse = graph.inLayer("loss", () => {
-    const difference = ops.sub(pass.output, target);
-    return ops.reduceMean(ops.mul(difference, difference));
-  });
   let base: Value | undefined;
   const sources = {
     output: pass.output,
@@ -163,26 +169,32 @@ export function buildLosses(
       return base;
     },
   };
-  const terms = graph.inLayer("loss", () => pass.attached.lossTerms?.(sources));
-  let loss = mse;
-  for (const [name, term] of Object.entries(terms ?? {})) {
-    if (!term) continue;
-    loss = ops.add(loss, term);
-    graph.output(LOSS + name, term);
-  }
-  if (loss !== mse) graph.output("loss", loss);
-  graph.output(`${LOSS}mse`, mse);
+  const terms = graph.inLayer("loss", () => ({
+    ...objective.lossTerms({ output: pass.output, target, timesteps: pass.inputs.timesteps! }),
+    ...pass.attached.lossTerms?.(sources),
+  }));
+  const present = Object.entries(terms).filter((entry): entry is [string, Value] => entry[1] !== undefined);
+  for (const [name, term] of present) graph.output(LOSS + name, term);
+  const loss = present.map(([, term]) => term).reduce((sum, term) => ops.add(sum, term));
+  if (present.length > 1) graph.output("loss", loss);
   return { ...pass, loss };
 }
+
+/** Names of the loss terms, the objective's first. */
+export const lossNamesOf = ({
+  objective = MEAN_SQUARED_ERROR,
+  adapter,
+}: Pick<StepParts, "objective" | "adapter">): readonly string[] => [...objective.lossNames, ...adapter.lossNames];
 
 /**
  * Reads the losses among the outputs of a graph with {@link buildLosses}.
  *
- * @param names - The adapter's terms; 0 for those that the graph does not have.
+ * @param names - As {@link lossNamesOf} gives them; 0 for terms of weight 0, which the graph does not have.
  */
-export function lossesOf(result: Record<string, Tensor>, names: readonly string[] = []): Losses {
+export function lossesOf(result: Record<string, Tensor>, names: readonly string[]): Losses {
   const scalar = (name: string): number | undefined => (result[name]?.data as Float32Array | undefined)?.[0];
-  const mse = scalar(`${LOSS}mse`)!;
   const terms = names.map((name) => [name, scalar(LOSS + name) ?? 0] as const);
-  return { loss: scalar("loss") ?? mse, mse, ...Object.fromEntries(terms) };
+  // A single term is the loss itself.
+  const loss = scalar("loss") ?? terms.reduce((sum, [, value]) => sum + value, 0);
+  return { loss, ...Object.fromEntries(terms) } as Losses;
 }

@@ -21,7 +21,7 @@ import { DeviceStep } from "./device-step.js";
 import { OptimizerStep } from "./optimizer-step.js";
 import { Optimizer } from "./optimizers/optimizer.js";
 import { type StepDropout, StepFeeds } from "./step-feeds.js";
-import { buildDeviceStep, buildLosses, buildTrainStep, lossesOf, type StepParts } from "./step-graph.js";
+import { buildDeviceStep, buildLosses, buildTrainStep, lossesOf, lossNamesOf, type StepParts } from "./step-graph.js";
 import type { Losses, LossesAndGradients, Trainable } from "./trainable.js";
 
 /** The adapters that a step trains. */
@@ -57,7 +57,7 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
    *   parameters, or the state cannot stay on the device though it was asked for.
    */
   static async compile(model: Denoiser, trained: TrainedAdapter, options: TrainStepOptions): Promise<TrainStep> {
-    const { optimizer, average, dropoutSeed: seed = 0 } = options;
+    const { optimizer, average, dropoutSeed: seed = 0, objective } = options;
     const shape = shapeOf(options);
     const maxGradientNorm = maxGradientNormOf(options);
     if (maxGradientNorm !== undefined && !(maxGradientNorm > 0)) {
@@ -71,7 +71,7 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     }
     const { adapter } = trained;
     const { dropout: rate = 0 } = adapter.config as { dropout?: number };
-    const parts = { model, adapter, shape };
+    const parts = { model, adapter, shape, objective };
     const feedsWith = (masks: StepDropout["masks"]) => new StepFeeds(parts, { masks, rate, seed }, trained.isCurrent);
     if (optimizer instanceof Optimizer && (await staysOnDevice(model, options))) {
       const graph = new Graph();
@@ -113,7 +113,7 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
   /**
    * Losses and the gradient of `loss` for every tensor of `parameters`. Changes nothing.
    *
-   * `loss` is the sum of `mse` and the adapter's weighted terms, such as `fecl`. Dropout masks depend only on the seed and
+   * `loss` is the sum of the objective's terms (`mse`) and the adapter's (`fecl`), weighted. Dropout masks depend only on the seed and
    * on the batch's latents, so that the same batch gives the same result.
    *
    * @throws {ShapeError} If the batch does not fit what the step was compiled for.
@@ -126,7 +126,7 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     for (const name of this.trained.parameters.keys()) {
       gradients.set(name, result[`gradient.${name}`]!.data as Float32Array);
     }
-    return { losses: lossesOf(result, this.trained.adapter.lossNames), gradients };
+    return { losses: lossesOf(result, lossNamesOf(this.parts)), gradients };
   }
 
   /**
@@ -160,7 +160,7 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
         this.evaluation = undefined;
       });
     }
-    return lossesOf(await (await this.evaluation).run(feeds), this.trained.adapter.lossNames);
+    return lossesOf(await (await this.evaluation).run(feeds), lossNamesOf(this.parts));
   }
 
   /** Frees what was compiled. */

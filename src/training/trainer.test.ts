@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
 import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import "../runtime/node.js";
-import { DDPMScheduler } from "../schedulers/index.js";
+import { createObjective } from "../diffusion/index.js";
 import { Generator, randint, randn } from "../tensor/random.js";
 import { tensor, zeros } from "../tensor/tensor.js";
 import { ParameterAverage } from "./average.js";
@@ -47,8 +47,8 @@ afterAll(() => {
 
 const data: EncodedDataset = {
   latents: randn([6, 4, 8, 8], { generator: new Generator(5) }),
-  text: randint(0, 20, [6, 4], { generator: new Generator(6) }),
-  emptyText: tensor([1, 1, 1, 1], [1, 4], "int64"),
+  conditioning: { inputIds: randint(0, 20, [6, 4], { generator: new Generator(6) }) },
+  empty: { inputIds: tensor([1, 1, 1, 1], [1, 4], "int64") },
 };
 
 async function wholeModel(batchSize = 2): Promise<WholeModel> {
@@ -65,7 +65,7 @@ async function trainer(output: string, options: Partial<TrainerOptions> = {}, ba
     batches: new DiffusionBatches(data, {
       batchSize,
       captionDropout: 0.3,
-      scheduler: new DDPMScheduler({ prediction_type: "v_prediction" }),
+      objective: createObjective({ prediction_type: "v_prediction" }),
       generator: new Generator(11),
     }),
     optimizer: new AdamW({ lr: 1e-3 }),
@@ -143,7 +143,7 @@ describe("a run", () => {
     const stream = new DiffusionBatches(data, {
       batchSize: 2,
       captionDropout: 0.3,
-      scheduler: new DDPMScheduler({ prediction_type: "v_prediction" }),
+      objective: createObjective({ prediction_type: "v_prediction" }),
       generator: new Generator(11),
     });
     const [a, b] = [await model.compute(stream.next()), await model.compute(stream.next())];
@@ -156,7 +156,7 @@ it("stratified timesteps take one from every part of the range", () => {
   const stream = new DiffusionBatches(data, {
     batchSize: 5,
     timestepSampling: "stratified",
-    scheduler: new DDPMScheduler({}),
+    objective: createObjective({}),
     generator: new Generator(2),
   });
   for (let i = 0; i < 4; i++) {
@@ -246,7 +246,7 @@ it("training a whole model lowers its loss on one batch", async () => {
   const model = await wholeModel();
   const stream = new DiffusionBatches(data, {
     batchSize: 2,
-    scheduler: new DDPMScheduler({}),
+    objective: createObjective({}),
     generator: new Generator(1),
   });
   const batch = stream.next();

@@ -97,15 +97,11 @@ export class WholeModel implements Trainable {
   }
 
   async compute(batch: DiffusionBatch): Promise<LossesAndGradients> {
-    const { latents, timesteps, target, inputIds, addedConditions } = batch;
-    const states = batch.encoderHiddenStates;
-    if (this.textEncoder ? !inputIds : !states) {
+    const { target, inputIds, ...inputs } = batch;
+    if (this.textEncoder ? !inputIds : !inputs.encoderHiddenStates) {
       throw new ConfigError(`WholeModel: the batch lacks ${this.textEncoder ? "inputIds" : "encoderHiddenStates"}.`);
     }
-    const feeds: Record<string, Tensor> = {
-      ...unetFeeds({ latents, timesteps, encoderHiddenStates: states ?? inputIds!, addedConditions }),
-      target,
-    };
+    const feeds: Record<string, Tensor> = { ...unetFeeds(inputs), target };
     if (this.textEncoder) {
       delete feeds.encoderHiddenStates;
       feeds.inputIds = inputIds!;

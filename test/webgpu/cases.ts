@@ -15,7 +15,7 @@ import { compile, type Device } from "../../src/runtime/index.js";
 import { readSafetensors } from "../../src/storage/index.js";
 import { AVERAGE, buildDeviceStep, PARAMETERS, stateInput } from "../../src/training/step-graph.js";
 import "../../src/runtime/node.js";
-import { DDPMScheduler } from "../../src/schedulers/index.js";
+import { createObjective } from "../../src/diffusion/index.js";
 import { Generator, randn } from "../../src/tensor/random.js";
 import { flatValues, type Tensor, tensor, zeros } from "../../src/tensor/tensor.js";
 import { ParameterAverage } from "../../src/training/average.js";
@@ -137,8 +137,8 @@ async function train(name: string, device: Device, output: string) {
   const step = await fera.compileTrainStep({ ...shape, optimizer, average });
   const data = {
     latents: randn([3, 4, SIZE, SIZE], { generator }),
-    text: randn([3, tokens, features], { generator }),
-    emptyText: randn([1, tokens, features], { generator }),
+    conditioning: { encoderHiddenStates: randn([3, tokens, features], { generator }) },
+    empty: { encoderHiddenStates: randn([1, tokens, features], { generator }) },
   };
   // The maps themselves: asking the model or the average for theirs would bring the values back.
   const maps = [fera.parameters, average.values];
@@ -148,7 +148,7 @@ async function train(name: string, device: Device, output: string) {
   let movedAfter = 0;
   const trainer = new Trainer({
     ...{ trainable: step, optimizer, average, output, steps: TRAINER_STEPS, maxGradientNorm: 1e-3 },
-    batches: new DiffusionBatches(data, { batchSize: 1, scheduler: new DDPMScheduler({}), generator }),
+    batches: new DiffusionBatches(data, { batchSize: 1, objective: createObjective({}), generator }),
     schedule: "cosine",
     checkpointEvery: CHECKPOINT_EVERY,
     onStep: (report) => {

@@ -1,0 +1,86 @@
+import { describe, expect, it } from "vitest";
+import { relativeError } from "../../test/support/relative-error.js";
+import { ConfigError } from "../errors.js";
+import { createScheduler, DDPMScheduler } from "../schedulers/index.js";
+import { Generator, randn } from "../tensor/random.js";
+import { tensor } from "../tensor/tensor.js";
+import { createObjective } from "./objective.js";
+
+const clean = randn([3, 4, 2, 2], { generator: new Generator(1) });
+const noise = randn([3, 4, 2, 2], { generator: new Generator(2) });
+const CONFIGS = [
+  { beta_start: 0.00085, beta_end: 0.012, beta_schedule: "scaled_linear" },
+  { trained_betas: Array.from({ length: 50 }, (_, i) => 0.001 + i / 1000), num_train_timesteps: 50 },
+  { rescale_betas_zero_snr: true, prediction_type: "v_prediction", timestep_spacing: "trailing" },
+];
+
+describe("the objective of a checkpoint", () => {
+  it("adds noise and sets targets as the scheduler's own class does, whatever the class", () => {
+    for (const config of CONFIGS) {
+      const own = new DDPMScheduler(config);
+      const last = own.alphasCumprod.length - 1;
+      const timesteps = [0, 17, last];
+      const given = tensor(timesteps, [3], "int64");
+      const ddim = createScheduler({ _class_name: "DDIMScheduler", ...config });
+      for (const source of [ddim.config, { _class_name: "DEISMultistepScheduler", ...config }]) {
+        const objective = createObjective(source);
+        expect(objective.trainTimesteps).toBe(last + 1);
+        const { latents, target } = objective.noised(clean, noise, timesteps);
+        expect(latents).toEqual(own.addNoise(clean, noise, given));
+        const isVelocity = own.predictionType === "v_prediction";
+        expect(target).toEqual(isVelocity ? own.getVelocity(clean, noise, given) : noise);
+      }
+    }
+  });
+
+  it("finds the noise again in a perfect prediction", () => {
+    for (const config of CONFIGS) {
+      const objective = createObjective(config);
+      const timesteps = [1, 20, objective.trainTimesteps - 1];
+      const { latents, target } = objective.noised(clean, noise, timesteps);
+      const size = clean.size / 3;
+      const found = Float32Array.from(target.data, (output, i) => {
+        const [a, b] = objective.noiseFactors(timesteps[Math.floor(i / size)]!);
+        return a * output + b * latents.data[i]!;
+      });
+      expect(relativeError(found, noise.data)).toBeLessThan(1e-6);
+    }
+  });
+
+  it("takes the configuration of schedulers that cannot be sampled with", () => {
+    const deis = {
+      _class_name: "DEISMultistepScheduler",
+      algorithm_type: "deis",
+      dynamic_thresholding_ratio: 0.995,
+      lower_order_final: true,
+      solver_order: 2,
+      solver_type: "logrho",
+      thresholding: true,
+      use_karras_sigmas: true,
+      beta_schedule: "scaled_linear",
+    };
+    const { latents } = createObjective(deis).noised(clean, noise, [5, 6, 7]);
+    const own = new DDPMScheduler({ beta_schedule: "scaled_linear" });
+    expect(latents).toEqual(own.addNoise(clean, noise, tensor([5, 6, 7], [3], "int64")));
+  });
+
+  it.each([
+    [{ prediction_type: "sample" }, /prediction_type must be epsilon or v_prediction; .* says sample/],
+    [{ prediction_type: "flow_prediction" }, /prediction_type="flow_prediction"/],
+    [{ use_flow_sigmas: true }, /flow matching/],
+    [{ _class_name: "FlowMatchEulerDiscreteScheduler" }, /FlowMatchEulerDiscreteScheduler.*flow matching/],
+    [{ snr_shift_scale: 3 }, /has snr_shift_scale=3, of which it is not known/],
+    [{ beta_schedule: "laplace" }, /beta_schedule="laplace"/],
+    [{ trained_betas: [0.1, 0.2] }, /trained_betas must have num_train_timesteps values/],
+  ])("refuses what it cannot honour: %j", (config, message) => {
+    expect(() => createObjective(config)).toThrow(ConfigError);
+    expect(() => createObjective(config)).toThrow(message);
+  });
+
+  it("refuses timesteps that the noise schedule does not have", () => {
+    const objective = createObjective({});
+    for (const timestep of [-1, 1000, 0.5]) {
+      expect(() => objective.noised(clean, noise, [0, 1, timestep])).toThrow(/integers from 0 to 999; got /);
+    }
+  });
+});
