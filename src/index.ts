@@ -8,8 +8,11 @@ export * from "./library.js";
 export { fetchModel, HubError } from "./storage/hub/index.js";
 export { readSafetensors, readTorch, writeSafetensors, writeTorch } from "./storage/index.js";
 export {
+  type BatchOptions,
   type CaptionSource,
   type DatasetOptions,
+  DiffusionBatches,
+  type EncodedDataset,
   encodeDataset,
   type FineTuneOptions,
   type FineTuneResult,
@@ -17,6 +20,8 @@ export {
   type ImageDataset,
   noisePredictionError,
   openDataset,
+  type StepReport,
   Trainer,
   type TrainerOptions,
+  type TrainingResult,
 } from "./training/index.js";

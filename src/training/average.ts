@@ -1,5 +1,6 @@
 // An exponential moving average of parameters: what a short training is sampled from. In main memory, and in a graph.
 
+import type { StepAverage } from "../adapters/train-step-options.js";
 import { ConfigError } from "../errors.js";
 import type { Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
@@ -10,7 +11,7 @@ import { type Tensor, tensor } from "../tensor/tensor.js";
  * Keeps average ← d·average + (1 − d)·parameter with d = min(decay, (1 + k)/(10 + k)) at update k, the first being 0, so
  * that the first steps do not weigh on the result.
  */
-export class ParameterAverage {
+export class ParameterAverage implements StepAverage {
   /** Where the current values are, for updates that are done on a device. */
   readonly residence = new DeviceResident();
   /** Number of updates done; whoever does one elsewhere, or restores saved values, says so here. */
@@ -59,6 +60,10 @@ export class ParameterAverage {
     this.updates++;
   }
 }
+
+/** Whether an average, where there is one, is of this library, so that a device can update it too. */
+export const canBeOnDevice = (average: StepAverage | undefined): average is ParameterAverage | undefined =>
+  average === undefined || average instanceof ParameterAverage;
 
 /** One update as part of a graph: `parameters + decay·(average − parameters)`, packed states `[P]` and `[1]`. */
 export function addAverage(average: Value, parameters: Value, decay: Value): Value {

@@ -44,12 +44,13 @@ function batchOf(seed: number) {
 }
 
 /** All float32 values; an optimizer's step count would outweigh its moments. */
-const joined = (state: ReadonlyMap<string, Tensor>): number[] =>
+const flattened = (state: ReadonlyMap<string, Tensor>): number[] =>
   [...state]
     .filter(({ 1: { dtype } }) => dtype === "float32")
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .flatMap(([, { data }]) => Array.from(data, Number));
-const apart = (a: ReadonlyMap<string, Tensor>, b: ReadonlyMap<string, Tensor>) => relativeError(joined(a), joined(b));
+const errorBetween = (a: ReadonlyMap<string, Tensor>, b: ReadonlyMap<string, Tensor>) =>
+  relativeError(flattened(a), flattened(b));
 
 /** A model with its optimizer and its step, the state on the device or in main memory. */
 async function training(stateOnDevice: boolean, gradientClip?: number, name: OptimizerName = "adamw") {
@@ -80,7 +81,7 @@ describe("a training step whose state stays on the device", () => {
       expect(Math.abs(loss - losses[3 * i]!) / losses[3 * i]!).toBeLessThan(LOSS_TOLERANCE);
     }
     const trained = await readSafetensors(`${REFERENCE}/adapters_trained.safetensors`);
-    expect(apart(fera.stateDict(), trained.tensors)).toBeLessThan(TRAINED_TOLERANCE);
+    expect(errorBetween(fera.stateDict(), trained.tensors)).toBeLessThan(TRAINED_TOLERANCE);
     await step.release();
   });
 
@@ -92,10 +93,12 @@ describe("a training step whose state stays on the device", () => {
         expect(Math.abs(a.loss - b.loss) / b.loss).toBeLessThan(SAME_FORMULA_TOLERANCE);
       }
       expect(device.optimizer.stepCount).toBe(STEPS);
-      expect(apart(device.fera.stateDict(), host.fera.stateDict())).toBeLessThan(SAME_FORMULA_TOLERANCE);
-      expect(apart(device.optimizer.stateDict(), host.optimizer.stateDict())).toBeLessThan(SAME_FORMULA_TOLERANCE);
+      expect(errorBetween(device.fera.stateDict(), host.fera.stateDict())).toBeLessThan(SAME_FORMULA_TOLERANCE);
+      expect(errorBetween(device.optimizer.stateDict(), host.optimizer.stateDict())).toBeLessThan(
+        SAME_FORMULA_TOLERANCE,
+      );
       const [a, b] = [await device.step.gradients(batchOf(9)), await host.step.gradients(batchOf(9))];
-      expect(apart(a.gradients, b.gradients)).toBeLessThan(1e-4);
+      expect(errorBetween(a.gradients, b.gradients)).toBeLessThan(1e-4);
       for (const { step } of [device, host]) await step.release();
     });
   }
@@ -107,7 +110,7 @@ describe("a training step whose state stays on the device", () => {
       const before = fera.stateDict();
       await step.run(batchOf(i));
       await undisturbed.step.run(batchOf(i));
-      expect(apart(fera.stateDict(), before)).toBeGreaterThan(0);
+      expect(errorBetween(fera.stateDict(), before)).toBeGreaterThan(0);
       await fera.predict(batchOf(i));
       await step.evaluate(batchOf(i));
       optimizer.loadStateDict(optimizer.stateDict());
@@ -141,7 +144,7 @@ describe("a training step whose state stays on the device", () => {
     expect(first.loss).toBeGreaterThan(0);
     expect(optimizer.stepCount).toBe(3);
     await step.release();
-    expect(apart(fera.stateDict(), adapters)).toBeGreaterThan(0);
+    expect(errorBetween(fera.stateDict(), adapters)).toBeGreaterThan(0);
   });
 
   it("is refused without an optimizer", async () => {

@@ -90,7 +90,7 @@ const numbers = (output: string) => metrics(output).map(({ seconds, stepsPerSeco
 const newest = async (output: string): Promise<string> => (await latestCheckpoint(join(output, "checkpoints")))!;
 
 /** The largest relative error of any tensor. */
-function apart(a: ReadonlyMap<string, Tensor>, b: ReadonlyMap<string, Tensor>): number {
+function errorBetween(a: ReadonlyMap<string, Tensor>, b: ReadonlyMap<string, Tensor>): number {
   expect([...a.keys()]).toEqual([...b.keys()]);
   const values = ({ data }: Tensor) => Array.from(data, Number);
   return Math.max(...[...a].map(([name, value]) => relativeError(values(value), values(b.get(name)!))));
@@ -127,15 +127,15 @@ describe("a trainer over a step whose state stays on the device", () => {
   });
 
   it("ends with its parameters, moments and average, in the checkpoint too", async () => {
-    expect(apart(device.fera.parameters, host.fera.parameters)).toBeLessThan(TOLERANCE);
-    expect(apart(device.average.values, host.average.values)).toBeLessThan(TOLERANCE);
+    expect(errorBetween(device.fera.parameters, host.fera.parameters)).toBeLessThan(TOLERANCE);
+    expect(errorBetween(device.average.values, host.average.values)).toBeLessThan(TOLERANCE);
     expect(device.average.updates).toBe(STEPS);
     expect(device.optimizer.stepCount).toBe(STEPS);
     const [made, expected] = await Promise.all(
       [device, host].map(async ({ output }) => (await readSafetensors(await newest(output))).tensors),
     );
     expect([...made!.keys()].filter((name) => name.startsWith("average."))).not.toHaveLength(0);
-    expect(apart(made!, expected!)).toBeLessThan(TOLERANCE);
+    expect(errorBetween(made!, expected!)).toBeLessThan(TOLERANCE);
   });
 
   it("brings the state into main memory for checkpoints only", async () => {
@@ -144,23 +144,23 @@ describe("a trainer over a step whose state stays on the device", () => {
     const run = await training(true, {
       checkpointEvery: 3,
       onStep: ({ step }) => {
-        const now = held();
+        const now = inMemory();
         if (relativeError(now, seen) > 0) changedAt.push(step);
         seen = now;
       },
     });
     // The maps themselves: asking the model or the average for theirs would bring the values back.
     const maps = [run.fera.parameters, run.average.values];
-    const held = () => maps.flatMap((map) => [...map.values()].flatMap(({ data }) => [...data]));
-    seen = held();
+    const inMemory = () => maps.flatMap((map) => [...map.values()].flatMap(({ data }) => [...data]));
+    seen = inMemory();
     await run.trainer.run();
     // What the checkpoints of steps 3 and 6 read shows at the next one.
     expect(changedAt).toEqual([4, 7]);
-    expect(relativeError(held(), seen)).toBeGreaterThan(0);
+    expect(relativeError(inMemory(), seen)).toBeGreaterThan(0);
     expect(numbers(run.output)).toEqual(numbers(device.output));
   });
 
-  it("cut off by its signal and resumed is the run that was never cut", async () => {
+  it("cut off by its signal and resumed is the run that was never interrupted", async () => {
     const controller = new AbortController();
     const onStep = ({ step }: StepReport) => void (step === 3 && controller.abort());
     const cut = await training(true, { signal: controller.signal, onStep });
@@ -183,7 +183,7 @@ describe("a trainer over a step whose state stays on the device", () => {
     await resumed.trainer.resume();
     await resumed.trainer.run();
     expectSameMetrics(cut.output, host.output);
-    expect(apart(resumed.average.values, host.average.values)).toBeLessThan(TOLERANCE);
+    expect(errorBetween(resumed.average.values, host.average.values)).toBeLessThan(TOLERANCE);
   });
 
   it("adds up the gradients of several batches as one in main memory does", async () => {
@@ -193,7 +193,7 @@ describe("a trainer over a step whose state stays on the device", () => {
     ];
     for (const { trainer } of runs) await trainer.run();
     expectSameMetrics(runs[0]!.output, runs[1]!.output);
-    expect(apart(runs[0]!.average.values, runs[1]!.average.values)).toBeLessThan(TOLERANCE);
+    expect(errorBetween(runs[0]!.average.values, runs[1]!.average.values)).toBeLessThan(TOLERANCE);
   });
 
   it("refuses a loss that is not finite with the same message, all state and the last checkpoint intact", async () => {
@@ -218,7 +218,7 @@ describe("a trainer over a step whose state stays on the device", () => {
         "lower the learning rate or clip gradients.",
     );
     expect(messages[0]).toBe(messages[1]);
-    expect(apart(states[0]!, states[1]!)).toBeLessThan(TOLERANCE);
+    expect(errorBetween(states[0]!, states[1]!)).toBeLessThan(TOLERANCE);
   });
 
   it("refuses a gradient that is not finite with the same message, which names the tensor", async () => {
@@ -253,8 +253,8 @@ it("steps without a trainer keep the average too, wherever it is", async () => {
     const batch = stream.next() as Parameters<typeof device.step.run>[0];
     for (const { step } of [device, host]) await step.run(batch);
   }
-  expect(apart(device.average.values, host.average.values)).toBeLessThan(TOLERANCE);
-  expect(apart(device.average.values, device.fera.parameters)).toBeGreaterThan(TOLERANCE);
+  expect(errorBetween(device.average.values, host.average.values)).toBeLessThan(TOLERANCE);
+  expect(errorBetween(device.average.values, device.fera.parameters)).toBeGreaterThan(TOLERANCE);
 });
 
 it("an average of other parameters is refused", async () => {

@@ -96,7 +96,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   const optimizer = createOptimizer(values.optimizer, { lr: values.learningRate, weightDecay: values.weightDecay });
   const average = averageDecay === 0 ? undefined : new ParameterAverage(model.parameters, averageDecay);
   const trainable = await model.compileTrainStep({
-    ...{ batchSize, latentHeight, latentWidth, tokens, optimizer, average },
+    ...{ batchSize, latentHeight, latentWidth, tokens, optimizer, average, objective },
     gradientCheckpointing: values.gradientCheckpointing,
     stateOnDevice: gradientAccumulation === 1 ? options.stateOnDevice : false,
   });

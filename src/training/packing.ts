@@ -38,18 +38,18 @@ export class Packing {
     return new Map([...this.ranges].map(([name, { start, end }]) => [name, packed.subarray(start, end)]));
   }
 
-  /** Every tensor cut out of the vector, still flat. */
-  cut(packed: Value): Map<string, Value> {
+  /** Every tensor as a slice of the vector, still flat. */
+  split(packed: Value): Map<string, Value> {
     return new Map([...this.ranges].map(([name, { start, end }]) => [name, ops.slice(packed, 0, start, end)]));
   }
 
-  /** Gives tensors that {@link cut} made their shapes. */
-  shaped(flat: ReadonlyMap<string, Value>): Map<string, Value> {
+  /** Gives tensors that {@link split} made their shapes. */
+  withShapes(flat: ReadonlyMap<string, Value>): Map<string, Value> {
     return new Map([...this.ranges].map(([name, { shape }]) => [name, ops.reshape(flat.get(name)!, shape)]));
   }
 
   /** Flat tensors, in the order of the names, as one vector. */
-  join(flat: readonly Value[]): Value {
+  concat(flat: readonly Value[]): Value {
     const rest = this.size - this.used;
     const { graph } = flat[0]!;
     return ops.concat(rest === 0 ? flat : [...flat, graph.constant(tensor(new Float32Array(rest)))], 0);

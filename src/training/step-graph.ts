@@ -118,10 +118,10 @@ export function buildDeviceStep(
   const input = (name: string) => graph.input(name, "float32", [packing.size]);
   const parameters = input(PARAMETERS);
   const state = Object.fromEntries(optimizer.slotNames.map((slot) => [slot, input(stateInput(slot))]));
-  const flat = packing.cut(parameters);
-  const { loss, attached } = buildLosses(graph, parts, true, packing.shaped(flat));
+  const flat = packing.split(parameters);
+  const { loss, attached } = buildLosses(graph, parts, true, packing.withShapes(flat));
   const recompute = options.gradientCheckpointing ?? false;
-  const gradient = packing.join(gradients(loss, [...flat.values()], { recompute }));
+  const gradient = packing.concat(gradients(loss, [...flat.values()], { recompute }));
   const own: (keyof StepScalars)[] = options.average ? ["maxGradientNorm", "averageDecay"] : ["maxGradientNorm"];
   const scalars = new PackedScalars([...optimizer.coefficientNames, ...own]);
   const values = scalars.input(graph, "scalars");

@@ -16,10 +16,10 @@ import {
   supportsIoBinding,
 } from "../runtime/index.js";
 import type { Tensor } from "../tensor/tensor.js";
-import type { ParameterAverage } from "./average.js";
+import { canBeOnDevice } from "./average.js";
 import { DeviceStep } from "./device-step.js";
 import { OptimizerStep } from "./optimizer-step.js";
-import { Optimizer } from "./optimizers/optimizer.js";
+import { hasGraphForm } from "./optimizers/optimizer.js";
 import { type StepDropout, StepFeeds } from "./step-feeds.js";
 import { buildDeviceStep, buildLosses, buildTrainStep, lossesOf, lossNamesOf, type StepParts } from "./step-graph.js";
 import type { Losses, LossesAndGradients, Trainable } from "./trainable.js";
@@ -73,16 +73,18 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     const { dropout: rate = 0 } = adapter.config as { dropout?: number };
     const parts = { model, adapter, shape, objective };
     const feedsWith = (masks: StepDropout["masks"]) => new StepFeeds(parts, { masks, rate, seed }, trained.isCurrent);
-    if (optimizer instanceof Optimizer && (await staysOnDevice(model, options))) {
+    if (hasGraphForm(optimizer) && canBeOnDevice(average) && (await staysOnDevice(model, options))) {
       const graph = new Graph();
       const built = buildDeviceStep(graph, parts, { ...options, optimizer });
       const compiled = await compile(graph, { ...model.runtime, ioBinding: built.ioBinding });
       const feeds = feedsWith(built.masks);
-      const device = new DeviceStep(compiled, built, trained, feeds, optimizer, average as ParameterAverage);
+      const device = new DeviceStep(compiled, built, trained, feeds, optimizer, average);
       return new TrainStep(trained, parts, options, feeds, { device });
     }
     if (options.stateOnDevice) {
-      throw new ConfigError("compileTrainStep: stateOnDevice needs an optimizer of this library, and Node.");
+      throw new ConfigError(
+        "compileTrainStep: stateOnDevice needs an optimizer of this library, an average of it or none, and Node.",
+      );
     }
     const masks = new Map<string, readonly number[]>();
     const build = (graph: Graph, batchSize: number) => {

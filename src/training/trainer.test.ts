@@ -102,7 +102,7 @@ describe("a run", () => {
     expect(losses(again)).toEqual(losses(reference));
   });
 
-  it("cut off by its signal and resumed gives the losses and weights of one that was never cut", async () => {
+  it("cut off by its signal and resumed gives the losses and weights of one that was never interrupted", async () => {
     const cut = folder();
     const controller = new AbortController();
     const stopped = await (

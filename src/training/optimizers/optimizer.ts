@@ -1,6 +1,7 @@
 // What an optimizer is: state of every parameter, one step in main memory, and the same step as graph nodes. The
 // bookkeeping of all of them is here; options, formula and graph form of each are in a file of its own.
 
+import type { StepOptimizer } from "../../adapters/train-step-options.js";
 import { ConfigError, ShapeError, TrainingError } from "../../errors.js";
 import type { Value } from "../../graph/index.js";
 import { DeviceResident } from "../../runtime/index.js";
@@ -26,7 +27,9 @@ export interface GraphStep<Slot extends string = string> {
  * @typeParam Slot - Names of what is remembered of every parameter, as PyTorch calls them.
  * @typeParam Coefficient - Names of the numbers that a step depends on.
  */
-export abstract class Optimizer<Slot extends string = string, Coefficient extends string = string> {
+export abstract class Optimizer<Slot extends string = string, Coefficient extends string = string>
+  implements StepOptimizer
+{
   /** Where the state is, for steps that are done on a device. */
   readonly residence = new DeviceResident();
   #step = 0;
@@ -231,6 +234,10 @@ export abstract class Optimizer<Slot extends string = string, Coefficient extend
     }
   }
 }
+
+/** Whether an optimizer is one of this library, so that its steps can be done on a device too. */
+export const hasGraphForm = (optimizer: StepOptimizer | undefined): optimizer is Optimizer =>
+  optimizer instanceof Optimizer;
 
 /** @throws {ConfigError} Unless a hyperparameter is a finite number, 0 or more. */
 export function checkNonNegative(optimizer: string, name: string, value: number): void {
