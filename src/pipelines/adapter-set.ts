@@ -145,19 +145,21 @@ export class AdapterSet {
   /**
    * Forgets adapters.
    *
-   * @returns What is to be released.
+   * @returns What is to be released: graphs that hold them.
    * @throws {ConfigError} If a name is unknown or given twice; nothing is changed then.
    */
   delete(names: readonly string[]): Releasable[] {
     this.#checkKnown("deleteAdapters", names);
-    const released: Releasable[] = [];
+    const released = new Set<Releasable>();
     for (const name of names) {
-      const { denoiser, isOwned } = this.#loaded.get(name)!;
-      if (isOwned && denoiser && "release" in denoiser) released.push(denoiser);
+      const { denoiser, textEncoders, isOwned } = this.#loaded.get(name)!;
+      if (denoiser && !("release" in denoiser)) released.add(this.#stack);
+      else if (denoiser && isOwned) released.add(denoiser);
+      for (const index of textEncoders.keys()) released.add(this.#textEncoders()[index]!);
       this.#loaded.delete(name);
     }
     this.#active = new Map([...this.#active].filter(([name]) => this.#loaded.has(name)));
-    return released;
+    return [...released];
   }
 
   /** Adapters by name. @throws {ConfigError} If a name is unknown or given twice. */
