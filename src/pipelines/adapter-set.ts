@@ -78,7 +78,12 @@ export class AdapterSet {
     return undefined;
   }
 
-  /** A factor on all scales. @throws {ConfigError} If it is not finite. */
+  /** A factor on all scales. */
+  get overallScale(): number {
+    return this.#scale;
+  }
+
+  /** @throws {ConfigError} If it is not finite. */
   setOverallScale(scale: number): void {
     this.#scale = checkedScale("setAdapterScale", scale);
   }
@@ -140,6 +145,15 @@ export class AdapterSet {
     }
     this.#checkKnown("setAdapters", names);
     this.#active = new Map(names.map((name, i) => [name, checkedScale(`setAdapters ("${name}")`, each[i]!)]));
+  }
+
+  /** As {@link set}, of names with their scales. */
+  setAll(active: Iterable<readonly [name: string, scale: number]>): void {
+    const all = [...active];
+    this.set(
+      all.map(([name]) => name),
+      all.map(([, scale]) => scale),
+    );
   }
 
   /**

@@ -277,6 +277,7 @@ describe("fusing", () => {
     await pipe.loadAdapters(lora(1), { name: "a" });
     await pipe.loadAdapters(lora(2), { name: "b" });
     pipe.setAdapters(["a", "b"], [0.5, 1]);
+    pipe.setAdapterScale(0.8);
     const both = await latentsOf();
     await pipe.fuseLora({ adapterNames: ["a"] });
     expect([...pipe.activeAdapters]).toEqual([["b", 1]]);
@@ -284,6 +285,7 @@ describe("fusing", () => {
     expect(() => pipe.setAdapters("a")).toThrow(/"a" is fused into the weights; call unfuseLora first/);
     await expect(pipe.fuseLora()).rejects.toThrow(/fused already/);
     await pipe.unfuseLora();
+    pipe.setAdapterScale(1);
     expect([...pipe.activeAdapters]).toEqual([
       ["a", 0.5],
       ["b", 1],
