@@ -73,7 +73,7 @@ export function roomProblems(
   return problems;
 }
 
-/** One circle for each file that closes one; static imports only. */
+/** One circle for each file that closes one, through imports of types and lazy ones too. */
 export function circles(imports: ReadonlyMap<string, FileImports>): string[][] {
   const found: string[][] = [];
   const state = new Map<string, "open" | "done">();
@@ -86,7 +86,8 @@ export function circles(imports: ReadonlyMap<string, FileImports>): string[][] {
     }
     state.set(file, "open");
     path.push(file);
-    for (const next of imports.get(file)?.static ?? []) visit(next);
+    const { static: statics = [], lazy = [] } = imports.get(file) ?? {};
+    for (const next of [...statics, ...lazy]) visit(next);
     path.pop();
     state.set(file, "done");
   };

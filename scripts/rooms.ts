@@ -25,13 +25,16 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
     ...["errors", "tensor", "runtime", "storage", "images", "schedulers", "diffusion", "models", "adapters"],
     ...["pipelines", "training", "demo"],
   ],
-  // The entries of the package.
-  library: [
-    ...["errors", "tensor", "graph", "autodiff", "runtime", "storage", "images", "schedulers", "models", "adapters"],
-    ...["pipelines", "training", "diffusion"],
+  // The entries of the package: making images, and with training.
+  inference: [
+    ...["errors", "tensor", "graph", "images", "runtime", "storage", "schedulers", "models", "adapters"],
+    ...["pipelines", "diffusion"],
   ],
-  index: ["library", "runtime", "storage", "images", "adapters", "models", "pipelines", "training"],
-  web: ["library", "runtime", "storage", "adapters", "models", "pipelines"],
+  "node-inference": ["inference", "runtime", "storage", "images"],
+  "web-inference": ["inference", "runtime", "storage"],
+  library: ["inference", "autodiff", "diffusion", "training"],
+  index: ["library", "node-inference", "training"],
+  web: ["library", "web-inference"],
 };
 
 /** Imports that a method makes when it is called, `import()`: training, from rooms that must not load it otherwise. */

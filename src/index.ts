@@ -1,12 +1,7 @@
-// The package in Node: everything in web.ts, and what needs files.
+// The package in Node: making images, training, and what needs files.
 
-import "./storage/node.js";
-import "./runtime/node.js";
-
-export { encodeImage, encodePng, type ReadImageOptions, readImage, writeImage, writePng } from "./images/image-file.js";
 export * from "./library.js";
-export { fetchModel, HubError } from "./storage/hub/index.js";
-export { readSafetensors, readTorch, writeSafetensors, writeTorch } from "./storage/index.js";
+export * from "./node-inference.js";
 export {
   type BatchOptions,
   type CaptionSource,

@@ -1,7 +1,5 @@
-// The package in the browser. Models are read from an address or the hub (`fromPretrained`), adapters from bytes or an
-// address.
-
-import "./storage/web.js";
+// The package in the browser: making images and training. Models are read from an address or the hub
+// (`fromPretrained`), adapters from bytes or an address.
 
 export * from "./library.js";
-export { configureWebRuntime, type WebRuntimeOptions } from "./runtime/web.js";
+export * from "./web-inference.js";

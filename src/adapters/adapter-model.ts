@@ -6,7 +6,7 @@ import type { Graph, Value } from "../graph/index.js";
 import { CompiledGraphs, DeviceResident } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { flatValues, type Tensor, tensor } from "../tensor/tensor.js";
-import type { Adapter, AdapterConfig } from "./adapter.js";
+import type { Adapter, AdapterConfig, AdapterState, AttachableAdapter } from "./adapter.js";
 import { ADAPTER_DATA, type LoadedAdapter, readAdapter, writeAdapter } from "./adapter-format.js";
 import { createAdapter } from "./create-adapter.js";
 import { floatState } from "./float-state.js";
@@ -29,23 +29,6 @@ export interface AdapterPrediction {
   energies?: Tensor<"float32">;
   /** Gates `[B, E]`, of routed adapters. */
   gates?: Tensor<"float32">;
-}
-
-/** The trained tensors of a model, and where their current values are. */
-export interface AdapterState {
-  adapter: Adapter;
-  /** By the adapter's names; trainers change the values in place. */
-  parameters: ReadonlyMap<string, Tensor<"float32">>;
-  /** Tells whether a training step has newer values on a device. */
-  residence: DeviceResident;
-}
-
-/** An adapter with its values, for a graph that holds it among others. */
-export interface AttachableAdapter {
-  adapter: Adapter;
-  parameters: ReadonlyMap<string, Tensor<"float32">>;
-  /** Whether values may change in place, so that every run must take them; otherwise they are part of the graph. */
-  isShared: boolean;
 }
 
 /** Any denoiser with adapters; `FeRAModel` is the one with FeRA. */

@@ -5,9 +5,9 @@ import type { Graph, Value } from "../graph/index.js";
 import type { GraphAdapters, LayerAdapters } from "../nn/index.js";
 import { CompiledGraphs } from "../runtime/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
-import type { AttachInputs } from "./adapter.js";
+import type { AttachableAdapter, AttachInputs } from "./adapter.js";
 import type { AdapterPart } from "./adapter-format.js";
-import { AdapterModel, type AttachableAdapter } from "./adapter-model.js";
+import { AdapterModel } from "./adapter-model.js";
 import { createAdapter } from "./create-adapter.js";
 import { checkLayers, type TargetLayer } from "./target-layers.js";
 

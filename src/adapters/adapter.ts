@@ -2,6 +2,7 @@
 
 import type { Graph, Value } from "../graph/index.js";
 import type { LayerAdapters } from "../nn/index.js";
+import type { DeviceResident } from "../runtime/index.js";
 import type { Generator } from "../tensor/random.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { TargetLayer } from "./target-layers.js";
@@ -75,4 +76,21 @@ export interface Adapter<Config extends AdapterConfig = AdapterConfig> {
    * @throws {ShapeError} If ranks or counts are not the configuration's.
    */
   withLayersOf(state: ReadonlyMap<string, Tensor>, source: string): Adapter<Config>;
+}
+
+/** The trained tensors of a model, and where their current values are. */
+export interface AdapterState {
+  adapter: Adapter;
+  /** By the adapter's names; trainers change the values in place. */
+  parameters: ReadonlyMap<string, Tensor<"float32">>;
+  /** Tells whether a training step has newer values on a device. */
+  residence: DeviceResident;
+}
+
+/** An adapter with its values, for a graph that holds it among others. */
+export interface AttachableAdapter {
+  adapter: Adapter;
+  parameters: ReadonlyMap<string, Tensor<"float32">>;
+  /** Whether values may change in place, so that every run must take them; otherwise they are part of the graph. */
+  isShared: boolean;
 }

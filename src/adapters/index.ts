@@ -1,4 +1,11 @@
-export type { Adapter, AdapterConfig, AttachedAdapter, AttachInputs } from "./adapter.js";
+export type {
+  Adapter,
+  AdapterConfig,
+  AdapterState,
+  AttachableAdapter,
+  AttachedAdapter,
+  AttachInputs,
+} from "./adapter.js";
 export {
   type AdapterData,
   type AdapterFormat,
@@ -10,13 +17,7 @@ export {
   type TextEncoderName,
   writeAdapter,
 } from "./adapter-format.js";
-export {
-  AdapterModel,
-  type AdapterModelInputs,
-  type AdapterPrediction,
-  type AdapterState,
-  type AttachableAdapter,
-} from "./adapter-model.js";
+export { AdapterModel, type AdapterModelInputs, type AdapterPrediction } from "./adapter-model.js";
 export {
   AdapterStack,
   attachableAdapter,

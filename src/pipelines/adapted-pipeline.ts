@@ -1,15 +1,13 @@
 // The adapters of a pipeline: loading, choosing, scaling, fusing. What is done with them is in diffusion-pipeline.ts.
 
 import { ADAPTER_DATA, type LoadedAdapter, readAdapter } from "../adapters/adapter-format.js";
-import { AdapterModel } from "../adapters/adapter-model.js";
+import type { AdapterModel } from "../adapters/adapter-model.js";
 import type { FeRAModel } from "../adapters/fera/fera-model.js";
-import { type FusableModel, fusedWeights } from "../adapters/lora/fuse-lora.js";
 import type { Denoiser } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
 import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
 import { type AdapterSelection, AdapterSet, type Releasable } from "./adapter-set.js";
-
-type Weights = FusableModel["weights"];
+import { fuseInto } from "./fused-lora.js";
 
 /** A pipeline whose denoiser and text encoders can have adapters. */
 export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
@@ -136,39 +134,17 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
       if (!Number.isFinite(loraScale)) throw new ConfigError(`fuseLora: loraScale must be finite; got ${loraScale}.`);
       const active = this.activeAdapters;
       const names = adapterNames ?? [...active.keys()];
-      const adapters = this.#adapters.get("fuseLora", names).map((adapter, i) => ({
-        ...adapter,
-        name: names[i]!,
-        scale: (active.get(names[i]!) ?? 1) * loraScale,
-      }));
-      const parts = [this.denoiser, ...this.textEncoders].flatMap((model, number) => {
-        const own = adapters.flatMap(({ name, scale, denoiser, textEncoders }) => {
-          const part = number === 0 ? denoiser : textEncoders.get(number - 1);
-          return part ? [{ ...(part instanceof AdapterModel ? part.attachable : part), name, scale }] : [];
-        });
-        return own.length > 0 ? [{ model: fusable(model), own }] : [];
+      const adapters = this.#adapters.get("fuseLora", names).map((adapter, i) => {
+        const scale = (active.get(names[i]!) ?? 1) * this.#adapters.overallScale * loraScale;
+        return { ...adapter, name: names[i]!, scale };
       });
-      // All of them before any is put in place.
-      const fused: { model: FusableModel; before: Weights; after: Weights }[] = [];
-      for (const { model, own } of parts)
-        fused.push({ model, before: model.weights, after: await fusedWeights(model, own) });
-      for (const { model, after } of fused) await model.replaceWeights(after);
+      const restoreWeights = await fuseInto([this.denoiser, ...this.textEncoders], adapters);
       const others = [...active].filter(([name]) => !names.includes(name));
-      this.#adapters.set(
-        others.map(([name]) => name),
-        others.map(([, scale]) => scale),
-      );
+      this.#adapters.setAll(others);
       const restore = async () => {
-        for (const { model, before } of fused) await model.replaceWeights(before);
-        const now = [...this.activeAdapters];
-        const own = adapters
-          .filter(({ name }) => active.has(name))
-          .map(({ name }) => [name, active.get(name)!] as const);
-        const all = [...own, ...now];
-        this.#adapters.set(
-          all.map(([name]) => name),
-          all.map(([, scale]) => scale),
-        );
+        await restoreWeights();
+        const fused = [...active].filter(([name]) => names.includes(name));
+        this.#adapters.setAll([...fused, ...this.activeAdapters]);
       };
       this.#fused = { names, restore };
     });
@@ -223,8 +199,3 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
 }
 
 const listed = (names: string | readonly string[]): readonly string[] => (typeof names === "string" ? [names] : names);
-
-function fusable(model: object): FusableModel {
-  if ("replaceWeights" in model) return model as FusableModel;
-  throw new ConfigError(`fuseLora: the weights of a ${model.constructor.name} cannot be replaced.`);
-}

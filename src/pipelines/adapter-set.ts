@@ -1,7 +1,8 @@
 // The adapters that a pipeline uses, by name: those of files, or those of a model that is being trained.
 
+import type { AttachableAdapter } from "../adapters/adapter.js";
 import type { LoadedAdapter, TextEncoderName } from "../adapters/adapter-format.js";
-import type { AdapterModel, AttachableAdapter } from "../adapters/adapter-model.js";
+import type { AdapterModel } from "../adapters/adapter-model.js";
 import {
   AdapterStack,
   attachableAdapter,
@@ -78,7 +79,12 @@ export class AdapterSet {
     return undefined;
   }
 
-  /** A factor on all scales. @throws {ConfigError} If it is not finite. */
+  /** A factor on all scales. */
+  get overallScale(): number {
+    return this.#scale;
+  }
+
+  /** @throws {ConfigError} If it is not finite. */
   setOverallScale(scale: number): void {
     this.#scale = checkedScale("setAdapterScale", scale);
   }
@@ -142,22 +148,33 @@ export class AdapterSet {
     this.#active = new Map(names.map((name, i) => [name, checkedScale(`setAdapters ("${name}")`, each[i]!)]));
   }
 
+  /** As {@link set}, of names with their scales. */
+  setAll(active: Iterable<readonly [name: string, scale: number]>): void {
+    const all = [...active];
+    this.set(
+      all.map(([name]) => name),
+      all.map(([, scale]) => scale),
+    );
+  }
+
   /**
    * Forgets adapters.
    *
-   * @returns What is to be released.
+   * @returns What is to be released: graphs that hold them.
    * @throws {ConfigError} If a name is unknown or given twice; nothing is changed then.
    */
   delete(names: readonly string[]): Releasable[] {
     this.#checkKnown("deleteAdapters", names);
-    const released: Releasable[] = [];
+    const released = new Set<Releasable>();
     for (const name of names) {
-      const { denoiser, isOwned } = this.#loaded.get(name)!;
-      if (isOwned && denoiser && "release" in denoiser) released.push(denoiser);
+      const { denoiser, textEncoders, isOwned } = this.#loaded.get(name)!;
+      if (denoiser && !("release" in denoiser)) released.add(this.#stack);
+      else if (denoiser && isOwned) released.add(denoiser);
+      for (const index of textEncoders.keys()) released.add(this.#textEncoders()[index]!);
       this.#loaded.delete(name);
     }
     this.#active = new Map([...this.#active].filter(([name]) => this.#loaded.has(name)));
-    return released;
+    return [...released];
   }
 
   /** Adapters by name. @throws {ConfigError} If a name is unknown or given twice. */

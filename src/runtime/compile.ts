@@ -92,6 +92,15 @@ export class CompiledGraph {
     if (this.released) throw new RuntimeError(`${where}: this compiled graph was released.`);
   }
 
+  /** The same as {@link release}. */
+  dispose(): Promise<void> {
+    return this.release();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release();
+  }
+
   /** Frees the session. Running afterwards throws. */
   async release(): Promise<void> {
     if (this.released) return;

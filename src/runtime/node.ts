@@ -117,7 +117,8 @@ class SessionWorker {
 
   private start(): Worker {
     if (this.worker) return this.worker;
-    const worker = new Worker(new URL("./session-worker.js", import.meta.url));
+    // Without the program's own flags: --input-type, for one, is refused by workers.
+    const worker = new Worker(new URL("./session-worker.js", import.meta.url), { execArgv: [] });
     worker.on("message", ({ id, result, error }: Reply) => {
       const waiting = this.pending.get(id);
       this.pending.delete(id);

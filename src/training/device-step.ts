@@ -1,6 +1,6 @@
 // A training step whose adapters, optimizer state and average stay on the device: uploaded once, read back when asked for.
 
-import type { AdapterState } from "../adapters/adapter-model.js";
+import type { AdapterState } from "../adapters/adapter.js";
 import type { LossesAndGradients, TrainStepInputs } from "../adapters/train-step-options.js";
 import type { CompiledGraph, DeviceResident } from "../runtime/index.js";
 import { flatValues, type Tensor } from "../tensor/tensor.js";

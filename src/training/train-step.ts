@@ -1,7 +1,7 @@
 // One training step of any adapter on any denoiser, compiled: losses, gradients, and steps of an optimizer in main memory
 // or on the device.
 
-import type { AdapterState } from "../adapters/adapter-model.js";
+import type { AdapterState } from "../adapters/adapter.js";
 import type { CompiledTrainStep, TrainStepInputs, TrainStepOptions } from "../adapters/train-step-options.js";
 import type { Denoiser, DenoiserShape } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";

@@ -138,4 +138,13 @@ export class FrequencyEnergyIndicator {
   release(): Promise<void> {
     return this.compiled.release();
   }
+
+  /** The same, at the end of use. */
+  dispose(): Promise<void> {
+    return this.release();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release();
+  }
 }

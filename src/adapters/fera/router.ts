@@ -63,6 +63,15 @@ export class SoftFrequencyRouter {
   release(): Promise<void> {
     return this.compiled.release();
   }
+
+  /** The same, at the end of use. */
+  dispose(): Promise<void> {
+    return this.release();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release();
+  }
 }
 
 function checkedState(state: ReadonlyMap<string, Tensor>, config: FeRAConfig): Map<string, Tensor<"float32">> {

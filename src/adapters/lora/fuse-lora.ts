@@ -6,7 +6,7 @@ import { Graph } from "../../graph/index.js";
 import { ModelWeights, type Weight } from "../../nn/index.js";
 import { compile, type RuntimeOptions } from "../../runtime/index.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import type { AttachableAdapter } from "../adapter-model.js";
+import type { AttachableAdapter } from "../adapter.js";
 import { LoRAAdapter } from "./lora-adapter.js";
 
 const OUTPUT = "fused ";

@@ -16,11 +16,13 @@ import {
   recordLayers,
 } from "../../adapters/index.js";
 import { ConfigError, FormatError } from "../../errors.js";
+import type { CLIPTextModel } from "../../models/clip-text/clip-text-model.js";
 import "../../runtime/node.js";
 import "../../storage/node.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { StableDiffusionPipeline } from "./stable-diffusion-pipeline.js";
+import { StableDiffusionXLPipeline } from "./stable-diffusion-xl-pipeline.js";
 
 /** The same sums in another order. */
 const TOLERANCE = 1e-5;
@@ -72,8 +74,7 @@ function lora(seed: number, options: { rank?: number; alpha?: number } = {}): Lo
 }
 
 /** A LoRA on the text encoder alone. */
-function textLora(seed: number): LoadedAdapter<LoRAConfig> {
-  const { textEncoder } = pipe;
+function textLora(seed: number, textEncoder: CLIPTextModel = pipe.textEncoder): LoadedAdapter<LoRAConfig> {
   const layers = recordLayers((graph, adapters) => {
     textEncoder.build(textEncoder.frozenScope(graph, adapters), graph.input("ids", "int64", [1, 1]));
   });
@@ -237,12 +238,46 @@ describe("an adapter of a text encoder", () => {
   });
 });
 
+describe("SDXL's text encoders", () => {
+  let xl: StableDiffusionXLPipeline;
+  beforeAll(async () => {
+    xl = await StableDiffusionXLPipeline.fromPretrained("test/reference/pipeline-tiny-xl");
+  });
+  afterAll(() => xl?.dispose());
+
+  it.each(["text_encoder", "text_encoder_2"] as const)(
+    "%s: its adapter changes its states and no other's",
+    async (name) => {
+      const index = name === "text_encoder" ? 0 : 1;
+      const widths = xl.textEncoders.map(({ config }) => config.hidden_size);
+      const before = await xl.encodePrompt(["a"]);
+      const { textEncoders, ...rest } = textLora(1, xl.textEncoders[index]);
+      const part = textEncoders!.get("text_encoder")!;
+      await xl.loadAdapters({ ...rest, textEncoders: new Map([[name, part]]) });
+      const after = await xl.encodePrompt(["a"]);
+      xl.unloadAdapters();
+      const statesOf = (states: typeof before, encoder: number) => {
+        const width = widths[0]! + widths[1]!;
+        const start = encoder === 0 ? 0 : widths[0]!;
+        const { data } = states.encoderHiddenStates;
+        return data.filter((_, i) => i % width >= start && i % width < start + widths[encoder]!);
+      };
+      expect(relativeError(statesOf(after, index), statesOf(before, index))).toBeGreaterThan(DIFFERENT);
+      expect(statesOf(after, 1 - index)).toEqual(statesOf(before, 1 - index));
+      const pooled = relativeError(after.textEmbeds.data, before.textEmbeds.data);
+      if (index === 1) expect(pooled).toBeGreaterThan(DIFFERENT);
+      else expect(pooled).toBe(0);
+    },
+  );
+});
+
 describe("fusing", () => {
   it("adds plain LoRA to the weights, beside others that stay, and takes it out again", async () => {
     const base = await latentsOf();
     await pipe.loadAdapters(lora(1), { name: "a" });
     await pipe.loadAdapters(lora(2), { name: "b" });
     pipe.setAdapters(["a", "b"], [0.5, 1]);
+    pipe.setAdapterScale(0.8);
     const both = await latentsOf();
     await pipe.fuseLora({ adapterNames: ["a"] });
     expect([...pipe.activeAdapters]).toEqual([["b", 1]]);
@@ -250,6 +285,7 @@ describe("fusing", () => {
     expect(() => pipe.setAdapters("a")).toThrow(/"a" is fused into the weights; call unfuseLora first/);
     await expect(pipe.fuseLora()).rejects.toThrow(/fused already/);
     await pipe.unfuseLora();
+    pipe.setAdapterScale(1);
     expect([...pipe.activeAdapters]).toEqual([
       ["a", 0.5],
       ["b", 1],

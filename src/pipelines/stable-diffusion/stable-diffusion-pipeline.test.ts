@@ -332,3 +332,31 @@ describe("adapters", () => {
     pipe.unloadAdapters();
   });
 });
+
+describe("the end of a pipeline's use", () => {
+  it("frees what was compiled, and what comes from it can be compiled again", async () => {
+    expect(typeof pipe[Symbol.asyncDispose]).toBe("function");
+    const { images } = await generate();
+    await pipe[Symbol.asyncDispose]();
+    expect((await generate()).images).toEqual(images);
+    await pipe.dispose();
+  });
+
+  it("rejects with the signal's own reason where there is one", async () => {
+    const reason = new Error("enough");
+    await expect(generate({ signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    const aborted = await generate({ signal: AbortSignal.abort() }).catch((error: unknown) => error);
+    expect(aborted).toBeInstanceOf(DOMException);
+  });
+
+  it("reports every part of the work in order", async () => {
+    const seen: string[] = [];
+    const onProgress = ({ phase, done, total }: { phase: string; done: number; total: number }) =>
+      void seen.push(`${phase} ${done}/${total}`);
+    const { images } = await generate({ steps: 2, numImages: 5, onProgress });
+    expect(seen).toEqual(["text 1/1", "sampling 1/2", "sampling 2/2", "decoding 4/5", "decoding 5/5"]);
+    await generate({ steps: 2, strength: 0.5, image: images[0], onProgress });
+    expect(seen.slice(5)).toEqual(["text 1/1", "image 1/1", "sampling 1/1", "decoding 1/1"]);
+    expect(images[0]!.width).toBe(32);
+  });
+});

@@ -193,8 +193,8 @@ function conditions({ encoderHiddenStates, textEmbeds }: XLPromptStates, times: 
 function timeIds(options: StableDiffusionXLOptions, plan: GenerationPlan, scale: number) {
   const [, , height, width] = plan.latentShape;
   const size = [height * scale, width * scale] as const;
-  const pair = (name: keyof StableDiffusionXLOptions, preset: PixelPair): PixelPair => {
-    const given = options[name] ?? preset;
+  const pair = (name: keyof StableDiffusionXLOptions, fallback: PixelPair): PixelPair => {
+    const given = options[name] ?? fallback;
     if (Array.isArray(given) && given.length === 2 && given.every(Number.isFinite))
       return given as unknown as PixelPair;
     throw new ConfigError(`generate: ${name} must be two numbers of pixels; got ${JSON.stringify(given)}.`);
