@@ -1,0 +1,166 @@
+// A LoRA's tensors and metadata in the names of other programs: kohya, diffusers, PEFT.
+
+import { ConfigError, FormatError } from "../../errors.js";
+import { encodeSafetensors } from "../../storage/safetensors.js";
+import { writeFileAt } from "../../storage/storage.js";
+import { encodeTorch } from "../../storage/torch.js";
+import { Tensor, tensor } from "../../tensor/tensor.js";
+import { DIFFUSERS_WEIGHTS, writeAdapterFolder } from "../adapter-folder.js";
+import type { AdapterPart, TextEncoderName } from "../loaded-adapter.js";
+import type { TargetLayer } from "../target-layers.js";
+import type { LoRAConfig } from "./lora-config.js";
+import { isUNet, type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora-names.js";
+import { LORA_CONFIG_KEY } from "./read-lora.js";
+
+/**
+ * - `kohya`: `lora_unet_….lora_down.weight`, `.lora_up.weight`, `.alpha`; ComfyUI, A1111, kohya's scripts and diffusers
+ *   read it.
+ * - `diffusers`: `unet.….lora_A.weight`, `.lora_B.weight`; what `load_lora_weights` calls its own.
+ * - `peft`: `base_model.model.….lora_A.weight`, beside an `adapter_config.json`.
+ */
+export type LoraFileNames = "kohya" | "diffusers" | "peft";
+
+/** How layers are called. */
+export interface LoraNameOptions {
+  /** Only for `kohya`; by default what the layers tell, see {@link kohyaNamingOf}. */
+  naming?: KohyaNaming | undefined;
+  /** What kohya's names of SDXL count through: all layers of the model, or its `layers_per_block`. Default 2. */
+  blocks?: readonly TargetLayer[] | number | undefined;
+}
+
+/** {@link LoraNameOptions}, and what else the file shall hold. */
+export interface LoraFileOptions extends LoraNameOptions {
+  /** Parts for text encoders. */
+  textEncoders?: ReadonlyMap<TextEncoderName, AdapterPart<LoRAConfig>> | undefined;
+  /** More strings for the header. */
+  metadata?: Readonly<Record<string, string>> | undefined;
+}
+
+/**
+ * Writes a LoRA: in PEFT's names into a folder; otherwise into one file, which a folder gets under diffusers' name.
+ *
+ * @param path - A `.pt` file keeps no metadata.
+ * @throws {ConfigError} If kohya has no name for a layer, or there are text encoders in PEFT's folder, which is for one
+ *   model.
+ * @throws {FormatError} If two layers would get the same name, or the file cannot be written.
+ */
+export async function writeLora(
+  path: string,
+  part: AdapterPart<LoRAConfig>,
+  names: LoraFileNames,
+  { metadata: more, textEncoders = new Map(), ...options }: LoraFileOptions = {},
+): Promise<void> {
+  const metadata = { format: "pt", [LORA_CONFIG_KEY]: JSON.stringify(part.config), ...more };
+  if (names === "peft") {
+    if (textEncoders.size > 0) {
+      throw new ConfigError(`${path}: PEFT's folder is for one model; it cannot also hold layers of text encoders.`);
+    }
+    const bytes = encodeSafetensors(
+      diffusersTensors(part, "base_model.model.", () => 1),
+      metadata,
+    );
+    return writeAdapterFolder(path, bytes, peftConfigOf(part));
+  }
+  const isKohya = names === "kohya";
+  const tensors = isKohya ? kohyaTensors(part, textEncoders, path, options) : diffusersFile(part, textEncoders);
+  if (/\.(pt|pth)$/i.test(path)) return writeFileAt(path, encodeTorch(tensors, path));
+  const { rank, alpha } = part.config;
+  const says = { ss_network_module: "networks.lora", ss_network_dim: `${rank}`, ss_network_alpha: `${alpha}` };
+  const bytes = encodeSafetensors(tensors, isKohya ? { ...metadata, ...says } : metadata);
+  if (/\.safetensors$/i.test(path)) return writeFileAt(path, bytes);
+  return writeFileAt(`${path}/${DIFFUSERS_WEIGHTS}`, bytes, { makeFolder: true });
+}
+
+/**
+ * The names for a file whose user has chosen none: kohya's, because ComfyUI, A1111, kohya's scripts and diffusers all read
+ * them, each layer with its own alpha; diffusers' for models that kohya's scripts have no names for.
+ */
+export const defaultLoraNames = (layers: readonly TargetLayer[]): LoraFileNames =>
+  isUNet(layers) ? "kohya" : "diffusers";
+
+/** `PREFIX` and the path, `lora_A` and `lora_B`. @param factorOf - What up is multiplied by. */
+function diffusersTensors(
+  { state, layers }: AdapterPart<LoRAConfig>,
+  prefix: string,
+  factorOf: (path: string) => number,
+): Map<string, Tensor> {
+  const tensors = new Map<string, Tensor>();
+  for (const { path } of layers) {
+    const { down, up } = matrices(state, path);
+    const scaledUp = scaled(up, factorOf(path));
+    tensors.set(`${prefix}${path}.lora_A.weight`, down).set(`${prefix}${path}.lora_B.weight`, scaledUp);
+  }
+  return tensors;
+}
+
+/** Without a configuration beside it, every program scales diffusers' names by 1: the scale goes into one matrix. */
+function diffusersFile(part: AdapterPart<LoRAConfig>, textEncoders: NonNullable<LoraFileOptions["textEncoders"]>) {
+  const components = [[isUNet(part.layers) ? "unet" : "transformer", part] as const, ...textEncoders];
+  const all = components.map(([name, own]) => diffusersTensors(own, `${name}.`, (path) => own.config.scaleOf(path)));
+  return new Map(all.flatMap((tensors) => [...tensors]));
+}
+
+function kohyaTensors(
+  part: AdapterPart<LoRAConfig>,
+  textEncoders: NonNullable<LoraFileOptions["textEncoders"]>,
+  source: string,
+  { naming = kohyaNamingOf(part.layers), blocks }: LoraNameOptions,
+): Map<string, Tensor> {
+  const tensors = new Map<string, Tensor>();
+  const add = ({ config, state, layers }: AdapterPart<LoRAConfig>, nameOf: (path: string) => string) => {
+    for (const { path } of layers) {
+      const name = nameOf(path);
+      if (tensors.has(`${name}.alpha`)) throw new FormatError(source, `two layers would be named "${name}".`);
+      const { down, up } = matrices(state, path);
+      const alpha = config.scaleOf(path) * config.rankOf(path);
+      tensors
+        .set(`${name}.lora_down.weight`, down)
+        .set(`${name}.lora_up.weight`, up)
+        .set(`${name}.alpha`, tensor(Float32Array.of(alpha), []));
+    }
+  };
+  add(part, (path) => kohyaName(path, naming, blocks));
+  // Only SDXL, which has two, numbers them.
+  const isXl = naming === "original" || textEncoders.has("text_encoder_2");
+  for (const [encoder, own] of textEncoders) {
+    const prefix = encoder === "text_encoder_2" ? "lora_te2" : isXl ? "lora_te1" : "lora_te";
+    add(own, (path) => `${prefix}_${path.replaceAll(".", "_")}`);
+  }
+  return tensors;
+}
+
+function matrices(state: AdapterPart["state"], path: string) {
+  return { down: state.get(`${path}.lora_A.weight`)!, up: state.get(`${path}.lora_B.weight`)! };
+}
+
+function scaled(value: Tensor<"float32">, factor: number): Tensor<"float32"> {
+  if (factor === 1) return value;
+  return new Tensor(
+    "float32",
+    value.shape,
+    value.data.map((each) => each * factor),
+  );
+}
+
+/** PEFT's adapter_config.json. Layers are named by their whole paths: a shorter name could match others. */
+function peftConfigOf({ config, layers }: AdapterPart<LoRAConfig>): Record<string, unknown> {
+  const { rank, alpha, dropout, useRslora, rankPattern, alphaPattern } = config;
+  const asPatterns = (values: Readonly<Record<string, number>>) =>
+    Object.fromEntries(Object.entries(values).map(([path, value]) => [`^${path.replaceAll(".", "\\.")}`, value]));
+  return {
+    peft_type: "LORA",
+    base_model_name_or_path: null,
+    task_type: null,
+    inference_mode: true,
+    r: rank,
+    lora_alpha: alpha,
+    lora_dropout: dropout,
+    bias: "none",
+    fan_in_fan_out: false,
+    use_rslora: useRslora,
+    use_dora: false,
+    rank_pattern: asPatterns(rankPattern),
+    alpha_pattern: asPatterns(alphaPattern),
+    target_modules: layers.map(({ path }) => path),
+  };
+}
