@@ -2,7 +2,6 @@
 
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { FormatError } from "../errors.js";
 import { formatBytes } from "../storage/file-descriptions.js";
 import { readCheckpoint } from "../training/checkpoint.js";
 import { latestCheckpoint } from "../training/index.js";
@@ -13,9 +12,6 @@ import { readLosses, readSettings } from "./training-run.js";
 /** Step, parameters, optimizer, and the settings of the training. */
 export async function describeCheckpoint(path: string): Promise<string[]> {
   const { step, parameters, optimizer, average, fingerprint } = await readCheckpoint(path);
-  if (!Number.isSafeInteger(step) || typeof fingerprint !== "string") {
-    throw new FormatError(path, "its fera_checkpoint header lacks the step or the settings.");
-  }
   const values = [...parameters.values()].reduce((sum, { size }) => sum + size, 0);
   const { size } = await stat(path);
   const moments = [...optimizer.keys()].filter((name) => name.endsWith(".exp_avg")).length;

@@ -18,8 +18,9 @@ export const RUNTIME_OPTIONS = {
 
 /** Where a model comes from, beside `--model` itself. A token comes from HF_TOKEN only: it has no place in a history. */
 export const MODEL_OPTIONS = {
-  variant: text("weights saved under this variant, such as fp16, where the model has them", "NAME"),
-  revision: text("branch, tag or commit of a model from the hub", "NAME"),
+  // A resumed run compares the weights themselves.
+  variant: text("weights saved under this variant, such as fp16, where the model has them", "NAME").changesNothing(),
+  revision: text("branch, tag or commit of a model from the hub", "NAME").changesNothing(),
   ...RUNTIME_OPTIONS,
 };
 

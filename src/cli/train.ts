@@ -3,7 +3,7 @@
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { Command } from "commander";
-import { ConfigError } from "../errors.js";
+import { ConfigError, quoted } from "../errors.js";
 import {
   type FineTunePhase,
   type FineTuneResult,
@@ -19,7 +19,7 @@ import {
   sigmaProblem,
   toAdapterConfig,
 } from "../training/options/adapter-options.js";
-import { flag, integer, type OptionValues, text } from "../training/options/option.js";
+import { flag, integer, type OptionSpec, type OptionValues, pickValues, text } from "../training/options/option.js";
 import { TRAINING_OPTIONS } from "../training/options/training-options.js";
 import { isOwnName } from "../training/output-folder.js";
 import {
@@ -144,11 +144,18 @@ function adapterProblem(options: TrainOptions): string | undefined {
 const flagOf = (option: string): string => `--${kebabCase(option)}`;
 
 function refuseChanges(command: Command, started: Record<string, unknown>, given: readonly OptionLayer[]): void {
-  const problems = Object.entries(SETTINGS).flatMap(([name, { defaultValue, changesNumbers }]) => {
-    const layer = given.findLast(({ values }) => values[name] !== undefined);
-    const before = started[name] ?? defaultValue;
-    if (!layer || !changesNumbers || JSON.stringify(layer.values[name]) === JSON.stringify(before)) return [];
-    return [`--${kebabCase(name)} was ${JSON.stringify(before ?? null)}; got ${JSON.stringify(layer.values[name])}`];
+  const valueBefore = (name: keyof typeof SETTINGS): unknown => started[name] ?? SETTINGS[name].defaultValue;
+  const names = Object.keys(SETTINGS) as (keyof typeof SETTINGS)[];
+  const before = Object.fromEntries(names.map((name) => [name, valueBefore(name)]));
+  const problems = names.flatMap((name) => {
+    const spec: OptionSpec<unknown> = SETTINGS[name];
+    const value = given.findLast(({ values }) => values[name] !== undefined)?.values[name];
+    const isSame = value === undefined || JSON.stringify(value) === JSON.stringify(before[name]);
+    if (isSame || !spec.isKept(before)) return [];
+    const why = spec.whyKept === undefined ? "" : ` (${spec.whyKept})`;
+    return [
+      `${flagOf(name)} was ${before[name] === undefined ? "not set" : quoted(before[name])}; got ${quoted(value)}${why}`,
+    ];
   });
   if (problems.length === 0) return;
   throw new UsageError(
@@ -180,12 +187,14 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   const keepSettings = () => writeSettings(output, settingsOf(options, resolution));
   const bars = new TrainBars(dataset.size, options.steps);
   const result = await fineTune({
-    ...options,
+    ...pickValues(TRAINING_OPTIONS, options),
     pipeline,
     dataset,
     config: toAdapterConfig(options, flagOf),
+    output,
     resume,
     signal,
+    onMessage: printError,
     onPhase: (phase) => {
       // Before the first step there is nothing to keep.
       if (phase.kind === "encoding") signal.throwIfAborted();

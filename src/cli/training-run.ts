@@ -1,6 +1,6 @@
 // A training's output folder: what started it, whether it may be written, and what its metrics say.
 
-import { renameSync, writeFileSync } from "node:fs";
+import { renameSync, rmSync, writeFileSync } from "node:fs";
 import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FOLDER_CONFIG, FOLDER_WEIGHTS } from "../adapters/adapter-folder.js";
@@ -8,8 +8,8 @@ import { adapterFormatOf } from "../adapters/index.js";
 import { FormatError, TrainingError } from "../errors.js";
 import { writePng } from "../images/image-file.js";
 import { renderPlot } from "../images/plot.js";
+import { isSystemError, readJsonObject } from "../storage/file-access.js";
 import { withFileLock } from "../storage/file-lock.js";
-import { readJson } from "../storage/index.js";
 import { clearCheckpoints } from "../training/checkpoint.js";
 import { latestCheckpoint } from "../training/index.js";
 import { isValidationPicture, OUTPUT_NAMES, outputPath } from "../training/output-folder.js";
@@ -20,23 +20,36 @@ const SMOOTHING = 0.98;
 /** The file with the options of a run, for those who resume it. */
 export const settingsPath = (output: string): string => outputPath(output, "run");
 
-/** Options of the run that was started in a folder; undefined where there was none. */
+/** Options of the run that was started in a folder; undefined where there was none. @throws {FormatError} If they are damaged. */
 export async function readSettings(output: string): Promise<Record<string, unknown> | undefined> {
   const names = await readdir(output).catch(() => [] as string[]);
   if (!names.includes(OUTPUT_NAMES.run)) return undefined;
-  const settings = await readJson(settingsPath(output));
-  if (typeof settings === "object" && settings !== null && !Array.isArray(settings)) {
-    return settings as Record<string, unknown>;
+  try {
+    return await readJsonObject(settingsPath(output));
+  } catch (cause) {
+    // What the system refuses is no damage.
+    if (!(cause instanceof FormatError) || isSystemError(cause.cause)) throw cause;
+    throw new FormatError(
+      settingsPath(output),
+      "is damaged: it must hold a JSON object. Delete it, and give --resume together with all options of the training; " +
+        "its checkpoint refuses others.",
+      { cause },
+    );
   }
-  throw new FormatError(settingsPath(output), "must hold a JSON object.");
 }
 
 /** Keeps a run's options in its folder. At once, so that they are there before anything that belongs to them. */
 export function writeSettings(output: string, settings: object): void {
   const path = settingsPath(output);
   // Whole or not at all: half a file would keep the run from being resumed.
-  writeFileSync(`${path}.tmp`, `${JSON.stringify(settings, undefined, 2)}\n`);
-  renameSync(`${path}.tmp`, path);
+  const temporary = `${path}.tmp`;
+  try {
+    writeFileSync(temporary, `${JSON.stringify(settings, undefined, 2)}\n`, { flush: true });
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
 }
 
 /**

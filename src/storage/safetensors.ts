@@ -107,7 +107,7 @@ export function safetensorsHeaderLength(prefix: Uint8Array, fileLength: number, 
     throw new FormatError(
       source,
       `the header should be ${length} bytes, but only ${fileLength - SAFETENSORS_PREFIX_BYTES} follow. ` +
-        "The file is truncated; fetch it again.",
+        "The file is truncated; a whole copy is needed.",
     );
   }
   return Number(length);
@@ -352,7 +352,7 @@ function checkLayout(entries: Map<string, SafetensorsEntry>, source: string, dat
       throw new FormatError(
         source,
         `${quote(name)} ends at byte ${position} of the data, which has only ${dataLength}. ` +
-          "The file is truncated; fetch it again.",
+          "The file is truncated; a whole copy is needed.",
       );
     }
   }

@@ -1,10 +1,10 @@
 // Checkpoints: one safetensors file each, with parameters, optimizer state, average and the stream's state. Node only.
 
-import { access, constants, readdir, unlink } from "node:fs/promises";
+import { access, constants, readdir, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, TrainingError } from "../errors.js";
 import { sameShape } from "../graph/index.js";
-import { makeFolder } from "../storage/file-access.js";
+import { makeFolder, reasonOf } from "../storage/file-access.js";
 import { readSafetensors, writeSafetensors } from "../storage/tensor-file.js";
 import type { Tensor } from "../tensor/tensor.js";
 
@@ -22,6 +22,8 @@ export interface Checkpoint {
 }
 
 const NAME = /^checkpoint-(\d{8})\.safetensors$/;
+/** Behind the name of a checkpoint that could not be read. */
+const DAMAGED = ".damaged";
 /** Older ones are deleted. */
 const CHECKPOINTS_KEPT = 2;
 
@@ -31,10 +33,8 @@ export async function prepareOutputFolder(folder: string): Promise<void> {
     await makeFolder(folder);
     await access(folder, constants.W_OK);
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new TrainingError(`output folder ${folder}: cannot be written: ${reason}. Choose another --output.`, {
-      cause,
-    });
+    const reason = reasonOf(cause as NodeJS.ErrnoException);
+    throw new TrainingError(`output folder ${folder}: cannot be written: ${reason}. Choose another one.`, { cause });
   }
 }
 
@@ -59,6 +59,44 @@ export async function latestCheckpoint(folder: string): Promise<string | undefin
   return last === undefined ? undefined : join(folder, last);
 }
 
+/** The newest checkpoint that can be read. */
+export interface NewestCheckpoint {
+  path: string;
+  checkpoint: Checkpoint;
+  /** Newer ones that cannot be, the newest first. */
+  damaged: { path: string; reason: string }[];
+}
+
+/**
+ * Reads the newest checkpoint of a folder, or the one before where it is damaged.
+ *
+ * @returns Undefined where there is none.
+ * @throws {TrainingError} If there are some, and none can be read.
+ */
+export async function readNewestCheckpoint(folder: string): Promise<NewestCheckpoint | undefined> {
+  const damaged: NewestCheckpoint["damaged"] = [];
+  for (const name of (await checkpointNames(folder)).reverse()) {
+    const path = join(folder, name);
+    try {
+      return { path, checkpoint: await readCheckpoint(path), damaged };
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error;
+      damaged.push({ path, reason: error.message });
+    }
+  }
+  if (damaged.length === 0) return undefined;
+  throw new TrainingError(
+    `no checkpoint can be read, so that the training cannot go on: ${damaged.map(({ reason }) => reason).join(" ")} ` +
+      "Put a whole copy back, or start anew in another output folder.",
+  );
+}
+
+/** Renames a damaged checkpoint, so that it counts as none. @returns Its new path. */
+export async function setAside(path: string): Promise<string> {
+  await rename(path, path + DAMAGED);
+  return path + DAMAGED;
+}
+
 /** Reads a checkpoint. @throws {FormatError} If it is not one. */
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const { tensors, metadata } = await readSafetensors(path);
@@ -69,6 +107,9 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
     state = JSON.parse(text);
   } catch (cause) {
     throw new FormatError(path, "its fera_checkpoint header is not JSON.", { cause });
+  }
+  if (!Number.isSafeInteger(state?.step) || typeof state.fingerprint !== "string") {
+    throw new FormatError(path, "its fera_checkpoint header lacks the step or the settings.");
   }
   const part = (prefix: string) =>
     new Map(
@@ -103,12 +144,15 @@ export function restoreInto(
   for (const [name, tensor] of current) tensor.data.set(loaded.get(name)!.data);
 }
 
-/** Deletes a folder's checkpoints, and nothing else. */
+/** Deletes a folder's checkpoints, those set aside too, and nothing else. */
 export async function clearCheckpoints(folder: string): Promise<void> {
-  for (const name of await checkpointNames(folder)) await unlink(join(folder, name));
+  for (const name of await namesIn(folder)) {
+    const whole = name.endsWith(DAMAGED) ? name.slice(0, -DAMAGED.length) : name;
+    if (NAME.test(whole)) await unlink(join(folder, name));
+  }
 }
 
-async function checkpointNames(folder: string): Promise<string[]> {
-  const names = await readdir(folder).catch(() => [] as string[]);
-  return names.filter((name) => NAME.test(name)).sort();
-}
+const checkpointNames = async (folder: string): Promise<string[]> =>
+  (await namesIn(folder)).filter((name) => NAME.test(name)).sort();
+
+const namesIn = (folder: string): Promise<string[]> => readdir(folder).catch(() => []);

@@ -31,7 +31,7 @@ async function tune(name: string, options: Partial<FineTuneOptions>) {
   const reports: StepReport[] = [];
   const output = join(dir, name);
   const { adapter } = await fineTune({
-    ...{ pipeline, dataset, output, dataName: "images", config: new FeRAConfig({ rank: 2, dropout: 0.1 }), seed: 0 },
+    ...{ pipeline, dataset, output, config: new FeRAConfig({ rank: 2, dropout: 0.1 }), seed: 0 },
     ...{ steps: STEPS, batchSize: 2, learningRate: 1e-3, averageDecay: 0.9, maxGradientNorm: 0.1, checkpointEvery: 2 },
     onStep: (report) => void reports.push(report),
     ...options,

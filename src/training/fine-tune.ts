@@ -4,19 +4,20 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type AdapterConfig, AdapterModel, FeRAConfig, FeRAModel } from "../adapters/index.js";
 import { createObjective } from "../diffusion/index.js";
-import { FormatError, TrainingError } from "../errors.js";
-import type { ModelWeights } from "../nn/index.js";
+import { ConfigError, quoted } from "../errors.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
+import { isObject } from "../storage/json.js";
 import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "./average.js";
-import { prepareOutputFolder } from "./checkpoint.js";
+import { prepareOutputFolder, readNewestCheckpoint } from "./checkpoint.js";
 import type { ImageDataset } from "./data/dataset.js";
 import { DiffusionBatches } from "./diffusion-batches.js";
 import { encodeDataset } from "./encode-dataset.js";
-import { type DatasetIdentity, datasetChanges, datasetIdentity, textHash, weightsHash } from "./identity.js";
+import { refuseOtherFingerprint } from "./fingerprint.js";
+import { type DatasetIdentity, datasetChanges, datasetIdentity, trainingFingerprint } from "./identity.js";
 import { createOptimizer } from "./optimizers/index.js";
-import { withDefaults } from "./options/option.js";
+import { pickValues, withDefaults } from "./options/option.js";
 import { TRAINING_OPTIONS, type TrainingOptionValues } from "./options/training-options.js";
 import { outputPath } from "./output-folder.js";
 import { type StepReport, Trainer, type TrainingResult } from "./trainer.js";
@@ -37,8 +38,24 @@ export interface FineTuneOptions extends Partial<TrainingOptionValues> {
   /** Awaited for "starting". */
   onPhase?: (phase: FineTunePhase) => void | Promise<void>;
   onStep?: (report: StepReport) => void;
+  /** Told what is good to know, such as that a damaged checkpoint was passed over. */
+  onMessage?: (message: string) => void;
   signal?: AbortSignal;
 }
+
+/** Those beside the declared ones. */
+const OWN_OPTIONS = [
+  "pipeline",
+  "dataset",
+  "config",
+  "output",
+  "stateOnDevice",
+  "resume",
+  "onPhase",
+  "onStep",
+  "onMessage",
+  "signal",
+] satisfies (keyof FineTuneOptions)[];
 
 /** What a fine-tuning is doing before it steps. */
 export type FineTunePhase =
@@ -66,11 +83,12 @@ export interface FineTuneResult extends TrainingResult {
  *
  * @throws {TrainingError} If the output folder cannot be written (before anything else), a loss is not finite, or what is
  *   resumed was trained with other options, another model or other data; the message names what differs.
- * @throws {ConfigError} If an option is invalid, or a caption is longer than the model allows.
+ * @throws {ConfigError} If an option is invalid or unknown, or a caption is longer than the model allows.
  */
 export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult> {
   const { pipeline, dataset, config, output, onPhase, signal } = options;
-  const values = withDefaults(TRAINING_OPTIONS, pickOptions(options), "fineTune");
+  refuseUnknown(options);
+  const values = withDefaults(TRAINING_OPTIONS, pickValues(TRAINING_OPTIONS, options), "fineTune");
   const { seed, batchSize, gradientAccumulation, averageDecay } = values;
   await prepareOutputFolder(output);
   const objective = createObjective(pipeline.schedulerConfig);
@@ -79,14 +97,11 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       ? new FeRAModel(pipeline.unet, config, { seed })
       : new AdapterModel(pipeline.unet, config, { seed });
   const identity = datasetIdentity(dataset);
-  const fingerprint = JSON.stringify({
-    ...numberOptions(values),
-    config,
-    ...(await modelIdentity(pipeline, signal)),
-    resolution: dataset.imageSize,
-    dataset: textHash(JSON.stringify(identity)),
+  const fingerprint = await trainingFingerprint({
+    ...{ pipeline, dataset, identity, config, values, signal },
+    specs: TRAINING_OPTIONS,
   });
-  if (options.resume) await refuseOtherData(output, identity);
+  if (options.resume) await refuseOtherTraining(output, fingerprint, identity);
   const encoded = await encodeDataset(pipeline, dataset, (done) =>
     onPhase?.({ kind: "encoding", done, of: dataset.size }),
   );
@@ -115,6 +130,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     warmupSteps: values.warmupSteps,
     maxGradientNorm: values.maxGradientNorm,
     checkpointEvery: values.checkpointEvery,
+    ...(options.onMessage && { onMessage: options.onMessage }),
     onStep: async (report) => {
       options.onStep?.(report);
       const path = await previews.draw(report.step);
@@ -138,49 +154,36 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   return { ...result, model, ...(model instanceof FeRAModel && { fera: model }), adapter };
 }
 
-/** Those of the options that the table declares. */
-function pickOptions(options: FineTuneOptions): Partial<TrainingOptionValues> {
-  const named = Object.keys(TRAINING_OPTIONS) as (keyof TrainingOptionValues)[];
-  return Object.fromEntries(named.map((name) => [name, options[name]]));
+/** @throws {ConfigError} If an option is none: it would be left out in silence. */
+function refuseUnknown(options: FineTuneOptions): void {
+  const known = [...Object.keys(TRAINING_OPTIONS), ...OWN_OPTIONS];
+  const unknown = Object.keys(options).filter((name) => !known.includes(name));
+  if (unknown.length === 0) return;
+  throw new ConfigError(`fineTune: unknown option ${unknown.map(quoted).join(", ")}; known are ${known.join(", ")}.`);
 }
 
-/** What of the options the numbers depend on. */
-function numberOptions(values: TrainingOptionValues): Record<string, unknown> {
-  const named = Object.entries(TRAINING_OPTIONS).filter(([, { changesNumbers }]) => changesNumbers);
-  return Object.fromEntries(named.map(([name]) => [name, values[name as keyof TrainingOptionValues]]));
+/**
+ * Says at once, not after the images are encoded, that what is resumed was trained otherwise.
+ *
+ * @throws {TrainingError} That names the options, models, images and captions that differ.
+ */
+async function refuseOtherTraining(output: string, fingerprint: string, identity: DatasetIdentity): Promise<void> {
+  const newest = await readNewestCheckpoint(outputPath(output, "checkpoints"));
+  if (!newest) return;
+  const text = await readFile(outputPath(output, "dataset"), "utf8").catch(() => "");
+  const before = parsedIdentity(text);
+  const dataChanges = before && datasetChanges(before, identity);
+  refuseOtherFingerprint(newest.path, newest.checkpoint.fingerprint, fingerprint, dataChanges);
 }
 
-/** Hashes of all weights that the numbers depend on, and the scheduler's whole configuration. */
-async function modelIdentity(pipeline: AnyPipeline, signal: AbortSignal | undefined): Promise<Record<string, unknown>> {
-  const hashes: Record<string, unknown> = {};
-  const parts: Record<string, { weights: ModelWeights }> = {
-    unet: pipeline.unet,
-    vae: pipeline.vae,
-    textEncoder: pipeline.textEncoder,
-    ...("textEncoder2" in pipeline && { textEncoder2: pipeline.textEncoder2 }),
-  };
-  for (const [name, { weights }] of Object.entries(parts)) hashes[name] = await weightsHash(weights, signal);
-  return { ...hashes, scheduler: pipeline.schedulerConfig };
-}
-
-/** @throws {TrainingError} If the run in the folder was trained on other images or captions; it names them. */
-async function refuseOtherData(output: string, identity: DatasetIdentity): Promise<void> {
-  const path = outputPath(output, "dataset");
-  const text = await readFile(path, "utf8").catch(() => undefined);
-  if (text === undefined) return;
-  let before: DatasetIdentity;
+/** Undefined where the file is damaged: the fingerprint has the data's hash still. */
+function parsedIdentity(text: string): DatasetIdentity | undefined {
   try {
-    before = JSON.parse(text);
-  } catch (cause) {
-    throw new FormatError(path, `is not valid JSON: ${(cause as Error).message}.`, { cause });
+    const value: unknown = JSON.parse(text);
+    return isObject(value) && Object.values(value).every(isObject) ? (value as DatasetIdentity) : undefined;
+  } catch {
+    return undefined;
   }
-  const changes = datasetChanges(before, identity);
-  if (changes.length === 0) return;
-  const rest = changes.length > 3 ? `; and ${changes.length - 3} more` : "";
-  throw new TrainingError(
-    `${output}: the data are not those that this training began with: ${changes.slice(0, 3).join("; ")}${rest}. ` +
-      "Put them back, or start anew in another output folder.",
-  );
 }
 
 async function writeJson(path: string, value: unknown): Promise<void> {

@@ -2,11 +2,15 @@
 
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { FormatError } from "../errors.js";
+import type { AdapterConfig } from "../adapters/index.js";
+import { FormatError, quoted } from "../errors.js";
 import type { FileRange } from "../graph/index.js";
 import type { ModelWeights } from "../nn/index.js";
+import { type AnyPipeline, StableDiffusionXLPipeline } from "../pipelines/index.js";
+import { noiseConfigOf } from "../schedulers/index.js";
 import { toBytes } from "../tensor/tensor.js";
 import type { ImageDataset } from "./data/dataset.js";
+import type { OptionSpecs } from "./options/option.js";
 
 const SHOWN_HEX = 16;
 
@@ -48,24 +52,66 @@ export function datasetIdentity(dataset: ImageDataset): DatasetIdentity {
   for (let i = 0; i < dataset.size; i++) {
     identity[dataset.name(i)] = {
       content: dataset.contentHash(i).slice(0, SHOWN_HEX),
-      caption: textHash(dataset.caption(i)),
+      caption: contentHash(dataset.caption(i)),
     };
   }
   return identity;
 }
 
-/** 16 hexadecimal digits for a text. */
-export const textHash = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, SHOWN_HEX);
+/** 16 hexadecimal digits of SHA-256. */
+export const contentHash = (content: string | Uint8Array): string =>
+  createHash("sha256").update(content).digest("hex").slice(0, SHOWN_HEX);
 
 /** What differs between two datasets, in words; empty where nothing does. */
 export function datasetChanges(before: DatasetIdentity, now: DatasetIdentity): string[] {
   const changes: string[] = [];
   for (const [name, { content, caption }] of Object.entries(before)) {
     const current = now[name];
-    if (!current) changes.push(`image "${name}" is gone`);
-    else if (current.content !== content) changes.push(`image "${name}" has changed`);
-    else if (current.caption !== caption) changes.push(`the caption of "${name}" has changed`);
+    if (!current) changes.push(`image ${quoted(name)} is gone`);
+    else if (current.content !== content) changes.push(`image ${quoted(name)} has changed`);
+    else if (current.caption !== caption) changes.push(`the caption of ${quoted(name)} has changed`);
   }
-  for (const name of Object.keys(now)) if (!before[name]) changes.push(`image "${name}" is new`);
+  for (const name of Object.keys(now)) if (!before[name]) changes.push(`image ${quoted(name)} is new`);
   return changes;
+}
+
+/** What a training's numbers depend on. */
+export interface TrainingParts {
+  pipeline: AnyPipeline;
+  dataset: ImageDataset;
+  identity: DatasetIdentity;
+  config: AdapterConfig;
+  /** Declared options, and all their values. */
+  specs: OptionSpecs;
+  values: Readonly<Record<string, unknown>>;
+  signal?: AbortSignal | undefined;
+}
+
+/** The fingerprint of a training, as JSON: options by name, and hashes of what is too large to be kept. */
+export async function trainingFingerprint(parts: TrainingParts): Promise<string> {
+  const { pipeline, dataset, identity, config, specs, values, signal } = parts;
+  const isXL = pipeline instanceof StableDiffusionXLPipeline;
+  const models: Record<string, { weights: ModelWeights; config: unknown }> = {
+    unet: pipeline.unet,
+    vae: pipeline.vae,
+    text_encoder: pipeline.textEncoder,
+    ...(isXL && { text_encoder_2: pipeline.textEncoder2 }),
+  };
+  const weights: Record<string, string> = {};
+  for (const [name, model] of Object.entries(models)) weights[name] = await weightsHash(model.weights, signal);
+  const captions = [...Array.from({ length: dataset.size }, (_, i) => dataset.caption(i)), ""];
+  const tokenizers = isXL ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];
+  const kept = Object.keys(specs).filter((name) => specs[name]!.isKept(values));
+  return JSON.stringify({
+    ...Object.fromEntries(kept.map((name) => [name, values[name]])),
+    adapter: config.adapterType,
+    config,
+    resolution: dataset.imageSize,
+    dataset: contentHash(JSON.stringify(identity)),
+    tokens: tokenizers.map((tokenizer) => contentHash(toBytes(tokenizer.encodeBatch(captions).ids))),
+    scheduler: noiseConfigOf("training", pipeline.schedulerConfig),
+    weights,
+    models: Object.fromEntries(Object.entries(models).map(([name, model]) => [name, model.config])),
+    ...(isXL && { forceZerosForEmptyPrompt: pipeline.forceZerosForEmptyPrompt }),
+  });
 }

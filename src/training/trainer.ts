@@ -2,11 +2,20 @@
 
 import { appendFile, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { ConfigError, TrainingError } from "../errors.js";
+import { ConfigError, FormatError, TrainingError } from "../errors.js";
+import { describeSystemError, isSystemError, reasonOf, writeFileAtomically } from "../storage/file-access.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
-import { latestCheckpoint, prepareOutputFolder, readCheckpoint, restoreInto, saveCheckpoint } from "./checkpoint.js";
+import {
+  latestCheckpoint,
+  prepareOutputFolder,
+  readNewestCheckpoint,
+  restoreInto,
+  saveCheckpoint,
+  setAside,
+} from "./checkpoint.js";
 import type { DiffusionBatches } from "./diffusion-batches.js";
+import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
 import { OptimizerStep } from "./optimizer-step.js";
 import type { Optimizer } from "./optimizers/optimizer.js";
@@ -33,6 +42,8 @@ export interface TrainerOptions {
   checkpointEvery?: number;
   /** Says what must agree for a resumed run to be the same run: seed, data, configuration. */
   fingerprint?: string;
+  /** Told what is good to know, such as that a damaged checkpoint was passed over. */
+  onMessage?: (message: string) => void;
   /** Called after every step. */
   onStep?: (report: StepReport) => void | Promise<void>;
   /** Ends the run after the current step, with a checkpoint. */
@@ -96,21 +107,20 @@ export class Trainer {
   }
 
   /**
-   * Puts the newest checkpoint of the output folder back; the run then goes on as if it had never been interrupted.
+   * Puts the newest checkpoint of the output folder back; the run then goes on as if it had never been interrupted. One that
+   * is damaged is set aside, and the one before is taken.
    *
    * @returns The step it continues from, 0 where there is no checkpoint.
-   * @throws {TrainingError} If the checkpoint is of another training.
+   * @throws {TrainingError} If the checkpoint is of another training or has more steps than this one, or none can be read.
    */
   async resume(): Promise<number> {
-    const path = await latestCheckpoint(this.checkpoints);
-    if (path === undefined) return 0;
-    const { trainable, optimizer, average, batches, fingerprint = "" } = this.options;
-    const saved = await readCheckpoint(path);
-    if (saved.fingerprint !== fingerprint) {
-      throw new TrainingError(
-        `${path}: made with other settings: ${differences(saved.fingerprint, fingerprint)}. ` +
-          "Resume with the same ones, or choose another output folder.",
-      );
+    const newest = await readNewestCheckpoint(this.checkpoints);
+    if (newest === undefined) return 0;
+    const { path, checkpoint: saved, damaged } = newest;
+    const { trainable, optimizer, average, batches, steps, fingerprint = "" } = this.options;
+    refuseOtherFingerprint(path, saved.fingerprint, fingerprint);
+    if (saved.step > steps) {
+      throw new TrainingError(`${path}: ${saved.step} steps are done; steps must be that or more; got ${steps}.`);
     }
     restoreInto(trainable.parameters, saved.parameters, path);
     if (average) {
@@ -121,6 +131,9 @@ export class Trainer {
     batches.restore(saved.stream as ReturnType<DiffusionBatches["state"]>);
     this.step = saved.step;
     this.lastCheckpoint = path;
+    for (const { path: unreadable, reason } of damaged) {
+      this.options.onMessage?.(`${reason} It is now ${await setAside(unreadable)}; ${path} is taken instead.`);
+    }
     await this.truncateMetrics();
     return this.step;
   }
@@ -128,7 +141,8 @@ export class Trainer {
   /**
    * Trains until `steps` are done or the signal fires; always leaves a checkpoint of where it ended.
    *
-   * @throws {TrainingError} If a loss or gradient is not finite: names step and tensor; the last good checkpoint stays.
+   * @throws {TrainingError} If a loss or gradient is not finite: names step and tensor; the last good checkpoint stays. If a
+   *   file cannot be written, as on a full disk: names it, and the newest checkpoint.
    */
   async run(): Promise<TrainingResult> {
     const { options } = this;
@@ -168,12 +182,20 @@ export class Trainer {
         seconds,
         stepsPerSecond,
       };
-      await appendFile(this.metrics, `${JSON.stringify(report)}\n`);
-      await options.onStep?.(report);
-      const due = options.checkpointEvery && this.step % options.checkpointEvery === 0;
-      if (due && this.step < options.steps) await this.save(stream);
+      try {
+        await this.log(report);
+        await options.onStep?.(report);
+        const due = options.checkpointEvery && this.step % options.checkpointEvery === 0;
+        if (due && this.step < options.steps) await this.save(stream);
+      } catch (cause) {
+        // There may be room for it still, or elsewhere.
+        if (isFailedWrite(cause)) await this.save(stream).catch(() => undefined);
+        throw this.named(cause);
+      }
     }
-    const checkpoint = await this.save(stream);
+    const checkpoint = await this.save(stream).catch((cause: unknown) => {
+      throw this.named(cause);
+    });
     const parameters = options.average?.values ?? options.trainable.parameters;
     return { step: this.step, finished: this.step >= options.steps, checkpoint, parameters };
   }
@@ -191,11 +213,25 @@ export class Trainer {
     return Array.from({ length: this.options.gradientAccumulation ?? 1 }, () => this.options.batches.next());
   }
 
-  private readonly advice = (): string => {
-    const checkpoint =
-      this.lastCheckpoint === undefined ? "There is no checkpoint yet" : `${this.lastCheckpoint} is intact`;
-    return `${checkpoint}; lower the learning rate or clip gradients.`;
-  };
+  private readonly advice = (): string => `${this.kept}; lower the learning rate or clip gradients.`;
+
+  private get kept(): string {
+    return this.lastCheckpoint === undefined ? "There is no checkpoint yet" : `${this.lastCheckpoint} is intact`;
+  }
+
+  private async log(report: StepReport): Promise<void> {
+    await appendFile(this.metrics, `${JSON.stringify(report)}\n`).catch((cause: NodeJS.ErrnoException) => {
+      throw new FormatError(this.metrics, `cannot be written: ${reasonOf(cause)}.`, { cause });
+    });
+  }
+
+  /** The error that a user can do something about, where a file could not be written; any other as it is. */
+  private named(cause: unknown): unknown {
+    if (!isFailedWrite(cause)) return cause;
+    const message = describeSystemError(cause) ?? (cause as Error).message;
+    const next = this.lastCheckpoint === undefined ? "start again" : "resume";
+    return new TrainingError(`step ${this.step}: ${message} ${this.kept}; ${next} once this is mended.`, { cause });
+  }
 
   private async save(stream: unknown): Promise<string> {
     const { trainable, optimizer, average, fingerprint = "" } = this.options;
@@ -217,7 +253,8 @@ export class Trainer {
       const report = parsed(line) as Partial<StepReport> | undefined;
       return typeof report?.step === "number" && report.step <= this.step;
     });
-    await writeFile(this.metrics, lines.map((line) => `${line}\n`).join(""));
+    const kept = lines.map((line) => `${line}\n`).join("");
+    if (kept !== text) await writeFileAtomically(this.metrics, [new TextEncoder().encode(kept)]);
   }
 }
 
@@ -227,24 +264,9 @@ function checkInteger(name: string, value: number, least: number): void {
   }
 }
 
-/** Which of the settings in two fingerprints differ: "rank was 4, is 8"; of texts that are no JSON objects, both. */
-function differences(before: string, now: string): string {
-  const [was, is] = [parsed(before), parsed(now)];
-  if (typeof was !== "object" || typeof is !== "object" || !was || !is)
-    return `${before || "none"}, now ${now || "none"}`;
-  const flat = (settings: object) =>
-    new Map(
-      Object.entries(settings).flatMap(([key, value]) =>
-        key === "config" && typeof value === "object" && value ? Object.entries(value) : [[key, value]],
-      ),
-    );
-  const [wasFlat, isFlat] = [flat(was), flat(is)];
-  const shown = (value: unknown): string => JSON.stringify(value) ?? "none";
-  return [...new Set([...wasFlat.keys(), ...isFlat.keys()])]
-    .map((key) => [key, shown(wasFlat.get(key)), shown(isFlat.get(key))] as const)
-    .filter(([, old, current]) => old !== current)
-    .map(([key, old, current]) => `${key} was ${old}, is ${current}`)
-    .join("; ");
+/** Whether it is the operating system that refused to write a file. */
+function isFailedWrite(error: unknown): boolean {
+  return isSystemError(error) || (error instanceof FormatError && isSystemError(error.cause));
 }
 
 /** Undefined where the text is no JSON. */

@@ -14,6 +14,13 @@ interface FlagSyntax {
   repeatable?: boolean;
 }
 
+/** Where a resumed run must have an option's old value. */
+interface KeptWhere {
+  /** Over the values of all options. */
+  isKept(values: Readonly<Record<string, unknown>>): boolean;
+  why: string;
+}
+
 /** One option. T is what a command gets; `undefined` is part of T unless there is a default or it is required. */
 export class OptionSpec<T> {
   constructor(
@@ -25,8 +32,18 @@ export class OptionSpec<T> {
     readonly defaultValue?: T,
     readonly isRequired = false,
     /** False for what only says where, how often or how fast: a resumed run may have another value. */
-    readonly changesNumbers = true,
+    readonly changesNumbers: boolean | KeptWhere = true,
   ) {}
+
+  /** Whether a resumed run must have the old value, among the values of all options. */
+  isKept(values: Readonly<Record<string, unknown>>): boolean {
+    return typeof this.changesNumbers === "boolean" ? this.changesNumbers : this.changesNumbers.isKept(values);
+  }
+
+  /** Why a resumed run must have the old value, where that depends on other options. */
+  get whyKept(): string | undefined {
+    return typeof this.changesNumbers === "boolean" ? undefined : this.changesNumbers.why;
+  }
 
   /** With a value for when none is given. */
   withDefault(value: NonNullable<T>): OptionSpec<NonNullable<T>> {
@@ -35,7 +52,17 @@ export class OptionSpec<T> {
 
   /** What a resumed run may change. */
   changesNothing(): OptionSpec<T> {
-    return new OptionSpec(this.schema, this.rule, this.help, this.syntax, this.defaultValue, this.isRequired, false);
+    return this.withNumbers(false);
+  }
+
+  /** What a resumed run may change unless `isKept`. */
+  keptWhere(isKept: KeptWhere["isKept"], why: string): OptionSpec<T> {
+    return this.withNumbers({ isKept, why });
+  }
+
+  private withNumbers(changesNumbers: boolean | KeptWhere): OptionSpec<T> {
+    const { schema, rule, help, syntax, defaultValue, isRequired } = this;
+    return new OptionSpec(schema, rule, help, syntax, defaultValue, isRequired, changesNumbers);
   }
 
   /** Without which the command does not run. */
@@ -155,4 +182,13 @@ export function withDefaults<S extends OptionSpecs>(
     values[name] = parsed.data;
   }
   return values as OptionValues<S>;
+}
+
+/** Those values that a table declares. */
+export function pickValues<S extends OptionSpecs>(
+  specs: S,
+  values: Readonly<Partial<Record<keyof S, unknown>>>,
+): Partial<OptionValues<S>> {
+  const names = Object.keys(specs) as (keyof S)[];
+  return Object.fromEntries(names.map((name) => [name, values[name]])) as Partial<OptionValues<S>>;
 }

@@ -7,7 +7,9 @@ import { choice, flag, integer, number, type OptionValues, repeated, text } from
 
 /** Whatever has a default is left out freely. */
 export const TRAINING_OPTIONS = {
-  steps: integer("optimizer steps", { min: 1 }).withDefault(1000),
+  steps: integer("optimizer steps", { min: 1 })
+    .withDefault(1000)
+    .keptWhere(({ schedule }) => schedule !== "constant", "the learning rate of every step depends on it"),
   batchSize: integer("images per batch", { min: 1 }).withDefault(4),
   optimizer: choice("what turns gradients into steps", OPTIMIZER_NAMES).withDefault("adamw"),
   learningRate: number("learning rate of the optimizer", { min: 0 }).withDefault(1e-4),
