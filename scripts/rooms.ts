@@ -27,7 +27,19 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
   // The entries of the package.
   library: [
-    ...["errors", "tensor", "graph", "autodiff", "runtime", "storage", "images", "schedulers", "models", "adapters"],
+    ...[
+      "errors",
+      "tensor",
+      "graph",
+      "autodiff",
+      "nn",
+      "runtime",
+      "storage",
+      "images",
+      "schedulers",
+      "models",
+      "adapters",
+    ],
     ...["pipelines", "training", "diffusion"],
   ],
   index: ["library", "runtime", "storage", "images", "adapters", "models", "pipelines", "training"],
