@@ -31,8 +31,6 @@ export {
 export type { Skipped as SkippedFile } from "./training/data/folder-walk.js";
 export type { FolderCaptionSource } from "./training/data/image-folder.js";
 export type { ImagePlacement } from "./training/data/image-placement.js";
-export type { DiffusionBatches, EncodedDataset } from "./training/diffusion-batches.js";
 export type { EvaluationOptions, NoisePredictionError } from "./training/evaluation.js";
 export type { FineTunePhase } from "./training/fine-tune.js";
 export type { DeviceStepOptions, DeviceSteps, DiffusionBatch, StepOutcome, Trainable } from "./training/trainable.js";
-export type { StepReport, TrainingResult } from "./training/trainer.js";
