@@ -207,6 +207,18 @@ describe("whether fera can load a model is what loading it would say", () => {
     expect(await linesOf(copy)).toMatch(/it cannot be trained: .*beta_schedule="laplace"/);
   });
 
+  it("of one whose weights are pickled: as far as can be told without reading them", async () => {
+    const file = join(copy, "unet/diffusion_pytorch_model");
+    await writeTorch(`${file}.bin`, (await readSafetensors(`${file}.safetensors`)).tensors);
+    await rm(`${file}.safetensors`);
+    const text = await linesOf(copy);
+    expect(text).toMatch(/unet +UNet2DConditionModel +pickled/);
+    expect(text).toMatch(/fera can load it\n +some weights are pickled: their names and shapes are compared only/);
+    expect(await linesOf(join(copy, "unet"))).toMatch(
+      /pickled weights\n[\s\S]*its weights are pickled: compared only when/,
+    );
+  });
+
   it("of a model of a class that it does not have", async () => {
     await change("unet/config.json", { _class_name: "FluxTransformer2DModel" });
     expect(await linesOf(join(copy, "unet"))).toMatch(/fera has no model of this class; it has UNet2DConditionModel, /);
