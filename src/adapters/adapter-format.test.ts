@@ -166,7 +166,9 @@ describe("refused:", () => {
 
   it("another kind of adapter", async () => {
     await writeSafetensors(at("lora.safetensors"), new Map([["unet.to_q.lora_A.weight", zeros([4, 16])]]));
-    expect(await refusal(at("lora.safetensors"))).toMatch(/is no FeRA adapter: .*it holds unet.to_q.lora_A.weight\./);
+    expect(await refusal(at("lora.safetensors"))).toMatch(/"to_q" lacks its up matrix/);
+    await writeSafetensors(at("model.safetensors"), new Map([["conv_in.weight", zeros([2, 2])]]));
+    expect(await refusal(at("model.safetensors"))).toMatch(/is no FeRA adapter: .*it holds conv_in\.weight\./);
     const router = new Map([
       ["router.net.0.weight", zeros([64, 3])],
       ["router.net.2.weight", zeros([3, 64])],
@@ -204,7 +206,9 @@ describe("refused:", () => {
   it("a folder of another kind of adapter, an empty one, and none", async () => {
     await new FeRAModel(model).saveAdapters(at("lora"));
     await writeFile(at("lora/adapter_config.json"), JSON.stringify({ peft_type: "LORA", r: 8 }));
-    expect(await refusal(at("lora"))).toMatch(/peft_type must be "FERA"; got "LORA"/);
+    expect(await refusal(at("lora"))).toMatch(/holds what is no plain LoRA.*"router\.net\./);
+    await writeFile(at("lora/adapter_config.json"), JSON.stringify({ peft_type: "IA3" }));
+    expect(await refusal(at("lora"))).toMatch(/peft_type must be "FERA" or "LORA"; got "IA3"/);
     expect(await refusal(at("nowhere"))).toMatch(
       /nowhere: is no adapter's folder .*no such file.*Name a \.safetensors/,
     );

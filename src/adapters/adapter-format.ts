@@ -1,53 +1,33 @@
-// FeRA adapters as files, in three formats.
+// Adapters as files. FeRA's in three formats; plain LoRA in the formats of other programs, see lora/read-lora.ts.
 
 import { ConfigError, FormatError } from "../errors.js";
+import { isObject } from "../storage/json.js";
 import { decodeSafetensors, encodeSafetensors } from "../storage/safetensors.js";
 import { readFileAt, writeFileAt } from "../storage/storage.js";
 import { decodeTorch, encodeTorch } from "../storage/torch.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { AdapterConfig } from "./adapter.js";
+import { DIFFUSERS_WEIGHTS, FOLDER_CONFIG, FOLDER_WEIGHTS, writeAdapterFolder } from "./adapter-folder.js";
 import { FeRAConfig } from "./fera/fera-config.js";
-import { layoutOfState } from "./fera/fera-state.js";
+import { isFeRAState, layoutOfState } from "./fera/fera-state.js";
 import { floatState } from "./float-state.js";
+import type { AdapterData, LoadedAdapter } from "./loaded-adapter.js";
+import { LoRAAdapter } from "./lora/lora-adapter.js";
+import { LoRAConfig } from "./lora/lora-config.js";
+import { readLora } from "./lora/read-lora.js";
+import { defaultLoraNames, writeLora } from "./lora/write-lora.js";
 import { pathSuffix, type TargetLayer } from "./target-layers.js";
 
-/** An adapter by itself, without its model. */
-export interface AdapterData<Config extends AdapterConfig = AdapterConfig> {
-  config: Config;
-  /** Under the names of files. */
-  state: ReadonlyMap<string, Tensor<"float32">>;
-}
-
-/** An adapter as read. */
-export interface LoadedAdapter<Config extends AdapterConfig = AdapterConfig> extends AdapterData<Config> {
-  state: Map<string, Tensor<"float32">>;
-  /** The layers that its tensors name. */
-  layers: readonly TargetLayer[];
-  /** False where the file has no configuration, so that what shapes do not tell was assumed. */
-  hasConfig: boolean;
-  /**
-   * Its parts for text encoders, under the encoders' own module paths (`text_model.encoder.layers.0.self_attn.q_proj`).
-   * A file may have nothing else; `state` and `layers` are empty then.
-   */
-  textEncoders?: ReadonlyMap<TextEncoderName, AdapterPart>;
-}
-
-/** diffusers' names of a pipeline's text encoders. */
-export type TextEncoderName = "text_encoder" | "text_encoder_2";
-
-/** An adapter's part for one component of a pipeline. */
-export type AdapterPart = Pick<LoadedAdapter, "config" | "state" | "layers">;
+export type { AdapterData, AdapterPart, LoadedAdapter, TextEncoderName } from "./loaded-adapter.js";
 
 /** `safetensors`, `torch` (the reference's, no configuration) or `folder` (as PEFT lays adapters out). */
 export type AdapterFormat = "safetensors" | "torch" | "folder";
 
 const METADATA_KEY = "fera_config";
-/** The two files of an adapter in a folder, named as PEFT does. */
-export const FOLDER_CONFIG = "adapter_config.json";
-export const FOLDER_WEIGHTS = "adapter_model.safetensors";
 /** Names bytes that came without a path in messages. */
 export const ADAPTER_DATA = "adapter data";
 const PEFT_TYPE = "FERA";
+const PEFT_LORA = "LORA";
 /** Keys that PEFT adds to every adapter_config.json; they say nothing about the adapter's function. */
 const PEFT_KEYS = ["peft_type", "auto_mapping", "base_model_name_or_path", "inference_mode", "revision", "task_type"];
 
@@ -68,12 +48,12 @@ export function adapterFormatOf(path: string): AdapterFormat {
 /**
  * Reads an adapter.
  *
- * Where the file has no configuration (a `.pt`, or a safetensors file without it), rank, experts and bands are taken
+ * Where a FeRA file has no configuration (a `.pt`, or a safetensors file without it), rank, experts and bands are taken
  * from the shapes, the target modules from the names, and everything else from `assumed`.
  *
  * @param file - A path, or the bytes of a `.safetensors` or `.pt` file.
  * @param assumed - Defaults to `new FeRAConfig()`: alpha 1, temperature 0.7, the reference's bands.
- * @throws {FormatError} If the file is missing, damaged, or not a FeRA adapter.
+ * @throws {FormatError} If the file is missing, damaged, or no adapter that is supported; it is named where it is known.
  * @throws {ConfigError} If its configuration is invalid.
  */
 export async function readAdapter(
@@ -82,13 +62,11 @@ export async function readAdapter(
 ): Promise<LoadedAdapter> {
   if (typeof file !== "string") {
     const isZip = file[0] === 0x50 && file[1] === 0x4b;
-    return decodeAdapter(file, isZip ? "torch" : "safetensors", undefined, assumed, ADAPTER_DATA);
+    return decodeAdapter(file, isZip ? "torch" : "safetensors", { assumed, source: ADAPTER_DATA });
   }
   const format = adapterFormatOf(file);
-  if (format !== "folder") return decodeAdapter(await readFileAt(file), format, undefined, assumed, file);
-  const config = await readFolderConfig(file);
-  const source = `${file}/${FOLDER_WEIGHTS}`;
-  return decodeAdapter(await readFileAt(source), "safetensors", config, assumed, source);
+  if (format !== "folder") return decodeAdapter(await readFileAt(file), format, { assumed, source: file });
+  return readFolder(file, assumed);
 }
 
 /**
@@ -110,34 +88,63 @@ export async function readFeRAAdapter(
   );
 }
 
+/** What is known of the model when an adapter is written. */
+export interface WriteOptions {
+  /** All layers of the model that adapters can change: kohya's names of SDXL's layers count through them. */
+  modelLayers?: readonly TargetLayer[];
+}
+
 /**
  * Writes an adapter in the format that the path asks for.
  *
+ * A plain LoRA is written as other programs read it: see {@link defaultLoraNames}; as a folder like PEFT's. In the
+ * metadata it keeps its configuration.
+ *
  * @throws {FormatError} If it cannot be written; what was there before is then still whole.
  */
-export async function writeAdapter(path: string, { config, state }: AdapterData): Promise<void> {
+export async function writeAdapter(
+  path: string,
+  { config, state }: AdapterData,
+  { modelLayers }: WriteOptions = {},
+): Promise<void> {
   const format = adapterFormatOf(path);
+  if (config instanceof LoRAConfig) {
+    const { layers } = new LoRAAdapter(config, []).withLayersOf(state, path);
+    const names = format === "folder" ? "peft" : defaultLoraNames(layers);
+    return writeLora(path, { config, state, layers }, names, { blocks: modelLayers });
+  }
   if (format === "torch") return writeFileAt(path, encodeTorch(state, path));
   const bytes = encodeSafetensors(state, { [METADATA_KEY]: JSON.stringify(config) });
   if (format === "safetensors") return writeFileAt(path, bytes);
-  const json = JSON.stringify({ peft_type: PEFT_TYPE, ...config.toJSON() }, undefined, 2);
-  await writeFileAt(`${path}/${FOLDER_WEIGHTS}`, bytes, { makeFolder: true });
-  await writeFileAt(`${path}/${FOLDER_CONFIG}`, new TextEncoder().encode(`${json}\n`), { makeFolder: true });
+  await writeAdapterFolder(path, bytes, { peft_type: PEFT_TYPE, ...config.toJSON() });
 }
 
-/** @param given - A configuration from beside the file, which goes before the one in it. */
-function decodeAdapter(
-  bytes: Uint8Array,
-  format: "safetensors" | "torch",
-  given: FeRAConfig | undefined,
-  assumed: AdapterConfig,
-  source: string,
-): LoadedAdapter {
-  if (format === "torch") return complete(decodeTorch(bytes, source), undefined, assumed, source);
-  const { tensors, metadata } = decodeSafetensors(bytes, source);
-  const embedded = metadata[METADATA_KEY];
-  const config = given ?? (embedded === undefined ? undefined : parseEmbedded(embedded, source));
-  return complete(tensors, config, assumed, source);
+/** What a file is read with. */
+interface DecodeContext {
+  assumed: AdapterConfig;
+  source: string;
+  /** A folder's adapter_config.json, which goes before a configuration in the file. */
+  folder?: Record<string, unknown>;
+}
+
+function decodeAdapter(bytes: Uint8Array, format: "safetensors" | "torch", context: DecodeContext): LoadedAdapter {
+  const { assumed, source, folder } = context;
+  const { tensors, metadata } =
+    format === "torch" ? { tensors: decodeTorch(bytes, source), metadata: {} } : decodeSafetensors(bytes, source);
+  const embedded = (metadata as Record<string, string>)[METADATA_KEY];
+  const isFeRA = folder ? folder.peft_type === PEFT_TYPE : embedded !== undefined || isFeRAState(tensors);
+  if (!isFeRA) {
+    const lora = readLora(tensors, { metadata, source, peft: folder, assumed });
+    if (lora) return lora;
+    if (folder) throw new FormatError(source, "holds no LoRA tensors.");
+  }
+  const own = folder ? feraConfigOf(folder, source) : undefined;
+  return complete(
+    tensors,
+    own ?? (embedded === undefined ? undefined : parseEmbedded(embedded, source)),
+    assumed,
+    source,
+  );
 }
 
 function complete(
@@ -156,27 +163,36 @@ function complete(
   return { config: inferred, state, layers, hasConfig: false };
 }
 
-async function readFolderConfig(folder: string): Promise<FeRAConfig> {
+async function readFolder(folder: string, assumed: AdapterConfig): Promise<LoadedAdapter> {
   const path = `${folder}/${FOLDER_CONFIG}`;
-  const bytes = await readFileAt(path).catch((cause: Error) => {
-    const reason = cause.message.replace(`${path}: `, "").replace(/\.$/, "");
+  const bytes = await readFileAt(path).catch((cause: Error) => cause);
+  if (bytes instanceof Error) {
+    const diffusers = `${folder}/${DIFFUSERS_WEIGHTS}`;
+    const weights = await readFileAt(diffusers).catch(() => undefined);
+    if (weights) return decodeAdapter(weights, "safetensors", { assumed, source: diffusers });
+    const reason = bytes.message.replace(`${path}: `, "").replace(/\.$/, "");
     throw new FormatError(
       folder,
       `is no adapter's folder (${FOLDER_CONFIG}: ${reason}). ` +
         `Name a .safetensors or .pt file, or a folder with ${FOLDER_CONFIG} and ${FOLDER_WEIGHTS}.`,
-      { cause },
-    );
-  });
-  const json = parseJson(new TextDecoder().decode(bytes), path);
-  const peftType = (json as { peft_type?: unknown } | null)?.peft_type;
-  if (peftType !== PEFT_TYPE) {
-    throw new FormatError(
-      path,
-      `peft_type must be "${PEFT_TYPE}"; got ${JSON.stringify(peftType)}. It is no FeRA adapter.`,
+      { cause: bytes },
     );
   }
-  const own = Object.entries(json as object).filter(([key]) => !PEFT_KEYS.includes(key));
-  return FeRAConfig.fromJSON(Object.fromEntries(own), path);
+  const json = parseJson(new TextDecoder().decode(bytes), path);
+  const peftType = isObject(json) ? json.peft_type : undefined;
+  if (!isObject(json) || (peftType !== PEFT_TYPE && peftType !== PEFT_LORA)) {
+    throw new FormatError(
+      path,
+      `peft_type must be "${PEFT_TYPE}" or "${PEFT_LORA}"; got ${JSON.stringify(peftType)}. It is no adapter that is supported.`,
+    );
+  }
+  const source = `${folder}/${FOLDER_WEIGHTS}`;
+  return decodeAdapter(await readFileAt(source), "safetensors", { assumed, source, folder: json });
+}
+
+function feraConfigOf(json: Record<string, unknown>, source: string): FeRAConfig {
+  const own = Object.entries(json).filter(([key]) => !PEFT_KEYS.includes(key));
+  return FeRAConfig.fromJSON(Object.fromEntries(own), source.replace(FOLDER_WEIGHTS, FOLDER_CONFIG));
 }
 
 function parseEmbedded(text: string, source: string): FeRAConfig {

@@ -181,20 +181,24 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
 
   /** Writes the adapters; see {@link writeAdapter} for the formats. */
   saveAdapters(path: string): Promise<void> {
-    return writeAdapter(path, { config: this.config, state: this.stateDict() });
+    return writeAdapter(path, { config: this.config, state: this.stateDict() }, { modelLayers: this.available });
   }
 
   /**
-   * Replaces the adapters, their configuration and the adapted layers by a file's.
+   * Replaces the adapters, their configuration and the adapted layers by a file's, of whatever kind they are: FeRA, or
+   * plain LoRA as other programs write it.
    *
    * Where the file has no configuration, what its shapes do not tell (alpha, temperature, bands, …) is as this model
    * was made with.
    *
    * @param file - A path, or the bytes of a `.safetensors` or `.pt` file.
-   * @throws {FormatError} If the file is damaged, for another model or of another kind; nothing is changed then.
+   * @returns The adapter as read: its parts for text encoders, which this model has none of, and its notes.
+   * @throws {FormatError} If the file is damaged or for another model; nothing is changed then.
    */
-  async loadAdapters(file: string | Uint8Array): Promise<void> {
-    this.useAdapter(await readAdapter(file, this.givenConfig), typeof file === "string" ? file : ADAPTER_DATA);
+  async loadAdapters(file: string | Uint8Array): Promise<LoadedAdapter> {
+    const loaded = await readAdapter(file, this.givenConfig);
+    this.useAdapter(loaded, typeof file === "string" ? file : ADAPTER_DATA);
+    return loaded;
   }
 
   /**
@@ -203,7 +207,8 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
    * @param source - Names it in messages.
    * @throws {FormatError} If it is for another model; nothing is changed then.
    */
-  useAdapter({ config, state }: Pick<LoadedAdapter, "config" | "state">, source = "useAdapter"): void {
+  useAdapter(loaded: Pick<LoadedAdapter, "config" | "state" | "resolve">, source = "useAdapter"): void {
+    const { config, state } = loaded.resolve?.(this.available) ?? loaded;
     const bare = createAdapter(config, this.available);
     this.install(bare.withLayersOf(state, source), state, source);
   }

@@ -6,7 +6,7 @@ import type { GraphAdapters, LayerAdapters } from "../nn/index.js";
 import { CompiledGraphs } from "../runtime/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import type { AttachInputs } from "./adapter.js";
-import type { AdapterPart } from "./adapter-format.js";
+import type { AdapterPart, LoadedAdapter } from "./adapter-format.js";
 import { AdapterModel, type AttachableAdapter } from "./adapter-model.js";
 import { createAdapter } from "./create-adapter.js";
 import { checkLayers, type TargetLayer } from "./target-layers.js";
@@ -40,10 +40,11 @@ export interface StackPrediction {
  * @throws {FormatError} If it is for another model.
  */
 export function attachableAdapter(
-  { config, state }: Pick<AdapterPart, "config" | "state">,
+  loaded: Pick<AdapterPart, "config" | "state"> & Pick<LoadedAdapter, "resolve">,
   layers: readonly TargetLayer[],
   source: string,
 ): AttachableAdapter {
+  const { config, state } = loaded.resolve?.(layers) ?? loaded;
   const adapter = createAdapter(config, layers).withLayersOf(state, source);
   checkLayers(adapter.layers, layers, source);
   return { adapter, parameters: adapter.fromStateDict(state), isShared: false };

@@ -1,6 +1,7 @@
 // What a plain LoRA holds, in lines: kohya's, diffusers' and PEFT's files, and LyCORIS's relatives of them.
 
 import { join } from "node:path";
+import { readAdapter } from "../adapters/index.js";
 import {
   type LoraFormat,
   type LoraLayer,
@@ -8,6 +9,7 @@ import {
   type LoraPart,
   loraFormatOf,
 } from "../adapters/lora/lora-format.js";
+import { FeraError } from "../errors.js";
 import { asFloat32 } from "../storage/float32-weights.js";
 import { readJsonObject } from "../storage/index.js";
 import { sizeOf } from "../tensor/tensor.js";
@@ -20,6 +22,8 @@ import { openTensorFile, type TensorFile } from "./tensor-file.js";
 const FOLDER_WEIGHTS = "adapter_model.safetensors";
 const SHOWN_METADATA = ["ss_base_model_version", "ss_output_name", "modelspec.architecture", "modelspec.title"];
 const FROZEN_KEY = "fera_frozen_gates";
+/** Where diffusers keeps PEFT's configurations. */
+const DIFFUSERS_CONFIG_KEY = "lora_adapter_metadata";
 const ALPHAS_READ = 4096;
 const LISTED = 3;
 const METHODS: Readonly<Record<LoraMethod, string>> = {
@@ -36,8 +40,12 @@ const METHODS: Readonly<Record<LoraMethod, string>> = {
 /** The format of a file's LoRA; undefined where it holds none. */
 export const loraOf = (file: TensorFile): LoraFormat | undefined => loraFormatOf(file.entries, file.metadata);
 
-/** Method, program, parts, rank, alpha, targets, family, and the frozen gates where fera wrote it. */
-export async function describeLora(file: TensorFile, format: LoraFormat): Promise<string[]> {
+/**
+ * Method, program, parts, rank, alpha, targets, family, the frozen gates where fera wrote it, and whether fera loads it.
+ *
+ * @param adapterPath - The folder that the file is an adapter in.
+ */
+export async function describeLora(file: TensorFile, format: LoraFormat, adapterPath?: string): Promise<string[]> {
   const { entries, metadata, path } = file;
   const { layers, method, tokens, unknown } = format;
   const ranks = layers.flatMap(({ rank }) => rank ?? []);
@@ -47,7 +55,11 @@ export async function describeLora(file: TensorFile, format: LoraFormat): Promis
     `${path}: ${METHODS[method]}, ${format.label}; ${file.format}`,
     `  ${partsOf(layers)}`,
     `  ${describeWeights([...entries.values()])}`,
-    ...(ranks.length > 0 ? [`  rank ${rangeOf(ranks)}${describeAlpha(await alphasOf(file, layers))}`] : []),
+    ...(ranks.length > 0
+      ? [
+          `  rank ${rangeOf(ranks)}${describeAlpha(await alphasOf(file, layers), adapterPath !== undefined || DIFFUSERS_CONFIG_KEY in metadata)}`,
+        ]
+      : []),
     `  targets ${targetsOf(layers)}`,
     ...(family ? [`  family ${family}`] : []),
     ...(tokens.length > 0
@@ -61,8 +73,18 @@ export async function describeLora(file: TensorFile, format: LoraFormat): Promis
     ...(unknown.length > 0 ? [`  ${describeUnknown(unknown)}`] : []),
     ...describeFrozen(metadata[FROZEN_KEY]),
     ...SHOWN_METADATA.flatMap((key) => (metadata[key] ? [`  ${key} ${shortened(metadata[key])}`] : [])),
-    "  a plain LoRA routes nothing; fera itself loads FeRA adapters only",
+    `  ${await describeLoading(adapterPath ?? path)}`,
   ];
+}
+
+async function describeLoading(path: string): Promise<string> {
+  try {
+    const { notes = [] } = await readAdapter(path);
+    return ["fera can load it; a plain LoRA routes nothing", ...notes].join(". ");
+  } catch (reason) {
+    if (!(reason instanceof FeraError)) throw reason;
+    return `fera cannot load it: ${reason.message}`;
+  }
 }
 
 function describeUnknown(names: readonly string[]): string {
@@ -83,7 +105,9 @@ export async function describePeftFolder(dir: string, config: Record<string, unk
   return [
     `${dir}: PEFT adapter, peft_type ${shown(type)}, r ${shown(r)}, lora_alpha ${shown(alpha)}`,
     ...(typeof base === "string" ? [`  for ${shortened(base)}`] : []),
-    ...(format ? (await describeLora(file, format)).slice(1) : [`  ${describeWeights([...file.entries.values()])}`]),
+    ...(format
+      ? (await describeLora(file, format, dir)).slice(1)
+      : [`  ${describeWeights([...file.entries.values()])}`]),
   ];
 }
 
@@ -125,8 +149,10 @@ async function alphasOf({ entries, read }: TensorFile, layers: readonly LoraLaye
   return alphas;
 }
 
-const describeAlpha = (alphas: readonly number[]): string =>
-  alphas.length === 0 ? ", no alpha in the file: programs take the rank" : `, alpha ${rangeOf(alphas)}`;
+function describeAlpha(alphas: readonly number[], hasConfig: boolean): string {
+  if (alphas.length > 0) return `, alpha ${rangeOf(alphas)}`;
+  return hasConfig ? ", alpha as its configuration says" : ", no alpha in the file: programs take the rank";
+}
 
 const TARGET = /_((?:attn\d|self_attn|mlp|ff|time_emb_proj|emb_layers|proj_in|proj_out|conv)(?:_.*)?)$/;
 

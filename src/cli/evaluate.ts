@@ -1,8 +1,10 @@
 // fera evaluate: held-out noise-prediction error of a model, and of the same model with an adapter.
 
 import { Command } from "commander";
+import { AdapterModel, type LoadedAdapter, LoRAConfig } from "../adapters/index.js";
 import { createObjective } from "../diffusion/index.js";
 import type { UNetInputs } from "../models/index.js";
+import type { AnyPipeline } from "../pipelines/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
 import { encodeDataset, noisePredictionError } from "../training/index.js";
 import { choice, integer, type OptionValues, text } from "../training/options/option.js";
@@ -53,13 +55,23 @@ export function evaluateCommand(): Command {
   });
 }
 
+/** The denoiser with the adapter as read; without a part for it, the denoiser itself. */
+function adaptedBy(pipeline: AnyPipeline, loaded: LoadedAdapter, source: string): AdapterModel | AnyPipeline["unet"] {
+  if (pipeline.fera) return pipeline.fera;
+  if (loaded.layers.length === 0) return pipeline.unet;
+  const model = new AdapterModel(pipeline.unet, new LoRAConfig());
+  model.useAdapter(loaded, source);
+  return model;
+}
+
 async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<void> {
   const { model, adapter, data, split, limit, timestepsPerImage, batchSize, seed, json } = options;
   for (const file of [json, options.skippedList]) if (file !== undefined) await prepareOutputFile(file);
   const pipeline = await loadAnyPipeline(model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
   const objective = createObjective(pipeline.schedulerConfig);
-  if (adapter !== undefined) await loadAdapters(pipeline, adapter);
+  const loaded = adapter === undefined ? undefined : await loadAdapters(pipeline, adapter);
+  const adaptedModel = loaded && adaptedBy(pipeline, loaded, adapter!);
   const dataset = await openSplit(data, split, { ...dataOptionsOf(options), size: resolution, limit, signal });
   for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
   if (split === "heldOut") for (const line of heldOutWarnings(dataset)) printError(line);
@@ -68,12 +80,17 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
   print(`${counted(dataset.size, `${kind}image`)} of ${data}, ${counted(predictions, "prediction")}, seed ${seed}`);
 
   const started = performance.now();
-  const encodingBar = new Progress({ label: "encoding", total: dataset.size, unit: "images" });
-  const encoded = await encodeDataset(pipeline, dataset, (done) => {
-    signal.throwIfAborted();
-    encodingBar.update(done);
-  }).finally(() => encodingBar.end());
-  const measure = async (label: string, subject: Parameters<typeof noisePredictionError>[0]) => {
+  const encode = async () => {
+    const encodingBar = new Progress({ label: "encoding", total: dataset.size, unit: "images" });
+    return encodeDataset(pipeline, dataset, (done) => {
+      signal.throwIfAborted();
+      encodingBar.update(done);
+    }).finally(() => encodingBar.end());
+  };
+  pipeline.disableAdapters();
+  const encoded = await encode();
+  pipeline.enableAdapters();
+  const measure = async (label: string, subject: Parameters<typeof noisePredictionError>[0], on = encoded) => {
     const bar = new Progress({ label, total: predictions, unit: "predictions" });
     let done = 0;
     const watched = {
@@ -85,11 +102,13 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
       },
     };
     const settings = { objective, seed, timestepsPerImage, batchSize, signal };
-    const { error } = await noisePredictionError(watched, encoded, settings).finally(() => bar.end());
+    const { error } = await noisePredictionError(watched, on, settings).finally(() => bar.end());
     return error;
   };
   const base = await measure("base", pipeline.unet);
-  const adapted = pipeline.fera && (await measure("adapted", pipeline.fera));
+  // Adapters of text encoders change the captions' states.
+  const adaptedTexts = loaded?.textEncoders?.size ? await encode() : encoded;
+  const adapted = adaptedModel && (await measure("adapted", adaptedModel, adaptedTexts));
   print("mean squared error of the predicted noise");
   print(`  base      ${base.toFixed(5)}`);
   if (adapted !== undefined) {

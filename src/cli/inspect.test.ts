@@ -68,6 +68,19 @@ describe("fera inspect tells", () => {
     expect(text).toMatch(/family Stable Diffusion 2\.x[\s\S]*ss_base_model_version sd_v2/);
   });
 
+  it("whether a LoRA of other programs can be loaded, and what of it is not used", async () => {
+    const golden = "test/reference/lora-files/sd";
+    const counted = await linesOf(`${golden}/cloneofsimo.safetensors`);
+    expect(counted).toMatch(/36 layers of the UNet, 8 layers of the text encoder[\s\S]*learned tokens <s1>\n/);
+    expect(counted).toMatch(/fera can load it.*\. The file also holds 1 learned token \(<s1>\), which is not loaded/);
+    expect(await linesOf(`${golden}/peft`)).toMatch(/rank 2 to 4, alpha as its configuration says[\s\S]*can load it/);
+    const metadata = await linesOf(`${golden}/diffusers-metadata.safetensors`);
+    expect(metadata).toMatch(/rank 4, alpha as its configuration says/);
+    expect(await linesOf(`${golden}/bare.safetensors`)).toMatch(/rank 2, no alpha in the file: programs take the rank/);
+    const magnitudes = await linesOf(`${golden}/kohya-dora.safetensors`);
+    expect(magnitudes).toMatch(/DoRA \(LoRA with.*[\s\S]*fera cannot load it: .*is DoRA, not plain LoRA/);
+  });
+
   it("which gates were frozen in what fera wrote, in every format", async () => {
     const adapter = await readFeRAAdapter("test/reference/unet-sdxl/fera_output.pt");
     const gates = [0.2, 0.5, 0.3];

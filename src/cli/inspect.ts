@@ -57,7 +57,11 @@ export function inspectCommand(): Command {
     }
     if (plot !== undefined) await prepareOutputFile(plot);
     const kind = await kindOf(path);
-    const adapter = isAdapter(kind) ? (typeof kind === "string" ? path : kind.path) : undefined;
+    const isPlain = kind === "peft" || (typeof kind !== "string" && !isAdapter(kind) && loraOf(kind) !== undefined);
+    const adapter = isAdapter(kind) || isPlain ? (typeof kind === "string" ? path : kind.path) : undefined;
+    if (isPlain && plot !== undefined) {
+      throw new UsageError(command, `--plot draws routing; ${path} is a plain LoRA, which routes nothing.`);
+    }
     if (model !== undefined && adapter === undefined) {
       throw new UsageError(command, `--model and --plot are for adapters; ${path} is none.`);
     }

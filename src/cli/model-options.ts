@@ -1,6 +1,6 @@
 // The options that say which model runs, and where.
 
-import { readFeRAAdapter } from "../adapters/index.js";
+import { FeRAConfig, type LoadedAdapter } from "../adapters/index.js";
 import { ConfigError } from "../errors.js";
 import { type AnyPipeline, loadPipeline, type PipelineOptions } from "../pipelines/index.js";
 import { DEVICES } from "../runtime/index.js";
@@ -48,20 +48,23 @@ function loadingOptions({ device, threads, variant, revision }: ModelOptionValue
 }
 
 /**
- * Loads adapters into a pipeline, and says on stderr what was assumed where the file has no configuration.
+ * Loads adapters into a pipeline, and says on stderr what was assumed where the file has no configuration, and what of it
+ * is not used.
  *
  * @throws {FormatError} If the file is damaged or for another model.
  */
-export async function loadAdapters(pipeline: AnyPipeline, path: string): Promise<void> {
-  const { hasConfig, config } = await readFeRAAdapter(path);
-  if (!hasConfig) {
+export async function loadAdapters(pipeline: AnyPipeline, path: string): Promise<LoadedAdapter> {
+  const loaded = await pipeline.loadAdapters(path);
+  const { hasConfig, config, notes = [] } = loaded;
+  if (!hasConfig && config instanceof FeRAConfig) {
     const { alpha, routerTau, bands } = config;
     printError(
       `${path} holds no configuration: alpha ${alpha}, temperature ${routerTau}, ${bands} bands are assumed. ` +
         "If it was trained with others, give them to fera convert first.",
     );
   }
-  await pipeline.loadAdapters(path);
+  for (const note of notes) printError(`${path}: ${note}`);
+  return loaded;
 }
 
 /**

@@ -3,7 +3,7 @@
 import { renameSync, writeFileSync } from "node:fs";
 import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { FOLDER_CONFIG, FOLDER_WEIGHTS } from "../adapters/adapter-format.js";
+import { FOLDER_CONFIG, FOLDER_WEIGHTS } from "../adapters/adapter-folder.js";
 import { adapterFormatOf } from "../adapters/index.js";
 import { FormatError, TrainingError } from "../errors.js";
 import { writePng } from "../images/image-file.js";

@@ -48,14 +48,19 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
    *
    * @param source - A path, the bytes of a file, or an adapter as `readAdapter` gives it. Its parts for text encoders
    *   act when prompts are encoded.
+   * @returns The adapter as read; its `notes` say what of the file is not used.
    * @throws {ConfigError} If the name is taken.
    * @throws {FormatError} If the file is malformed or made for another model; the adapters in use then stay.
    */
-  async loadAdapters(source: string | Uint8Array | LoadedAdapter, { name }: { name?: string } = {}): Promise<void> {
+  async loadAdapters(
+    source: string | Uint8Array | LoadedAdapter,
+    { name }: { name?: string } = {},
+  ): Promise<LoadedAdapter> {
     const isFile = typeof source === "string" || source instanceof Uint8Array;
     const loaded = isFile ? await readAdapter(source) : source;
     this.#checkNotFused("loadAdapters", name === undefined ? this.adapterNames : []);
     this.#releaseLater(this.#adapters.add(loaded, typeof source === "string" ? source : ADAPTER_DATA, name));
+    return loaded;
   }
 
   /**

@@ -1,7 +1,9 @@
 // FeRAModel: a frozen denoiser with routed experts on some of its linear layers.
 
 import type { Denoiser } from "../../diffusion/index.js";
+import { FormatError } from "../../errors.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
+import type { LoadedAdapter } from "../adapter-format.js";
 import { AdapterModel, type AdapterModelInputs } from "../adapter-model.js";
 import type { FeRAAdapter } from "./fera-adapter.js";
 import { FeRAConfig, type FeRAOptions } from "./fera-config.js";
@@ -68,6 +70,23 @@ export class FeRAModel extends AdapterModel<FeRAConfig> {
       Tensor<"float32">
     >;
     return { energies: result.energies!, gates: result.gates!, weights: result.gates! };
+  }
+
+  /**
+   * As {@link AdapterModel.useAdapter}; the adapter must be FeRA's.
+   *
+   * @throws {FormatError} If it is for another model, or of another kind.
+   */
+  override useAdapter(loaded: Pick<LoadedAdapter, "config" | "state" | "resolve">, source = "useAdapter"): void {
+    const { adapterType } = loaded.config;
+    if (!(loaded.config instanceof FeRAConfig)) {
+      throw new FormatError(
+        source,
+        `is a ${adapterType} adapter; FeRAModel needs FeRA's, whose gates are routed. ` +
+          "Load it into an AdapterModel, or into a pipeline.",
+      );
+    }
+    super.useAdapter(loaded, source);
   }
 
   /** As {@link predict}, with the routing that made it. */

@@ -35,7 +35,8 @@ const fields = {
   matching: z.enum(["path", "name"]).default("path"),
   useRslora: z.boolean().default(false),
   rankPattern: z.record(z.string(), rank).default({}),
-  alphaPattern: z.record(z.string(), alpha).default({}),
+  // Files of others have layers with alpha 0 and below.
+  alphaPattern: z.record(z.string(), z.number()).default({}),
 };
 
 type Field = keyof typeof fields;

@@ -117,6 +117,8 @@ const DOTTED: readonly (readonly [prefix: string, part: LoraPart])[] = [
   ["text_encoder_3.", "text_encoder_3"],
 ];
 const PEFT = "base_model.model.";
+/** Modules of a UNet in the original code. */
+const ORIGINAL_UNET = /^(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\b/;
 /** Modules that only text encoders have. */
 const TEXT_MODULE = /^(text_model|text_projection|encoder\.block)\b/;
 const COUNTED = /^(unet|text_encoder):(\d+):(up|down)$/;
@@ -225,6 +227,7 @@ function placeOf(path: string): Omit<Understood, "role"> | undefined {
     if (!rest.startsWith(prefix)) continue;
     part = known;
     rest = rest.slice(prefix.length);
+    if (ORIGINAL_UNET.test(rest)) part = "unet";
     break;
   }
   if (!/^[\w.]+$/.test(rest)) return undefined;

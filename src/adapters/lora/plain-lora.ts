@@ -1,14 +1,13 @@
 // Writes adapters as plain LoRA, which knows no routing: for kohya's scripts and ComfyUI, for diffusers, for PEFT.
 
-import { ConfigError, FormatError } from "../../errors.js";
-import { encodeSafetensors } from "../../storage/safetensors.js";
-import { writeFileAt } from "../../storage/storage.js";
-import { type Tensor, tensor } from "../../tensor/tensor.js";
-import { type AdapterData, FOLDER_CONFIG, FOLDER_WEIGHTS, type LoadedAdapter } from "../adapter-format.js";
+import { ConfigError } from "../../errors.js";
+import type { AdapterPart, LoadedAdapter } from "../adapter-format.js";
 import type { FeRAConfig } from "../fera/fera-config.js";
 import { expertName } from "../fera/fera-state.js";
 import { freezeGates } from "../fera/frozen-gates.js";
-import { type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora-names.js";
+import { LoRAConfig } from "./lora-config.js";
+import type { KohyaNaming } from "./lora-names.js";
+import { writeLora } from "./write-lora.js";
 
 /**
  * - `kohya`: one `.safetensors` file, `lora_unet_….lora_down.weight`, `.lora_up.weight`, `.alpha`; ComfyUI, A1111,
@@ -27,8 +26,6 @@ export interface PlainLoraOptions {
   /** The UNet's `layers_per_block`, for kohya's names of SDXL. Default 2. */
   layersPerBlock?: number;
 }
-
-const DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors";
 
 /** Why a path is none that a plain LoRA of this format can be written to, if so. */
 export function plainLoraPathProblem(path: string, to: PlainLoraFormat): string | undefined {
@@ -61,72 +58,18 @@ export async function writePlainLora(
 ): Promise<void> {
   const problem = plainLoraPathProblem(path, options.to);
   if (problem) throw new ConfigError(problem);
-  const frozen = freezeGates(adapter, gates);
   const metadata = { format: "pt", fera_frozen_gates: JSON.stringify({ gates, config: adapter.config }) };
-  if (options.to === "kohya") {
-    const bytes = encodeKohya(frozen, options, metadata, path);
-    return writeFileAt(path, bytes);
-  }
-  if (options.to === "diffusers") {
-    const bytes = encodeSafetensors(peftTensors(frozen, "unet."), metadata);
-    if (/\.safetensors$/i.test(path)) return writeFileAt(path, bytes);
-    return writeFileAt(`${path}/${DIFFUSERS_WEIGHTS}`, bytes, { makeFolder: true });
-  }
-  const bytes = encodeSafetensors(peftTensors(frozen, "base_model.model."), metadata);
-  await writeFileAt(`${path}/${FOLDER_WEIGHTS}`, bytes, { makeFolder: true });
-  const json = new TextEncoder().encode(`${JSON.stringify(peftConfig(frozen), undefined, 2)}\n`);
-  await writeFileAt(`${path}/${FOLDER_CONFIG}`, json, { makeFolder: true });
+  const { to, naming, layersPerBlock } = options;
+  await writeLora(path, asLora(freezeGates(adapter, gates)), to, { naming, blocks: layersPerBlock, metadata });
 }
 
-function encodeKohya(
-  { config, layers, state }: LoadedAdapter<FeRAConfig>,
-  { naming = kohyaNamingOf(layers), layersPerBlock }: PlainLoraOptions,
-  metadata: Record<string, string>,
-  source: string,
-): Uint8Array {
-  const alpha = tensor(Float32Array.of(config.rank), []);
-  const tensors = new Map<string, Tensor>();
-  for (const { path } of layers) {
-    const name = kohyaName(path, naming, layersPerBlock);
-    if (tensors.has(`${name}.alpha`)) throw new FormatError(source, `two layers would be named "${name}".`);
-    const { down, up } = product(state, path);
-    tensors.set(`${name}.lora_down.weight`, down).set(`${name}.lora_up.weight`, up).set(`${name}.alpha`, alpha);
-  }
-  return encodeSafetensors(tensors, {
-    ...metadata,
-    ss_network_module: "networks.lora",
-    ss_network_dim: String(config.rank),
-    ss_network_alpha: String(config.rank),
-  });
-}
-
-function peftTensors({ layers, state }: LoadedAdapter, prefix: string): Map<string, Tensor> {
-  const tensors = new Map<string, Tensor>();
-  for (const { path } of layers) {
-    const { down, up } = product(state, path);
-    tensors.set(`${prefix}${path}.lora_A.weight`, down).set(`${prefix}${path}.lora_B.weight`, up);
-  }
-  return tensors;
-}
-
-function product(state: AdapterData["state"], path: string) {
-  return { down: state.get(expertName(path, 0, "down"))!, up: state.get(expertName(path, 0, "up"))! };
-}
-
-/** The layers are named by their whole paths: a shorter name could match others. */
-function peftConfig({ config, layers }: LoadedAdapter<FeRAConfig>): object {
-  return {
-    peft_type: "LORA",
-    base_model_name_or_path: null,
-    task_type: null,
-    inference_mode: true,
-    r: config.rank,
-    lora_alpha: config.rank,
-    lora_dropout: 0,
-    bias: "none",
-    fan_in_fan_out: false,
-    use_rslora: false,
-    use_dora: false,
-    target_modules: layers.map(({ path }) => path),
-  };
+/** The only expert's products as a LoRA. */
+function asLora({ config, layers, state }: LoadedAdapter<FeRAConfig>): AdapterPart<LoRAConfig> {
+  const matrices = layers.flatMap(({ path }) => [
+    [`${path}.lora_A.weight`, state.get(expertName(path, 0, "down"))!] as const,
+    [`${path}.lora_B.weight`, state.get(expertName(path, 0, "up"))!] as const,
+  ]);
+  const { rank, dropout, targetModules, matching } = config;
+  const own = new LoRAConfig({ rank, alpha: rank, dropout, targetModules, matching });
+  return { config: own, layers, state: new Map(matrices) };
 }

@@ -1,0 +1,242 @@
+// Reads plain LoRA in the names of kohya, diffusers, PEFT and cloneofsimo; see lora-format.ts for what tells them apart.
+// Every tensor is accounted for: one that is not understood is refused by its name.
+
+import { FormatError } from "../../errors.js";
+import { isObject, parseJson } from "../../storage/json.js";
+import type { Tensor } from "../../tensor/tensor.js";
+import type { AdapterConfig } from "../adapter.js";
+import { floatState } from "../float-state.js";
+import type { AdapterPart, LoadedAdapter, TextEncoderName } from "../loaded-adapter.js";
+import type { TargetLayer } from "../target-layers.js";
+import {
+  COUNTED_CLASSES,
+  COUNTED_TEXT_CLASS,
+  findByName,
+  findByNumber,
+  type LayerFinder,
+  textLayerByNumber,
+  textLayerPath,
+} from "./layer-names.js";
+import { LoRAConfig } from "./lora-config.js";
+import { type LoraFormat, type LoraLayer, type LoraPart, loraFormatOf } from "./lora-format.js";
+import { type FileLayer, type LoRASettings, loraPart, renamed, resolveLora } from "./lora-part.js";
+import { type PeftConfig, parsePeftConfig, patternValue } from "./peft-config.js";
+
+/** The metadata's key of the configuration that fera writes beside the tensors. */
+export const LORA_CONFIG_KEY = "fera_lora_config";
+/** Where diffusers keeps PEFT's configurations, one per component, the component's name before each key. */
+const DIFFUSERS_CONFIG_KEY = "lora_adapter_metadata";
+
+/** What came with the tensors. */
+export interface LoraContext {
+  metadata: Readonly<Record<string, string>>;
+  /** The file, for messages. */
+  source: string;
+  /** A folder's adapter_config.json. */
+  peft?: Readonly<Record<string, unknown>> | undefined;
+  /** Says how training goes on where the file does not. */
+  assumed?: AdapterConfig | undefined;
+}
+
+/**
+ * Reads a LoRA's tensors.
+ *
+ * A layer's product is scaled by alpha / rank; alpha is the file's own tensor, else its configuration's, else the rank.
+ *
+ * @returns Undefined where no tensor is a LoRA's.
+ * @throws {FormatError} If it is a relative of LoRA that is not supported (it is named), or a tensor is of no layer, is
+ *   missing, or does not fit its pair.
+ */
+export function readLora(
+  tensors: ReadonlyMap<string, Tensor>,
+  { metadata, source, peft, assumed }: LoraContext,
+): LoadedAdapter<LoRAConfig> | undefined {
+  const format = loraFormatOf(tensors, metadata);
+  if (!format) return undefined;
+  refuseUnsupported(format, source);
+  const written = metadata[LORA_CONFIG_KEY];
+  const known = written === undefined ? undefined : LoRAConfig.fromJSON(parseText(written, source), source);
+  const configs = peftConfigs(peft, metadata, source);
+  const dropout = assumed instanceof LoRAConfig ? assumed.dropout : undefined;
+  const read = (parts: readonly LoraPart[], prefix: string) => {
+    const config = configs.get(prefix) ?? configs.get("");
+    const layers = format.layers.filter(({ part }) => parts.includes(part));
+    const settings: LoRASettings = {
+      dropout: config?.dropout ?? known?.dropout ?? dropout,
+      useRslora: config?.useRslora,
+      written: known,
+    };
+    return { layers: layers.map((layer) => fileLayer(layer, tensors, config, source)), settings };
+  };
+
+  const denoiser = read(["unet", "transformer"], "unet");
+  const textEncoders = new Map<TextEncoderName, AdapterPart<LoRAConfig>>();
+  for (const name of ["text_encoder", "text_encoder_2"] as const) {
+    const { layers, settings } = read([name], name);
+    if (layers.length === 0) continue;
+    const find = format.naming === "cloneofsimo" ? countedText(metadata, name, source) : textLayerPath;
+    textEncoders.set(name, loraPart(renamed(layers, find, source), { ...settings, written: undefined }));
+  }
+  const { config, state, layers } = loraPart(denoiser.layers, denoiser.settings);
+  return {
+    config,
+    state: new Map(state),
+    layers,
+    hasConfig: known !== undefined || configs.size > 0,
+    textEncoders,
+    notes: notesOf(format),
+    resolve(model) {
+      if (layers.length === 0) throw new FormatError(source, "changes text encoders only; load it into a pipeline.");
+      const find = finderOf(format, metadata, model, denoiser.layers.length, source);
+      return resolveLora(denoiser.layers, denoiser.settings, find, model, source);
+    },
+  };
+}
+
+/** By component; under "" for all. */
+function peftConfigs(
+  peft: Readonly<Record<string, unknown>> | undefined,
+  metadata: Readonly<Record<string, string>>,
+  source: string,
+): Map<string, PeftConfig> {
+  const configs = new Map<string, PeftConfig>();
+  if (peft) configs.set("", parsePeftConfig(peft, source));
+  const text = metadata[DIFFUSERS_CONFIG_KEY];
+  if (peft || text === undefined) return configs;
+  const where = `${source} (metadata ${DIFFUSERS_CONFIG_KEY})`;
+  const byComponent = new Map<string, Record<string, unknown>>();
+  for (const [key, value] of Object.entries(parseText(text, where))) {
+    const [, given = "", name = key] = /^(unet|transformer|text_encoder|text_encoder_2)\.(.+)$/.exec(key) ?? [];
+    const component = given === "transformer" ? "unet" : given;
+    byComponent.set(component, { ...byComponent.get(component), [name]: value });
+  }
+  for (const [component, json] of byComponent) configs.set(component, parsePeftConfig(json, where));
+  return configs;
+}
+
+function parseText(text: string, source: string): Record<string, unknown> {
+  const value = parseJson(new TextEncoder().encode(text), source);
+  if (isObject(value)) return value;
+  throw new FormatError(source, "must be a JSON object.");
+}
+
+const METHODS = {
+  dora: "DoRA",
+  loha: "LoHa",
+  lokr: "LoKr",
+  oft: "OFT",
+  ia3: "(IA)³",
+  glora: "GLoRA",
+  full: "a whole difference of weights",
+} as const;
+
+/** Tensors of a layer that are neither its matrices nor its alpha: of other methods, or second ones of the same role. */
+const unusedOf = ({ tensors, down, up, alpha }: LoraLayer): string[] =>
+  tensors.filter((name) => name !== down && name !== up && name !== alpha);
+
+function refuseUnsupported({ naming, method, layers, unknown }: LoraFormat, source: string): void {
+  if (method !== "lora") {
+    const own = layers.filter((layer) => layer.method === method);
+    const [first] = own.flatMap((layer) => layer.magnitude ?? unusedOf(layer));
+    throw new FormatError(
+      source,
+      `is ${METHODS[method]}, not plain LoRA (${own.length} of its ${layers.length} layers, such as ` +
+        `"${first}"); only plain LoRA and FeRA are supported.`,
+    );
+  }
+  if (naming === "xlabs") throw new FormatError(source, "is in XLabs' format, for Flux, which is not supported.");
+  const odd = [
+    ...unknown,
+    ...layers.flatMap(unusedOf),
+    ...layers.filter(({ part }) => part === "text_encoder_3").flatMap(({ tensors }) => tensors),
+  ];
+  if (odd.length === 0) return;
+  const shown = odd.slice(0, 3).map((name) => JSON.stringify(name));
+  const more = odd.length > shown.length ? `, … (${odd.length} tensors)` : "";
+  throw new FormatError(
+    source,
+    `holds what is no plain LoRA of layers that are known here: ${shown.join(", ")}${more}.`,
+  );
+}
+
+function fileLayer(
+  { name, down, up, alpha }: LoraLayer,
+  tensors: ReadonlyMap<string, Tensor>,
+  config: PeftConfig | undefined,
+  source: string,
+): FileLayer {
+  if (down === undefined || up === undefined) {
+    throw new FormatError(source, `the layer "${name}" lacks its ${down === undefined ? "down" : "up"} matrix.`);
+  }
+  const own = new Map([down, up, ...(alpha === undefined ? [] : [alpha])].map((key) => [key, tensors.get(key)!]));
+  const values = floatState(own, source);
+  const matrices = { down: values.get(down)!, up: values.get(up)! };
+  const rank = checkedRank(name, matrices, source);
+  const said = config && (patternValue(config.rankPattern, name, source) ?? config.rank);
+  if (said !== undefined && said !== rank) {
+    throw new FormatError(source, `its configuration says rank ${said} at "${name}", its tensors ${rank}.`);
+  }
+  const scalar = alpha === undefined ? undefined : values.get(alpha)!;
+  if (scalar && scalar.size !== 1) {
+    throw new FormatError(source, `"${alpha}" must be one number; it is [${scalar.shape.join(",")}].`);
+  }
+  const configured = config && (patternValue(config.alphaPattern, name, source) ?? config.alpha);
+  return { name, ...matrices, alpha: scalar?.data[0] ?? configured ?? rank };
+}
+
+/** `[r, in]` and `[out, r]`, or `[r, in, k, k]` and `[out, r, 1, 1]`. */
+function checkedRank(name: string, { down, up }: Pick<FileLayer, "down" | "up">, source: string): number {
+  const [rank = 0, , height, width] = down.shape;
+  const isConvolution = down.shape.length === 4 && up.shape.length === 4;
+  const isSquare = height === width && up.shape[2] === up.shape[3] && (up.shape[2] ?? 1) === 1;
+  const fits = isConvolution ? isSquare : down.shape.length === 2 && up.shape.length === 2;
+  if (fits && rank > 0 && up.shape[1] === rank) return rank;
+  throw new FormatError(
+    source,
+    `the matrices of "${name}" must be [r,in] and [out,r], or [r,in,k,k] and [out,r,1,1]; ` +
+      `they are [${down.shape.join(",")}] and [${up.shape.join(",")}].`,
+  );
+}
+
+function finderOf(
+  { naming }: LoraFormat,
+  metadata: Readonly<Record<string, string>>,
+  model: readonly TargetLayer[],
+  count: number,
+  source: string,
+): LayerFinder {
+  if (naming !== "cloneofsimo") return findByName(model);
+  return findByNumber(model, classesOf(metadata, "unet", COUNTED_CLASSES, source), count);
+}
+
+function countedText(metadata: Readonly<Record<string, string>>, part: string, source: string): LayerFinder {
+  classesOf(metadata, part, [COUNTED_TEXT_CLASS], source);
+  return textLayerByNumber;
+}
+
+/** The module classes that the metadata say were adapted; on them depends what a number means. */
+function classesOf(
+  metadata: Readonly<Record<string, string>>,
+  part: string,
+  known: readonly string[],
+  source: string,
+): string[] | undefined {
+  const text = metadata[part];
+  if (text === undefined) return undefined;
+  const { classes } = parseText(`{"classes":${text}}`, `${source} (metadata ${part})`);
+  const odd = Array.isArray(classes) ? classes.find((name) => !known.includes(name)) : text;
+  if (odd === undefined) return classes as string[];
+  throw new FormatError(
+    source,
+    `its metadata say that the layers of ${JSON.stringify(odd)} are counted; known are ${known.join(", ")}.`,
+  );
+}
+
+function notesOf({ tokens }: LoraFormat): string[] {
+  if (tokens.length === 0) return [];
+  const names = tokens.slice(0, 8).join(", ") + (tokens.length > 8 ? ", …" : "");
+  return [
+    `The file also holds ${tokens.length} learned token${tokens.length > 1 ? "s" : ""} (${names}), which ` +
+      `${tokens.length > 1 ? "are" : "is"} not loaded: in a prompt ${tokens.length > 1 ? "they mean" : "it means"} nothing.`,
+  ];
+}
