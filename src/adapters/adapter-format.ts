@@ -78,10 +78,13 @@ export async function readFeRAAdapter(
   file: string | Uint8Array,
   assumed = new FeRAConfig(),
 ): Promise<LoadedAdapter<FeRAConfig>> {
-  const adapter = await readAdapter(file, assumed);
+  return asFeRAAdapter(await readAdapter(file, assumed), typeof file === "string" ? file : ADAPTER_DATA);
+}
+
+/** An adapter as read, which must be FeRA's. @throws {FormatError} If it is of another kind. */
+export function asFeRAAdapter(adapter: LoadedAdapter, source: string): LoadedAdapter<FeRAConfig> {
   const { config } = adapter;
   if (config instanceof FeRAConfig) return { ...adapter, config };
-  const source = typeof file === "string" ? file : ADAPTER_DATA;
   throw new FormatError(
     source,
     `is a ${config.adapterType} adapter; this needs a FeRA adapter, whose gates are routed.`,

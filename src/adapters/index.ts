@@ -4,6 +4,7 @@ export {
   type AdapterFormat,
   type AdapterPart,
   adapterFormatOf,
+  asFeRAAdapter,
   type LoadedAdapter,
   readAdapter,
   readFeRAAdapter,
@@ -53,13 +54,15 @@ export { type BandOptions, bandEnergies, FrequencyEnergyIndicator, frequencyBand
 export { SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./fera/router.js";
 export { LoRAAdapter } from "./lora/lora-adapter.js";
 export { LoRAConfig, type LoRAOptions } from "./lora/lora-config.js";
-export { type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora/lora-names.js";
+export { isUNet, type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora/lora-names.js";
 export {
   type PlainLoraFormat,
   type PlainLoraOptions,
   plainLoraPathProblem,
   writePlainLora,
 } from "./lora/plain-lora.js";
+export { isLoadedLora, type LoadedLora } from "./lora/read-lora.js";
+export { defaultLoraNames, type LoraFileNames, type LoraFileOptions, writeLora } from "./lora/write-lora.js";
 export {
   type LayerMatching,
   matchesTarget,

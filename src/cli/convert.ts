@@ -1,11 +1,20 @@
-// fera convert: between the formats of adapters, and to plain LoRA with frozen gates (convert-lora.ts).
+// fera convert: between the formats of adapters, to plain LoRA with frozen gates (convert-lora.ts), and between the formats
+// of plain LoRA (convert-plain-lora.ts).
 
 import { resolve } from "node:path";
 import { Command } from "commander";
-import { adapterFormatOf, plainLoraPathProblem, readFeRAAdapter, writeAdapter } from "../adapters/index.js";
+import {
+  adapterFormatOf,
+  asFeRAAdapter,
+  isLoadedLora,
+  plainLoraPathProblem,
+  readAdapter,
+  writeAdapter,
+} from "../adapters/index.js";
 import { adapterPathProblem, sigmaProblem, toFeRAConfig, UNTOLD_OPTIONS } from "../training/options/adapter-options.js";
 import { choice, type OptionSpecs, type OptionValues } from "../training/options/option.js";
 import { convertToLora, LORA_OPTIONS, parseGates } from "./convert-lora.js";
+import { convertPlainLora } from "./convert-plain-lora.js";
 import { counted } from "./format.js";
 import { addOptions, givenLayers, kebabCase, readOptions } from "./options.js";
 import { prepareParent } from "./output-file.js";
@@ -23,6 +32,9 @@ const OPTIONS = {
   ...UNTOLD_OPTIONS,
 };
 
+/** Of these, what a plain LoRA has use for: its names, and the model that explains them. */
+const PLAIN_OPTIONS = ["--to", "--model", "--device", "--threads"];
+
 /** The command. */
 export function convertCommand(): Command {
   const command = new Command("convert")
@@ -31,7 +43,8 @@ export function convertCommand(): Command {
         "--to into a plain LoRA: kohya (ComfyUI, A1111, kohya's scripts), diffusers (load_lora_weights) or peft " +
         "(PeftModel). A plain LoRA cannot route, so the gates are frozen: the file acts exactly as the adapter does " +
         "while its gates are those, and the error against live routing is measured and printed. " +
-        "Where IN has no configuration, such as a .pt, options say what it does not.",
+        "Where IN has no configuration, such as a .pt, options say what it does not. A plain LoRA as IN is written in the " +
+        "names of another program; kohya's and cloneofsimo's names need --model.",
     )
     .argument("<IN>", "the adapter")
     .argument("<OUT>", "a .safetensors or .pt file; any other name is a folder");
@@ -44,7 +57,13 @@ async function convert(command: Command, from: string, to: string): Promise<void
   const problem = sigmaProblem(options) ?? (await loraProblem(command, options, to)) ?? pathProblem(options, to);
   if (problem) throw new UsageError(command, problem);
   if (resolve(from) === resolve(to)) throw new UsageError(command, `IN and OUT are the same: ${from}.`);
-  const adapter = await readFeRAAdapter(from, toFeRAConfig(options));
+  const read = await readAdapter(from, toFeRAConfig(options));
+  if (isLoadedLora(read)) {
+    const stray = (await givenNames(command, OPTIONS)).find((name) => !PLAIN_OPTIONS.includes(name));
+    if (stray) throw new UsageError(command, `${from} is a plain LoRA; leave ${stray} out.`);
+    return convertPlainLora(command, from, to, read, options);
+  }
+  const adapter = asFeRAAdapter(read, from);
   const given = await givenNames(command, UNTOLD_OPTIONS);
   if (adapter.hasConfig && given.length > 0) {
     throw new UsageError(command, `${from} has a configuration of its own; leave ${given.join(", ")} out.`);

@@ -56,6 +56,46 @@ describe("fera convert", () => {
   });
 });
 
+describe("fera convert of a plain LoRA", () => {
+  const golden = "test/reference/lora-files/sd";
+  const tiny = "test/reference/pipeline-tiny";
+
+  it("takes it from kohya's names to diffusers' and back, text encoder too", async () => {
+    const there = await runFera(
+      ...["convert", `${golden}/kohya.safetensors`, at("diffusers.safetensors"), "--to", "diffusers", "--model", tiny],
+    );
+    expect(there.stdout).toMatch(/plain LoRA for diffusers, 48 layers and 12 of text encoders/);
+    const names = [...(await readSafetensors(at("diffusers.safetensors"))).tensors.keys()];
+    expect(names).toContain("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight");
+    expect((await runFera("convert", at("diffusers.safetensors"), at("kohya.safetensors"))).code).toBe(0);
+    const before = (await readSafetensors(`${golden}/kohya.safetensors`)).tensors;
+    const after = (await readSafetensors(at("kohya.safetensors"))).tensors;
+    expect([...after.keys()].sort()).toEqual([...before.keys()].sort());
+    // alpha / rank was 1 / 2, a power of two: it went into the up matrix without rounding.
+    for (const [name, { data }] of before) {
+      const factor = name.endsWith(".alpha") ? 2 : name.includes("lora_up") ? 0.5 : 1;
+      expect(after.get(name)!.data, name).toEqual((data as Float32Array).map((value) => value * factor));
+    }
+  });
+
+  it.each([
+    [
+      "names that only the model explains",
+      2,
+      ["kohya.safetensors", "x.safetensors"],
+      /only its model explains: give --model/,
+    ],
+    ["gates", 2, ["bare.safetensors", "x", "--to", "peft", "--gates", "1"], /is a plain LoRA; leave --gates out/],
+    ["a text encoder's layers in PEFT's folder", 1, ["diffusers.safetensors", "x"], /cannot also hold layers of text/],
+    ["DoRA", 1, ["peft-dora", "x.safetensors"], /is DoRA, not plain LoRA/],
+  ])("ends with a message for %s, with exit code %i", async (_, expected, [from, to, ...flags], message) => {
+    const { code, stderr } = await runFera("convert", `${golden}/${from}`, at(to!), ...flags);
+    expect(stderr).toMatch(message);
+    expect(code).toBe(expected);
+    expect(existsSync(at(to!))).toBe(false);
+  });
+});
+
 describe("fera convert --to", () => {
   it("freezes the gates at their mean over sampled images, and prints the error against live routing", async () => {
     const flags = ["--to", "kohya", "--model", model, "--steps", "2", "--num-images", "1", "--timesteps", "2"];
@@ -69,7 +109,7 @@ describe("fera convert --to", () => {
     const { gates } = JSON.parse(metadata.fera_frozen_gates!);
     expect(gates[0] + gates[1]).toBeCloseTo(1, 5);
     const inspected = await runFera("inspect", at("kohya.safetensors"));
-    expect(inspected.stdout).toMatch(/plain LoRA, kohya's names.*\n +32 layers of the UNet or transformer/);
+    expect(inspected.stdout).toMatch(/plain LoRA, kohya's names.*\n +32 layers of the UNet/);
     expect(inspected.stdout).toMatch(/rank 4, alpha 4\n/);
     expect(inspected.stdout).toMatch(/made from a FeRA adapter with 2 experts, gates frozen at 0\.\d+, 0\.\d+/);
   });

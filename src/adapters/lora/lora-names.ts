@@ -56,7 +56,7 @@ export function originalNames(layers: readonly TargetLayer[]): Map<string, strin
   return names;
 }
 
-/** Whether these layers are a UNet's. */
+/** Whether these are paths of a UNet's layers, with dots as in diffusers. */
 export const isUNet = (layers: readonly TargetLayer[]): boolean => layers.every(({ path }) => UNET_MODULE.test(path));
 
 const UNET_MODULE =

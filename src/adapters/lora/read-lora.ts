@@ -38,6 +38,16 @@ export interface LoraContext {
   assumed?: AdapterConfig | undefined;
 }
 
+/** A LoRA as read. */
+export interface LoadedLora extends LoadedAdapter<LoRAConfig> {
+  textEncoders: ReadonlyMap<TextEncoderName, AdapterPart<LoRAConfig>>;
+  notes: readonly string[];
+  resolve(layers: readonly TargetLayer[]): AdapterPart<LoRAConfig>;
+}
+
+/** Whether an adapter as read is a plain LoRA. */
+export const isLoadedLora = (adapter: LoadedAdapter): adapter is LoadedLora => adapter.config instanceof LoRAConfig;
+
 /**
  * Reads a LoRA's tensors.
  *
@@ -50,7 +60,7 @@ export interface LoraContext {
 export function readLora(
   tensors: ReadonlyMap<string, Tensor>,
   { metadata, source, peft, assumed }: LoraContext,
-): LoadedAdapter<LoRAConfig> | undefined {
+): LoadedLora | undefined {
   const format = loraFormatOf(tensors, metadata);
   if (!format) return undefined;
   refuseUnsupported(format, source);

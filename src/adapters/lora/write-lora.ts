@@ -1,12 +1,12 @@
 // A LoRA's tensors and metadata in the names of other programs: kohya, diffusers, PEFT.
 
-import { FormatError } from "../../errors.js";
+import { ConfigError, FormatError } from "../../errors.js";
 import { encodeSafetensors } from "../../storage/safetensors.js";
 import { writeFileAt } from "../../storage/storage.js";
 import { encodeTorch } from "../../storage/torch.js";
 import { Tensor, tensor } from "../../tensor/tensor.js";
 import { DIFFUSERS_WEIGHTS, writeAdapterFolder } from "../adapter-folder.js";
-import type { AdapterPart } from "../loaded-adapter.js";
+import type { AdapterPart, TextEncoderName } from "../loaded-adapter.js";
 import type { TargetLayer } from "../target-layers.js";
 import type { LoRAConfig } from "./lora-config.js";
 import { isUNet, type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora-names.js";
@@ -28,63 +28,47 @@ export interface LoraNameOptions {
   blocks?: readonly TargetLayer[] | number | undefined;
 }
 
-/** {@link LoraNameOptions}, and more strings for the header. */
+/** {@link LoraNameOptions}, and what else the file shall hold. */
 export interface LoraFileOptions extends LoraNameOptions {
+  /** Parts for text encoders. */
+  textEncoders?: ReadonlyMap<TextEncoderName, AdapterPart<LoRAConfig>> | undefined;
+  /** More strings for the header. */
   metadata?: Readonly<Record<string, string>> | undefined;
 }
 
 /**
- * Writes a LoRA: into a folder in PEFT's names or where the path has no ending, otherwise into one file.
+ * Writes a LoRA: in PEFT's names into a folder; otherwise into one file, which a folder gets under diffusers' name.
  *
  * @param path - A `.pt` file keeps no metadata.
- * @throws {ConfigError | FormatError} As {@link encodeLora}, and if it cannot be written.
+ * @throws {ConfigError} If kohya has no name for a layer, or there are text encoders in PEFT's folder, which is for one
+ *   model.
+ * @throws {FormatError} If two layers would get the same name, or the file cannot be written.
  */
 export async function writeLora(
   path: string,
   part: AdapterPart<LoRAConfig>,
   names: LoraFileNames,
-  { metadata, ...options }: LoraFileOptions = {},
+  { metadata: more, textEncoders = new Map(), ...options }: LoraFileOptions = {},
 ): Promise<void> {
-  const encoded = encodeLora(part, names, path, options);
-  if (/\.(pt|pth)$/i.test(path)) return writeFileAt(path, encodeTorch(encoded.tensors, path));
-  const bytes = encodeSafetensors(encoded.tensors, { ...encoded.metadata, ...metadata });
-  if (names === "peft") return writeAdapterFolder(path, bytes, peftConfigOf(part));
+  const metadata = { format: "pt", [LORA_CONFIG_KEY]: JSON.stringify(part.config), ...more };
+  if (names === "peft") {
+    if (textEncoders.size > 0) {
+      throw new ConfigError(`${path}: PEFT's folder is for one model; it cannot also hold layers of text encoders.`);
+    }
+    const bytes = encodeSafetensors(
+      diffusersTensors(part, "base_model.model.", () => 1),
+      metadata,
+    );
+    return writeAdapterFolder(path, bytes, peftConfigOf(part));
+  }
+  const isKohya = names === "kohya";
+  const tensors = isKohya ? kohyaTensors(part, textEncoders, path, options) : diffusersFile(part, textEncoders);
+  if (/\.(pt|pth)$/i.test(path)) return writeFileAt(path, encodeTorch(tensors, path));
+  const { rank, alpha } = part.config;
+  const says = { ss_network_module: "networks.lora", ss_network_dim: `${rank}`, ss_network_alpha: `${alpha}` };
+  const bytes = encodeSafetensors(tensors, isKohya ? { ...metadata, ...says } : metadata);
   if (/\.safetensors$/i.test(path)) return writeFileAt(path, bytes);
   return writeFileAt(`${path}/${DIFFUSERS_WEIGHTS}`, bytes, { makeFolder: true });
-}
-
-/** Tensors by name, and strings for the header. */
-interface EncodedLora {
-  tensors: Map<string, Tensor>;
-  metadata: Record<string, string>;
-}
-
-/**
- * Encodes a LoRA.
- *
- * @param source - Names the file in messages.
- * @throws {ConfigError} If kohya has no name for a layer.
- * @throws {FormatError} If two layers would get the same name.
- */
-function encodeLora(
-  part: AdapterPart<LoRAConfig>,
-  names: LoraFileNames,
-  source: string,
-  options: LoraNameOptions = {},
-): EncodedLora {
-  const metadata = { format: "pt", [LORA_CONFIG_KEY]: JSON.stringify(part.config) };
-  if (names === "kohya") return encodeKohya(part, metadata, source, options);
-  const { config, state, layers } = part;
-  const tensors = new Map<string, Tensor>();
-  const component = isUNet(layers) ? "unet." : "transformer.";
-  const prefix = names === "peft" ? "base_model.model." : component;
-  for (const { path } of layers) {
-    const { down, up } = matrices(state, path);
-    // Without a configuration beside it, every program scales diffusers' names by 1: the scale goes into one matrix.
-    const scale = names === "peft" ? 1 : config.scaleOf(path);
-    tensors.set(`${prefix}${path}.lora_A.weight`, down).set(`${prefix}${path}.lora_B.weight`, scaled(up, scale));
-  }
-  return { tensors, metadata };
 }
 
 /**
@@ -94,25 +78,55 @@ function encodeLora(
 export const defaultLoraNames = (layers: readonly TargetLayer[]): LoraFileNames =>
   isUNet(layers) ? "kohya" : "diffusers";
 
-function encodeKohya(
-  { config, state, layers }: AdapterPart<LoRAConfig>,
-  metadata: Record<string, string>,
-  source: string,
-  { naming = kohyaNamingOf(layers), blocks }: LoraNameOptions,
-): EncodedLora {
+/** `PREFIX` and the path, `lora_A` and `lora_B`. @param factorOf - What up is multiplied by. */
+function diffusersTensors(
+  { state, layers }: AdapterPart<LoRAConfig>,
+  prefix: string,
+  factorOf: (path: string) => number,
+): Map<string, Tensor> {
   const tensors = new Map<string, Tensor>();
   for (const { path } of layers) {
-    const name = kohyaName(path, naming, blocks);
-    if (tensors.has(`${name}.alpha`)) throw new FormatError(source, `two layers would be named "${name}".`);
     const { down, up } = matrices(state, path);
-    const alpha = config.scaleOf(path) * config.rankOf(path);
-    tensors
-      .set(`${name}.lora_down.weight`, down)
-      .set(`${name}.lora_up.weight`, up)
-      .set(`${name}.alpha`, tensor(Float32Array.of(alpha), []));
+    const scaledUp = scaled(up, factorOf(path));
+    tensors.set(`${prefix}${path}.lora_A.weight`, down).set(`${prefix}${path}.lora_B.weight`, scaledUp);
   }
-  const says = { ss_network_dim: String(config.rank), ss_network_alpha: String(config.alpha) };
-  return { tensors, metadata: { ...metadata, ss_network_module: "networks.lora", ...says } };
+  return tensors;
+}
+
+/** Without a configuration beside it, every program scales diffusers' names by 1: the scale goes into one matrix. */
+function diffusersFile(part: AdapterPart<LoRAConfig>, textEncoders: NonNullable<LoraFileOptions["textEncoders"]>) {
+  const components = [[isUNet(part.layers) ? "unet" : "transformer", part] as const, ...textEncoders];
+  const all = components.map(([name, own]) => diffusersTensors(own, `${name}.`, (path) => own.config.scaleOf(path)));
+  return new Map(all.flatMap((tensors) => [...tensors]));
+}
+
+function kohyaTensors(
+  part: AdapterPart<LoRAConfig>,
+  textEncoders: NonNullable<LoraFileOptions["textEncoders"]>,
+  source: string,
+  { naming = kohyaNamingOf(part.layers), blocks }: LoraNameOptions,
+): Map<string, Tensor> {
+  const tensors = new Map<string, Tensor>();
+  const add = ({ config, state, layers }: AdapterPart<LoRAConfig>, nameOf: (path: string) => string) => {
+    for (const { path } of layers) {
+      const name = nameOf(path);
+      if (tensors.has(`${name}.alpha`)) throw new FormatError(source, `two layers would be named "${name}".`);
+      const { down, up } = matrices(state, path);
+      const alpha = config.scaleOf(path) * config.rankOf(path);
+      tensors
+        .set(`${name}.lora_down.weight`, down)
+        .set(`${name}.lora_up.weight`, up)
+        .set(`${name}.alpha`, tensor(Float32Array.of(alpha), []));
+    }
+  };
+  add(part, (path) => kohyaName(path, naming, blocks));
+  // Only SDXL, which has two, numbers them.
+  const isXl = naming === "original" || textEncoders.has("text_encoder_2");
+  for (const [encoder, own] of textEncoders) {
+    const prefix = encoder === "text_encoder_2" ? "lora_te2" : isXl ? "lora_te1" : "lora_te";
+    add(own, (path) => `${prefix}_${path.replaceAll(".", "_")}`);
+  }
+  return tensors;
 }
 
 function matrices(state: AdapterPart["state"], path: string) {
