@@ -104,10 +104,8 @@ it("a linear layer's matrices fit a 1×1 convolution, as other versions of a mod
   expect(count).toBe(16);
   const path = join(dir, "flat.safetensors");
   await writeSafetensors(path, new Map(flat));
-  const [model, other] = [0, 0].map(() => new AdapterModel(unets.sd, new LoRAConfig())) as unknown as [
-    AdapterModel,
-    AdapterModel,
-  ];
+  const model = new AdapterModel(unets.sd, new LoRAConfig());
+  const other = new AdapterModel(unets.sd, new LoRAConfig());
   await model.loadAdapters(path);
   await other.loadAdapters(pathOf("sd", "kohya"));
   expect(model.stateDict()).toEqual(other.stateDict());
