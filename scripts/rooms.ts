@@ -27,7 +27,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
   // The entries of the package: making images, and with training.
   inference: [
-    ...["errors", "tensor", "graph", "images", "runtime", "storage", "schedulers", "models", "adapters"],
+    ...["errors", "tensor", "graph", "images", "nn", "runtime", "storage", "schedulers", "models", "adapters"],
     ...["pipelines", "diffusion"],
   ],
   "node-inference": ["inference", "runtime", "storage", "images"],

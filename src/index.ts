@@ -2,19 +2,22 @@
 
 export * from "./library.js";
 export * from "./node-inference.js";
+
+// Data and training
+
 export {
-  type BatchOptions,
   type CaptionSource,
   type DatasetOptions,
-  DiffusionBatches,
-  type EncodedDataset,
   encodeDataset,
   type FineTuneOptions,
+  type FineTunePhase,
   type FineTuneResult,
+  type FolderCaptionSource,
   fineTune,
   type ImageDataset,
-  noisePredictionError,
+  type ImagePlacement,
   openDataset,
+  type Skipped,
   type StepReport,
   Trainer,
   type TrainerOptions,

@@ -1,29 +1,9 @@
-// What making images takes, on every platform: models, adapters, pipelines, schedulers. Loads nothing that only training
-// needs; node-inference.ts and web-inference.ts add their backend and their storage.
+// What making images takes, on every platform, room by room: models, adapters, pipelines, schedulers. Loads nothing that
+// only training needs; node-inference.ts and web-inference.ts add their backend and their storage. Types that public
+// signatures name are exported, too.
 
-export {
-  type AdapterConfig,
-  AdapterModel,
-  type AdapterModelInputs,
-  type AdapterPrediction,
-  type CompiledTrainStep,
-  FeRAConfig,
-  type FeRAInputs,
-  FeRAModel,
-  type FeRAOptions,
-  FrequencyEnergyIndicator,
-  freezeGates,
-  freezingError,
-  frequencyEnergyConsistencyLoss,
-  gatesOverTimesteps,
-  type LoadedAdapter,
-  LoRAConfig,
-  type LoRAOptions,
-  meanGates,
-  readAdapter,
-  SoftFrequencyRouter,
-  writePlainLora,
-} from "./adapters/index.js";
+// Errors
+
 export {
   ConfigError,
   FeraError,
@@ -33,38 +13,25 @@ export {
   ShapeError,
   TrainingError,
 } from "./errors.js";
-export { Graph, type Value } from "./graph/index.js";
+
+// Tensors, and torch's random streams
+
+export { Generator, type RandomOptions, rand, randint, randn, randperm } from "./tensor/random.js";
+export { type DataOf, type DType, Tensor, type TensorData, tensor, zeros } from "./tensor/tensor.js";
+
+// Graphs, and what runs them
+
+export {
+  type Attributes,
+  type FileRange,
+  Graph,
+  type Node,
+  type OperatorName,
+  type OutputType,
+  type Value,
+  type ValueSource,
+} from "./graph/index.js";
 export * as operators from "./graph/operator-functions.js";
-export { ImageTensor, type ImageType, type PixelData, type SaveOptions } from "./images/image-tensor.js";
-export type { RgbImage } from "./images/pixels.js";
-export {
-  AutoencoderKL,
-  AutoencoderTiny,
-  CLIPTextModel,
-  CLIPTextModelWithProjection,
-  CLIPTokenizer,
-  type ClipHiddenStateOptions,
-  type ClipTextStates,
-  type LatentDistribution,
-  type PretrainedOptions,
-  sampleLatents,
-  type TilingOptions,
-  UNet2DConditionModel,
-  type UNetInputs,
-} from "./models/index.js";
-export {
-  type GenerateOptions,
-  type GenerateResult,
-  type GenerationProgress,
-  type GenerationStep,
-  type PipelineOptions,
-  type RoutingTrace,
-  type StableDiffusionComponents,
-  StableDiffusionPipeline,
-  type StableDiffusionXLComponents,
-  type StableDiffusionXLOptions,
-  StableDiffusionXLPipeline,
-} from "./pipelines/index.js";
 export {
   type CompiledGraph,
   type CompileOptions,
@@ -72,7 +39,56 @@ export {
   DEVICES,
   type Device,
   type DeviceOption,
+  type DeviceResident,
+  type IoBinding,
+  type RuntimeOptions,
+  supportsIoBinding,
+  type TensorType,
 } from "./runtime/index.js";
+
+// Bytes of tensors, and downloads
+
+export type { DownloadProgress, HubOptions } from "./storage/hub/hub-options.js";
+export { decodeSafetensors, encodeSafetensors, type NamedTensors, type Safetensors } from "./storage/safetensors.js";
+export { decodeTorch, encodeTorch } from "./storage/torch.js";
+
+// Images
+
+export {
+  type ImageLibraries,
+  ImageTensor,
+  type ImageType,
+  type PixelData,
+  type SaveOptions,
+} from "./images/image-tensor.js";
+export type { ImageLike, RgbImage } from "./images/pixels.js";
+
+// Layers and models
+
+export {
+  AutoencoderKL,
+  AutoencoderTiny,
+  type CLIPTextConfig,
+  CLIPTextModel,
+  CLIPTextModelWithProjection,
+  CLIPTokenizer,
+  type ClipBatch,
+  type ClipEncoding,
+  type ClipHiddenStateOptions,
+  type ClipTextStates,
+  type ClipTokenizerFiles,
+  type LatentDistribution,
+  type PretrainedOptions,
+  sampleLatents,
+  type TilingOptions,
+  type UNet2DConditionConfig,
+  UNet2DConditionModel,
+  type UNetInputs,
+} from "./models/index.js";
+export type { AdaptableLayer, GraphAdapters, LayerAdapters, ModelWeights, Scope } from "./nn/index.js";
+
+// Noise schedules and samplers
+
 export {
   createScheduler,
   DDIMScheduler,
@@ -82,13 +98,93 @@ export {
   EulerDiscreteScheduler,
   LCMScheduler,
   PNDMScheduler,
+  type PredictionType,
   type Scheduler,
   type SchedulerConfig,
   type SchedulerSourceOptions,
+  type StepOptions,
+  type StepOutput,
   UniPCMultistepScheduler,
 } from "./schedulers/index.js";
-export type { DownloadProgress, HubOptions } from "./storage/hub/hub-options.js";
-export { decodeSafetensors, encodeSafetensors, type NamedTensors, type Safetensors } from "./storage/safetensors.js";
-export { decodeTorch, encodeTorch } from "./storage/torch.js";
-export { Generator, rand, randint, randn, randperm } from "./tensor/random.js";
-export { type DType, Tensor, tensor, zeros } from "./tensor/tensor.js";
+
+// What a denoiser is
+
+export type { Conditioning, ConditioningInputs, Denoiser, DenoiserInputs, DenoiserShape } from "./diffusion/index.js";
+
+// Adapters
+
+export {
+  ADAPTER_TYPES,
+  type Adapter,
+  type AdapterConfig,
+  type AdapterData,
+  AdapterModel,
+  type AdapterModelInputs,
+  type AdapterPart,
+  type AdapterPrediction,
+  type AttachableAdapter,
+  type AttachedAdapter,
+  type AttachInputs,
+  type BandDefinition,
+  type BandOptions,
+  type CompiledTrainStep,
+  type ConsistencyLossInputs,
+  encodeAdapter,
+  FeRAConfig,
+  type FeRAInputs,
+  FeRAModel,
+  type FeRAOptions,
+  type FreezingError,
+  type FreezingErrorAtTimestep,
+  FrequencyEnergyIndicator,
+  freezeGates,
+  freezingError,
+  frequencyEnergyConsistencyLoss,
+  type GatesAtTimestep,
+  gatesOverTimesteps,
+  type LayerMatching,
+  type LoadedAdapter,
+  LoRAConfig,
+  type LoRAOptions,
+  type Losses,
+  type LossesAndGradients,
+  meanGates,
+  type NoisyLatents,
+  type PlainLoraFormat,
+  type PlainLoraOptions,
+  ROUTER_NAMES,
+  type RouterName,
+  type Routing,
+  readAdapter,
+  type SigmaRule,
+  SoftFrequencyRouter,
+  type SoftFrequencyRouterOptions,
+  type StepAverage,
+  type StepOptimizer,
+  type TargetLayer,
+  type TextEncoderName,
+  type TrainStepInputs,
+  type TrainStepOptions,
+  type WriteOptions,
+  writeAdapter,
+  writePlainLora,
+} from "./adapters/index.js";
+
+// Pipelines
+
+export {
+  type AnyPipeline,
+  type GenerateOptions,
+  type GenerateResult,
+  type GenerationProgress,
+  type GenerationStep,
+  type PipelineOptions,
+  type PixelPair,
+  type RoutingTrace,
+  type StableDiffusionComponents,
+  StableDiffusionPipeline,
+  type StableDiffusionXLComponents,
+  type StableDiffusionXLOptions,
+  StableDiffusionXLPipeline,
+  type XLPromptStates,
+} from "./pipelines/index.js";

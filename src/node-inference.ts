@@ -3,7 +3,12 @@
 import "./storage/node.js";
 import "./runtime/node.js";
 
+// Images in files
+
 export { encodeImage, encodePng, type ReadImageOptions, readImage, writeImage, writePng } from "./images/image-file.js";
 export * from "./inference.js";
-export { fetchModel, HubError } from "./storage/hub/index.js";
+
+// Tensor files, and the hub's cache
+
+export { fetchModel, HubError, type Wanted } from "./storage/hub/index.js";
 export { readSafetensors, readTorch, writeSafetensors, writeTorch } from "./storage/index.js";

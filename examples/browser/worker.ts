@@ -4,7 +4,6 @@ import {
   AdamW,
   AutoencoderKL,
   configureWebRuntime,
-  encodeSafetensors,
   FeRAConfig,
   FeRAModel,
   Generator,
@@ -78,9 +77,9 @@ async function train({ pictures, caption, prompt, steps }: TrainRequest): Promis
   say("Drawing");
   pipeline.useAdapters(fera);
   await draw("after");
-  const adapter = encodeSafetensors(fera.stateDict(), { fera_config: JSON.stringify(fera.config) });
+  const adapter = fera.toSafetensors();
   await pipeline.release();
-  tell({ kind: "done", adapter: new Uint8Array(adapter) });
+  tell({ kind: "done", adapter });
 }
 
 /** Scaled latents `[1, C, h, w]` of an image `[1, 3, H, W]`. */

@@ -15,7 +15,7 @@ import type { AdapterData, LoadedAdapter } from "./loaded-adapter.js";
 import { LoRAAdapter } from "./lora/lora-adapter.js";
 import { LoRAConfig } from "./lora/lora-config.js";
 import { readLora } from "./lora/read-lora.js";
-import { defaultLoraNames, writeLora } from "./lora/write-lora.js";
+import { defaultLoraNames, encodeLora, writeLora } from "./lora/write-lora.js";
 import { pathSuffix, type TargetLayer } from "./target-layers.js";
 
 export type { AdapterData, AdapterPart, LoadedAdapter, TextEncoderName } from "./loaded-adapter.js";
@@ -98,12 +98,24 @@ export interface WriteOptions {
 }
 
 /**
+ * An adapter as the bytes of a `.safetensors` file with its configuration, which {@link readAdapter} takes.
+ *
+ * @throws {ConfigError | FormatError} If it is a plain LoRA on layers that other programs have no names for.
+ */
+export function encodeAdapter({ config, state }: AdapterData, options: WriteOptions = {}): Uint8Array<ArrayBuffer> {
+  if (!(config instanceof LoRAConfig)) return encodeSafetensors(state, { [METADATA_KEY]: JSON.stringify(config) });
+  const part = loraPartOf({ config, state }, ADAPTER_DATA);
+  return encodeLora(part, defaultLoraNames(part.layers), ADAPTER_DATA, { blocks: options.modelLayers });
+}
+
+/**
  * Writes an adapter in the format that the path asks for.
  *
  * A plain LoRA is written as other programs read it: see {@link defaultLoraNames}; as a folder like PEFT's. In the
  * metadata it keeps its configuration.
  *
  * @throws {FormatError} If it cannot be written; what was there before is then still whole.
+ * @throws {ConfigError} If the format cannot say what the adapter is: a `.pt` knows the published router only.
  */
 export async function writeAdapter(
   path: string,
@@ -112,14 +124,29 @@ export async function writeAdapter(
 ): Promise<void> {
   const format = adapterFormatOf(path);
   if (config instanceof LoRAConfig) {
-    const { layers } = new LoRAAdapter(config, []).withLayersOf(state, path);
-    const names = format === "folder" ? "peft" : defaultLoraNames(layers);
-    return writeLora(path, { config, state, layers }, names, { blocks: modelLayers });
+    const part = loraPartOf({ config, state }, path);
+    const names = format === "folder" ? "peft" : defaultLoraNames(part.layers);
+    return writeLora(path, part, names, { blocks: modelLayers });
   }
-  if (format === "torch") return writeFileAt(path, encodeTorch(state, path));
-  const bytes = encodeSafetensors(state, { [METADATA_KEY]: JSON.stringify(config) });
+  if (format === "torch") {
+    refuseUntoldRouter(config, path);
+    return writeFileAt(path, encodeTorch(state, path));
+  }
+  const bytes = encodeAdapter({ config, state });
   if (format === "safetensors") return writeFileAt(path, bytes);
   await writeAdapterFolder(path, bytes, { peft_type: PEFT_TYPE, ...config.toJSON() });
+}
+
+function loraPartOf({ config, state }: AdapterData<LoRAConfig>, source: string) {
+  return { config, state, layers: new LoRAAdapter(config, []).withLayersOf(state, source).layers };
+}
+
+/** A `.pt` has no configuration: any other router would be taken for the published one when it is read. */
+function refuseUntoldRouter(config: AdapterConfig, path: string): void {
+  if (!(config instanceof FeRAConfig) || config.router === "energies") return;
+  throw new ConfigError(
+    `${path}: a .pt file cannot say that the router is "${config.router}". Write a .safetensors file or a folder.`,
+  );
 }
 
 /** What a file is read with. */

@@ -7,7 +7,7 @@ import { CompiledGraphs, DeviceResident } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { flatValues, type Tensor, tensor } from "../tensor/tensor.js";
 import type { Adapter, AdapterConfig, AdapterState, AttachableAdapter } from "./adapter.js";
-import { ADAPTER_DATA, type LoadedAdapter, readAdapter, writeAdapter } from "./adapter-format.js";
+import { ADAPTER_DATA, encodeAdapter, type LoadedAdapter, readAdapter, writeAdapter } from "./adapter-format.js";
 import { createAdapter } from "./create-adapter.js";
 import { floatState } from "./float-state.js";
 import { checkLayers, type TargetLayer, targetLayers } from "./target-layers.js";
@@ -162,7 +162,20 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
     return TrainStep.compile(model, { ...current, isCurrent }, options);
   }
 
-  /** Writes the adapters; see {@link writeAdapter} for the formats. */
+  /**
+   * The adapters as the bytes of a `.safetensors` file with their configuration: what a page offers as a download.
+   *
+   * `loadAdapters` takes them back.
+   */
+  toSafetensors(): Uint8Array<ArrayBuffer> {
+    return encodeAdapter({ config: this.config, state: this.stateDict() }, { modelLayers: this.available });
+  }
+
+  /**
+   * Writes the adapters; see {@link writeAdapter} for the formats.
+   *
+   * @throws {FormatError} If the file cannot be written; in a browser, which has none: take {@link toSafetensors} there.
+   */
   saveAdapters(path: string): Promise<void> {
     return writeAdapter(path, { config: this.config, state: this.stateDict() }, { modelLayers: this.available });
   }

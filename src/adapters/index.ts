@@ -12,10 +12,12 @@ export {
   type AdapterPart,
   adapterFormatOf,
   asFeRAAdapter,
+  encodeAdapter,
   type LoadedAdapter,
   readAdapter,
   readFeRAAdapter,
   type TextEncoderName,
+  type WriteOptions,
   writeAdapter,
 } from "./adapter-format.js";
 export { AdapterModel, type AdapterModelInputs, type AdapterPrediction } from "./adapter-model.js";
@@ -75,6 +77,7 @@ export {
 export type {
   CompiledTrainStep,
   Losses,
+  LossesAndGradients,
   StepAverage,
   StepOptimizer,
   TrainStepInputs,

@@ -15,6 +15,12 @@ import {
 import { type ImageLike, type RgbImage, rgbToPlanar, toRgbImage } from "./pixels.js";
 import { loadSharp } from "./sharp.js";
 
+declare module "./image-tensor.js" {
+  interface ImageLibraries {
+    sharp: Sharp;
+  }
+}
+
 const MAX_IMAGE_BYTES = 2 ** 29;
 
 /**

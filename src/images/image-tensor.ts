@@ -1,7 +1,6 @@
 // The images that pipelines make: tensors that can be saved, shown and sent. What needs files is provided by image-file.ts,
 // which only Node's entry loads; everything else is standard in browsers.
 
-import type { Sharp } from "sharp";
 import { ConfigError, quoted, RuntimeError, ShapeError } from "../errors.js";
 import { Tensor } from "../tensor/tensor.js";
 import { type ImageLike, planarToRgb, type RgbImage, rgbToPlanar } from "./pixels.js";
@@ -22,6 +21,12 @@ export interface ImageCodec {
   write(path: string, image: ImageLike, options: SaveOptions): Promise<void>;
   toSharp(image: RgbImage): Promise<Sharp>;
 }
+
+/** Types of image libraries that a platform has; Node's entry adds `sharp`, so that browsers need no types of Node. */
+// biome-ignore lint/suspicious/noEmptyInterface: image-file.ts adds to it.
+export interface ImageLibraries {}
+
+type Sharp = ImageLibraries extends { sharp: infer Class } ? Class : never;
 
 let codec: ImageCodec | undefined;
 

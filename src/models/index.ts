@@ -1,8 +1,15 @@
 export { AutoencoderKL, type LatentDistribution, sampleLatents } from "./autoencoder-kl/autoencoder-kl.js";
 export type { TilingOptions } from "./autoencoder-kl/autoencoder-tiling.js";
 export { AutoencoderTiny } from "./autoencoder-tiny/autoencoder-tiny.js";
-export { CLIPTextModel, type ClipHiddenStateOptions, type ClipTextStates } from "./clip-text/clip-text-model.js";
+export {
+  type CLIPTextConfig,
+  CLIPTextModel,
+  type ClipHiddenStateOptions,
+  type ClipTextStates,
+} from "./clip-text/clip-text-model.js";
 export { CLIPTextModelWithProjection } from "./clip-text/clip-text-model-with-projection.js";
-export { CLIPTokenizer } from "./clip-tokenizer/clip-tokenizer.js";
+export { CLIPTokenizer, type ClipBatch, type ClipEncoding } from "./clip-tokenizer/clip-tokenizer.js";
+export type { ClipTokenizerFiles } from "./clip-tokenizer/clip-tokenizer-description.js";
 export type { PretrainedOptions } from "./pretrained.js";
 export { UNet2DConditionModel, type UNetInputs } from "./unet-2d-condition/unet-2d-condition.js";
+export type { UNet2DConditionConfig } from "./unet-2d-condition/unet-config.js";

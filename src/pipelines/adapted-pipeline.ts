@@ -122,6 +122,7 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
    *
    * Until {@link unfuseLora} it is part of the model, and no adapter in use.
    *
+   * @param options - Which, and how much of them.
    * @param options.adapterNames - Default: those in use, with their scales.
    * @param options.loraScale - A factor on the scales. Default 1.
    * @throws {ConfigError} If an adapter is routed or of another kind that no weight can hold; it is named, and nothing

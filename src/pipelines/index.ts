@@ -7,6 +7,7 @@ export {
   StableDiffusionPipeline,
 } from "./stable-diffusion/stable-diffusion-pipeline.js";
 export {
+  type PixelPair,
   type StableDiffusionXLComponents,
   type StableDiffusionXLOptions,
   StableDiffusionXLPipeline,

@@ -6,6 +6,7 @@ export {
   deviceOf,
   type RuntimeOptions,
   supportsIoBinding,
+  type TensorType,
 } from "./compile.js";
 export { CompiledGraphs } from "./compiled-graphs.js";
 export { compileDataParallel, DataParallelGraph } from "./data-parallel.js";

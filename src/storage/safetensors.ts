@@ -275,7 +275,10 @@ export function safetensorsHead(
  *
  * @throws {FormatError} If a name is reserved, a value is not a Tensor, or a metadata value is not a string.
  */
-export function encodeSafetensors(tensors: NamedTensors, metadata?: Readonly<Record<string, string>>): Uint8Array {
+export function encodeSafetensors(
+  tensors: NamedTensors,
+  metadata?: Readonly<Record<string, string>>,
+): Uint8Array<ArrayBuffer> {
   const parts = safetensorsParts(tensors, metadata);
   const result = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let offset = 0;

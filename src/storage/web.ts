@@ -21,6 +21,6 @@ installStorage({
     return { storage, name: storage.file! };
   },
   async write(path) {
-    throw new FormatError(path, "a page cannot write files; offer encodeSafetensors(fera.stateDict()) as a download.");
+    throw new FormatError(path, "a page cannot write files; offer the bytes of fera.toSafetensors() as a download.");
   },
 });

@@ -23,7 +23,7 @@ import { outputPath } from "./output-folder.js";
 import { type StepReport, Trainer, type TrainingResult } from "./trainer.js";
 import { ValidationPictures } from "./validation-pictures.js";
 
-/** Settings of {@link fineTune}; those of {@link TRAINING_OPTIONS} that are left out have their defaults. */
+/** Settings of {@link fineTune}; those of `TRAINING_OPTIONS` that are left out have their defaults. */
 export interface FineTuneOptions extends Partial<TrainingOptionValues> {
   pipeline: AnyPipeline;
   dataset: ImageDataset;

@@ -8,6 +8,9 @@ export {
   type ImageDataset,
   openDataset,
 } from "./data/dataset.js";
+export type { Skipped } from "./data/folder-walk.js";
+export type { FolderCaptionSource } from "./data/image-folder.js";
+export type { ImagePlacement } from "./data/image-placement.js";
 export { type BatchOptions, DiffusionBatches, diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
 export { encodeDataset } from "./encode-dataset.js";
 export { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode-images.js";

@@ -50,7 +50,7 @@ export interface ConsistencyLossInputs {
 }
 
 /**
- * The weighted loss, `feclWeight` · {@link feclLoss}, and its gradient with respect to `fera`.
+ * The weighted loss, `feclWeight` · L_FECL, and its gradient with respect to `fera`.
  *
  * @throws {ShapeError} If the three tensors are not of one shape.
  */

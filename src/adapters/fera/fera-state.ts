@@ -135,6 +135,13 @@ export function layoutOfState(state: ReadonlyMap<string, Tensor>, source: string
   const trainsRouter = config === undefined || createRouter(config).shapes.size > 0;
   if (trainsRouter && (first?.shape.length !== 2 || last?.shape.length !== 2)) {
     const names = [...state.keys()].slice(0, 3).join(", ");
+    if (!config && !first && !last && [...state.keys()].some((name) => EXPERT_NAME.test(name))) {
+      throw new FormatError(
+        source,
+        "holds experts without a router and without a configuration, so that their gates are not known. " +
+          "Save the adapter as a .safetensors file or a folder, which keep the configuration.",
+      );
+    }
     throw new FormatError(
       source,
       `is no FeRA adapter: it lacks "router.net.0.weight" [64, bands] and "router.net.2.weight" [experts, 64]; ` +

@@ -48,34 +48,65 @@ export async function writeLora(
   path: string,
   part: AdapterPart<LoRAConfig>,
   names: LoraFileNames,
-  { metadata: more, textEncoders = new Map(), ...options }: LoraFileOptions = {},
+  options: LoraFileOptions = {},
 ): Promise<void> {
-  const metadata = { format: "pt", [LORA_CONFIG_KEY]: JSON.stringify(part.config), ...more };
   if (names === "peft") {
-    if (textEncoders.size > 0) {
+    if (options.textEncoders?.size) {
       throw new ConfigError(`${path}: PEFT's folder is for one model; it cannot also hold layers of text encoders.`);
     }
     const bytes = encodeSafetensors(
       diffusersTensors(part, "base_model.model.", () => 1),
-      metadata,
+      metadataOf(part, options),
     );
     return writeAdapterFolder(path, bytes, peftConfigOf(part));
   }
-  const isKohya = names === "kohya";
-  const tensors = isKohya ? kohyaTensors(part, textEncoders, path, options) : diffusersFile(part, textEncoders);
-  if (/\.(pt|pth)$/i.test(path)) return writeFileAt(path, encodeTorch(tensors, path));
-  const { rank, alpha } = part.config;
-  const says = { ss_network_module: "networks.lora", ss_network_dim: `${rank}`, ss_network_alpha: `${alpha}` };
-  const bytes = encodeSafetensors(tensors, isKohya ? { ...metadata, ...says } : metadata);
+  if (/\.(pt|pth)$/i.test(path)) return writeFileAt(path, encodeTorch(tensorsOf(part, names, path, options), path));
+  const bytes = encodeLora(part, names, path, options);
   if (/\.safetensors$/i.test(path)) return writeFileAt(path, bytes);
   return writeFileAt(`${path}/${DIFFUSERS_WEIGHTS}`, bytes, { makeFolder: true });
 }
 
 /**
+ * A LoRA as the bytes of one `.safetensors` file.
+ *
+ * @param source - Names it in messages.
+ * @throws {ConfigError} If kohya has no name for a layer.
+ * @throws {FormatError} If two layers would get the same name.
+ */
+export function encodeLora(
+  part: AdapterPart<LoRAConfig>,
+  names: "kohya" | "diffusers",
+  source: string,
+  options: LoraFileOptions = {},
+): Uint8Array<ArrayBuffer> {
+  const tensors = tensorsOf(part, names, source, options);
+  const metadata = metadataOf(part, options);
+  if (names === "diffusers") return encodeSafetensors(tensors, metadata);
+  const { rank, alpha } = part.config;
+  const says = { ss_network_module: "networks.lora", ss_network_dim: `${rank}`, ss_network_alpha: `${alpha}` };
+  return encodeSafetensors(tensors, { ...metadata, ...says });
+}
+
+function tensorsOf(
+  part: AdapterPart<LoRAConfig>,
+  names: "kohya" | "diffusers",
+  source: string,
+  { textEncoders = new Map(), ...options }: LoraFileOptions,
+): Map<string, Tensor> {
+  return names === "kohya" ? kohyaTensors(part, textEncoders, source, options) : diffusersFile(part, textEncoders);
+}
+
+const metadataOf = ({ config }: AdapterPart<LoRAConfig>, { metadata }: LoraFileOptions): Record<string, string> => ({
+  format: "pt",
+  [LORA_CONFIG_KEY]: JSON.stringify(config),
+  ...metadata,
+});
+
+/**
  * The names for a file whose user has chosen none: kohya's, because ComfyUI, A1111, kohya's scripts and diffusers all read
  * them, each layer with its own alpha; diffusers' for models that kohya's scripts have no names for.
  */
-export const defaultLoraNames = (layers: readonly TargetLayer[]): LoraFileNames =>
+export const defaultLoraNames = (layers: readonly TargetLayer[]): "kohya" | "diffusers" =>
   isUNet(layers) ? "kohya" : "diffusers";
 
 /** `PREFIX` and the path, `lora_A` and `lora_B`. @param factorOf - What up is multiplied by. */

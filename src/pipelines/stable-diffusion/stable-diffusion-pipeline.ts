@@ -84,6 +84,7 @@ export class StableDiffusionPipeline extends DiffusionPipeline<GenerateOptions, 
   /**
    * The text states of prompts, for `unet.predict`.
    *
+   * @param options - What else they depend on.
    * @param options.clipSkip - Takes them this many layers earlier. Default 0.
    * @param options.adapters - On the text encoder; default: those in use.
    * @returns `[B, L, D]`.

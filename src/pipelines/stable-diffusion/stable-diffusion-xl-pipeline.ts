@@ -138,6 +138,7 @@ export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusion
    * The text states of prompts: the next to last hidden states of both encoders side by side, and the pooled text of the
    * second, for `unet.predict`.
    *
+   * @param options - What else they depend on.
    * @param options.prompts2 - For the second encoder, one per prompt; default `prompts`.
    * @param options.clipSkip - Takes the states this many layers earlier still. Default 0.
    * @param options.adapters - On the text encoders; default: those in use.
