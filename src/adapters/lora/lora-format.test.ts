@@ -43,9 +43,11 @@ describe("the names of", () => {
     expect(format.layers[0]!.tensors).toEqual(names);
   });
 
-  it("Flux in XLabs' and in diffusers' form are known", () => {
+  it("Flux in XLabs', kohya's and diffusers' form are known", () => {
     const xlabs = ["double_blocks.0.processor.qkv_lora1.down.weight", "double_blocks.0.processor.qkv_lora1.up.weight"];
     expect(formatOf(xlabs)).toMatchObject({ naming: "xlabs", layers: [{ part: "transformer", rank: 4 }] });
+    const kohya = ["lora_unet_double_blocks_0_img_attn_proj.lora_down.weight"];
+    expect(formatOf(kohya)).toMatchObject({ naming: "kohya", layers: [{ part: "transformer" }] });
     const transformer = ["transformer.single_transformer_blocks.0.attn.to_q", "lora_A.weight"].join(".");
     expect(formatOf([transformer])).toMatchObject({ naming: "diffusers", layers: [{ part: "transformer" }] });
   });

@@ -212,7 +212,11 @@ function understand(name: string): Understood | undefined {
 function placeOf(path: string): Omit<Understood, "role"> | undefined {
   for (const [prefix, part] of KOHYA) {
     if (path.startsWith(prefix) && path.length > prefix.length) {
-      return { naming: "kohya", part, layer: path.slice(prefix.length) };
+      const layer = path.slice(prefix.length);
+      // kohya's scripts call every denoiser a UNet.
+      const isTransformer =
+        part === "unet" && /^(double_blocks|single_blocks|joint_blocks|(single_)?transformer_blocks)_/.test(layer);
+      return { naming: "kohya", part: isTransformer ? "transformer" : part, layer };
     }
   }
   if (XLABS.test(`${path}.`)) return { naming: "xlabs", part: "transformer", layer: path };
