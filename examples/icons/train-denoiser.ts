@@ -5,18 +5,18 @@
 
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { AutoencoderTiny } from "../../src/models/autoencoder-tiny.js";
-import { CLIPTextModel } from "../../src/models/clip-text-model.js";
-import { CLIPTokenizer } from "../../src/models/clip-tokenizer.js";
-import { writeClipTokenizer } from "../../src/models/clip-tokenizer-files.js";
-import "../../src/models/pretrained-node.js";
-import { UNet2DConditionModel } from "../../src/models/unet-2d-condition.js";
+import { AutoencoderTiny } from "../../src/models/autoencoder-tiny/autoencoder-tiny.js";
+import { CLIPTextModel } from "../../src/models/clip-text/clip-text-model.js";
+import { CLIPTokenizer } from "../../src/models/clip-tokenizer/clip-tokenizer.js";
+import { writeClipTokenizer } from "../../src/models/clip-tokenizer/write-clip-tokenizer.js";
+import "../../src/storage/node.js";
+import { UNet2DConditionModel } from "../../src/models/unet-2d-condition/unet-2d-condition.js";
 import "../../src/runtime/node.js";
 import { DDPMScheduler } from "../../src/schedulers/index.js";
 import { Generator } from "../../src/tensor/random.js";
 import { ParameterAverage } from "../../src/training/average.js";
-import { DiffusionBatches } from "../../src/training/batches.js";
-import { trainClipVocabulary } from "../../src/training/data/bpe-trainer.js";
+import { DiffusionBatches } from "../../src/training/diffusion-batches.js";
+import { trainClipVocabulary } from "./bpe-trainer.js";
 import { hash32 } from "../../src/training/data/icon-names.js";
 import {
   captionOf,
@@ -26,10 +26,10 @@ import {
   rasterizeIcons,
   toModelInput,
 } from "../../src/training/data/icons.js";
-import { encodeImages, tokenizeCaptions } from "../../src/training/encode.js";
-import { AdamW } from "../../src/training/optimizers.js";
+import { encodeImages, tokenizeCaptions } from "../../src/training/encode-images.js";
+import { AdamW } from "../../src/training/optimizers/index.js";
 import { Trainer } from "../../src/training/trainer.js";
-import { WholeModel } from "../../src/training/whole-model.js";
+import { WholeModel } from "./whole-model.js";
 import { captionsOf, checkCaptions, trainingNames } from "./names.js";
 import * as recipe from "./recipe.js";
 

@@ -41,4 +41,3 @@ export type {
   Trainable,
 } from "./trainable.js";
 export { type StepReport, Trainer, type TrainerOptions, type TrainingResult } from "./trainer.js";
-export { WholeModel, type WholeModelOptions } from "./whole-model.js";

@@ -13,7 +13,7 @@ import { latestCheckpoint } from "./checkpoint.js";
 import { DiffusionBatches, type EncodedDataset } from "./diffusion-batches.js";
 import { AdamW } from "./optimizers/adamw.js";
 import { Trainer, type TrainerOptions } from "./trainer.js";
-import { WholeModel } from "./whole-model.js";
+import { WholeModel } from "../../examples/icons/whole-model.js";
 
 const UNET = {
   down_block_types: ["CrossAttnDownBlock2D", "DownBlock2D"],

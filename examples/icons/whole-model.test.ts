@@ -1,9 +1,9 @@
 import { expect, it } from "vitest";
-import { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
-import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
-import "../runtime/node.js";
-import { Generator, randn } from "../tensor/random.js";
-import { tensor } from "../tensor/tensor.js";
+import { CLIPTextModel } from "../../src/models/clip-text/clip-text-model.js";
+import { UNet2DConditionModel } from "../../src/models/unet-2d-condition/unet-2d-condition.js";
+import "../../src/runtime/node.js";
+import { Generator, randn } from "../../src/tensor/random.js";
+import { tensor } from "../../src/tensor/tensor.js";
 import { WholeModel } from "./whole-model.js";
 
 const UNET = {

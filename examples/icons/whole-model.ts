@@ -1,21 +1,21 @@
 // Trains a whole UNet, alone or together with its text encoder: every weight is a graph input with a gradient.
 
-import { gradients } from "../autodiff/index.js";
-import { ConfigError } from "../errors.js";
-import type { Graph, Value } from "../graph/index.js";
-import * as ops from "../graph/index.js";
-import { type CLIPTextModel, clipTextModel } from "../models/clip-text/clip-text-model.js";
-import type { Model } from "../models/model.js";
+import { gradients } from "../../src/autodiff/index.js";
+import { ConfigError } from "../../src/errors.js";
+import type { Graph, Value } from "../../src/graph/index.js";
+import * as ops from "../../src/graph/index.js";
+import { type CLIPTextModel, clipTextModel } from "../../src/models/clip-text/clip-text-model.js";
+import type { Model } from "../../src/models/model.js";
 import {
   type UNet2DConditionModel,
   unet,
   unetFeeds,
   unetInputs,
-} from "../models/unet-2d-condition/unet-2d-condition.js";
-import { ModelWeights, Scope, TrainableParameters } from "../nn/index.js";
-import { compileDataParallel, type DataParallelGraph, type RuntimeOptions } from "../runtime/index.js";
-import type { Tensor } from "../tensor/tensor.js";
-import type { DiffusionBatch, LossesAndGradients, Trainable } from "./trainable.js";
+} from "../../src/models/unet-2d-condition/unet-2d-condition.js";
+import { ModelWeights, Scope, TrainableParameters } from "../../src/nn/index.js";
+import { compileDataParallel, type DataParallelGraph, type RuntimeOptions } from "../../src/runtime/index.js";
+import type { Tensor } from "../../src/tensor/tensor.js";
+import type { DiffusionBatch, LossesAndGradients, Trainable } from "../../src/training/trainable.js";
 
 const UNET = "unet.";
 const TEXT_ENCODER = "text_encoder.";
