@@ -3,8 +3,8 @@
 
 import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { readSafetensors, writeSafetensors } from "../../src/storage/index.js";
 import { CLIPTokenizer } from "../../src/models/clip-tokenizer/clip-tokenizer.js";
+import { readSafetensors, writeSafetensors } from "../../src/storage/index.js";
 import "../../src/storage/node.js";
 import { float32ToFloat16 } from "../../src/tensor/float16.js";
 import { Tensor } from "../../src/tensor/tensor.js";

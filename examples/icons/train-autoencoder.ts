@@ -7,12 +7,12 @@
 import { mkdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gradients } from "../../src/autodiff/index.js";
-import { readSafetensors, writeSafetensors } from "../../src/storage/index.js";
 import type { Graph } from "../../src/graph/index.js";
 import * as ops from "../../src/graph/index.js";
 import { AutoencoderTiny, decodeTiny } from "../../src/models/autoencoder-tiny/autoencoder-tiny.js";
 import { ModelWeights, Scope, TrainableParameters } from "../../src/nn/index.js";
 import { compileDataParallel } from "../../src/runtime/index.js";
+import { readSafetensors, writeSafetensors } from "../../src/storage/index.js";
 import "../../src/runtime/node.js";
 import { Generator, rand, randn } from "../../src/tensor/random.js";
 import { type Tensor, tensor } from "../../src/tensor/tensor.js";
@@ -121,10 +121,10 @@ const minutesNow = () => (Date.now() - started) / 60_000;
 
 for (let index = 0; minutesNow() < MINUTES; index++) {
   const result = await step.run(crops(), Object.fromEntries(parameters));
-  const slopes = new Map(wanted.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
-  const norm = clipGradients(slopes, 1);
+  const found = new Map(wanted.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
+  const norm = clipGradients(found, 1);
   const rate = Math.min(1, index / WARMUP_STEPS) * 0.5 * (1 + Math.cos((Math.PI * minutesNow()) / MINUTES));
-  optimizer.step(data, slopes, { learningRate: LEARNING_RATE * rate });
+  optimizer.step(data, found, { learningRate: LEARNING_RATE * rate });
   if (index % 20 === 0) {
     const [loss, mse] = ["loss", "mse"].map((name) => (result[name]!.data as Float32Array)[0]!);
     const psnr = decibels(mse!);

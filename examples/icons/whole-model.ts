@@ -108,9 +108,9 @@ export class WholeModel implements Trainable {
     }
     const weights = Object.fromEntries(this.trained.map((name) => [name, this.parameters.get(name)!]));
     const result = await this.compiled.run(feeds, weights);
-    const slopes = new Map(this.trained.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
+    const gradients = new Map(this.trained.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
     const mse = (result.mse!.data as Float32Array)[0]!;
-    return { losses: { loss: mse, mse }, gradients: slopes };
+    return { losses: { loss: mse, mse }, gradients };
   }
 
   /** Puts weights (by default the trained ones) into the models, which then predict with them. */

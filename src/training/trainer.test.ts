@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
 import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import "../runtime/node.js";
+import { WholeModel } from "../../examples/icons/whole-model.js";
 import { createObjective } from "../diffusion/index.js";
 import { Generator, randint, randn } from "../tensor/random.js";
 import { tensor, zeros } from "../tensor/tensor.js";
@@ -13,7 +14,6 @@ import { latestCheckpoint } from "./checkpoint.js";
 import { DiffusionBatches, type EncodedDataset } from "./diffusion-batches.js";
 import { AdamW } from "./optimizers/adamw.js";
 import { Trainer, type TrainerOptions } from "./trainer.js";
-import { WholeModel } from "../../examples/icons/whole-model.js";
 
 const UNET = {
   down_block_types: ["CrossAttnDownBlock2D", "DownBlock2D"],

@@ -1,4 +1,4 @@
-// Reads the tokenizer folder of a diffusers model. It is written by write-clip-tokenizer.ts.
+// Reads the tokenizer folder of a diffusers model.
 
 import { FormatError } from "../../errors.js";
 import { parsePythonObject } from "../../storage/json.js";

@@ -5,10 +5,10 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { trainClipVocabulary } from "../../../examples/icons/bpe-trainer.js";
 import { ConfigError, FormatError } from "../../errors.js";
 import "../../storage/node.js";
+import { writeClipTokenizer } from "../../../examples/icons/write-clip-tokenizer.js";
 import { FileStorage } from "../../storage/file-storage.js";
 import { CLIPTokenizer } from "./clip-tokenizer.js";
 import { readClipTokenizer } from "./clip-tokenizer-folder.js";
-import { writeClipTokenizer } from "./write-clip-tokenizer.js";
 
 const CAPTIONS = [
   "cat with wry smile",

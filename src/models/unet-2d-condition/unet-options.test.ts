@@ -42,7 +42,7 @@ const parity: [string, number, number][] = [];
 // FERA_PARITY=1 prints the table of errors.
 afterAll(() => {
   if (process.env.FERA_PARITY)
-    console.table(parity.map(([name, output, slope]) => ({ name, output, gradient: slope })));
+    console.table(parity.map(([name, output, gradient]) => ({ name, output, gradient: slope })));
 });
 
 /** A case's weights, adapters and inputs, drawn as the script drew them. */
@@ -118,9 +118,9 @@ describe("agrees with diffusers in output and gradients", () => {
       const output = unet(new Scope(graph, model.weights, new PlainAdapters(adapters)), values, model.config);
       const difference = ops.sub(output, graph.input("target", "float32", target.shape));
       const wanted = [values.latents, values.encoderHiddenStates, ...adapters.values()];
-      const slopes = gradients(ops.reduceMean(ops.mul(difference, difference)), wanted);
+      const found = gradients(ops.reduceMean(ops.mul(difference, difference)), wanted);
       graph.output("output", output);
-      for (const [i, slope] of slopes.entries()) graph.output(`${i}`, slope);
+      for (const [i, gradient] of found.entries()) graph.output(`${i}`, gradient);
       const compiled = await compile(graph);
       const result = await compiled.run({ ...unetFeeds(inputs), ...Object.fromEntries(adapterWeights), target });
       await compiled.release();
@@ -129,16 +129,16 @@ describe("agrees with diffusers in output and gradients", () => {
         relativeError(values, expected.get(`${name}.${key}`)!.data as Float32Array);
       const outputError = error("output", result.output!.data as Float32Array);
       const joined = wanted.slice(2).flatMap((_, i) => [...(result[`${i + 2}`]!.data as Float32Array)]);
-      const slopeErrors = {
+      const gradientErrors = {
         latents: error("grad.latents", result["0"]!.data as Float32Array),
         text: error("grad.encoder_hidden_states", result["1"]!.data as Float32Array),
         adapters: error("grad.adapters", joined),
         worstAdapter: Math.max(...eachAdapter(name, golden, joined)),
       };
-      parity.push([name, outputError, Math.max(...Object.values(slopeErrors))]);
+      parity.push([name, outputError, Math.max(...Object.values(gradientErrors))]);
       expect(outputError).toBeLessThan(OUTPUT_TOLERANCE);
-      for (const [of, slopeError] of Object.entries(slopeErrors))
-        expect(slopeError, of).toBeLessThan(GRADIENT_TOLERANCE);
+      for (const [of, gradientError] of Object.entries(gradientErrors))
+        expect(gradientError, of).toBeLessThan(GRADIENT_TOLERANCE);
     });
   }
 

@@ -1,9 +1,9 @@
 // Writes the tokenizer folder of a diffusers model. Node only.
 
 import path from "node:path";
-import { makeFolder, writeFileAtomically } from "../../storage/file-access.js";
-import { CLIP_MAX_LENGTH } from "./clip-tokenizer-description.js";
-import { CLIP_BOS_TOKEN, CLIP_EOS_TOKEN } from "./clip-words.js";
+import { CLIP_MAX_LENGTH } from "../../src/models/clip-tokenizer/clip-tokenizer-description.js";
+import { CLIP_BOS_TOKEN, CLIP_EOS_TOKEN } from "../../src/models/clip-tokenizer/clip-words.js";
+import { makeFolder, writeFileAtomically } from "../../src/storage/file-access.js";
 
 const MERGES_HEADER = "#version: 0.2";
 
