@@ -41,8 +41,7 @@ const cases = JSON.parse(metadata.cases!) as Record<string, GoldenCase>;
 const parity: [string, number, number][] = [];
 // FERA_PARITY=1 prints the table of errors.
 afterAll(() => {
-  if (process.env.FERA_PARITY)
-    console.table(parity.map(([name, output, gradient]) => ({ name, output, gradient: slope })));
+  if (process.env.FERA_PARITY) console.table(parity.map(([name, output, gradient]) => ({ name, output, gradient })));
 });
 
 /** A case's weights, adapters and inputs, drawn as the script drew them. */
