@@ -9,6 +9,7 @@ import {
   type FineTuneResult,
   fineTune,
   type ImageDataset,
+  latestCheckpoint,
   prepareOutputFolder,
   type StepReport,
   tokenizeCaptions,
@@ -21,7 +22,7 @@ import {
 } from "../training/options/adapter-options.js";
 import { flag, integer, type OptionSpec, type OptionValues, pickValues, text } from "../training/options/option.js";
 import { TRAINING_OPTIONS } from "../training/options/training-options.js";
-import { isOwnName } from "../training/output-folder.js";
+import { isOwnName, outputPath } from "../training/output-folder.js";
 import {
   captionWarnings,
   DATA_OPTIONS,
@@ -103,10 +104,14 @@ async function readTrainOptions(command: Command): Promise<TrainOptions> {
       before.push({ source: settingsPath(output), values: started });
       refuseChanges(command, started, given);
     } else if (last("model") === undefined || last("data") === undefined) {
+      const missing = basename(settingsPath(output));
+      const hasCheckpoint = (await latestCheckpoint(outputPath(output, "checkpoints"))) !== undefined;
       throw new UsageError(
         command,
-        `--resume: ${output} holds no training that could go on (no ${basename(settingsPath(output))}). ` +
-          "Name another --output, or start one with --model and --data.",
+        hasCheckpoint
+          ? `--resume: ${output} holds checkpoints, but not the training's options (no ${missing}). Give them all again.`
+          : `--resume: ${output} holds no training that could go on (no ${missing}). ` +
+              "Name another --output, or start one with --model and --data.",
       );
     }
   }

@@ -32,6 +32,11 @@ export interface BatchOptions {
   /** Share of captions that are replaced by the empty one, so that guidance works. */
   captionDropout?: number;
   /**
+   * o ≥ 0: the noise is ε + o·δ, ε standard normal `[B, C, h, w]` and δ `[B, C, 1, 1]`, so that the mean of an image can be
+   * learned, too. Default 0. @see Guttenberg 2023, "Diffusion with offset noise"
+   */
+  noiseOffset?: number;
+  /**
    * How timesteps are drawn: each on its own, or one from each of B equal parts of the range in random order, which
    * covers the range in every batch and so lowers the noise of the gradient. Default `independent`.
    */
@@ -57,6 +62,10 @@ export class DiffusionBatches {
   ) {
     const dropout = options.captionDropout ?? 0;
     if (!(dropout >= 0 && dropout <= 1)) throw new ConfigError(`captionDropout must lie in 0 … 1; got ${dropout}.`);
+    const offset = options.noiseOffset ?? 0;
+    if (!(offset >= 0 && offset < Number.POSITIVE_INFINITY)) {
+      throw new ConfigError(`noiseOffset must be a finite number, 0 or more; got ${offset}.`);
+    }
     const shift = options.timestepShift ?? 1;
     if (!(shift > 0) || (shift !== 1 && options.timestepSampling !== "stratified")) {
       throw new ConfigError(`timestepShift must be above 0, and 1 unless sampling is stratified; got ${shift}.`);
@@ -108,11 +117,12 @@ export function diffusionBatch(
   options: {
     objective: Objective;
     generator: Generator;
+    noiseOffset?: number;
     dropped?: readonly boolean[];
     timesteps?: readonly number[];
   },
 ): DiffusionBatch & NoisedBatch & { noise: Tensor<"float32"> } {
-  const { objective, generator, dropped = [], timesteps: given } = options;
+  const { objective, generator, noiseOffset = 0, dropped = [], timesteps: given } = options;
   const count = rows.length;
   const clean = takeRows(data.latents, rows);
   if (data.latentStd) {
@@ -124,9 +134,18 @@ export function diffusionBatch(
     ? tensor([...given], [count], "int64")
     : randint(0, objective.trainTimesteps, [count], { generator });
   const noise = randn(clean.shape, { generator });
+  // Without one, nothing more is drawn.
+  if (noiseOffset > 0) addOffsets(noise, noiseOffset, generator);
   const noised = objective.noised(clean, noise, Array.from(timesteps.data as ArrayLike<bigint | number>, Number));
   const conditioning = dropConditioning(takeConditioning(data.conditioning, rows), dropped, data.empty);
   return { ...conditioning, ...noised, timesteps, noise };
+}
+
+/** noise `[B, C, …]` += offset · standard normal `[B, C, 1, …]`. */
+function addOffsets({ data, shape }: Tensor<"float32">, offset: number, generator: Generator): void {
+  const offsets = randn(shape.slice(0, 2), { generator }).data;
+  const size = data.length / offsets.length;
+  for (let i = 0; i < data.length; i++) data[i] = data[i]! + offset * offsets[Math.floor(i / size)]!;
 }
 
 /** @throws {ShapeError} If a tensor has not one row per image, or one in all for the empty caption. */

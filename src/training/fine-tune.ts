@@ -121,6 +121,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     batches: new DiffusionBatches(encoded, {
       batchSize,
       captionDropout: values.captionDropout,
+      noiseOffset: values.noiseOffset,
       objective,
       generator: new Generator(seed),
     }),

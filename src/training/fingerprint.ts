@@ -33,19 +33,24 @@ export function refuseOtherFingerprint(
 function fingerprintChanges(before: string, now: string, dataChanges: readonly string[]): string[] {
   const [was, is] = [settingsIn(before), settingsIn(now)];
   if (!was || !is) return [`${before || "none"}, now ${now || "none"}`];
-  return [...new Set([...was.keys(), ...is.keys()])]
-    .filter((path) => was.get(path) !== is.get(path))
-    .flatMap((path) => {
-      const [part, ...rest] = path.split(".") as [string, ...string[]];
-      const name = rest.join(".");
-      const values = `was ${was.get(path) ?? "not set"}, is ${is.get(path) ?? "not set"}`;
-      if (part === "dataset") return dataChanges.length > 0 ? dataChanges : ["the images or captions are others"];
-      if (part === "tokens") return ["the tokenizer gives other tokens"];
-      if (part === "weights") return [`the weights of ${name} are others`];
-      if (part === "scheduler") return [`the scheduler's ${name} ${values}`];
-      if (part === "models") return [`${rest[0]}'s ${rest.slice(1).join(".")} ${values}`];
-      return [`${part === "config" ? name : path} ${values}`];
-    });
+  const differs = (path: string) => was.get(path) !== is.get(path);
+  return (
+    [...new Set([...was.keys(), ...is.keys()])]
+      .filter(differs)
+      // Other captions are other tokens, too.
+      .filter((path) => path !== "tokens" || !differs("dataset"))
+      .flatMap((path) => {
+        const [part, ...rest] = path.split(".") as [string, ...string[]];
+        const name = rest.join(".");
+        const values = `was ${was.get(path) ?? "not set"}, is ${is.get(path) ?? "not set"}`;
+        if (part === "dataset") return dataChanges.length > 0 ? dataChanges : ["the images or captions are others"];
+        if (part === "tokens") return ["the tokenizer gives other tokens"];
+        if (part === "weights") return [`the weights of ${name} are others`];
+        if (part === "scheduler") return [`the scheduler's ${name} ${values}`];
+        if (part === "models") return [`${rest[0]}'s ${rest.slice(1).join(".")} ${values}`];
+        return [`${part === "config" ? name : path} ${values}`];
+      })
+  );
 }
 
 /** Values as JSON by the path to them, or undefined where the text is no JSON object. */

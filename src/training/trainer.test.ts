@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -10,7 +10,7 @@ import { createObjective } from "../diffusion/index.js";
 import { Generator, randint, randn } from "../tensor/random.js";
 import { tensor, zeros } from "../tensor/tensor.js";
 import { ParameterAverage } from "./average.js";
-import { latestCheckpoint } from "./checkpoint.js";
+import { clearCheckpoints, latestCheckpoint } from "./checkpoint.js";
 import { DiffusionBatches, type EncodedDataset } from "./diffusion-batches.js";
 import { AdamW } from "./optimizers/adamw.js";
 import { Trainer, type TrainerOptions } from "./trainer.js";
@@ -199,14 +199,14 @@ describe("what the trainer refuses", () => {
     const output = folder();
     await (await trainer(output, { steps: 1, warmupSteps: 0, fingerprint: "a" })).run();
     await expect((await trainer(output, { fingerprint: "b" })).resume()).rejects.toThrow(
-      /made with other settings: a, now b/,
+      /of another training: a, now b/,
     );
     const settings = { config: { rank: 4, alpha: 1 }, seed: 0 };
     const other = folder();
     await (await trainer(other, { steps: 1, warmupSteps: 0, fingerprint: JSON.stringify(settings) })).run();
     const changed = JSON.stringify({ ...settings, config: { rank: 8, alpha: 1 } });
     await expect((await trainer(other, { fingerprint: changed })).resume()).rejects.toThrow(
-      /other settings: rank was 4, is 8\. Resume/,
+      /another training: rank was 4, is 8\. Resume/,
     );
   });
 
@@ -216,12 +216,51 @@ describe("what the trainer refuses", () => {
     await expect((await trainer(output)).run()).rejects.toThrow(/left by an earlier run/);
   });
 
-  it("a damaged checkpoint", async () => {
+  it("a damaged checkpoint: it is set aside, the one before taken, and the result the same", async () => {
     const output = folder();
-    await (await trainer(output, { steps: 1, warmupSteps: 0 })).run();
-    const path = (await latestCheckpoint(join(output, "checkpoints")))!;
-    writeFileSync(path, readFileSync(path).subarray(0, 1000));
-    await expect((await trainer(output)).resume()).rejects.toThrow(/checkpoint-00000001/);
+    const options = { steps: 4, checkpointEvery: 2 };
+    const whole = await (await trainer(output, options)).run();
+    const newest = readFileSync(whole.checkpoint);
+    const messages: string[] = [];
+    for (const damaged of [newest.subarray(0, 1000), new Uint8Array()]) {
+      writeFileSync(whole.checkpoint, damaged);
+      const onMessage = (message: string) => void messages.push(message);
+      const resumed = await trainer(output, { ...options, onMessage });
+      expect(await resumed.resume()).toBe(2);
+      expect(readFileSync(`${whole.checkpoint}.damaged`)).toHaveLength(damaged.length);
+      await resumed.run();
+      expect(readFileSync(whole.checkpoint).equals(newest)).toBe(true);
+    }
+    expect(messages).toHaveLength(2);
+    expect(messages[0]).toMatch(/checkpoint-00000004.*truncated.*\.damaged; .*checkpoint-00000002.* is taken instead/);
+    await clearCheckpoints(join(output, "checkpoints"));
+    expect(readdirSync(join(output, "checkpoints"))).toEqual([]);
+  });
+
+  it("checkpoints that are all damaged", async () => {
+    const output = folder();
+    const { checkpoint } = await (await trainer(output, { steps: 1, warmupSteps: 0 })).run();
+    writeFileSync(checkpoint, readFileSync(checkpoint).subarray(0, 1000));
+    await expect((await trainer(output)).resume()).rejects.toThrow(
+      /no checkpoint can be read, .*checkpoint-00000001.*truncated.* start anew in another output folder/,
+    );
+    expect(existsSync(checkpoint)).toBe(true);
+  });
+
+  it("fewer steps than are done", async () => {
+    const output = folder();
+    await (await trainer(output, { steps: 3 })).run();
+    await expect((await trainer(output, { steps: 2 })).resume()).rejects.toThrow(/3 steps are done; .* got 2/);
+  });
+
+  // A device that is always full.
+  it.runIf(existsSync("/dev/full"))("to lose steps to a full disk: leaves a checkpoint, and names it", async () => {
+    const output = folder();
+    symlinkSync("/dev/full", join(output, "metrics.jsonl"));
+    await expect((await trainer(output)).run()).rejects.toThrow(
+      /^step 1: .*metrics\.jsonl: cannot be written: no space left.*checkpoint-00000001\.safetensors is intact; resume/,
+    );
+    expect(await (await trainer(output)).resume()).toBe(1);
   });
 
   it("an output folder that is a file, before any step", async () => {

@@ -44,7 +44,7 @@ export interface TrainerOptions {
   fingerprint?: string;
   /** Told what is good to know, such as that a damaged checkpoint was passed over. */
   onMessage?: (message: string) => void;
-  /** Called after every step. */
+  /** Called after every step, before it is logged. */
   onStep?: (report: StepReport) => void | Promise<void>;
   /** Ends the run after the current step, with a checkpoint. */
   signal?: AbortSignal;
@@ -183,8 +183,8 @@ export class Trainer {
         stepsPerSecond,
       };
       try {
-        await this.log(report);
         await options.onStep?.(report);
+        await this.log(report);
         const due = options.checkpointEvery && this.step % options.checkpointEvery === 0;
         if (due && this.step < options.steps) await this.save(stream);
       } catch (cause) {

@@ -24,7 +24,8 @@ export interface ProgramResult {
 /** A program under way. */
 export interface RunningProgram {
   result: Promise<ProgramResult>;
-  interrupt(): void;
+  /** By Ctrl-C, or as another signal does. */
+  interrupt(signal?: NodeJS.Signals): void;
   /** Reads nothing more of what it prints, as `| head` does. */
   leave(): void;
 }
@@ -47,7 +48,7 @@ export function startFera(...args: string[]): RunningProgram {
     child.stdout.destroy();
     child.stderr.destroy();
   };
-  return { result, interrupt: () => child.kill("SIGINT"), leave };
+  return { result, interrupt: (signal = "SIGINT") => child.kill(signal), leave };
 }
 
 /** Runs `fera` to its end. */

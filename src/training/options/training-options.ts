@@ -17,6 +17,12 @@ export const TRAINING_OPTIONS = {
   warmupSteps: integer("steps over which the learning rate rises from 0", { min: 0 }).withDefault(0),
   weightDecay: number("decoupled weight decay", { min: 0 }).withDefault(0.01),
   captionDropout: number("share of captions replaced by the empty one", { min: 0, below: 1 }).withDefault(0.1),
+  noiseOffset: number(
+    "strength of the noise that a channel has as a whole, for darker and brighter images; 0 for none",
+    {
+      min: 0,
+    },
+  ).withDefault(0),
   gradientAccumulation: integer("batches per step", { min: 1 }).withDefault(1),
   maxGradientNorm: number("largest norm of all gradients; 0 for no clipping", { min: 0 }).withDefault(1),
   averageDecay: number("decay of an average of the adapters, which is then what is saved; 0 for none", {
