@@ -171,9 +171,9 @@ export function describeWeights(entries: readonly Weight[]): string {
 
 type Weight = Pick<SafetensorsEntry, "dtype" | "shape" | "length">;
 
-/** By the text features of a UNet; other models have none. */
+/** By the text features, which only denoisers have in their configuration. */
 function familyOfConfig(config: Record<string, unknown> | undefined): string | undefined {
-  const features = config?._class_name === "UNet2DConditionModel" ? config.cross_attention_dim : undefined;
+  const features = config?.cross_attention_dim;
   return typeof features === "number" ? familyOf(features) : undefined;
 }
 

@@ -2,8 +2,8 @@
 
 import { Command } from "commander";
 import { AdapterModel, type LoadedAdapter, LoRAConfig } from "../adapters/index.js";
+import type { DenoiserInputs } from "../diffusion/index.js";
 import { createObjective } from "../diffusion/index.js";
-import type { UNetInputs } from "../models/index.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
 import { encodeDataset, noisePredictionError } from "../training/index.js";
@@ -94,7 +94,7 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
     const bar = new Progress({ label, total: predictions, unit: "predictions" });
     let done = 0;
     const watched = {
-      async predict(inputs: UNetInputs) {
+      async predict(inputs: DenoiserInputs) {
         const output = await subject.predict(inputs);
         done = Math.min(predictions, done + batchSize);
         bar.update(done);
