@@ -2,6 +2,8 @@
 
 import { ConfigError } from "../errors.js";
 import type { Adapter, AdapterConfig } from "./adapter.js";
+import { DoRAAdapter } from "./dora/dora-adapter.js";
+import { DoRAConfig } from "./dora/dora-config.js";
 import { FeRAAdapter } from "./fera/fera-adapter.js";
 import { FeRAConfig } from "./fera/fera-config.js";
 import { LoRAAdapter } from "./lora/lora-adapter.js";
@@ -16,6 +18,7 @@ interface AdapterKind {
 
 const KINDS: Readonly<Record<string, AdapterKind>> = {
   fera: { fromJSON: FeRAConfig.fromJSON, on: (layers, config) => FeRAAdapter.on(layers, config as FeRAConfig) },
+  dora: { fromJSON: DoRAConfig.fromJSON, on: (layers, config) => DoRAAdapter.on(layers, config as DoRAConfig) },
   lora: { fromJSON: LoRAConfig.fromJSON, on: (layers, config) => LoRAAdapter.on(layers, config as LoRAConfig) },
 };
 
