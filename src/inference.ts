@@ -129,6 +129,7 @@ export {
   type BandOptions,
   type CompiledTrainStep,
   type ConsistencyLossInputs,
+  DoRAConfig,
   encodeAdapter,
   FeRAConfig,
   type FeRAInputs,

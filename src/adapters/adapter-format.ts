@@ -8,10 +8,11 @@ import { decodeTorch, encodeTorch } from "../storage/torch.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { AdapterConfig } from "./adapter.js";
 import { DIFFUSERS_WEIGHTS, FOLDER_CONFIG, FOLDER_WEIGHTS, writeAdapterFolder } from "./adapter-folder.js";
+import { DoRAConfig } from "./dora/dora-config.js";
 import { FeRAConfig } from "./fera/fera-config.js";
 import { isFeRAState, layoutOfState } from "./fera/fera-state.js";
 import { floatState } from "./float-state.js";
-import type { AdapterData, LoadedAdapter } from "./loaded-adapter.js";
+import type { AdapterData, AdapterPart, LoadedAdapter } from "./loaded-adapter.js";
 import { LoRAAdapter } from "./lora/lora-adapter.js";
 import { LoRAConfig } from "./lora/lora-config.js";
 import { readLora } from "./lora/read-lora.js";
@@ -103,8 +104,8 @@ export interface WriteOptions {
  * @throws {ConfigError | FormatError} If it is a plain LoRA on layers that other programs have no names for.
  */
 export function encodeAdapter({ config, state }: AdapterData, options: WriteOptions = {}): Uint8Array<ArrayBuffer> {
-  if (!(config instanceof LoRAConfig)) return encodeSafetensors(state, { [METADATA_KEY]: JSON.stringify(config) });
   const part = loraPartOf({ config, state }, ADAPTER_DATA);
+  if (!part) return encodeSafetensors(state, { [METADATA_KEY]: JSON.stringify(config) });
   return encodeLora(part, defaultLoraNames(part.layers), ADAPTER_DATA, { blocks: options.modelLayers });
 }
 
@@ -123,8 +124,8 @@ export async function writeAdapter(
   { modelLayers }: WriteOptions = {},
 ): Promise<void> {
   const format = adapterFormatOf(path);
-  if (config instanceof LoRAConfig) {
-    const part = loraPartOf({ config, state }, path);
+  const part = loraPartOf({ config, state }, path);
+  if (part) {
     const names = format === "folder" ? "peft" : defaultLoraNames(part.layers);
     return writeLora(path, part, names, { blocks: modelLayers });
   }
@@ -137,8 +138,12 @@ export async function writeAdapter(
   await writeAdapterFolder(path, bytes, { peft_type: PEFT_TYPE, ...config.toJSON() });
 }
 
-function loraPartOf({ config, state }: AdapterData<LoRAConfig>, source: string) {
-  return { config, state, layers: new LoRAAdapter(config, []).withLayersOf(state, source).layers };
+/** What the formats of other programs hold of a LoRA or DoRA; undefined for other kinds. */
+function loraPartOf({ config, state }: AdapterData, source: string): AdapterPart<LoRAConfig> | undefined {
+  const lora = config instanceof DoRAConfig ? config.lora : config;
+  if (!(lora instanceof LoRAConfig)) return undefined;
+  const products = new Map([...state].filter(([name]) => !name.endsWith(".lora_magnitude_vector")));
+  return { config: lora, state, layers: new LoRAAdapter(lora, []).withLayersOf(products, source).layers };
 }
 
 /** A `.pt` has no configuration: any other router would be taken for the published one when it is read. */

@@ -2,6 +2,8 @@
 
 import { ConfigError } from "../errors.js";
 import type { Adapter, AdapterConfig } from "./adapter.js";
+import { DoRAAdapter } from "./dora/dora-adapter.js";
+import { DoRAConfig } from "./dora/dora-config.js";
 import { FeRAAdapter } from "./fera/fera-adapter.js";
 import { FeRAConfig } from "./fera/fera-config.js";
 import { LoRAAdapter } from "./lora/lora-adapter.js";
@@ -12,15 +14,22 @@ import type { TargetLayer } from "./target-layers.js";
 interface AdapterKind {
   fromJSON(json: unknown, source: string): AdapterConfig;
   on(layers: readonly TargetLayer[], config: AdapterConfig): Adapter;
+  /** Whether it only goes on from a file, so that none can be asked for anew. */
+  onlyLoaded?: boolean;
 }
 
 const KINDS: Readonly<Record<string, AdapterKind>> = {
   fera: { fromJSON: FeRAConfig.fromJSON, on: (layers, config) => FeRAAdapter.on(layers, config as FeRAConfig) },
+  dora: {
+    fromJSON: DoRAConfig.fromJSON,
+    on: (layers, config) => DoRAAdapter.on(layers, config as DoRAConfig),
+    onlyLoaded: true,
+  },
   lora: { fromJSON: LoRAConfig.fromJSON, on: (layers, config) => LoRAAdapter.on(layers, config as LoRAConfig) },
 };
 
-/** Names for `--adapter` and files. */
-export const ADAPTER_TYPES: readonly string[] = Object.keys(KINDS);
+/** Names of the kinds that can be made anew, for `--adapter`. */
+export const ADAPTER_TYPES: readonly string[] = Object.keys(KINDS).filter((type) => !KINDS[type]!.onlyLoaded);
 
 /**
  * An adapter on the layers that its configuration names.
@@ -44,6 +53,6 @@ function kindOf(type: string, source: string): AdapterKind {
   const kind = Object.hasOwn(KINDS, type) ? KINDS[type] : undefined;
   if (kind) return kind;
   throw new ConfigError(
-    `${source}: the adapter type must be ${ADAPTER_TYPES.join(" or ")}; got ${JSON.stringify(type)}.`,
+    `${source}: the adapter type must be ${Object.keys(KINDS).join(" or ")}; got ${JSON.stringify(type)}.`,
   );
 }

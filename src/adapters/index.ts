@@ -30,6 +30,8 @@ export {
   type StackPrediction,
 } from "./adapter-stack.js";
 export { ADAPTER_TYPES, adapterConfigFromJSON, createAdapter } from "./create-adapter.js";
+export { DoRAAdapter } from "./dora/dora-adapter.js";
+export { DoRAConfig } from "./dora/dora-config.js";
 export { type ConsistencyLossInputs, feclLoss, frequencyEnergyConsistencyLoss } from "./fera/consistency-loss.js";
 export { addExperts, expandGates, RoutedExperts } from "./fera/experts.js";
 export { FeRAAdapter } from "./fera/fera-adapter.js";

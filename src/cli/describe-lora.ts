@@ -80,7 +80,7 @@ export async function describeLora(file: TensorFile, format: LoraFormat, adapter
 async function describeLoading(path: string): Promise<string> {
   try {
     const { notes = [] } = await readAdapter(path);
-    return ["fera can load it; a plain LoRA routes nothing", ...notes].join(". ");
+    return ["fera can load it; it routes nothing", ...notes].join(". ");
   } catch (reason) {
     if (!(reason instanceof FeraError)) throw reason;
     return `fera cannot load it: ${reason.message}`;

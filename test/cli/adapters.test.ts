@@ -87,7 +87,7 @@ describe("fera convert of a plain LoRA", () => {
     ],
     ["gates", 2, ["bare.safetensors", "x", "--to", "peft", "--gates", "1"], /is a plain LoRA; leave --gates out/],
     ["a text encoder's layers in PEFT's folder", 1, ["diffusers.safetensors", "x"], /cannot also hold layers of text/],
-    ["DoRA", 1, ["peft-dora", "x.safetensors"], /is DoRA, not plain LoRA/],
+    ["DoRA", 1, ["peft-dora", "x.safetensors"], /is a dora adapter; this needs a FeRA adapter/],
   ])("ends with a message for %s, with exit code %i", async (_, expected, [from, to, ...flags], message) => {
     const { code, stderr } = await runFera("convert", `${golden}/${from}`, at(to!), ...flags);
     expect(stderr).toMatch(message);

@@ -72,15 +72,9 @@ export class LoRAAdapter implements Adapter<LoRAConfig> {
       const down = parameters.get(`${layer.path}.lora_A.weight`);
       const up = parameters.get(`${layer.path}.lora_B.weight`);
       if (!down || !up) return y;
-      let dropped = x;
-      if (dropout) {
-        const name = `${layer.path}.dropout`;
-        masks.set(name, x.shape);
-        dropped = ops.mul(x, x.graph.input(name, "float32", x.shape));
-      }
+      const dropped = dropout ? dropInputs(layer, x, masks) : x;
       const scale = config.scaleOf(layer.path);
-      const added =
-        layer.kind === "linear" ? ops.linear(ops.linear(dropped, down), up) : product(layer, dropped, down, up);
+      const added = lowRankProduct(layer, dropped, down, up);
       const scaled = scale === 1 ? added : ops.mul(added, scale);
       return ops.add(y, inputs.scale ? ops.mul(scaled, inputs.scale) : scaled);
     };
@@ -134,8 +128,17 @@ export class LoRAAdapter implements Adapter<LoRAConfig> {
   }
 }
 
-/** B · conv(x, A): the second convolution is 1×1, a matrix product over channels. */
-function product({ stride, padding }: AdaptableLayer, x: Value, down: Value, up: Value): Value {
+/** A layer's input with some of its values set to 0, by a mask that the run is fed, as `PATH.dropout`. */
+export function dropInputs({ path }: AdaptableLayer, x: Value, masks: Map<string, readonly number[]>): Value {
+  const name = `${path}.dropout`;
+  masks.set(name, x.shape);
+  return ops.mul(x, x.graph.input(name, "float32", x.shape));
+}
+
+/** B A x; of a convolution B · conv(x, A), whose second convolution is 1×1, a matrix product over channels. */
+export function lowRankProduct(layer: AdaptableLayer, x: Value, down: Value, up: Value): Value {
+  if (layer.kind === "linear") return ops.linear(ops.linear(x, down), up);
+  const { stride, padding } = layer;
   const [out, rank] = up.shape as [number, number];
   const isPointwise = down.shape[2] === 1 && (stride ?? 1) === 1 && (padding ?? 0) === 0;
   const [batch, channels, height, width] = x.shape as [number, number, number, number];

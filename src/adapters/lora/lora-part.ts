@@ -15,6 +15,8 @@ export interface FileLayer {
   down: Tensor<"float32">;
   /** `[out, r]`, or `[out, r, 1, 1]`. */
   up: Tensor<"float32">;
+  /** DoRA's, one number per output or per input. */
+  magnitude?: { axis: "output" | "input"; values: Tensor<"float32"> } | undefined;
   /** The product is scaled by alpha / r, or alpha / √r for rsLoRA. */
   alpha: number;
 }
@@ -106,8 +108,13 @@ function partOf(
   settings: LoRASettings,
 ): AdapterPart<LoRAConfig> {
   const state = new Map<string, Tensor<"float32">>();
-  for (const { name, down, up } of layers) {
+  for (const { name, down, up, magnitude } of layers) {
     state.set(`${name}.lora_A.weight`, down).set(`${name}.lora_B.weight`, up);
+    if (!magnitude) continue;
+    const { axis, values } = magnitude;
+    const perOutput = down.shape.length === 4 ? [1, values.size, 1, 1] : [values.size];
+    const shape = axis === "output" ? perOutput : [1, values.size];
+    state.set(`${name}.lora_magnitude_vector`, new Tensor("float32", shape, values.data));
   }
   return { config: configOf(layers, targetModules, settings), state, layers: layers.map(targetOf) };
 }

@@ -7,6 +7,7 @@ import "../../storage/node.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { AdamW } from "../../training/index.js";
 import { AdapterModel } from "../adapter-model.js";
+import { DoRAConfig } from "../dora/dora-config.js";
 import { LoRAConfig } from "./lora-config.js";
 
 const REFERENCE = "test/reference/unet-sd15";
@@ -29,8 +30,8 @@ beforeAll(async () => {
   };
 });
 
-describe.each(["linear", "convolution"])("plain LoRA on %s layers", (name) => {
-  it("has PEFT's output, gradients, losses over eight steps of AdamW, and trained adapters", async () => {
+describe.each(["linear", "convolution", "dora"])("training as PEFT trains: %s", (name) => {
+  it("the same output, gradients, losses over eight steps of AdamW, and trained adapters", async () => {
     const { tensors, metadata } = await readSafetensors(`test/reference/lora-training/${name}.safetensors`);
     const { r, lora_alpha: alpha, target_modules: targetModules } = JSON.parse(metadata.config!);
     const { lr, betas, eps, weight_decay: weightDecay } = JSON.parse(metadata.optimizer!);
@@ -42,7 +43,7 @@ describe.each(["linear", "convolution"])("plain LoRA on %s layers", (name) => {
     const compare = (found: ReadonlyMap<string, Tensor>, kind: string, limit: number) => {
       const wanted = of(kind);
       expect([...found.keys()].sort()).toEqual([...wanted.keys()].sort());
-      expect(wanted.size).toBe(2 * layers.length);
+      expect(wanted.size).toBe((name === "dora" ? 3 : 2) * layers.length);
       for (const [key, value] of wanted) {
         const error = relativeError(found.get(key)!.data as Float32Array, value.data as Float32Array);
         expect(error, `${kind} ${key}`).toBeLessThan(limit);
@@ -53,9 +54,12 @@ describe.each(["linear", "convolution"])("plain LoRA on %s layers", (name) => {
       expect(relativeError(data, tensors.get(wanted)!.data as Float32Array), wanted).toBeLessThan(OUTPUT_TOLERANCE);
     };
 
-    const model = new AdapterModel(unet, new LoRAConfig({ rank: r, alpha, targetModules }));
+    const model: AdapterModel = new AdapterModel(unet, new LoRAConfig({ rank: r, alpha, targetModules }));
     expect(model.layers.map(({ path }) => path).sort()).toEqual([...layers].sort());
-    model.loadStateDict(of("initial"));
+    if (name === "dora") {
+      const config = new DoRAConfig(model.config as LoRAConfig);
+      model.useAdapter({ config, state: of("initial") as Map<string, Tensor<"float32">> });
+    } else model.loadStateDict(of("initial"));
     await output("output");
     const [batchSize, , latentHeight, latentWidth] = batch.latents.shape as [number, number, number, number];
     const step = await model.compileTrainStep({

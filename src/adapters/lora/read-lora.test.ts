@@ -73,24 +73,30 @@ const pathOf = (family: Family, name: string) => `${GOLDEN}/${family}/${golden[f
 const errorOf = (found: Tensor, family: Family, name: string) =>
   relativeError(found.data as Float32Array, golden[family].values.get(name)!.data as Float32Array);
 
-it("every golden file is either read or known as DoRA", () => {
+it("no golden file is left out", () => {
   expect(Object.keys(golden.sd.files).sort()).toEqual([...PLAIN.sd, ...DORA].sort());
   expect(Object.keys(golden.xl.files).sort()).toEqual([...PLAIN.xl].sort());
 });
 
 describe.each(["sd", "xl"] as const)("a UNet of %s with a file in the format", (family) => {
-  it.each(PLAIN[family])("%s predicts what its program predicts, at full and half strength", async (name) => {
-    const model = new AdapterModel(unets[family], new LoRAConfig());
-    const { notes } = await model.loadAdapters(pathOf(family, name));
-    expect(model.layers).toHaveLength(golden[family].files[name]!.layers.unet!);
-    const inputs = inputsOf(family);
-    expect(errorOf(await model.predict(inputs), family, `${name}.unet`)).toBeLessThan(TOLERANCE);
-    const half = await model.predict({ ...inputs, adapterScale: 0.5 });
-    expect(errorOf(half, family, `${name}.half.unet`)).toBeLessThan(TOLERANCE);
-    expect(errorOf(half, family, `${name}.unet`)).toBeGreaterThan(10 * TOLERANCE);
-    expect(notes).toEqual(name.startsWith("cloneofsimo") ? [expect.stringMatching(/1 learned token \(<s1>\)/)] : []);
-    await model.release();
-  });
+  it.each([...PLAIN[family], ...(family === "sd" ? DORA : [])])(
+    "%s predicts what its program predicts, at full and half strength",
+    async (name) => {
+      const model = new AdapterModel(unets[family], new LoRAConfig());
+      const { notes } = await model.loadAdapters(pathOf(family, name));
+      expect(model.layers).toHaveLength(golden[family].files[name]!.layers.unet!);
+      const inputs = inputsOf(family);
+      expect(errorOf(await model.predict(inputs), family, `${name}.unet`)).toBeLessThan(TOLERANCE);
+      const half = await model.predict({ ...inputs, adapterScale: 0.5 });
+      // kohya's programs have no half strength of DoRA.
+      if (!name.startsWith("kohya-dora")) {
+        expect(errorOf(half, family, `${name}.half.unet`)).toBeLessThan(TOLERANCE);
+      }
+      expect(errorOf(half, family, `${name}.unet`)).toBeGreaterThan(10 * TOLERANCE);
+      expect(notes).toEqual(name.startsWith("cloneofsimo") ? [expect.stringMatching(/1 learned token \(<s1>\)/)] : []);
+      await model.release();
+    },
+  );
 });
 
 it("a linear layer's matrices fit a 1×1 convolution, as other versions of a model have it", async () => {
@@ -194,14 +200,8 @@ describe("what is refused by name", () => {
     expect((await load(await written({}))).layers).toHaveLength(1);
   });
 
-  it("DoRA", async () => {
-    for (const name of DORA) {
-      await expect(readAdapter(pathOf("sd", name))).rejects.toThrow(/is DoRA, not plain LoRA \(\d+ of its \d+ layers/);
-    }
-  });
-
   it.each([
-    ["LoHa", { [`unet.${layer}.hada_w1_a`]: zeros([2]) }, /is LoHa, not plain LoRA \(1 of its 1 layers, .*hada_w1_a/],
+    ["LoHa", { [`unet.${layer}.hada_w1_a`]: zeros([2]) }, /is LoHa, not LoRA \(1 of its 1 layers, .*hada_w1_a/],
     ["stray tensors", { "a.b": zeros([1]), c: zeros([1]) }, /no plain LoRA of layers .*: "a\.b", "c"\.$/],
     ["a second pair", { [`unet.${layer}.lora_A.b.weight`]: zeros([2, 8]) }, /known here: "unet\.down/],
     ["a trained bias", { [`unet.${layer}.lora_B.bias`]: zeros([8]) }, /lora_B\.bias/],

@@ -1,10 +1,11 @@
-// Reads plain LoRA in the names of kohya, diffusers, PEFT and cloneofsimo; see lora-format.ts for what tells them apart.
+// Reads plain LoRA and DoRA in the names of kohya, diffusers, PEFT and cloneofsimo; see lora-format.ts for what tells them apart.
 // Every tensor is accounted for: one that is not understood is refused by its name.
 
 import { FormatError } from "../../errors.js";
 import { isObject, parseJson } from "../../storage/json.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { AdapterConfig } from "../adapter.js";
+import { DoRAConfig } from "../dora/dora-config.js";
 import { floatState } from "../float-state.js";
 import type { AdapterPart, LoadedAdapter, TextEncoderName } from "../loaded-adapter.js";
 import type { TargetLayer } from "../target-layers.js";
@@ -46,7 +47,8 @@ export interface LoadedLora extends LoadedAdapter<LoRAConfig> {
 }
 
 /** Whether an adapter as read is a plain LoRA. */
-export const isLoadedLora = (adapter: LoadedAdapter): adapter is LoadedLora => adapter.config instanceof LoRAConfig;
+export const isLoadedLora = (adapter: LoadedAdapter): adapter is LoadedLora =>
+  [adapter, ...(adapter.textEncoders?.values() ?? [])].every(({ config }) => config instanceof LoRAConfig);
 
 /**
  * Reads a LoRA's tensors.
@@ -60,7 +62,7 @@ export const isLoadedLora = (adapter: LoadedAdapter): adapter is LoadedLora => a
 export function readLora(
   tensors: ReadonlyMap<string, Tensor>,
   { metadata, source, peft, assumed }: LoraContext,
-): LoadedLora | undefined {
+): LoadedAdapter | undefined {
   const format = loraFormatOf(tensors, metadata);
   if (!format) return undefined;
   refuseUnsupported(format, source);
@@ -80,14 +82,15 @@ export function readLora(
   };
 
   const denoiser = read(["unet", "transformer"], "unet");
-  const textEncoders = new Map<TextEncoderName, AdapterPart<LoRAConfig>>();
+  const textEncoders = new Map<TextEncoderName, AdapterPart>();
   for (const name of ["text_encoder", "text_encoder_2"] as const) {
     const { layers, settings } = read([name], name);
     if (layers.length === 0) continue;
     const find = format.naming === "cloneofsimo" ? countedText(metadata, name, source) : textLayerPath;
-    textEncoders.set(name, loraPart(renamed(layers, find, source), { ...settings, written: undefined }));
+    const own = loraPart(renamed(layers, find, source), { ...settings, written: undefined });
+    textEncoders.set(name, named(own));
   }
-  const { config, state, layers } = loraPart(denoiser.layers, denoiser.settings);
+  const { config, state, layers } = named(loraPart(denoiser.layers, denoiser.settings));
   return {
     config,
     state: new Map(state),
@@ -98,9 +101,15 @@ export function readLora(
     resolve(model) {
       if (layers.length === 0) throw new FormatError(source, "changes text encoders only; load it into a pipeline.");
       const find = finderOf(format, metadata, model, denoiser.layers.length, source);
-      return resolveLora(denoiser.layers, denoiser.settings, find, model, source);
+      return named(resolveLora(denoiser.layers, denoiser.settings, find, model, source));
     },
   };
+}
+
+/** A part with magnitudes is DoRA's. */
+function named(part: AdapterPart<LoRAConfig>): AdapterPart {
+  const hasMagnitudes = [...part.state.keys()].some((name) => name.endsWith(".lora_magnitude_vector"));
+  return hasMagnitudes ? { ...part, config: new DoRAConfig(part.config) } : part;
 }
 
 /** By component; under "" for all. */
@@ -131,7 +140,6 @@ function parseText(text: string, source: string): Record<string, unknown> {
 }
 
 const METHODS = {
-  dora: "DoRA",
   loha: "LoHa",
   lokr: "LoKr",
   oft: "OFT",
@@ -140,18 +148,18 @@ const METHODS = {
   full: "a whole difference of weights",
 } as const;
 
-/** Tensors of a layer that are neither its matrices nor its alpha: of other methods, or second ones of the same role. */
-const unusedOf = ({ tensors, down, up, alpha }: LoraLayer): string[] =>
-  tensors.filter((name) => name !== down && name !== up && name !== alpha);
+/** Tensors of a layer that are no part of its LoRA: of other methods, or second ones of the same role. */
+const unusedOf = ({ tensors, down, up, alpha, magnitude }: LoraLayer): string[] =>
+  tensors.filter((name) => ![down, up, alpha, magnitude].includes(name));
 
 function refuseUnsupported({ naming, method, layers, unknown }: LoraFormat, source: string): void {
-  if (method !== "lora") {
+  if (method !== "lora" && method !== "dora") {
     const own = layers.filter((layer) => layer.method === method);
-    const [first] = own.flatMap((layer) => layer.magnitude ?? unusedOf(layer));
+    const [first] = own.flatMap(unusedOf);
     throw new FormatError(
       source,
-      `is ${METHODS[method]}, not plain LoRA (${own.length} of its ${layers.length} layers, such as ` +
-        `"${first}"); only plain LoRA and FeRA are supported.`,
+      `is ${METHODS[method]}, not LoRA (${own.length} of its ${layers.length} layers, such as ` +
+        `"${first}"); only LoRA, DoRA and FeRA are supported.`,
     );
   }
   if (naming === "xlabs") throw new FormatError(source, "is in XLabs' format, for Flux, which is not supported.");
@@ -170,7 +178,7 @@ function refuseUnsupported({ naming, method, layers, unknown }: LoraFormat, sour
 }
 
 function fileLayer(
-  { name, down, up, alpha }: LoraLayer,
+  { name, down, up, alpha, magnitude }: LoraLayer,
   tensors: ReadonlyMap<string, Tensor>,
   config: PeftConfig | undefined,
   source: string,
@@ -178,7 +186,11 @@ function fileLayer(
   if (down === undefined || up === undefined) {
     throw new FormatError(source, `the layer "${name}" lacks its ${down === undefined ? "down" : "up"} matrix.`);
   }
-  const own = new Map([down, up, ...(alpha === undefined ? [] : [alpha])].map((key) => [key, tensors.get(key)!]));
+  if (config?.useDora && magnitude === undefined) {
+    throw new FormatError(source, `its configuration says DoRA; the layer "${name}" lacks its magnitudes.`);
+  }
+  const keys = [down, up, alpha, magnitude].filter((key) => key !== undefined);
+  const own = new Map(keys.map((key) => [key, tensors.get(key)!]));
   const values = floatState(own, source);
   const matrices = { down: values.get(down)!, up: values.get(up)! };
   const rank = checkedRank(name, matrices, source);
@@ -191,7 +203,28 @@ function fileLayer(
     throw new FormatError(source, `"${alpha}" must be one number; it is [${scalar.shape.join(",")}].`);
   }
   const configured = config && (patternValue(config.alphaPattern, name, source) ?? config.alpha);
-  return { name, ...matrices, alpha: scalar?.data[0] ?? configured ?? rank };
+  const magnitudes =
+    magnitude === undefined ? undefined : magnitudesOf(magnitude, values.get(magnitude)!, matrices, source);
+  return { name, ...matrices, alpha: scalar?.data[0] ?? configured ?? rank, magnitude: magnitudes };
+}
+
+/**
+ * kohya's and LyCORIS's `dora_scale` is `[out, 1, …]`, or, per input, `[1, in, …]`; PEFT's vector has one number per output.
+ */
+function magnitudesOf(
+  name: string,
+  values: Tensor<"float32">,
+  { down, up }: Pick<FileLayer, "down" | "up">,
+  source: string,
+): FileLayer["magnitude"] {
+  const [outFeatures, inFeatures] = [up.shape[0]!, down.shape[1]!];
+  const isPerInput = name.endsWith(".dora_scale") && values.shape[0] !== outFeatures;
+  if (values.size === (isPerInput ? inFeatures : outFeatures)) return { axis: isPerInput ? "input" : "output", values };
+  throw new FormatError(
+    source,
+    `"${name}" must have a magnitude for each of ${outFeatures} outputs or ${inFeatures} inputs; ` +
+      `it is [${values.shape.join(",")}].`,
+  );
 }
 
 /** `[r, in]` and `[out, r]`, or `[r, in, k, k]` and `[out, r, 1, 1]`. */

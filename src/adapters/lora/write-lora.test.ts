@@ -7,6 +7,7 @@ import { UNet2DConditionModel } from "../../models/index.js";
 import { readSafetensors, writeSafetensors } from "../../storage/index.js";
 import "../../storage/node.js";
 import { Generator, randn } from "../../tensor/random.js";
+import { DoRAConfig } from "../dora/dora-config.js";
 import { AdapterModel, readAdapter } from "../index.js";
 import { LoRAConfig } from "./lora-config.js";
 import { writeLora } from "./write-lora.js";
@@ -76,6 +77,49 @@ describe.each(PIPELINES)("a LoRA on %s", (pipeline) => {
     const up = `${query}.lora_B.weight`;
     expect(found.get(up)!.data).toEqual(wanted.get(up)!.data.map((value) => Math.fround(value * factor)));
     expect(loaded.config.scaleOf(query)).toBe(1);
+  });
+});
+
+describe("DoRA from the files of other programs", () => {
+  const golden = "test/reference/lora-files/sd";
+
+  it.each(["kohya-dora.safetensors", "kohya-dora-input.safetensors", "peft-dora", "diffusers-dora.safetensors"])(
+    "%s comes back whole",
+    async (name) => {
+      const unet = await structure("pipeline-tiny");
+      const saved = new AdapterModel(unet, new LoRAConfig());
+      await saved.loadAdapters(`${golden}/${name}`);
+      expect(saved.config.adapterType).toBe("dora");
+      const isPerInput = name.includes("input");
+      for (const path of [join(dir, "dora.safetensors"), join(dir, "dora")]) {
+        if (isPerInput && !path.endsWith("s")) {
+          await expect(saved.saveAdapters(path)).rejects.toThrow(
+            /PEFT and diffusers know DoRA's magnitudes per output only/,
+          );
+          continue;
+        }
+        await saved.saveAdapters(path);
+        const loaded = new AdapterModel(unet, new LoRAConfig());
+        await loaded.loadAdapters(path);
+        expect(loaded.config).toEqual(saved.config);
+        expect(new Map(loaded.stateDict())).toEqual(new Map(saved.stateDict()));
+      }
+    },
+  );
+
+  it("is the kohya file that it was, name by name", async () => {
+    const saved = new AdapterModel(await structure("pipeline-tiny"), new LoRAConfig());
+    for (const name of ["kohya-dora.safetensors", "kohya-dora-input.safetensors"]) {
+      await saved.loadAdapters(`${golden}/${name}`);
+      await saved.saveAdapters(join(dir, name));
+      const [before, after] = [await readSafetensors(`${golden}/${name}`), await readSafetensors(join(dir, name))];
+      expect(new Map([...after.tensors].sort())).toEqual(new Map([...before.tensors].sort()));
+    }
+  });
+
+  it("cannot begin anew, which is said", async () => {
+    const unet = await structure("pipeline-tiny");
+    expect(() => new AdapterModel(unet, new DoRAConfig())).toThrow(/DoRA cannot begin anew yet/);
   });
 });
 

@@ -117,9 +117,10 @@ function diffusersTensors(
 ): Map<string, Tensor> {
   const tensors = new Map<string, Tensor>();
   for (const { path } of layers) {
-    const { down, up } = matrices(state, path);
+    const { down, up, magnitude } = matrices(state, path);
     const scaledUp = scaled(up, factorOf(path));
     tensors.set(`${prefix}${path}.lora_A.weight`, down).set(`${prefix}${path}.lora_B.weight`, scaledUp);
+    if (magnitude) tensors.set(`${prefix}${path}.lora_magnitude_vector`, perOutput(path, magnitude));
   }
   return tensors;
 }
@@ -142,12 +143,15 @@ function kohyaTensors(
     for (const { path } of layers) {
       const name = nameOf(path);
       if (tensors.has(`${name}.alpha`)) throw new FormatError(source, `two layers would be named "${name}".`);
-      const { down, up } = matrices(state, path);
+      const { down, up, magnitude } = matrices(state, path);
       const alpha = config.scaleOf(path) * config.rankOf(path);
       tensors
         .set(`${name}.lora_down.weight`, down)
         .set(`${name}.lora_up.weight`, up)
         .set(`${name}.alpha`, tensor(Float32Array.of(alpha), []));
+      if (!magnitude) continue;
+      const sides = isPerInput(magnitude) ? [1, magnitude.size] : [magnitude.size, 1];
+      tensors.set(`${name}.dora_scale`, magnitude.reshape([...sides, ...down.shape.slice(2).map(() => 1)]));
     }
   };
   add(part, (path) => kohyaName(path, naming, blocks));
@@ -161,7 +165,22 @@ function kohyaTensors(
 }
 
 function matrices(state: AdapterPart["state"], path: string) {
-  return { down: state.get(`${path}.lora_A.weight`)!, up: state.get(`${path}.lora_B.weight`)! };
+  return {
+    down: state.get(`${path}.lora_A.weight`)!,
+    up: state.get(`${path}.lora_B.weight`)!,
+    magnitude: state.get(`${path}.lora_magnitude_vector`),
+  };
+}
+
+/** DoRA's magnitudes are `[1, in]` where they are per input. */
+const isPerInput = ({ shape }: Tensor): boolean => shape.length === 2;
+
+/** @throws {ConfigError} If the magnitudes are per input, which PEFT does not know. */
+function perOutput(path: string, magnitude: Tensor<"float32">): Tensor<"float32"> {
+  if (!isPerInput(magnitude)) return magnitude;
+  throw new ConfigError(
+    `${path}: PEFT and diffusers know DoRA's magnitudes per output only; this adapter's are per input.`,
+  );
 }
 
 function scaled(value: Tensor<"float32">, factor: number): Tensor<"float32"> {
@@ -174,7 +193,7 @@ function scaled(value: Tensor<"float32">, factor: number): Tensor<"float32"> {
 }
 
 /** PEFT's adapter_config.json. Layers are named by their whole paths: a shorter name could match others. */
-function peftConfigOf({ config, layers }: AdapterPart<LoRAConfig>): Record<string, unknown> {
+function peftConfigOf({ config, layers, state }: AdapterPart<LoRAConfig>): Record<string, unknown> {
   const { rank, alpha, dropout, useRslora, rankPattern, alphaPattern } = config;
   const asPatterns = (values: Readonly<Record<string, number>>) =>
     Object.fromEntries(Object.entries(values).map(([path, value]) => [`^${path.replaceAll(".", "\\.")}`, value]));
@@ -189,7 +208,7 @@ function peftConfigOf({ config, layers }: AdapterPart<LoRAConfig>): Record<strin
     bias: "none",
     fan_in_fan_out: false,
     use_rslora: useRslora,
-    use_dora: false,
+    use_dora: [...state.keys()].some((name) => name.endsWith(".lora_magnitude_vector")),
     rank_pattern: asPatterns(rankPattern),
     alpha_pattern: asPatterns(alphaPattern),
     target_modules: layers.map(({ path }) => path),
