@@ -11,7 +11,7 @@ import { renderPlot } from "../images/plot.js";
 import { isSystemError, readJsonObject } from "../storage/file-access.js";
 import { withFileLock } from "../storage/file-lock.js";
 import { clearCheckpoints } from "../training/checkpoint.js";
-import { latestCheckpoint } from "../training/index.js";
+import { latestCheckpoint, type StepReport } from "../training/index.js";
 import { isValidationPicture, OUTPUT_NAMES, outputPath } from "../training/output-folder.js";
 
 /** Weight of what came before in the smoothed loss: about the last 50 steps count. */
@@ -119,7 +119,14 @@ export interface LossCurve {
   losses: number[];
   /** Exponential mean, without the bias of its start. */
   smoothed: number[];
+  /** The terms that the loss is the sum of, by name, smoothed alike. */
+  terms: ReadonlyMap<string, number[]>;
 }
+
+/** What a line of the metrics holds beside loss terms. */
+const NO_TERMS: ReadonlySet<string> = new Set([
+  ...["step", "steps", "loss", "learningRate", "gradientNorm", "seconds", "stepsPerSecond"],
+]);
 
 /** Reads `metrics.jsonl`. @throws {FormatError} If it is missing or malformed. */
 export async function readLosses(output: string): Promise<LossCurve> {
@@ -127,22 +134,32 @@ export async function readLosses(output: string): Promise<LossCurve> {
   const text = await readFile(path, "utf8").catch((cause: Error) => {
     throw new FormatError(path, `cannot be read: ${cause.message}.`, { cause });
   });
-  const curve: LossCurve = { steps: [], losses: [], smoothed: [] };
+  const terms = new Map<string, number[]>();
+  const curve: LossCurve = { steps: [], losses: [], smoothed: [], terms };
   const smooth = smoother();
+  const smoothTerm = new Map<string, (value: number) => number>();
   const lines = text.split("\n");
   // Behind the last line break is nothing, or a line that was cut off.
   for (const [index, line] of lines.slice(0, -1).entries()) {
     if (line === "") continue;
-    const { step, loss } = parseLine(line, `${path} line ${index + 1}`);
+    const { step, loss, ...others } = parseLine(line, `${path} line ${index + 1}`);
     curve.steps.push(step);
     curve.losses.push(loss);
     curve.smoothed.push(smooth(loss));
+    for (const [name, value] of Object.entries(others)) {
+      if (NO_TERMS.has(name) || typeof value !== "number") continue;
+      if (!terms.has(name)) {
+        terms.set(name, []);
+        smoothTerm.set(name, smoother());
+      }
+      terms.get(name)!.push(smoothTerm.get(name)!(value));
+    }
   }
   return curve;
 }
 
-function parseLine(line: string, where: string): { step: number; loss: number } {
-  let row: { step?: unknown; loss?: unknown } | null;
+function parseLine(line: string, where: string): { step: number; loss: number } & Record<string, unknown> {
+  let row: Record<string, unknown> | null;
   try {
     row = JSON.parse(line);
   } catch (cause) {
@@ -151,7 +168,7 @@ function parseLine(line: string, where: string): { step: number; loss: number } 
   if (typeof row?.step !== "number" || typeof row.loss !== "number") {
     throw new FormatError(where, 'must have a "step" and a "loss".');
   }
-  return { step: row.step, loss: row.loss };
+  return { ...row, step: row.step, loss: row.loss };
 }
 
 /** A running mean m ← s·m + (1 − s)·x, divided by 1 − sᵏ after k values. */
@@ -167,7 +184,7 @@ export function smoother(smoothing = SMOOTHING): (value: number) => number {
 
 /** Draws a run's losses into `loss.png`. @returns Its path, or undefined where there are too few steps for a curve. */
 export async function drawLosses(output: string): Promise<string | undefined> {
-  const { steps, losses, smoothed } = await readLosses(output);
+  const { steps, losses, smoothed, terms } = await readLosses(output);
   if (steps.length < 2) return undefined;
   const path = outputPath(output, "lossPlot");
   const picture = await renderPlot({
@@ -177,6 +194,8 @@ export async function drawLosses(output: string): Promise<string | undefined> {
     series: [
       { label: "each step", x: steps, y: losses, faint: true, color: "#0072b2" },
       { label: "smoothed", x: steps, y: smoothed, color: "#0072b2" },
+      // A single term is the loss itself.
+      ...(terms.size > 1 ? [...terms].map(([label, y]) => ({ label, x: steps.slice(-y.length), y })) : []),
     ],
   });
   await writePng(path, picture);
