@@ -22,7 +22,9 @@ export { type DataOf, type DType, Tensor, type TensorData, tensor, zeros } from 
 // Graphs, and what runs them
 
 export {
+  type AttentionAttributes,
   type Attributes,
+  type ConvolutionAttributes,
   type FileRange,
   Graph,
   type Node,
@@ -83,9 +85,19 @@ export {
   type TilingOptions,
   type UNet2DConditionConfig,
   UNet2DConditionModel,
+  type UNetBlock,
   type UNetInputs,
 } from "./models/index.js";
-export type { AdaptableLayer, GraphAdapters, LayerAdapters, ModelWeights, Scope } from "./nn/index.js";
+export type {
+  AdaptableLayer,
+  GraphAdapters,
+  Initializer,
+  LayerAdapters,
+  ModelWeights,
+  ParameterSource,
+  Scope,
+  Weight,
+} from "./nn/index.js";
 
 // Noise schedules and samplers
 
@@ -115,6 +127,7 @@ export type { Conditioning, ConditioningInputs, Denoiser, DenoiserInputs, Denois
 
 export {
   ADAPTER_TYPES,
+  type AdaptedPrediction,
   type Adapter,
   type AdapterConfig,
   type AdapterData,
@@ -143,6 +156,7 @@ export {
   frequencyEnergyConsistencyLoss,
   type GatesAtTimestep,
   gatesOverTimesteps,
+  type KohyaNaming,
   type LayerMatching,
   type LoadedAdapter,
   LoRAConfig,
@@ -154,12 +168,14 @@ export {
   type PlainLoraFormat,
   type PlainLoraOptions,
   ROUTER_NAMES,
+  type RoutedGates,
   type RouterName,
   type Routing,
   readAdapter,
   type SigmaRule,
   SoftFrequencyRouter,
   type SoftFrequencyRouterOptions,
+  type StackPrediction,
   type StepAverage,
   type StepOptimizer,
   type TargetLayer,
@@ -174,6 +190,7 @@ export {
 // Pipelines
 
 export {
+  type AdapterSelection,
   type AnyPipeline,
   type GenerateOptions,
   type GenerateResult,

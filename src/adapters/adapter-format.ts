@@ -112,7 +112,7 @@ export function encodeAdapter({ config, state }: AdapterData, options: WriteOpti
 /**
  * Writes an adapter in the format that the path asks for.
  *
- * A plain LoRA is written as other programs read it: see {@link defaultLoraNames}; as a folder like PEFT's. In the
+ * A plain LoRA is written as other programs read it: in kohya's names, or diffusers' where kohya has none; as a folder like PEFT's. In the
  * metadata it keeps its configuration.
  *
  * @throws {FormatError} If it cannot be written; what was there before is then still whole.

@@ -45,6 +45,7 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
   /**
    * Fresh adapters, which change nothing yet.
    *
+   * @param random - How they are drawn.
    * @param random.seed - Default 0.
    * @throws {ConfigError} If the model is none, the configuration's targets name no layer of the model, or its rank is
    *   larger than any of these layers can have.

@@ -1,4 +1,5 @@
 export type {
+  AdaptedPrediction,
   Adapter,
   AdapterConfig,
   AdapterState,
@@ -44,6 +45,7 @@ export {
   type SigmaRule,
 } from "./fera/fera-config.js";
 export { type FeRAInputs, FeRAModel, type Routing } from "./fera/fera-model.js";
+export { isFeRAState } from "./fera/fera-state.js";
 export { freezeGates } from "./fera/frozen-gates.js";
 export {
   evenTimesteps,
@@ -56,7 +58,7 @@ export {
   type NoisyLatents,
 } from "./fera/gate-statistics.js";
 export { type BandOptions, bandEnergies, FrequencyEnergyIndicator, frequencyBands } from "./fera/indicator.js";
-export { SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./fera/router.js";
+export { adapterGates, SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./fera/router.js";
 export { LoRAAdapter } from "./lora/lora-adapter.js";
 export { LoRAConfig, type LoRAOptions } from "./lora/lora-config.js";
 export { isUNet, type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora/lora-names.js";

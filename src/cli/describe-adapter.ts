@@ -2,10 +2,10 @@
 
 import {
   adapterFormatOf,
+  adapterGates,
   type FeRAConfig,
   type LoadedAdapter,
   readFeRAAdapter,
-  SoftFrequencyRouter,
 } from "../adapters/index.js";
 import { tensor } from "../tensor/tensor.js";
 import { counted, formatCount, formatTable } from "./format.js";
@@ -14,6 +14,8 @@ import { shortened } from "./printable.js";
 
 const LISTED_LAYERS = 16;
 const LISTED_EXPERTS = 16;
+/** At which a router that follows the timestep is asked. */
+const TIMESTEPS = [999, 750, 500, 250, 0];
 const FORMATS = { safetensors: "safetensors", torch: "PyTorch state dict", folder: "folder" } as const;
 
 /** Family, layers, rank, experts, bands, parameters, configuration, gates, and the norm of `lora_up` per expert. */
@@ -22,7 +24,7 @@ export async function describeAdapter(path: string, { all }: { all: boolean }): 
   const { layers, config, state, hasConfig } = adapter;
   const { rank, numExperts, numBands } = config;
   const parameters = [...state.values()].reduce((sum, { size }) => sum + size, 0);
-  const { alpha, dropout, routerTau, feclWeight, bands, sigma, matching, targetModules } = config;
+  const { alpha, dropout, router, routerTau, feclWeight, bands, sigma, matching, targetModules } = config;
   const sigmaText = sigma.rule === "latent" ? `latent / ${sigma.divisor}` : sigma.rule;
   const shares = expertNorms(adapter);
   const totals = Array.from({ length: numExperts }, (_, expert) =>
@@ -49,34 +51,43 @@ export async function describeAdapter(path: string, { all }: { all: boolean }): 
     `  ${counted(layers.length, "layer")}, ${formatCount(parameters)} parameters`,
     ...(family ? [`  family ${family}`] : []),
     hasConfig ? "  configuration" : "  no configuration in the file; assumed",
-    `    alpha ${alpha}, dropout ${dropout}, router temperature ${routerTau}, consistency weight ${feclWeight}`,
+    `    alpha ${alpha}, dropout ${dropout}, router ${router}, temperature ${routerTau}, consistency weight ${feclWeight}`,
     `    bands ${bands}, blur ${sigmaText}, matching ${matching}, targets ${shortened(targetModules.join(", "))}`,
     ...(await describeGates(adapter)).map((line) => `  ${line}`),
     ...table.map((line) => `  ${line}`),
   ];
 }
 
-/** The router's answer where all energy lies in one band, and where it is spread evenly: the corners and the middle. */
-async function describeGates({ config, state }: LoadedAdapter<FeRAConfig>): Promise<string[]> {
-  const { numBands, numExperts } = config;
-  const rows = numBands + 1;
-  const energies = new Float32Array(rows * numBands);
-  for (let band = 0; band < numBands; band++) energies[band * numBands + band] = 1;
-  energies.fill(1 / numBands, numBands * numBands);
-  const own = [...state].filter(([name]) => name.startsWith("router."));
-  const router = new SoftFrequencyRouter({
-    numBands,
-    numExperts,
-    tau: config.routerTau,
-    state: new Map(own.map(([name, value]) => [name.slice("router.".length), value])),
+/**
+ * The router's answer: to energy in one band, and spread evenly (the corners and the middle); or to the timestep, where it
+ * follows that.
+ */
+async function describeGates(adapter: LoadedAdapter<FeRAConfig>): Promise<string[]> {
+  const { numBands, numExperts, router } = adapter.config;
+  if (router === "uniform") return [`gates 1/${numExperts} each, whatever the image and the timestep`];
+  const isTimed = router === "timestep";
+  const rows = isTimed ? TIMESTEPS.length : numBands + 1;
+  const energies = new Float32Array(rows * numBands).fill(1 / numBands);
+  if (!isTimed) {
+    for (let band = 0; band < numBands; band++) {
+      for (let i = 0; i < numBands; i++) energies[band * numBands + i] = i === band ? 1 : 0;
+    }
+  }
+  const { data } = await adapterGates(adapter, {
+    energies: tensor(energies, [rows, numBands]),
+    ...(isTimed && { timesteps: tensor(Float32Array.from(TIMESTEPS), [rows]) }),
   });
-  const { data } = await router.compute(tensor(energies, [rows, numBands])).finally(() => router.release());
+  const labelOf = (row: number): string => {
+    if (isTimed) return `timestep ${TIMESTEPS[row]}`;
+    return row < numBands ? `all energy in band ${row + 1}` : "energy spread evenly";
+  };
   const listed = Math.min(numExperts, LISTED_EXPERTS);
   const table = Array.from({ length: rows }, (_, row) => [
-    row < numBands ? `all energy in band ${row + 1}` : "energy spread evenly",
+    labelOf(row),
     ...Array.from({ length: listed }, (_, expert) => data[row * numExperts + expert]!.toFixed(3)),
   ]);
-  const head = ["gates (bands from low to high)", ...Array.from({ length: listed }, (_, expert) => `${expert + 1}`)];
+  const title = isTimed ? "gates (from noise to image)" : "gates (bands from low to high)";
+  const head = [title, ...Array.from({ length: listed }, (_, expert) => `${expert + 1}`)];
   const more = numExperts > listed ? [`… ${numExperts - listed} more experts`] : [];
   return [...formatTable([head, ...table]), ...more];
 }

@@ -3,8 +3,9 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { SD1_LAYOUT, singleFileOf } from "../../test/support/single-file.js";
-import { readFeRAAdapter, writePlainLora } from "../adapters/index.js";
+import { FeRAModel, readFeRAAdapter, writePlainLora } from "../adapters/index.js";
 import { FeraError } from "../errors.js";
+import { UNet2DConditionModel } from "../models/index.js";
 import { encodeSafetensors, readSafetensors, writeSafetensors, writeTorch } from "../storage/index.js";
 import { float32ToFloat16 } from "../tensor/float16.js";
 import { type Tensor, tensor, zeros } from "../tensor/tensor.js";
@@ -31,6 +32,19 @@ describe("fera inspect tells", () => {
       const gates = row.match(/0\.\d{3}/g)!.map(Number);
       expect(gates.reduce((sum, gate) => sum + gate)).toBeCloseTo(1, 2);
     }
+  });
+
+  it.each([
+    ["uniform", /router uniform[\s\S]*gates 1\/3 each, whatever the image/],
+    ["gates-are-energies", /all energy in band 1 +1\.000 +0\.000 +0\.000\n/],
+    ["timestep", /gates \(from noise to image\).*\n +timestep 999( +0\.\d{3}){3}\n[\s\S]*timestep 0( +0\.\d{3}){3}\n/],
+  ] as const)("the gates of router %s", async (router, expected) => {
+    const unet = await UNet2DConditionModel.fromPretrained("test/reference/unet-sd15", { subfolder: "unet" });
+    const path = at(`${router}.safetensors`);
+    await new FeRAModel(unet, { router, targetModules: ["to_q"] }).saveAdapters(path);
+    const text = await linesOf(path);
+    expect(text).toMatch(/FeRA adapter, safetensors/);
+    expect(text).toMatch(expected);
   });
 
   it("the family and the parts of a checkpoint in one file", async () => {

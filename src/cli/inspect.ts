@@ -3,6 +3,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
+import { isFeRAState } from "../adapters/index.js";
 import { FormatError } from "../errors.js";
 import { latestCheckpoint } from "../training/index.js";
 import { anyText, flag, integer, type OptionValues, text } from "../training/options/option.js";
@@ -121,8 +122,7 @@ async function kindOf(path: string): Promise<Kind> {
 /** A training's checkpoint holds the router under names of its own. */
 function isAdapter(kind: Kind): boolean {
   if (typeof kind === "string") return kind === "adapter";
-  const routes = [...kind.entries.keys()].some((name) => name.startsWith("router."));
-  return routes && /\.(safetensors|pt|pth)$/i.test(kind.path);
+  return isFeRAState(kind.entries) && /\.(safetensors|pt|pth)$/i.test(kind.path);
 }
 
 async function kindOfFolder(path: string): Promise<Kind> {

@@ -12,4 +12,4 @@ export { CLIPTokenizer, type ClipBatch, type ClipEncoding } from "./clip-tokeniz
 export type { ClipTokenizerFiles } from "./clip-tokenizer/clip-tokenizer-description.js";
 export type { PretrainedOptions } from "./pretrained.js";
 export { UNet2DConditionModel, type UNetInputs } from "./unet-2d-condition/unet-2d-condition.js";
-export type { UNet2DConditionConfig } from "./unet-2d-condition/unet-config.js";
+export type { UNet2DConditionConfig, UNetBlock } from "./unet-2d-condition/unet-config.js";

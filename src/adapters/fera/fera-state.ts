@@ -118,7 +118,7 @@ export function unstackState(
 }
 
 /** Whether a state dict is FeRA's, by the names of its experts. */
-export const isFeRAState = (state: ReadonlyMap<string, Tensor>): boolean =>
+export const isFeRAState = (state: ReadonlyMap<string, unknown>): boolean =>
   [...state.keys()].some((name) => EXPERT_NAME.test(name) || name.startsWith(`${ROUTER}net.`));
 
 /**

@@ -1,13 +1,14 @@
 // FeRA's router by itself: band energies to one gate per expert, without a model.
 
 import { ConfigError, ShapeError } from "../../errors.js";
-import { sameShape, type Value } from "../../graph/index.js";
-import type { RuntimeOptions } from "../../runtime/index.js";
-import { CompiledGraphs } from "../../runtime/index.js";
+import { Graph, sameShape, type Value } from "../../graph/index.js";
+import { CompiledGraphs, compile, type RuntimeOptions } from "../../runtime/index.js";
 import { Generator } from "../../tensor/random.js";
 import type { Tensor } from "../../tensor/tensor.js";
+import type { AdapterData } from "../loaded-adapter.js";
 import { FeRAConfig } from "./fera-config.js";
-import { initialNetwork, networkShapes, softmaxNetwork } from "./routers/index.js";
+import { ROUTER } from "./fera-state.js";
+import { createRouter, initialNetwork, networkShapes, softmaxNetwork } from "./routers/index.js";
 
 /** Options of {@link SoftFrequencyRouter}, named and defaulted as in {@link FeRAConfig} except for `tau`. */
 export interface SoftFrequencyRouterOptions {
@@ -72,6 +73,29 @@ export class SoftFrequencyRouter {
   [Symbol.asyncDispose](): Promise<void> {
     return this.release();
   }
+}
+
+/**
+ * The gates of an adapter, by whatever router it has, without its model. R rows, K bands, E experts.
+ *
+ * @param inputs.energies - float32 `[R, K]`.
+ * @param inputs.timesteps - float32 `[R]`, for the router that follows them.
+ * @returns `[R, E]`.
+ * @throws {ConfigError} If timesteps are missing that the router needs.
+ */
+export async function adapterGates(
+  { config, state }: AdapterData<FeRAConfig>,
+  inputs: { energies: Tensor<"float32">; timesteps?: Tensor<"float32"> },
+  runtime: RuntimeOptions = {},
+): Promise<Tensor<"float32">> {
+  const router = createRouter(config);
+  const graph = new Graph();
+  const parameters = new Map<string, Value>();
+  for (const name of router.shapes.keys()) parameters.set(name, graph.constant(state.get(ROUTER + name)!));
+  const timesteps = inputs.timesteps && graph.constant(inputs.timesteps);
+  graph.output("gates", router.gates({ energies: graph.constant(inputs.energies), timesteps }, parameters));
+  const compiled = await compile(graph, runtime);
+  return (await compiled.run({}).finally(() => compiled.release())).gates as Tensor<"float32">;
 }
 
 function checkedState(state: ReadonlyMap<string, Tensor>, config: FeRAConfig): Map<string, Tensor<"float32">> {

@@ -21,7 +21,7 @@ export type PlainLoraFormat = "kohya" | "diffusers" | "peft";
 /** How {@link writePlainLora} writes. */
 export interface PlainLoraOptions {
   to: PlainLoraFormat;
-  /** Only for `kohya`; by default what the layers tell, see {@link kohyaNamingOf}. */
+  /** Only for `kohya`; by default what the layers tell, see `kohyaNamingOf`. */
   naming?: KohyaNaming;
   /** The UNet's `layers_per_block`, for kohya's names of SDXL. Default 2. */
   layersPerBlock?: number;

@@ -22,7 +22,7 @@ export type LoraFileNames = "kohya" | "diffusers" | "peft";
 
 /** How layers are called. */
 export interface LoraNameOptions {
-  /** Only for `kohya`; by default what the layers tell, see {@link kohyaNamingOf}. */
+  /** Only for `kohya`; by default what the layers tell, see `kohyaNamingOf`. */
   naming?: KohyaNaming | undefined;
   /** What kohya's names of SDXL count through: all layers of the model, or its `layers_per_block`. Default 2. */
   blocks?: readonly TargetLayer[] | number | undefined;

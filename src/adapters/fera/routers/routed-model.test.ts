@@ -1,0 +1,133 @@
+// A denoiser with adapters of each router: predictions, training steps, files.
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { relativeError } from "../../../../test/support/relative-error.js";
+import { UNet2DConditionModel } from "../../../models/index.js";
+import "../../../runtime/node.js";
+import { writeTorch } from "../../../storage/index.js";
+import "../../../storage/node.js";
+import { Generator, randn } from "../../../tensor/random.js";
+import { type Tensor, tensor } from "../../../tensor/tensor.js";
+import { readAdapter } from "../../adapter-format.js";
+import { FeRAConfig, ROUTER_NAMES, type RouterName } from "../fera-config.js";
+import { FeRAModel } from "../fera-model.js";
+
+let unet: UNet2DConditionModel;
+let folder: string;
+beforeAll(async () => {
+  unet = await UNet2DConditionModel.fromPretrained("test/reference/unet-sd15", { subfolder: "unet" });
+  folder = await mkdtemp(join(tmpdir(), "fera-routers-"));
+});
+afterAll(async () => {
+  await unet.release();
+  await rm(folder, { recursive: true });
+});
+
+const generator = new Generator(8);
+const inputs = {
+  latents: randn([2, 4, 8, 8], { generator }),
+  timesteps: tensor([40, 870], [2], "int64"),
+  encoderHiddenStates: randn([2, 5, 24], { generator }),
+};
+const batch = { ...inputs, target: randn([2, 4, 8, 8], { generator }) };
+
+/** With experts that act: fresh ones change nothing. */
+function adapted(router: RouterName): FeRAModel {
+  const config = new FeRAConfig({ rank: 2, alpha: 4, router, targetModules: ["attn2.to_q", "attn2.to_v"], sigma });
+  const fera = new FeRAModel(unet, config, { seed: 4 });
+  const own = new Generator(9);
+  for (const [name, { data, shape }] of fera.parameters) {
+    if (name.endsWith(".up")) data.set(randn(shape, { generator: own }).data.map((value) => value * 0.2));
+  }
+  return fera;
+}
+// Spreads the energies of small latents further apart.
+const sigma = { rule: "latent", divisor: 8 } as const;
+
+describe.each(ROUTER_NAMES)("router %s", (router) => {
+  it("a training step's gradients agree with finite differences, the router's and the experts'", async () => {
+    const fera = adapted(router);
+    const step = await fera.compileTrainStep({ batchSize: 2, latentHeight: 8, latentWidth: 8, tokens: 5 });
+    const { losses, gradients } = await step.compute(batch);
+    expect(losses.fecl).toBeGreaterThan(0);
+    const isRouters = (name: string) => name.startsWith("router.");
+    const groups = [isRouters, (name: string) => !isRouters(name)].map((of) =>
+      [...gradients].filter(([name]) => of(name)),
+    );
+    expect(groups.map((group) => group.length > 0)).toEqual([router === "energies" || router === "timestep", true]);
+    for (const group of groups.filter(({ length }) => length > 0)) {
+      // Along the gradient itself the slope is its norm.
+      const norm = Math.hypot(...group.flatMap(([, gradient]) => [...gradient]));
+      const lossAt = async (distance: number): Promise<number> => {
+        const before = group.map(([name]) => fera.parameters.get(name)!.data.slice());
+        for (const [name, gradient] of group) {
+          const { data } = fera.parameters.get(name)!;
+          for (let i = 0; i < data.length; i++) data[i] = data[i]! + (distance * gradient[i]!) / norm;
+        }
+        const { loss } = await step.evaluate(batch);
+        for (const [i, [name]] of group.entries()) fera.parameters.get(name)!.data.set(before[i]!);
+        return loss;
+      };
+      const h = isRouters(group[0]![0]) ? 0.1 : 0.02;
+      const slope = ((await lossAt(h)) - (await lossAt(-h))) / (2 * h);
+      expect(Math.abs(slope / norm - 1)).toBeLessThan(0.01);
+    }
+    await step.release();
+  });
+
+  it.each(["adapter.safetensors", "folder"])("comes back from %s, and predicts the same", async (name) => {
+    const fera = adapted(router);
+    const path = join(folder, `${router}-${name}`);
+    await fera.saveAdapters(path);
+    const again = new FeRAModel(unet);
+    await again.loadAdapters(path);
+    expect(again.config).toEqual(fera.config);
+    expect(again.stateDict()).toEqual(fera.stateDict());
+    expect(relativeError((await again.predict(inputs)).data, (await fera.predict(inputs)).data)).toBeLessThan(1e-6);
+    await Promise.all([fera.release(), again.release()]);
+  });
+});
+
+it("predictions differ between routers with the same experts", async () => {
+  const outputs: Tensor<"float32">[] = [];
+  for (const router of ROUTER_NAMES) {
+    const fera = adapted(router);
+    const reference = adapted("uniform");
+    for (const [name, { data }] of reference.parameters) {
+      if (!name.startsWith("router.")) fera.parameters.get(name)!.data.set(data);
+    }
+    outputs.push(await fera.predict(inputs));
+    await fera.release();
+  }
+  outputs.forEach((output, i) => {
+    for (const other of outputs.slice(i + 1)) expect(relativeError(output.data, other.data)).toBeGreaterThan(1e-4);
+  });
+});
+
+describe("a .pt file, which has no configuration", () => {
+  it.each(["gates-are-energies", "timestep", "uniform"] as const)("is not written for router %s", async (router) => {
+    const path = join(folder, `${router}.pt`);
+    await expect(adapted(router).saveAdapters(path)).rejects.toThrow(
+      `a .pt file cannot say that the router is "${router}". Write a .safetensors file or a folder.`,
+    );
+    await expect(readAdapter(path)).rejects.toThrow(/no such file/);
+  });
+
+  it("is refused when it holds experts and no router", async () => {
+    const path = join(folder, "bare.pt");
+    await writeTorch(path, adapted("uniform").stateDict());
+    await expect(readAdapter(path)).rejects.toThrow(/bare\.pt: holds experts without a router.*gates are not known/);
+  });
+});
+
+it("route() of a router that follows the timestep asks for timesteps", async () => {
+  const fera = adapted("timestep");
+  await expect(fera.route(inputs.latents)).rejects.toThrow(/router "timestep": needs the timesteps/);
+  const { gates } = await fera.route(inputs.latents, inputs.timesteps);
+  expect(gates.shape).toEqual([2, 3]);
+  expect(gates.data.slice(0, 3)).not.toEqual(gates.data.slice(3));
+  await fera.release();
+});
