@@ -11,7 +11,7 @@ import { renderPlot } from "../images/plot.js";
 import { isSystemError, readJsonObject } from "../storage/file-access.js";
 import { withFileLock } from "../storage/file-lock.js";
 import { clearCheckpoints } from "../training/checkpoint.js";
-import { latestCheckpoint, type StepReport } from "../training/index.js";
+import { latestCheckpoint } from "../training/index.js";
 import { isValidationPicture, OUTPUT_NAMES, outputPath } from "../training/output-folder.js";
 
 /** Weight of what came before in the smoothed loss: about the last 50 steps count. */
