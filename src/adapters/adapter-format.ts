@@ -124,15 +124,13 @@ export async function writeAdapter(
   { modelLayers }: WriteOptions = {},
 ): Promise<void> {
   const format = adapterFormatOf(path);
+  checkAdapterPath(path, config);
   const part = loraPartOf({ config, state }, path);
   if (part) {
     const names = format === "folder" ? "peft" : defaultLoraNames(part.layers);
     return writeLora(path, part, names, { blocks: modelLayers });
   }
-  if (format === "torch") {
-    refuseUntoldRouter(config, path);
-    return writeFileAt(path, encodeTorch(state, path));
-  }
+  if (format === "torch") return writeFileAt(path, encodeTorch(state, path));
   const bytes = encodeAdapter({ config, state });
   if (format === "safetensors") return writeFileAt(path, bytes);
   await writeAdapterFolder(path, bytes, { peft_type: PEFT_TYPE, ...config.toJSON() });
@@ -146,9 +144,14 @@ function loraPartOf({ config, state }: AdapterData, source: string): AdapterPart
   return { config: lora, state, layers: new LoRAAdapter(lora, []).withLayersOf(products, source).layers };
 }
 
-/** A `.pt` has no configuration: any other router would be taken for the published one when it is read. */
-function refuseUntoldRouter(config: AdapterConfig, path: string): void {
-  if (!(config instanceof FeRAConfig) || config.router === "energies") return;
+/**
+ * Refuses a path that an adapter of this configuration cannot be written to: before a training, not at its end.
+ *
+ * @throws {ConfigError} As {@link adapterFormatOf}, and for a `.pt` with a router other than the published one: it has no
+ *   configuration, so that the router would be taken for the published one when it is read.
+ */
+export function checkAdapterPath(path: string, config: AdapterConfig): void {
+  if (adapterFormatOf(path) !== "torch" || !(config instanceof FeRAConfig) || config.router === "energies") return;
   throw new ConfigError(
     `${path}: a .pt file cannot say that the router is "${config.router}". Write a .safetensors file or a folder.`,
   );

@@ -132,14 +132,13 @@ function trainProblem(options: TrainOptions): string | undefined {
   }
   if (warmupSteps > steps) return `--warmup-steps must not exceed --steps; got ${warmupSteps} and ${steps}.`;
   if (validateEvery !== undefined && !validationPrompts) return "--validate-every needs --validation-prompts.";
-  return sigmaProblem(options, flagOf) ?? adapterProblem(options) ?? adapterPathProblem(adapterName);
+  return sigmaProblem(options, flagOf) ?? adapterProblem(options);
 }
 
-/** An option of another kind of adapter, if one is set. */
+/** An option of another kind of adapter, if one is set, or a file that the adapter cannot be written to. */
 function adapterProblem(options: TrainOptions): string | undefined {
   try {
-    toAdapterConfig(options, flagOf);
-    return undefined;
+    return adapterPathProblem(options.adapterName, toAdapterConfig(options, flagOf));
   } catch (error) {
     if (error instanceof ConfigError) return error.message;
     throw error;

@@ -9,6 +9,7 @@ import { FeRAConfig } from "../adapters/index.js";
 import { readSafetensors } from "../storage/index.js";
 import "../index.js";
 import { StableDiffusionPipeline } from "../pipelines/index.js";
+import { readCheckpoint } from "./checkpoint.js";
 import { type FineTuneOptions, fineTune } from "./fine-tune.js";
 import { type ImageDataset, openDataset, type StepReport } from "./index.js";
 
@@ -56,3 +57,21 @@ for (const [what, options] of [
     expect(relativeError(device.trained, host.trained)).toBeLessThan(1e-4);
   });
 }
+
+it("takes what is left out from the table of options, and refuses what it does not know", async () => {
+  const output = join(dir, "defaults");
+  const required = { pipeline, dataset, output, config: new FeRAConfig({ rank: 1 }) };
+  const { checkpoint } = await fineTune({ ...required, steps: 1 });
+  const fingerprint = JSON.parse((await readCheckpoint(checkpoint)).fingerprint);
+  const { batchSize, learningRate, captionDropout, seed } = fingerprint;
+  expect({ batchSize, learningRate, captionDropout, seed }).toEqual({
+    ...{ batchSize: 4, learningRate: 1e-4, captionDropout: 0.1, seed: 0 },
+  });
+  const other = { ...required, output: join(dir, "other") };
+  await expect(fineTune({ ...other, lr: 1 } as FineTuneOptions)).rejects.toThrow(
+    /unknown option "lr"; known are steps, /,
+  );
+  await expect(fineTune({ ...other, learningRate: -1 })).rejects.toThrow(/fineTune: learningRate must be .*; got -1/);
+  const uniform = { ...other, config: new FeRAConfig({ router: "uniform" }), adapterName: "own.pt" };
+  await expect(fineTune(uniform)).rejects.toThrow(/own\.pt: a \.pt file cannot say/);
+});

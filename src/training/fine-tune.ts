@@ -2,6 +2,7 @@
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { checkAdapterPath } from "../adapters/adapter-format.js";
 import { type AdapterConfig, AdapterModel, FeRAConfig, FeRAModel } from "../adapters/index.js";
 import { createObjective } from "../diffusion/index.js";
 import { ConfigError, quoted } from "../errors.js";
@@ -91,6 +92,8 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   const values = withDefaults(TRAINING_OPTIONS, pickValues(TRAINING_OPTIONS, options), "fineTune");
   const { seed, batchSize, gradientAccumulation, averageDecay } = values;
   await prepareOutputFolder(output);
+  const adapter = join(output, values.adapterName);
+  checkAdapterPath(adapter, config);
   const objective = createObjective(pipeline.schedulerConfig);
   const model =
     config instanceof FeRAConfig
@@ -150,7 +153,6 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   if (result.parameters !== model.parameters) {
     for (const [name, { data }] of result.parameters) model.parameters.get(name)!.data.set(data);
   }
-  const adapter = join(output, values.adapterName);
   await model.saveAdapters(adapter);
   return { ...result, model, ...(model instanceof FeRAModel && { fera: model }), adapter };
 }

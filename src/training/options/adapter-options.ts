@@ -1,5 +1,6 @@
 // The adapters' options, and the configurations that they make.
 
+import { checkAdapterPath } from "../../adapters/adapter-format.js";
 import {
   ADAPTER_TYPES,
   type AdapterConfig,
@@ -116,10 +117,11 @@ export function toAdapterConfig(
   return new LoRAConfig({ rank, alpha, dropout, targetModules, matching, useRslora });
 }
 
-/** Why a path is none that an adapter can be written to, if so. */
-export function adapterPathProblem(path: string): string | undefined {
+/** Why a path is none that an adapter can be written to, one of this configuration if given; undefined if it is one. */
+export function adapterPathProblem(path: string, config?: AdapterConfig): string | undefined {
   try {
-    adapterFormatOf(path);
+    if (config) checkAdapterPath(path, config);
+    else adapterFormatOf(path);
     return undefined;
   } catch (error) {
     if (error instanceof ConfigError) return error.message;
