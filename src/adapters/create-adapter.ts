@@ -28,7 +28,7 @@ const KINDS: Readonly<Record<string, AdapterKind>> = {
   lora: { fromJSON: LoRAConfig.fromJSON, on: (layers, config) => LoRAAdapter.on(layers, config as LoRAConfig) },
 };
 
-/** Names of the kinds that can be made anew, for `--adapter`. */
+/** Names of the kinds that can be made anew. */
 export const ADAPTER_TYPES: readonly string[] = Object.keys(KINDS).filter((type) => !KINDS[type]!.onlyLoaded);
 
 /**

@@ -14,12 +14,11 @@ export async function describeCheckpoint(path: string): Promise<string[]> {
   const { step, parameters, optimizer, average, fingerprint } = await readCheckpoint(path);
   const values = [...parameters.values()].reduce((sum, { size }) => sum + size, 0);
   const { size } = await stat(path);
-  const moments = [...optimizer.keys()].filter((name) => name.endsWith(".exp_avg")).length;
   return [
     `${path}: training checkpoint, ${formatBytes(size)}`,
     `  after ${counted(step, "step")}`,
     `  ${counted(parameters.size, "trained tensor")}, ${formatCount(values)} parameters${average ? ", with an average" : ""}`,
-    `  AdamW's moments of ${counted(moments, "tensor")}`,
+    `  ${counted(optimizer.size, "tensor")} of the optimizer's state`,
     ...describeFingerprint(fingerprint),
   ];
 }
@@ -61,6 +60,9 @@ function describeFingerprint(fingerprint: string): string[] {
   if (typeof settings !== "object" || settings === null) return [shortened(`  settings ${fingerprint}`)];
   return [
     "  settings",
-    ...Object.entries(settings).map(([name, value]) => shortened(`    ${name} ${JSON.stringify(value)}`)),
+    // What the model's own files say is of no interest here.
+    ...Object.entries(settings)
+      .filter(([name]) => name !== "models")
+      .map(([name, value]) => shortened(`    ${name} ${JSON.stringify(value)}`)),
   ];
 }

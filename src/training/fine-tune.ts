@@ -39,7 +39,7 @@ export interface FineTuneOptions extends Partial<TrainingOptionValues> {
   /** Awaited for "starting". */
   onPhase?: (phase: FineTunePhase) => void | Promise<void>;
   onStep?: (report: StepReport) => void;
-  /** Told what is good to know, such as that a damaged checkpoint was passed over. */
+  /** Told what is good to know, such as that a damaged checkpoint was passed over; a warning of the process by default. */
   onMessage?: (message: string) => void;
   signal?: AbortSignal;
 }

@@ -42,7 +42,7 @@ export interface TrainerOptions {
   checkpointEvery?: number;
   /** Says what must agree for a resumed run to be the same run: seed, data, configuration. */
   fingerprint?: string;
-  /** Told what is good to know, such as that a damaged checkpoint was passed over. */
+  /** Told what is good to know, such as that a damaged checkpoint was passed over; a warning of the process by default. */
   onMessage?: (message: string) => void;
   /** Called after every step, before it is logged. */
   onStep?: (report: StepReport) => void | Promise<void>;
@@ -132,7 +132,8 @@ export class Trainer {
     this.step = saved.step;
     this.lastCheckpoint = path;
     for (const { path: unreadable, reason } of damaged) {
-      this.options.onMessage?.(`${reason} It is now ${await setAside(unreadable)}; ${path} is taken instead.`);
+      const { onMessage = process.emitWarning } = this.options;
+      onMessage(`${reason} It is now ${await setAside(unreadable)}; ${path} is taken instead.`);
     }
     await this.truncateMetrics();
     return this.step;

@@ -139,5 +139,7 @@ describe("fera train, evaluate, generate and inspect", () => {
     expect(run.stdout).toContain("4 of 4 steps");
     const checkpoint = await runFera("inspect", at(output, "checkpoints/checkpoint-00000004.safetensors"));
     expect(checkpoint.stdout).toContain("after 4 steps");
+    const optimizer = flags.includes("lion") ? "lion" : "adamw";
+    expect(checkpoint.stdout).toMatch(new RegExp(`tensors of the optimizer's state\\n[^]*optimizer "${optimizer}"`));
   });
 });

@@ -69,6 +69,15 @@ describe("fera train --resume", () => {
       (model) => edit(join(model, "vae/config.json"), { scaling_factor: 0.9 }),
     ],
     [
+      "another vocabulary",
+      /the tokenizer gives other tokens\./,
+      async (model) => {
+        const file = join(model, "tokenizer/vocab.json");
+        const { "a</w>": a, "b</w>": b } = JSON.parse(await readFile(file, "utf8"));
+        await edit(file, { "a</w>": b, "b</w>": a });
+      },
+    ],
+    [
       "another image of the same name",
       /image "blue\.png" has changed\./,
       (_, data) => cp(join(data, "red.png"), join(data, "blue.png")),

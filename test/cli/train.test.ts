@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -125,6 +125,24 @@ describe("fera train", () => {
       ...["generate", ...xl, ...adapter, "--prompt", "red", "--steps", "1", "--output", join(output, "red.png")],
     );
     expect(drawn.code).toBe(0);
+  });
+
+  it("warns where it trains on file names, takes an instance prompt, and suggests a prompt that says something", async () => {
+    const numbered = join(dir, "numbered");
+    await mkdir(numbered);
+    for (const [i, name] of ["red", "blue"].entries()) await cp(join(data, `${name}.png`), join(numbered, `0${i}.png`));
+    const run = (output: string, ...more: string[]) =>
+      runFera(...train(output, "--data", numbered, "--steps", "1", ...more));
+    const without = await run("numbered-names");
+    expect(without.stderr).toMatch(/warning +2 images without a caption: trained on their file names, such as "00"/);
+    expect(without.stderr).toContain("--instance-prompt");
+    expect(without.stdout).toContain("captions  2 from file names");
+    expect(without.stdout).toMatch(/fera generate .* --prompt PROMPT --output/);
+    const given = await run("numbered-prompt", "--instance-prompt", "a circle");
+    expect(given.stderr).not.toContain("warning");
+    expect(given.stdout).toContain("captions  2 the instance prompt");
+    expect(given.stdout).toMatch(/fera generate .* --prompt ["']a circle["'] --output/);
+    expect(given.stdout).toMatch(/fera evaluate .* --instance-prompt ["']a circle["']/);
   });
 
   it("takes options from a file, flags first, and refuses keys and values by name", async () => {
