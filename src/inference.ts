@@ -192,6 +192,7 @@ export {
 export {
   type AdapterSelection,
   type AnyPipeline,
+  AutoPipelineForText2Image,
   type GenerateOptions,
   type GenerateResult,
   type GenerationProgress,

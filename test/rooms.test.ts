@@ -99,8 +99,6 @@ it("UNet2DConditionModel is named in its folder, Stable Diffusion's pipelines, c
     /^models\/(known-models|harmless-weights|index)\.ts$/,
     /^pipelines\/pipeline-folder\.ts$/,
     /^(inference|library|index|web)\.ts$/,
-    // Leaves src/ with what trains whole models.
-    /^training\/whole-model\.ts$/,
   ];
   const naming = sources.filter((path) =>
     /UNet2DCondition|UNetInputs|unetFeeds/.test(readFileSync(join(src, path), "utf8")),
