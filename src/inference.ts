@@ -2,6 +2,8 @@
 // only training needs; node-inference.ts and web-inference.ts add their backend and their storage. Types that public
 // signatures name are exported, too.
 
+/// <reference lib="esnext.disposable" preserve="true" />
+
 // Errors
 
 export {
