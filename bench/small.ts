@@ -3,7 +3,7 @@
 
 import { fileURLToPath } from "node:url";
 import { formatTable } from "../src/cli/format.js";
-import { demoConfig } from "../src/demo/demo.js";
+import { demoConfig } from "../src/demo/run-demo.js";
 import { type BaselineMode, type BaselineSummary, measureBaseline, summarizeBaseline } from "./baseline.js";
 import { machineRates } from "./machine.js";
 import type { ModelTask, TrainResult } from "./measured-part.js";

@@ -2,6 +2,8 @@
 // only training needs; node-inference.ts and web-inference.ts add their backend and their storage. Types that public
 // signatures name are exported, too.
 
+/// <reference lib="esnext.disposable" preserve="true" />
+
 // Errors
 
 export {
@@ -192,6 +194,7 @@ export {
 export {
   type AdapterSelection,
   type AnyPipeline,
+  AutoPipelineForText2Image,
   type GenerateOptions,
   type GenerateResult,
   type GenerationProgress,

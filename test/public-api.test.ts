@@ -112,6 +112,17 @@ it("fera has those of training, fera/inference has not", () => {
   expect(names.filter((name) => name in inference)).toEqual([]);
 });
 
+it("AutoPipelineForText2Image loads the class that model_index.json names", async () => {
+  for (const [folder, expected] of [
+    ["pipeline-tiny", fera.StableDiffusionPipeline],
+    ["pipeline-tiny-xl", fera.StableDiffusionXLPipeline],
+  ] as const) {
+    const pipe = await fera.AutoPipelineForText2Image.fromPretrained(`test/reference/${folder}`);
+    expect(pipe).toBeInstanceOf(expected);
+    await pipe.dispose();
+  }
+});
+
 it("a Trainer can be made from what fera exports, of any adapter and any optimizer", async () => {
   const { AdapterModel, DiffusionBatches, Generator, Lion, LoRAConfig, ParameterAverage, randn, Trainer } = fera;
   const unet = await fera.UNet2DConditionModel.fromPretrained(MODEL, { subfolder: "unet" });

@@ -35,6 +35,22 @@ it("every listed room exists, and imports only rooms listed before it", () => {
   }
 });
 
+it("CONTRIBUTING draws the rooms as they are, each above what it imports", () => {
+  const text = readFileSync(join(src, "../CONTRIBUTING.md"), "utf8");
+  const lines = /## Rooms[\s\S]*?```\n([\s\S]*?)```/.exec(text)![1]!.trimEnd().split("\n");
+  const lineOf = new Map(
+    lines.flatMap((line, number) => {
+      const rooms = line.split("#")[0]!.trim();
+      return rooms.split(/ +/).map((room) => [room, number] as const);
+    }),
+  );
+  expect(new Set(lineOf.keys())).toEqual(new Set(Object.keys(ROOMS)));
+  for (const [room, others] of Object.entries(ROOMS)) {
+    for (const other of others)
+      expect(lineOf.get(other), `${room} imports ${other}`).toBeGreaterThan(lineOf.get(room)!);
+  }
+});
+
 describe("the check of rooms refuses", () => {
   it("a room that is not listed", () => {
     const [problem, ...more] = roomProblems(files({ "attic/a.ts": [] }), SMALL, {});
@@ -83,8 +99,6 @@ it("UNet2DConditionModel is named in its folder, Stable Diffusion's pipelines, c
     /^models\/(known-models|harmless-weights|index)\.ts$/,
     /^pipelines\/pipeline-folder\.ts$/,
     /^(inference|library|index|web)\.ts$/,
-    // Leaves src/ with what trains whole models.
-    /^training\/whole-model\.ts$/,
   ];
   const naming = sources.filter((path) =>
     /UNet2DCondition|UNetInputs|unetFeeds/.test(readFileSync(join(src, path), "utf8")),

@@ -54,8 +54,8 @@ async function train({ pictures, caption, prompt, steps }: TrainRequest): Promis
   const tokens = encoderHiddenStates.shape[1]!;
   const step = await fera.compileTrainStep({
     batchSize: 1,
-    height,
-    width,
+    latentHeight: height,
+    latentWidth: width,
     tokens,
     optimizer: new AdamW({ lr: 1e-3 }),
   });

@@ -112,8 +112,8 @@ export function encodeAdapter({ config, state }: AdapterData, options: WriteOpti
 /**
  * Writes an adapter in the format that the path asks for.
  *
- * A plain LoRA is written as other programs read it: in kohya's names, or diffusers' where kohya has none; as a folder like PEFT's. In the
- * metadata it keeps its configuration.
+ * A plain LoRA is written as other programs read it: in kohya's names, or diffusers' where kohya has none; as a folder
+ * like PEFT's. In the metadata it keeps its configuration.
  *
  * @throws {FormatError} If it cannot be written; what was there before is then still whole.
  * @throws {ConfigError} If the format cannot say what the adapter is: a `.pt` knows the published router only.

@@ -58,7 +58,7 @@ export {
   type NoisyLatents,
 } from "./fera/gate-statistics.js";
 export { type BandOptions, bandEnergies, FrequencyEnergyIndicator, frequencyBands } from "./fera/indicator.js";
-export { adapterGates, SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./fera/router.js";
+export { adapterGates, SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./fera/soft-frequency-router.js";
 export { LoRAAdapter } from "./lora/lora-adapter.js";
 export { LoRAConfig, type LoRAOptions } from "./lora/lora-config.js";
 export { isUNet, type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora/lora-names.js";

@@ -1,4 +1,4 @@
-// An adapter by itself, apart from any model: as it is written, and as it was read.
+// An adapter by itself, without any model: as it is written, and as it was read.
 
 import type { Tensor } from "../tensor/tensor.js";
 import type { AdapterConfig } from "./adapter.js";

@@ -16,8 +16,8 @@ import { sizeOf } from "../tensor/tensor.js";
 import { describeWeights } from "./describe-model.js";
 import { counted } from "./format.js";
 import { attendsToText, familyOf } from "./model-family.js";
+import { openTensorFile, type TensorFile } from "./open-tensor-file.js";
 import { shortened } from "./printable.js";
-import { openTensorFile, type TensorFile } from "./tensor-file.js";
 
 const FOLDER_WEIGHTS = "adapter_model.safetensors";
 const SHOWN_METADATA = ["ss_base_model_version", "ss_output_name", "modelspec.architecture", "modelspec.title"];

@@ -17,8 +17,8 @@ import { chooseWeights, variantsOf } from "../storage/weight-names.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { counted, formatCount, formatTable } from "./format.js";
 import { familyOf } from "./model-family.js";
+import type { TensorFile } from "./open-tensor-file.js";
 import { shortened } from "./printable.js";
-import type { TensorFile } from "./tensor-file.js";
 
 const LISTED = 10;
 const WEIGHT_NAMES = ["diffusion_pytorch_model", "model"];

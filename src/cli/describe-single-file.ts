@@ -3,7 +3,7 @@
 import { describeWeights, judgePipeline, type LoadingChoice } from "./describe-model.js";
 import { formatTable } from "./format.js";
 import { familyOf } from "./model-family.js";
-import type { TensorFile } from "./tensor-file.js";
+import type { TensorFile } from "./open-tensor-file.js";
 
 /** Parts by the start of their tensors' names. */
 const PARTS = [

@@ -17,10 +17,10 @@ import { loadAdapters, loadAnyPipeline, MODEL_OPTIONS, RUNTIME_OPTIONS } from ".
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
+import { openTensorFile, type TensorFile } from "./open-tensor-file.js";
 import { print, printable } from "./printable.js";
 import { Progress } from "./progress.js";
 import { drawRouting } from "./routing-plot.js";
-import { openTensorFile, type TensorFile } from "./tensor-file.js";
 import { UsageError } from "./usage-error.js";
 
 const OPTIONS = {

@@ -23,7 +23,7 @@ export interface ConditioningInputs {
   timestepCond?: Tensor;
 }
 
-/** The flat form: `addedConditions` taken apart, what is undefined left out. */
+/** The flat form: the entries of `addedConditions` beside the others, what is undefined left out. */
 export function conditioningOf(inputs: ConditioningInputs): Conditioning {
   const {
     latents: _l,
@@ -62,7 +62,7 @@ export function concatConditioning(parts: readonly Conditioning[]): Conditioning
   const names = Object.keys(first);
   for (const part of parts) {
     const odd = [...names, ...Object.keys(part)].find((name) => !(name in part) || !(name in first));
-    if (odd !== undefined) throw new ShapeError(`conditioning: "${odd}" is in some of the joined parts only.`);
+    if (odd !== undefined) throw new ShapeError(`conditioning: "${odd}" is in some of the parts only.`);
   }
   return Object.fromEntries(names.map((name) => [name, concatRows(parts.map((part) => part[name]!))]));
 }

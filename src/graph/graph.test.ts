@@ -41,7 +41,7 @@ describe("building", () => {
     expect(graph.frozenRows(graph.input("x", "float32", [4, 6]), 0, 2)).toBeUndefined();
   });
 
-  it("multiplies the halves of a linear layer apart in GEGLU, its adapters' too, and cuts anything else", () => {
+  it("multiplies the halves of a linear layer separately in GEGLU, its adapters' too, and cuts anything else", () => {
     const graph = new Graph();
     const x = graph.input("x", "float32", [2, 3, 4]);
     const weight = graph.constant(

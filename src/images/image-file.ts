@@ -93,7 +93,7 @@ interface Size {
 }
 
 /**
- * Reads a PNG, JPEG, WebP or SVG file, turned upright, on white where it is transparent.
+ * Reads a PNG, JPEG, WebP or SVG file, rotated upright, on white where it is transparent.
  *
  * @param options - The size wanted; without any the image keeps its own.
  * @returns `[3, H, W]` in [-1, 1].
@@ -154,7 +154,7 @@ export async function decodeImage(
 }
 
 /**
- * The size of an image file, turned upright; undefined for an SVG, which is drawn at any size.
+ * The size of an image file, rotated upright; undefined for an SVG, which is drawn at any size.
  *
  * @throws {FormatError} If the file is missing, damaged or no image.
  */

@@ -127,6 +127,6 @@ function sideBySide(
   name: string,
   [batch, rows, pixels]: readonly [number, number, number],
 ): { name: string; rank: number } {
-  const turned = emit(context, "Transpose", [name], { perm: { ints: [1, 0, 2] } });
-  return { name: reshapedName(context, turned, [rows, batch * pixels]), rank: 2 };
+  const transposed = emit(context, "Transpose", [name], { perm: { ints: [1, 0, 2] } });
+  return { name: reshapedName(context, transposed, [rows, batch * pixels]), rank: 2 };
 }

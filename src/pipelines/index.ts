@@ -1,7 +1,7 @@
 export type { AdapterSelection } from "./adapter-set.js";
 export type { GenerationStep, RoutingTrace } from "./denoise.js";
 export type { GenerateOptions, GenerateResult, GenerationProgress } from "./generate-options.js";
-export { type AnyPipeline, loadPipeline } from "./load-pipeline.js";
+export { type AnyPipeline, AutoPipelineForText2Image, loadPipeline } from "./load-pipeline.js";
 export type { PipelineOptions } from "./stable-diffusion/load-components.js";
 export {
   type StableDiffusionComponents,

@@ -20,3 +20,6 @@ export async function loadPipeline(dir: string, options: PipelineOptions = {}): 
   const Pipeline = pipelineClass === "StableDiffusionXLPipeline" ? StableDiffusionXLPipeline : StableDiffusionPipeline;
   return Pipeline.fromPretrained(source, { ...options, config });
 }
+
+/** {@link loadPipeline} under diffusers' name. */
+export const AutoPipelineForText2Image = { fromPretrained: loadPipeline } as const;

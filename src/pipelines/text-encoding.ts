@@ -47,7 +47,7 @@ export async function encodePrompts(
   };
 }
 
-/** The last dimensions of two tensors joined; all others are the same. */
+/** Two tensors concatenated along their last dimension; all others are the same. */
 export function concatFeatures(a: Tensor<"float32">, b: Tensor<"float32">): Tensor<"float32"> {
   const [left, right] = [a.shape.at(-1)!, b.shape.at(-1)!];
   const data = new Float32Array(a.size + b.size);

@@ -22,7 +22,7 @@ export class CompiledGraphs {
     return known;
   }
 
-  /** Frees every graph; they are made again when needed. */
+  /** Frees every graph; they are compiled again when needed. */
   async release(): Promise<void> {
     const graphs = [...this.graphs.values()];
     this.graphs.clear();

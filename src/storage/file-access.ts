@@ -1,4 +1,4 @@
-// Reading regular files in ranges, writing files atomically, and where files are kept that can be made again. Errors say
+// Reading regular files in ranges, writing files atomically, and where files are kept that can be recreated. Errors say
 // what to do. Node only.
 
 import { randomBytes } from "node:crypto";
@@ -168,7 +168,7 @@ async function syncFolder(folder: string): Promise<void> {
   } catch {}
 }
 
-/** Where fera keeps files that it can make again: `FERA_CACHE`, else `XDG_CACHE_HOME/fera`, else `~/.cache/fera`. */
+/** Where fera keeps files that it can recreate: `FERA_CACHE`, else `XDG_CACHE_HOME/fera`, else `~/.cache/fera`. */
 export function cacheFolder(): string {
   if (process.env.FERA_CACHE) return resolve(process.env.FERA_CACHE);
   const base = process.env.XDG_CACHE_HOME;

@@ -14,7 +14,7 @@ import { type Tensor, tensor } from "../tensor/tensor.js";
 export class ParameterAverage implements StepAverage {
   /** Where the current values are, for updates that are done on a device. */
   readonly residence = new DeviceResident();
-  /** Number of updates done; whoever does one elsewhere, or restores saved values, says so here. */
+  /** Number of updates done; a step that is done elsewhere, and saved values that are restored, are counted here. */
   updates = 0;
   private readonly own: Map<string, Tensor<"float32">>;
 

@@ -1,4 +1,4 @@
-// What differs between the fingerprints of two trainings, in words. How one is made: identity.ts, or by whoever trains.
+// What differs between the fingerprints of two trainings, in words. How one is made: identity.ts, or the caller.
 
 import { TrainingError } from "../errors.js";
 

@@ -197,7 +197,7 @@ export class AutoencoderKL extends Model<AutoencoderKLConfig> {
   }
 }
 
-/** Image `[B, in_channels, H, W]` in −1 … 1 to mean and unlimited logvar, joined: `[B, 2·latent_channels, h, w]`. */
+/** Image `[B, in_channels, H, W]` in −1 … 1 to mean and unlimited logvar, concatenated: `[B, 2·latent_channels, h, w]`. */
 function encodeMoments(model: Scope, image: Value, config: AutoencoderKLConfig): Value {
   const encoder = model.in("encoder");
   const widths = config.block_out_channels;

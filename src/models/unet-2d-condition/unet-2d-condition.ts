@@ -181,8 +181,8 @@ function embedTime(model: Scope, inputs: UNetValues, config: UNet2DConditionConf
   const { textEmbeds, timeIds } = inputs;
   if (textEmbeds && timeIds) {
     const sizes = sinusoidal(timeIds, config.addition_time_embed_dim!);
-    const joined = ops.concat([textEmbeds, ops.reshape(sizes, [timeIds.shape[0]!, -1])], -1);
-    embedded = ops.add(embedded, embed(model.in("add_embedding"), joined));
+    const concatenated = ops.concat([textEmbeds, ops.reshape(sizes, [timeIds.shape[0]!, -1])], -1);
+    embedded = ops.add(embedded, embed(model.in("add_embedding"), concatenated));
   }
   return embedded;
 

@@ -33,7 +33,7 @@ describe("convolutions with the same weight", () => {
     ]);
   });
 
-  it("stay apart where one depends on the other, directly or through another pair", () => {
+  it("stay separate where one depends on the other, directly or through another pair", () => {
     const chain = new Graph();
     const w = kernel(chain);
     chain.output("y", convolve(convolve(image(chain, "x"), w), w));
@@ -48,7 +48,7 @@ describe("convolutions with the same weight", () => {
     expect(orderedUnits(crossed.nodes, "cpu").flat()).toHaveLength(crossed.nodes.length);
   });
 
-  it("stay apart where the weight is small against the images", () => {
+  it("stay separate where the weight is small against the images", () => {
     const graph = new Graph();
     const w = graph.input("w", "float32", [64, 64, 3, 3]);
     const x = (name: string) => graph.input(name, "float32", [1, 64, 64, 64]);
@@ -57,7 +57,7 @@ describe("convolutions with the same weight", () => {
   });
 
   for (const batch of [1, 2]) {
-    it(`give the same as apart, ${batch} samples each`, async () => {
+    it(`give the same as separate ones, ${batch} samples each`, async () => {
       const generator = new Generator(6);
       const feeds = {
         a: randn([batch, WIDE, SIDE, SIDE], { generator }),

@@ -50,7 +50,7 @@ export function captionOf(name: string): string {
   return name.replaceAll("-", " ");
 }
 
-/** Whether the name is one skin tone of a drawing, in any of the sets' spellings. */
+/** Whether the name is one skin tone of a drawing, as any of the sets writes it. */
 export function hasSkinTone(name: string): boolean {
   return withoutSkinTone(name) !== name;
 }

@@ -26,7 +26,7 @@ beforeAll(async () => {
 afterAll(() => rm(cache, { recursive: true, force: true }));
 
 describe("icon names", () => {
-  it("gives every spelling of a skin tone the base name of the plain drawing", () => {
+  it("gives every form of a skin tone the base name of the plain drawing", () => {
     expect(baseNameOf("man-medium-dark-skin-tone-bald")).toBe("man-bald");
     expect(baseNameOf("man-bald-medium-dark")).toBe("man-bald");
     expect(baseNameOf("adult-tone3")).toBe("adult");

@@ -126,13 +126,13 @@ export abstract class Optimizer<Slot extends string = string, Coefficient extend
     return this.coefficientsOf(learningRate, this.#step + 1);
   }
 
-  /** Counts a step; `step` does so itself, whoever does a step elsewhere says so here. */
+  /** Counts a step that was done elsewhere; `step` counts itself. */
   countStep(): void {
     this.#step++;
   }
 
   /**
-   * The state of parameters by slot, to be changed in place by whoever does steps elsewhere.
+   * The state of parameters by slot, to be changed in place by steps that are done elsewhere.
    *
    * @param sizes - Number of elements by parameter.
    * @throws {ShapeError} If the optimizer's state has other sizes.

@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { ENERGIES } from "../../../../test/support/router-network.js";
 import { FeRAConfig } from "../fera-config.js";
-import { adapterGates } from "../router.js";
+import { adapterGates } from "../soft-frequency-router.js";
 import { createRouter } from "./index.js";
 
 it("its gates are the energies, and it has no parameters", async () => {

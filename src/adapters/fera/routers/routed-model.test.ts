@@ -59,7 +59,7 @@ describe.each(ROUTER_NAMES)("router %s", (router) => {
     );
     expect(groups.map((group) => group.length > 0)).toEqual([router === "energies" || router === "timestep", true]);
     for (const group of groups.filter(({ length }) => length > 0)) {
-      // Along the gradient itself the slope is its norm.
+      // Along the gradient itself the derivative is its norm.
       const norm = Math.hypot(...group.flatMap(([, gradient]) => [...gradient]));
       const lossAt = async (distance: number): Promise<number> => {
         const before = group.map(([name]) => fera.parameters.get(name)!.data.slice());
@@ -72,8 +72,8 @@ describe.each(ROUTER_NAMES)("router %s", (router) => {
         return loss;
       };
       const h = isRouters(group[0]![0]) ? 0.1 : 0.02;
-      const slope = ((await lossAt(h)) - (await lossAt(-h))) / (2 * h);
-      expect(Math.abs(slope / norm - 1)).toBeLessThan(0.01);
+      const derivative = ((await lossAt(h)) - (await lossAt(-h))) / (2 * h);
+      expect(Math.abs(derivative / norm - 1)).toBeLessThan(0.01);
     }
     await step.release();
   });

@@ -4,7 +4,7 @@ import { relativeError } from "../../../../test/support/relative-error.js";
 import { ENERGIES, gatesByHand, networkOf, stateOf } from "../../../../test/support/router-network.js";
 import { tensor } from "../../../tensor/tensor.js";
 import { FeRAConfig } from "../fera-config.js";
-import { adapterGates } from "../router.js";
+import { adapterGates } from "../soft-frequency-router.js";
 import { createRouter } from "./index.js";
 
 const config = new FeRAConfig({ numExperts: 4, numBands: 3, routerTau: 0.5, router: "timestep" });

@@ -4,7 +4,7 @@ import { relativeError } from "../../../test/support/relative-error.js";
 import "../../runtime/node.js";
 import { readSafetensors } from "../../storage/index.js";
 import { zeros } from "../../tensor/tensor.js";
-import { SoftFrequencyRouter } from "./router.js";
+import { SoftFrequencyRouter } from "./soft-frequency-router.js";
 
 const ROUTER_TOLERANCE = 1e-5;
 
