@@ -109,7 +109,7 @@ describe("writeImage", () => {
 
   it("refuses another ending by the file's name", async () => {
     await expect(writeImage(path.join(dir, "a.gif"), everyByte)).rejects.toThrow(
-      /a\.gif: images are written as png, jpg, jpeg, webp/,
+      /must end in \.png, \.jpg, \.jpeg, \.webp; got .*a\.gif/,
     );
     await expect(writeImage(path.join(dir, "png"), everyByte)).rejects.toThrow(ConfigError);
   });
