@@ -249,8 +249,8 @@ export class Trainer {
 
   /** Forgets the lines of steps after the checkpoint, which will be written again, and one that was cut off. */
   private async truncateMetrics(): Promise<void> {
-    const text = await readFile(this.metrics, "utf8").catch(() => "");
-    const lines = text.split("\n").filter((line) => {
+    const text = await readFile(this.metrics, "utf8").catch(() => undefined);
+    const lines = (text ?? "").split("\n").filter((line) => {
       const report = parsed(line) as Partial<StepReport> | undefined;
       return typeof report?.step === "number" && report.step <= this.step;
     });
