@@ -141,15 +141,19 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       if (path !== undefined) onPhase?.({ kind: "validation", path });
     },
   });
-  if (options.resume) {
-    const step = await trainer.resume();
-    onPhase?.({ kind: "resumed", step });
+  let result: TrainingResult;
+  try {
+    if (options.resume) {
+      const step = await trainer.resume();
+      onPhase?.({ kind: "resumed", step });
+    }
+    await onPhase?.({ kind: "starting" });
+    await writeJson(outputPath(output, "dataset"), identity);
+    result = await trainer.run();
+  } finally {
+    await trainable.release();
+    await previews.release();
   }
-  await onPhase?.({ kind: "starting" });
-  await writeJson(outputPath(output, "dataset"), identity);
-  const result = await trainer.run();
-  await trainable.release();
-  await previews.release();
   if (result.parameters !== model.parameters) {
     for (const [name, { data }] of result.parameters) model.parameters.get(name)!.data.set(data);
   }

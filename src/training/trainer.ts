@@ -249,7 +249,6 @@ export class Trainer {
 
   /** Forgets the lines of steps after the checkpoint, which will be written again, and one that was cut off. */
   private async truncateMetrics(): Promise<void> {
-    // Undefined where they are gone: an empty file then says that there are none.
     const text = await readFile(this.metrics, "utf8").catch(() => undefined);
     const lines = (text ?? "").split("\n").filter((line) => {
       const report = parsed(line) as Partial<StepReport> | undefined;
