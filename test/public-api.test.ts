@@ -21,6 +21,7 @@ const CLASSES: Readonly<Record<string, string>> = {
   Generator: "",
   FeRAConfig: "toJSON:reference fromJSON",
   LoRAConfig: "toJSON:fromJSON",
+  DoRAConfig: "toJSON:fromJSON",
   FrequencyEnergyIndicator: "compute",
   SoftFrequencyRouter: "compute",
   FeRAModel: "route stateDict loadStateDict predict compileTrainStep saveAdapters loadAdapters toSafetensors dispose",

@@ -163,16 +163,16 @@ export function unet(model: Scope, inputs: UNetValues, config: UNet2DConditionCo
 /** Timesteps, classes, and SDXL's sizes and pooled text to `[B, timeFeatures]`. */
 function embedTime(model: Scope, inputs: UNetValues, config: UNet2DConditionConfig): Value {
   const { timeFeatures: features } = config;
-  const width = config.blocks[0]!.channels;
+  const { channels } = config.blocks[0]!;
   const sinusoidal = (values: Value, size: number): Value =>
     sinusoidalEmbedding(values, size, { flipSinToCos: config.flip_sin_to_cos, frequencyShift: config.freq_shift });
   const embed = (scope: Scope, x: Value): Value =>
     linear(scope.in("linear_2"), ops.silu(linear(scope.in("linear_1"), x, features)), features);
 
   const timeScope = model.in("time_embedding");
-  let time = sinusoidal(inputs.timesteps, width);
+  let time = sinusoidal(inputs.timesteps, channels);
   if (inputs.timestepCond) {
-    time = ops.add(time, linear(timeScope.in("cond_proj"), inputs.timestepCond, width, { bias: false }));
+    time = ops.add(time, linear(timeScope.in("cond_proj"), inputs.timestepCond, channels, { bias: false }));
   }
   let embedded = embed(timeScope, time);
   if (inputs.classLabels) {
@@ -191,7 +191,7 @@ function embedTime(model: Scope, inputs: UNetValues, config: UNet2DConditionConf
       case null:
         return embedding(scope, ops.cast(labels, "int64"), config.num_class_embeds!, features);
       case "timestep":
-        return embed(scope, sinusoidal(labels, width));
+        return embed(scope, sinusoidal(labels, channels));
       case "projection":
         return embed(scope, labels);
       case "simple_projection":
