@@ -1,0 +1,151 @@
+// Trains the embedded model's UNet and text encoder from scratch on Noto Emoji's drawings, in the latents of its autoencoder.
+// Goes on from the newest checkpoint when started again. The learning rate stays as it is until a number of minutes is given
+// in which to let it fall to zero; before that, too, the exported average of the weights can be used.
+// Usage: npx tsx examples/icons/train-denoiser.ts OUTPUT_FOLDER AUTOENCODER_FOLDER [STEPS_TO_DECAY]
+
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { AutoencoderTiny } from "../../src/models/autoencoder-tiny.js";
+import { CLIPTextModel } from "../../src/models/clip-text-model.js";
+import { CLIPTokenizer } from "../../src/models/clip-tokenizer.js";
+import { writeClipTokenizer } from "../../src/models/clip-tokenizer-files.js";
+import "../../src/models/pretrained-node.js";
+import { UNet2DConditionModel } from "../../src/models/unet-2d-condition.js";
+import "../../src/runtime/node.js";
+import { DDPMScheduler } from "../../src/schedulers/index.js";
+import { Generator } from "../../src/tensor/random.js";
+import { ParameterAverage } from "../../src/training/average.js";
+import { DiffusionBatches } from "../../src/training/batches.js";
+import { trainClipVocabulary } from "../../src/training/data/bpe-trainer.js";
+import { hash32 } from "../../src/training/data/icon-names.js";
+import {
+  captionOf,
+  ICON_STYLES,
+  type IconStyle,
+  loadIconSet,
+  rasterizeIcons,
+  toModelInput,
+} from "../../src/training/data/icons.js";
+import { encodeImages, tokenizeCaptions } from "../../src/training/encode.js";
+import { AdamW } from "../../src/training/optimizers.js";
+import { Trainer } from "../../src/training/trainer.js";
+import { WholeModel } from "../../src/training/whole-model.js";
+import { captionsOf, checkCaptions, trainingNames } from "./names.js";
+import * as recipe from "./recipe.js";
+
+const [output = "runs/embedded/denoiser", autoencoderFolder = "runs/embedded/vae", decayText] = process.argv.slice(2);
+/** More steps than anyone waits for: the course is cut, not planned. */
+const ENDLESS = 1_000_000;
+const CHECKPOINT_EVERY = 50;
+
+const names = trainingNames();
+checkCaptions(names);
+await writeClipTokenizer(join(output, "tokenizer"), { ...vocabulary(), maxLength: recipe.MAX_TOKENS });
+const tokenizer = await CLIPTokenizer.fromPretrained(output);
+
+const rgb = await rasterizeIcons("noto", names, recipe.IMAGE_SIZE);
+const vae = await AutoencoderTiny.fromPretrained(autoencoderFolder);
+const { latents } = await encodeImages(vae, {
+  size: names.length,
+  imageSize: recipe.IMAGE_SIZE,
+  image: async (index) => toModelInput(rgb, recipe.IMAGE_SIZE, [index]),
+});
+await vae.release();
+
+const generator = new Generator(recipe.SEED);
+const unet = UNet2DConditionModel.fromConfig(recipe.UNET_CONFIG, generator);
+const textConfig = recipe.textEncoderConfig(tokenizer.vocabSize, tokenizer.eosTokenId);
+const textEncoder = CLIPTextModel.fromConfig(textConfig, generator);
+const trainable = await WholeModel.compile(
+  { unet, textEncoder },
+  { batchSize: recipe.BATCH, height: recipe.LATENT_SIZE, width: recipe.LATENT_SIZE, tokens: recipe.MAX_TOKENS },
+);
+const count = [...trainable.parameters.values()].reduce((sum, { size }) => sum + size, 0);
+console.log(`${names.length} names, ${tokenizer.vocabSize} tokens, ${(count / 1e6).toFixed(2)} M parameters`);
+
+const captions = names.map(captionsOf);
+const tokens = captions.map((each) => tokenizeCaptions(tokenizer, each).data);
+const text = tokenizeCaptions(
+  tokenizer,
+  captions.map(([first]) => first!),
+);
+chooseCaptions(0);
+
+const stop = new AbortController();
+process.on("SIGTERM", () => stop.abort());
+process.on("SIGINT", () => stop.abort());
+
+const decay = await decayPhase();
+const trainer = new Trainer({
+  trainable,
+  batches: new DiffusionBatches(
+    { latents, text, emptyText: tokenizeCaptions(tokenizer, [""]) },
+    {
+      batchSize: recipe.BATCH,
+      captionDropout: recipe.CAPTION_DROPOUT,
+      timestepSampling: "stratified",
+      scheduler: new DDPMScheduler(recipe.SCHEDULER_CONFIG),
+      generator,
+    },
+  ),
+  optimizer: new AdamW({ lr: decay?.rate ?? recipe.LEARNING_RATE, betas: [0.9, 0.99], weightDecay: 0.01 }),
+  steps: decay?.until ?? ENDLESS,
+  schedule: decay ? "linear" : "constant",
+  warmupSteps: recipe.WARMUP_STEPS,
+  output,
+  maxGradientNorm: 1,
+  average: new ParameterAverage(trainable.parameters, recipe.AVERAGE_DECAY),
+  checkpointEvery: CHECKPOINT_EVERY,
+  fingerprint: `embedded ${recipe.SEED}`,
+  signal: stop.signal,
+  onStep: ({ step, loss, gradientNorm, stepsPerSecond, seconds }) => {
+    chooseCaptions(step);
+    if (step % 10 !== 0) return;
+    const rate = (stepsPerSecond * recipe.BATCH).toFixed(1);
+    console.log(
+      `step ${step} loss ${loss.toFixed(4)} norm ${gradientNorm.toFixed(2)} ${rate} drawings/s ${seconds.toFixed(0)} s`,
+    );
+  },
+});
+console.log(`from step ${await trainer.resume()}`);
+await trainer.run();
+process.exit(0);
+
+/** Puts one of each drawing's captions in place, another one from step to step: half of the time the drawing's own name. */
+function chooseCaptions(step: number): void {
+  tokens.forEach((ids, row) => {
+    const choices = captions[row]!.length;
+    const draw = hash32(`${step} ${row}`);
+    const choice = choices === 1 || draw % 2 === 0 ? 0 : 1 + ((draw >>> 1) % (choices - 1));
+    text.data.set(ids.subarray(choice * recipe.MAX_TOKENS, (choice + 1) * recipe.MAX_TOKENS), row * recipe.MAX_TOKENS);
+  });
+}
+
+/** Tokens for all captions; the trained ones count more often, so that their words become tokens of their own. */
+function vocabulary() {
+  const all = (Object.keys(ICON_STYLES) as IconStyle[]).flatMap((style) => loadIconSet(style).names.map(captionOf));
+  const trained = names.flatMap(captionsOf);
+  return trainClipVocabulary([...all, ...Array.from({ length: 4 }, () => trained).flat()], {
+    size: recipe.VOCABULARY_SIZE,
+  });
+}
+
+/**
+ * Where the learning rate falls to zero: asked for once, kept in a file, so that a run that is cut goes on with it.
+ *
+ * The trainer's linear course falls from the end of the warm-up on; its rate is chosen so that it passes through the
+ * recipe's where the fall begins.
+ */
+async function decayPhase(): Promise<{ rate: number; until: number } | undefined> {
+  const file = join(output, "decay.json");
+  const kept = await readFile(file, "utf8").catch(() => undefined);
+  if (kept !== undefined) return JSON.parse(kept);
+  if (decayText === undefined) return undefined;
+  const { latestCheckpoint, readCheckpoint } = await import("../../src/training/checkpoint.js");
+  const path = await latestCheckpoint(join(output, "checkpoints"));
+  const from = path === undefined ? recipe.WARMUP_STEPS : (await readCheckpoint(path)).step;
+  const until = from + Number(decayText);
+  const rate = (recipe.LEARNING_RATE * (until - recipe.WARMUP_STEPS)) / (until - from);
+  await writeFile(file, JSON.stringify({ rate, until, from }));
+  return { rate, until };
+}
