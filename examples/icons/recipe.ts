@@ -67,7 +67,7 @@ export const SCHEDULER_CONFIG = {
 };
 
 export const BATCH = 32;
-export const LEARNING_RATE = 2e-3;
+export const LEARNING_RATE = 1e-3;
 export const WARMUP_STEPS = 100;
 /** Of the average of the weights, which is what is exported. */
 export const AVERAGE_DECAY = 0.9995;

@@ -149,6 +149,7 @@ describe("gradients agree with finite differences", () => {
     "3×3, stride 2": { kernel: 3, options: { padding: 1, stride: 2 }, size: [6, 6] },
     "3×3, stride 2, odd size": { kernel: 3, options: { padding: 1, stride: 2 }, size: [5, 7] },
     "3×3, stride 2, padded right and below": { kernel: 3, options: { padding: [0, 0, 1, 1], stride: 2 }, size: [6, 4] },
+    "3×3, of more channels than pixels": { kernel: 3, options: { padding: 1 }, size: [1, 3] },
     "1×1": { kernel: 1, options: {}, size: [3, 4] },
   } as const;
   for (const [name, { kernel, options, size }] of Object.entries(convolutions)) {

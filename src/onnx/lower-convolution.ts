@@ -88,8 +88,9 @@ function flippedWeight(context: LoweringContext, weight: Value): string {
 }
 
 /**
- * Unfolds x into columns `[B, Cin·kH·kW, H'W']` with a grouped convolution of one-hot kernels, then dy · columnsᵀ per
- * sample and a sum over the batch.
+ * Unfolds x into columns `[B, Cin·kH·kW, H'W']` with a grouped convolution of one-hot kernels, then dy · columnsᵀ, summed over
+ * the batch: per sample where images are large; where they have fewer pixels than channels, which makes such products thin and
+ * their sum expensive, in one product over all samples' pixels.
  */
 export const lowerConvWeightGradient: Lowering<"ConvWeightGradient"> = (node, context) => {
   const [dy, x] = node.inputs as [Value, Value];
@@ -106,9 +107,26 @@ export const lowerConvWeightGradient: Lowering<"ConvWeightGradient"> = (node, co
     const kernel = context.builder.constant(tensor(oneHot, [channels * taps, 1, kernelHeight, kernelWidth]));
     columns = emit(context, "Conv", [columns, kernel], { ...window(node.attributes), group: { int: channels } });
   }
+  const rows = channels * taps;
+  if (context.target === "cpu" && batch > 1 && pixels < out) {
+    const left = sideBySide(context, reshaped(context, dy, [batch, out, pixels]), [batch, out, pixels]);
+    const right = sideBySide(context, reshapedName(context, columns, [batch, rows, pixels]), [batch, rows, pixels]);
+    produceReshaped(context, node.outputs[0]!, emitMatMul(context, left, right, { transposeB: true }));
+    return;
+  }
   const left = { name: reshaped(context, dy, [batch, out, pixels]), rank: 3 };
-  const right = { name: reshapedName(context, columns, [batch, channels * taps, pixels]), rank: 3 };
+  const right = { name: reshapedName(context, columns, [batch, rows, pixels]), rank: 3 };
   const perSample = emitMatMul(context, left, right, { transposeB: true });
   const summed = emit(context, "ReduceSum", [perSample, context.builder.ints([0])], { keepdims: { int: 0 } });
   produceReshaped(context, node.outputs[0]!, summed);
 };
+
+/** `[B, R, P]` as `[R, B·P]`: the samples' columns beside each other, so that one product sums over them all. */
+function sideBySide(
+  context: LoweringContext,
+  name: string,
+  [batch, rows, pixels]: readonly [number, number, number],
+): { name: string; rank: number } {
+  const turned = emit(context, "Transpose", [name], { perm: { ints: [1, 0, 2] } });
+  return { name: reshapedName(context, turned, [rows, batch * pixels]), rank: 2 };
+}
