@@ -161,7 +161,7 @@ const ALIASES: Readonly<Record<string, string>> = {
   "hot-beverage": "coffee|cup of coffee",
   "hot-pepper": "chili pepper|chilli",
   "hourglass-done": "hourglass",
-  "hundred-points": "hundred|100",
+  "hundred-points": "hundred",
   ice: "ice cube",
   "jack-o-lantern": "pumpkin|halloween pumpkin",
   "kick-scooter": "scooter",

@@ -43,6 +43,8 @@ checkCaptions(names);
 await writeClipTokenizer(join(output, "tokenizer"), { ...vocabulary(), maxLength: recipe.MAX_TOKENS });
 const tokenizer = await CLIPTokenizer.fromPretrained(output);
 
+checkWords();
+
 const rgb = await rasterizeIcons("noto", names, recipe.IMAGE_SIZE);
 const vae = await AutoencoderTiny.fromPretrained(autoencoderFolder);
 const { latents } = await encodeImages(vae, {
@@ -54,6 +56,11 @@ await vae.release();
 
 const generator = new Generator(recipe.SEED);
 const unet = UNet2DConditionModel.fromConfig(recipe.UNET_CONFIG, generator);
+for (const [name, weight] of unet.weights.weights) {
+  if (!name.endsWith("attn2.to_out.0.weight") || !("tensor" in weight)) continue;
+  const { data } = weight.tensor;
+  for (let i = 0; i < data.length; i++) data[i]! *= recipe.TEXT_STRENGTH;
+}
 const textConfig = recipe.textEncoderConfig(tokenizer.vocabSize, tokenizer.eosTokenId);
 const textEncoder = CLIPTextModel.fromConfig(textConfig, generator);
 const trainable = await WholeModel.compile(
@@ -84,6 +91,7 @@ const trainer = new Trainer({
       batchSize: recipe.BATCH,
       captionDropout: recipe.CAPTION_DROPOUT,
       timestepSampling: "stratified",
+      timestepShift: recipe.TIMESTEP_SHIFT,
       scheduler: new DDPMScheduler(recipe.SCHEDULER_CONFIG),
       generator,
     },
@@ -125,9 +133,17 @@ function chooseCaptions(step: number): void {
 function vocabulary() {
   const all = (Object.keys(ICON_STYLES) as IconStyle[]).flatMap((style) => loadIconSet(style).names.map(captionOf));
   const trained = names.flatMap(captionsOf);
-  return trainClipVocabulary([...all, ...Array.from({ length: 4 }, () => trained).flat()], {
+  return trainClipVocabulary([...all, ...Array.from({ length: 20 }, () => trained).flat()], {
     size: recipe.VOCABULARY_SIZE,
   });
+}
+
+/** @throws {Error} If a word of a trained caption is more than one token. */
+function checkWords(): void {
+  const words = [...new Set(names.flatMap(captionsOf).flatMap((caption) => caption.split(" ")))];
+  const ids = tokenizeCaptions(tokenizer, words).data;
+  const split = words.filter((_, i) => Number(ids[i * recipe.MAX_TOKENS + 2]) !== tokenizer.eosTokenId);
+  if (split.length > 0) throw new Error(`more than one token: ${split.join(", ")}; raise VOCABULARY_SIZE`);
 }
 
 /**
