@@ -3,9 +3,9 @@
 
 import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { readSafetensors, writeSafetensors } from "../../src/formats/index.js";
-import { CLIPTokenizer } from "../../src/models/clip-tokenizer.js";
-import "../../src/models/pretrained-node.js";
+import { CLIPTokenizer } from "../../src/models/clip-tokenizer/clip-tokenizer.js";
+import { readSafetensors, writeSafetensors } from "../../src/storage/index.js";
+import "../../src/storage/node.js";
 import { float32ToFloat16 } from "../../src/tensor/float16.js";
 import { Tensor } from "../../src/tensor/tensor.js";
 import { latestCheckpoint, readCheckpoint } from "../../src/training/checkpoint.js";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { AutoencoderTiny } from "../../src/models/autoencoder-tiny.js";
+import { AutoencoderTiny } from "../../src/models/autoencoder-tiny/autoencoder-tiny.js";
 import { ModelWeights } from "../../src/nn/index.js";
 import "../../src/runtime/node.js";
 import { Generator, rand } from "../../src/tensor/random.js";

@@ -5,18 +5,16 @@
 
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { AutoencoderTiny } from "../../src/models/autoencoder-tiny.js";
-import { CLIPTextModel } from "../../src/models/clip-text-model.js";
-import { CLIPTokenizer } from "../../src/models/clip-tokenizer.js";
-import { writeClipTokenizer } from "../../src/models/clip-tokenizer-files.js";
-import "../../src/models/pretrained-node.js";
-import { UNet2DConditionModel } from "../../src/models/unet-2d-condition.js";
+import { AutoencoderTiny } from "../../src/models/autoencoder-tiny/autoencoder-tiny.js";
+import { CLIPTextModel } from "../../src/models/clip-text/clip-text-model.js";
+import { CLIPTokenizer } from "../../src/models/clip-tokenizer/clip-tokenizer.js";
+import { writeClipTokenizer } from "../../src/models/clip-tokenizer/write-clip-tokenizer.js";
+import "../../src/storage/node.js";
+import { UNet2DConditionModel } from "../../src/models/unet-2d-condition/unet-2d-condition.js";
 import "../../src/runtime/node.js";
-import { DDPMScheduler } from "../../src/schedulers/index.js";
+import { createObjective } from "../../src/diffusion/index.js";
 import { Generator } from "../../src/tensor/random.js";
 import { ParameterAverage } from "../../src/training/average.js";
-import { DiffusionBatches } from "../../src/training/batches.js";
-import { trainClipVocabulary } from "../../src/training/data/bpe-trainer.js";
 import { hash32 } from "../../src/training/data/icon-names.js";
 import {
   captionOf,
@@ -26,10 +24,12 @@ import {
   rasterizeIcons,
   toModelInput,
 } from "../../src/training/data/icons.js";
-import { encodeImages, tokenizeCaptions } from "../../src/training/encode.js";
-import { AdamW } from "../../src/training/optimizers.js";
+import { DiffusionBatches } from "../../src/training/diffusion-batches.js";
+import { encodeImages, tokenizeCaptions } from "../../src/training/encode-images.js";
+import { AdamW } from "../../src/training/optimizers/index.js";
 import { Trainer } from "../../src/training/trainer.js";
 import { WholeModel } from "../../src/training/whole-model.js";
+import { trainClipVocabulary } from "./bpe-trainer.js";
 import { captionsOf, checkCaptions, trainingNames } from "./names.js";
 import * as recipe from "./recipe.js";
 
@@ -86,13 +86,13 @@ const decay = await decayPhase();
 const trainer = new Trainer({
   trainable,
   batches: new DiffusionBatches(
-    { latents, text, emptyText: tokenizeCaptions(tokenizer, [""]) },
+    { latents, conditioning: { inputIds: text }, empty: { inputIds: tokenizeCaptions(tokenizer, [""]) } },
     {
       batchSize: recipe.BATCH,
       captionDropout: recipe.CAPTION_DROPOUT,
       timestepSampling: "stratified",
       timestepShift: recipe.TIMESTEP_SHIFT,
-      scheduler: new DDPMScheduler(recipe.SCHEDULER_CONFIG),
+      objective: createObjective(recipe.SCHEDULER_CONFIG),
       generator,
     },
   ),

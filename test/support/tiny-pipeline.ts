@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { trainClipVocabulary } from "../../scripts/embedded/bpe-trainer.js";
+import { trainClipVocabulary } from "../../examples/icons/bpe-trainer.js";
 import { AutoencoderTiny } from "../../src/models/autoencoder-tiny/autoencoder-tiny.js";
 import { CLIPTextModel } from "../../src/models/clip-text/clip-text-model.js";
 import { writeClipTokenizer } from "../../src/models/clip-tokenizer/write-clip-tokenizer.js";

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { trainClipVocabulary } from "../../../scripts/embedded/bpe-trainer.js";
+import { trainClipVocabulary } from "../../../examples/icons/bpe-trainer.js";
 import { ConfigError, FormatError } from "../../errors.js";
 import "../../storage/node.js";
 import { FileStorage } from "../../storage/file-storage.js";
