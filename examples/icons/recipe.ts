@@ -74,7 +74,7 @@ export const SCHEDULER_CONFIG = {
 export const TEXT_STRENGTH = 3;
 /** Moves timesteps towards noise, where the caption decides what is drawn. */
 export const TIMESTEP_SHIFT = 3;
-export const BATCH = 16;
+export const BATCH = 32;
 export const LEARNING_RATE = 1e-3;
 export const WARMUP_STEPS = 100;
 /** Of the average of the weights, which is what is exported. */

@@ -18,7 +18,7 @@ const SEEN = [
 ];
 const UNSEEN = [
   ["purple apple", "blue car", "green cat face", "yellow star", "pink umbrella", "golden key"],
-  ["orange book", "black heart", "blue fish", "red bird", "green balloon", "white rose"],
+  ["orange umbrella", "brown balloon", "blue fish", "red bird", "green balloon", "white rose"],
 ];
 
 const trained = new Set(trainingNames().flatMap(captionsOf));

@@ -121,10 +121,10 @@ const minutesNow = () => (Date.now() - started) / 60_000;
 
 for (let index = 0; minutesNow() < MINUTES; index++) {
   const result = await step.run(crops(), Object.fromEntries(parameters));
-  const found = new Map(wanted.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
-  const norm = clipGradients(found, 1);
+  const slopes = new Map(wanted.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
+  const norm = clipGradients(slopes, 1);
   const rate = Math.min(1, index / WARMUP_STEPS) * 0.5 * (1 + Math.cos((Math.PI * minutesNow()) / MINUTES));
-  optimizer.step(data, found, { learningRate: LEARNING_RATE * rate });
+  optimizer.step(data, slopes, { learningRate: LEARNING_RATE * rate });
   if (index % 20 === 0) {
     const [loss, mse] = ["loss", "mse"].map((name) => (result[name]!.data as Float32Array)[0]!);
     const psnr = decibels(mse!);

@@ -34,7 +34,7 @@ import * as recipe from "./recipe.js";
 import { WholeModel } from "./whole-model.js";
 
 const [output = "runs/embedded/denoiser", autoencoderFolder = "runs/embedded/vae", decayText] = process.argv.slice(2);
-/** More steps than anyone waits for: the schedule is cut, not planned. */
+/** More steps than anyone waits for: the course is cut, not planned. */
 const ENDLESS = 1_000_000;
 const CHECKPOINT_EVERY = 50;
 
@@ -149,7 +149,7 @@ function checkWords(): void {
 /**
  * Where the learning rate falls to zero: asked for once, kept in a file, so that a run that is cut goes on with it.
  *
- * The trainer's linear schedule falls from the end of the warm-up on; its rate is chosen so that it passes through the
+ * The trainer's linear course falls from the end of the warm-up on; its rate is chosen so that it passes through the
  * recipe's where the fall begins.
  */
 async function decayPhase(): Promise<{ rate: number; until: number } | undefined> {
