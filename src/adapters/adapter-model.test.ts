@@ -7,8 +7,10 @@ import "../storage/node.js";
 import { Generator, randint, randn } from "../tensor/random.js";
 import { tensor } from "../tensor/tensor.js";
 import { AdamW } from "../training/optimizers/adamw.js";
+import { AdapterModel } from "./adapter-model.js";
 import { FeRAConfig } from "./fera/fera-config.js";
 import { FeRAModel } from "./fera/fera-model.js";
+import { LoRAConfig } from "./lora/lora-config.js";
 
 const unet = await UNet2DConditionModel.fromPretrained("test/reference/unet-sd15", { subfolder: "unet" });
 afterAll(() => unet.release());
@@ -103,4 +105,24 @@ it("routing by timesteps takes one, or one for each", async () => {
     "route: timesteps must be one, or 2 like the latents; got 3.",
   );
   await model.release();
+});
+
+it("a rank or alpha for a layer that is not adapted is refused, and so is no configuration", () => {
+  for (const pattern of [{ rankPattern: { to_q: 2 } }, { alphaPattern: { "down_blocks.0.zzz": 2 } }]) {
+    expect(() => new AdapterModel(unet, new LoRAConfig(pattern))).toThrow(
+      /none of the adapted layers; write whole paths/,
+    );
+  }
+  const { layers } = new AdapterModel(unet, new LoRAConfig());
+  const ranks = new AdapterModel(unet, new LoRAConfig({ rankPattern: { [layers[0]!.path]: 2 } })).stateDict();
+  expect(ranks.get(`${layers[0]!.path}.lora_A.weight`)!.shape[0]).toBe(2);
+  expect(() => new AdapterModel(unet, undefined as never)).toThrow("adapter: the configuration must be one of");
+});
+
+it("an option that is given twice must be given one value", async () => {
+  const model = fera(1);
+  const twice = { ...stepShape, latentHeight: 8, height: 16 };
+  await expect(model.compileTrainStep(twice)).rejects.toThrow(
+    "compileTrainStep: latentHeight is 8, and height, the same option, 16; give one.",
+  );
 });

@@ -181,8 +181,20 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
   }
 }
 
-/** @throws {ConfigError} If a size is not a positive integer. */
+/** Options with their older names. */
+const SYNONYMS = [
+  ["latentHeight", "height"],
+  ["latentWidth", "width"],
+  ["maxGradientNorm", "gradientClip"],
+] as const;
+
+/** @throws {ConfigError} If a size is not a positive integer, or an option has two values. */
 function shapeOf(options: TrainStepOptions): DenoiserShape {
+  for (const [name, older] of SYNONYMS) {
+    const [given, same] = [options[name], options[older]];
+    if (given === undefined || same === undefined || given === same) continue;
+    throw new ConfigError(`compileTrainStep: ${name} is ${given}, and ${older}, the same option, ${same}; give one.`);
+  }
   const { batchSize, tokens = 77 } = options;
   const latentHeight = options.latentHeight ?? options.height!;
   const latentWidth = options.latentWidth ?? options.width!;
