@@ -36,8 +36,6 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
   private current: AdapterState;
   private readonly available: readonly TargetLayer[];
   private readonly compiled: CompiledGraphs;
-  /** What the compiled graphs were built from. */
-  private compiledFor: readonly [weights: unknown, parameters: unknown] = [undefined, undefined];
   /** Whether somebody outside can change the parameters' values, so that graphs take them as inputs at every run. */
   private isShared = false;
   private readonly givenConfig: Config;
@@ -139,12 +137,10 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
     if (!Number.isFinite(adapterScale)) throw new ConfigError(`adapterScale: must be finite; got ${adapterScale}.`);
     if (!adapters) return { output: await this.model.predict(inputs) };
     const shape = this.model.shapeOf(inputs);
-    const graph = await this.graphOf(`predict ${JSON.stringify(shape)}`, (graph, parameters) =>
-      this.buildPrediction(graph, parameters, shape),
-    );
-    const scale = tensor(Float32Array.of(adapterScale), []);
-    const feeds = { ...this.model.feedsOf(inputs), ...this.fedParameters(), adapterScale: scale };
-    return (await graph.run(feeds)) as Record<string, Tensor<"float32">> & AdapterPrediction;
+    const build = (graph: Graph, parameters: Map<string, Value>) => this.buildPrediction(graph, parameters, shape);
+    const feeds = { ...this.model.feedsOf(inputs), adapterScale: tensor(Float32Array.of(adapterScale), []) };
+    const result = await this.runGraph(`predict ${JSON.stringify(shape)}`, build, feeds);
+    return result as Record<string, Tensor<"float32">> & AdapterPrediction;
   }
 
   /**
@@ -224,36 +220,28 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
     return this.dispose();
   }
 
-  /** A graph over those of the parameters that it takes, built on first use; stale graphs are freed. */
-  protected async graphOf(
+  /** Runs a graph over those of the parameters that it takes, built on first use; stale graphs are freed. */
+  protected runGraph(
     key: string,
     build: (graph: Graph, parameters: Map<string, Value>) => void,
+    feeds: Record<string, Tensor>,
     takes: (name: string) => boolean = () => true,
-  ) {
-    const { weights } = this.model;
-    const { parameters } = this.current;
+  ): Promise<Record<string, Tensor>> {
     // Once others may change values, graphs take them at every run; before, they are part of the graph and sent once.
-    const compiledFor = [weights, this.isShared ? parameters : undefined] as const;
-    if (this.compiledFor[0] !== compiledFor[0] || this.compiledFor[1] !== compiledFor[1]) {
-      this.compiledFor = compiledFor;
-      await this.compiled.release();
-    }
-    return this.compiled.get(key, (graph) => build(graph, this.declareParameters(graph, takes)));
-  }
-
-  /** What a graph of {@link graphOf} must be fed of the parameters. */
-  protected fedParameters(): Record<string, Tensor> {
-    return this.isShared ? Object.fromEntries(this.values) : {};
-  }
-
-  private declareParameters(graph: Graph, takes: (name: string) => boolean): Map<string, Value> {
-    const taken = [...this.values].filter(([name]) => takes(name));
-    return new Map(
-      taken.map(([name, value]) => [
-        name,
-        this.isShared ? graph.input(name, "float32", value.shape) : graph.constant(value),
-      ]),
-    );
+    const { isShared } = this;
+    const taken = new Map([...this.values].filter(([name]) => takes(name)));
+    const declare = (graph: Graph) =>
+      new Map(
+        [...taken].map(([name, value]) => [
+          name,
+          isShared ? graph.input(name, "float32", value.shape) : graph.constant(value),
+        ]),
+      );
+    const recipe = {
+      build: (graph: Graph) => build(graph, declare(graph)),
+      builtFrom: [this.model.weights, this.current.parameters, isShared],
+    };
+    return this.compiled.run(key, recipe, { ...feeds, ...(isShared && Object.fromEntries(taken)) });
   }
 
   private buildPrediction(graph: Graph, parameters: Map<string, Value>, shape: DenoiserShape): void {
@@ -282,7 +270,6 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
       return;
     }
     this.current = { adapter, parameters: adapter.fromStateDict(state), residence: new DeviceResident() };
-    this.compiledFor = [undefined, undefined];
   }
 }
 

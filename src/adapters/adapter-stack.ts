@@ -65,8 +65,6 @@ export function graphAdapters(adapters: readonly (AttachableAdapter & { scale: n
 /** A frozen denoiser under any number of adapters; which ones is said at every prediction. */
 export class AdapterStack {
   private readonly compiled: CompiledGraphs;
-  /** What the compiled graphs were built from. */
-  private compiledFor: readonly unknown[] = [];
 
   constructor(private readonly model: Denoiser) {
     this.compiled = new CompiledGraphs(model.runtime);
@@ -87,14 +85,8 @@ export class AdapterStack {
       return { output, routing: new Map(energies && gates ? [[first.name, { energies, gates }]] : []) };
     }
     const parts = adapters.map(({ on }) => (on instanceof AdapterModel ? on.attachable : on));
-    const graph = await this.graphOf(inputs, parts);
-    const results = (await graph.run({
-      ...this.model.feedsOf(inputs),
-      ...feedsOf(
-        parts,
-        adapters.map(({ scale }) => scale),
-      ),
-    })) as Record<string, Tensor<"float32">>;
+    const scales = adapters.map(({ scale }) => scale);
+    const results = await this.run(inputs, parts, feedsOf(parts, scales));
     const routing = new Map<string, RoutedGates>();
     for (const [i, { name }] of adapters.entries()) {
       const [energies, gates] = [results[reportName(i, "energies")], results[reportName(i, "gates")]];
@@ -108,20 +100,19 @@ export class AdapterStack {
     return this.compiled.release();
   }
 
-  private async graphOf(inputs: DenoiserInputs, parts: readonly AttachableAdapter[]) {
+  private async run(inputs: DenoiserInputs, parts: readonly AttachableAdapter[], feeds: Record<string, Tensor>) {
     const { model } = this;
-    const compiledFor = [model.weights, ...parts.flatMap(({ parameters, isShared }) => [parameters, isShared])];
-    if (compiledFor.length !== this.compiledFor.length || compiledFor.some((part, i) => part !== this.compiledFor[i])) {
-      this.compiledFor = compiledFor;
-      await this.compiled.release();
-    }
     const shape = model.shapeOf(inputs);
-    return this.compiled.get(JSON.stringify(shape), (graph) => {
+    const build = (graph: Graph) => {
       const values = model.declareInputs(graph, shape);
       const { layers, reports } = attachAll(graph, parts, values);
       graph.output("output", model.build(model.frozenScope(graph, layers), values));
       for (const [name, value] of reports) graph.output(name, value);
-    });
+    };
+    const builtFrom = [model.weights, ...parts.flatMap(({ parameters, isShared }) => [parameters, isShared])];
+    const recipe = { build, builtFrom };
+    const results = await this.compiled.run(JSON.stringify(shape), recipe, { ...model.feedsOf(inputs), ...feeds });
+    return results as Record<string, Tensor<"float32">>;
   }
 }
 

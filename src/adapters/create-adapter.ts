@@ -37,6 +37,9 @@ export const ADAPTER_TYPES: readonly string[] = Object.keys(KINDS).filter((type)
  * @throws {ConfigError} If the configuration is of no known kind, or does not fit the layers.
  */
 export function createAdapter(config: AdapterConfig, layers: readonly TargetLayer[]): Adapter {
+  if (typeof config !== "object" || config === null) {
+    throw new ConfigError(`adapter: the configuration must be one of FeRAConfig or LoRAConfig; got ${String(config)}.`);
+  }
   return kindOf(config.adapterType, "adapter").on(layers, config);
 }
 

@@ -9,15 +9,15 @@ import {
   type ParameterSource,
   Scope,
 } from "../nn/index.js";
-import { type CompiledGraph, CompiledGraphs, type RuntimeOptions } from "../runtime/index.js";
+import { CompiledGraphs, type RuntimeOptions } from "../runtime/index.js";
 import type { Generator } from "../tensor/random.js";
+import type { Tensor } from "../tensor/tensor.js";
 
 /** A model: a configuration, weights, and a function from Values to Values that a subclass provides. */
 export abstract class Model<Config> {
   private readonly compiledGraphs: CompiledGraphs;
   /** Graphs with adapters in them: those of one composition at a time. */
   private readonly adaptedGraphs: CompiledGraphs;
-  private adaptedFor: readonly object[] = [];
 
   constructor(
     readonly config: Config,
@@ -34,28 +34,33 @@ export abstract class Model<Config> {
     return new Scope(graph, this.weights, adapters);
   }
 
-  /** The compiled graph of that key, built on first use. */
-  protected compiled(key: string, build: (graph: Graph) => void): Promise<CompiledGraph> {
-    return this.compiledGraphs.get(key, build);
+  /** Runs the graph of that key, built and compiled on first use. */
+  protected run(
+    key: string,
+    build: (graph: Graph) => void,
+    feeds: Record<string, Tensor>,
+  ): Promise<Record<string, Tensor>> {
+    return this.compiledGraphs.run(key, { build, builtFrom: [this.weights] }, feeds);
   }
 
   /**
-   * The compiled graph of that key with adapters on its layers, built on first use.
+   * Runs the graph of that key with adapters on its layers, built and compiled on first use.
    *
-   * @param build - Gets a scope with the adapters. A run takes their `feeds` beside the model's own inputs.
+   * @param build - Gets a scope with the adapters.
+   * @param feeds - The model's own inputs.
    */
-  protected async compiledWith(
+  protected runWith(
     adapters: GraphAdapters | undefined,
     key: string,
     build: (scope: Scope) => void,
-  ): Promise<CompiledGraph> {
-    if (!adapters) return this.compiled(key, (graph) => build(this.frozenScope(graph)));
-    const { identity } = adapters;
-    if (identity.length !== this.adaptedFor.length || identity.some((part, i) => part !== this.adaptedFor[i])) {
-      this.adaptedFor = identity;
-      await this.adaptedGraphs.release();
-    }
-    return this.adaptedGraphs.get(key, (graph) => build(this.frozenScope(graph, adapters.attach(graph))));
+    feeds: Record<string, Tensor>,
+  ): Promise<Record<string, Tensor>> {
+    if (!adapters) return this.run(key, (graph) => build(this.frozenScope(graph)), feeds);
+    const recipe = {
+      build: (graph: Graph) => build(this.frozenScope(graph, adapters.attach(graph))),
+      builtFrom: [this.weights, ...adapters.identity],
+    };
+    return this.adaptedGraphs.run(key, recipe, { ...adapters.feeds, ...feeds });
   }
 
   /** Frees every compiled graph; they are compiled again when needed. */
@@ -72,10 +77,11 @@ export abstract class Model<Config> {
     return this.dispose();
   }
 
-  /** Puts other weights in place and forgets what was compiled with the old ones. */
+  /** Puts other weights in place and forgets what was compiled with the old ones, once what runs with them is over. */
   async replaceWeights(weights: ModelWeights): Promise<void> {
-    await this.release();
+    // First, so that what runs meanwhile has the new ones.
     this.weights = weights;
+    await this.release();
   }
 }
 

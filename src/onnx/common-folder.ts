@@ -17,3 +17,9 @@ export function commonFolder(paths: readonly string[]): string | undefined {
   }
   return folder;
 }
+
+/** A folder by a name that means it alone, too: the root, or a drive's, has its separator. */
+export function rootedFolder(folder: string): string {
+  if (folder === "") return "/";
+  return /^[A-Za-z]:$/.test(folder) ? `${folder}\\` : folder;
+}

@@ -2,7 +2,7 @@
 
 import type { Graph, Node, Value } from "../graph/graph.js";
 import { reachableNodes } from "../graph/node-cost.js";
-import { commonFolder } from "./common-folder.js";
+import { commonFolder, rootedFolder } from "./common-folder.js";
 import { orderedUnits } from "./cpu/shared-convolutions.js";
 import { lowerConvPair } from "./lower-convolution.js";
 import type { LoweringContext, Target } from "./lowering-context.js";
@@ -38,7 +38,8 @@ export function lower(graph: Graph, target: Target): OnnxModel {
   for (const value of used) if (value.source.kind === "file") paths.add(value.source.range.path);
   const folder = commonFolder([...paths]);
   const builder = new OnnxModelBuilder({
-    fileLocation: (path) => (folder ? path.slice(folder.length + 1) : path),
+    // ONNX Runtime refuses absolute locations.
+    fileLocation: (path) => path.slice((folder ?? "").length + 1),
     hidesShapes: target === "cpu",
   });
 
@@ -78,7 +79,12 @@ export function lower(graph: Graph, target: Target): OnnxModel {
     if (actual !== name) builder.emit("Identity", [actual], { outputs: [name] });
     builder.output(name, value.dtype, value.shape);
   }
-  return { bytes: builder.toBytes(), weightsFolder: folder, inputs: graph.inputs, outputs: graph.outputs };
+  return {
+    bytes: builder.toBytes(),
+    weightsFolder: folder === undefined ? undefined : rootedFolder(folder),
+    inputs: graph.inputs,
+    outputs: graph.outputs,
+  };
 }
 
 /** Phase and layer of a node, as its ONNX nodes are named. */

@@ -21,5 +21,5 @@ export async function loadPipeline(dir: string, options: PipelineOptions = {}): 
   return Pipeline.fromPretrained(source, { ...options, config });
 }
 
-/** {@link loadPipeline} under diffusers' name. */
+/** Loads the class that `model_index.json` names, under diffusers' name for it. */
 export const AutoPipelineForText2Image = { fromPretrained: loadPipeline } as const;

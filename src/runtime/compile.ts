@@ -33,6 +33,7 @@ export interface TensorType {
 /** A graph loaded into ONNX Runtime. */
 export class CompiledGraph {
   private released = false;
+  private readonly running = new Set<Promise<unknown>>();
 
   constructor(
     readonly inputs: ReadonlyMap<string, TensorType>,
@@ -50,7 +51,9 @@ export class CompiledGraph {
    */
   async run(feeds: Record<string, Tensor>): Promise<Record<string, Tensor>> {
     this.check("run", feeds, (name) => !(name in this.ioBinding.state));
-    return this.session.run(feeds);
+    const run = this.session.run(feeds);
+    this.running.add(run);
+    return run.finally(() => this.running.delete(run));
   }
 
   /**
@@ -101,10 +104,11 @@ export class CompiledGraph {
     return this.release();
   }
 
-  /** Frees the session. Running afterwards throws. */
+  /** Frees the session, once the runs under way are over. Running afterwards throws. */
   async release(): Promise<void> {
     if (this.released) return;
     this.released = true;
+    await Promise.allSettled(this.running);
     await this.session.release();
   }
 }

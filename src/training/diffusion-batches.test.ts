@@ -57,3 +57,10 @@ function rows({ latents: { shape } }: { latents: { shape: readonly number[] } })
   clean.data.set(data.latents.data.subarray(0, size), size);
   return clean;
 }
+
+it("captionDropout is refused where nothing says what an empty caption is", () => {
+  const options = { batchSize: 2, objective, generator: new Generator(7), captionDropout: 0.1 };
+  expect(() => new DiffusionBatches({ ...data, empty: {} }, options)).toThrow(
+    "captionDropout 0.1 needs what an empty caption is",
+  );
+});

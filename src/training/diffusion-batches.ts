@@ -74,6 +74,11 @@ export class DiffusionBatches {
       throw new ConfigError(`batchSize must be a positive integer; got ${options.batchSize}.`);
     }
     checkRows(data);
+    if (dropout > 0 && Object.keys(data.empty).length === 0) {
+      throw new ConfigError(
+        `captionDropout ${dropout} needs what an empty caption is: give rows in empty, such as encoderHiddenStates.`,
+      );
+    }
   }
 
   /** Draws the next batch. */

@@ -37,6 +37,8 @@ type Computation = { graph: DataParallelGraph; device?: undefined } | { device: 
 export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep {
   private evaluation: Promise<CompiledGraph> | undefined;
   private readonly optimizerStep: OptimizerStep<TrainStepInputs> | undefined;
+  /** The last step that was asked for, whether it went well or not. */
+  private lastStep: Promise<unknown> = Promise.resolve();
 
   private constructor(
     private readonly trained: TrainedAdapter,
@@ -132,17 +134,22 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
   }
 
   /**
-   * One step of the optimizer, and one update of the average where there is one.
+   * One step of the optimizer, and one update of the average where there is one. Steps that are asked for before others
+   * are done follow them.
    *
    * @throws {TrainingError} If the loss or a gradient is not finite; the parameters are then unchanged.
    * @throws {ConfigError} If the step was compiled without an optimizer.
    */
   async run(batch: TrainStepInputs): Promise<Losses> {
-    if (!this.optimizerStep) {
+    const { optimizerStep } = this;
+    if (!optimizerStep) {
       throw new ConfigError("run: the step was compiled without an optimizer; give compileTrainStep one.");
     }
     const advice = () => "The parameters are unchanged; lower the learning rate or clip gradients.";
-    return (await this.optimizerStep.run([batch], { name: "run", advice })).losses;
+    // Gradients of two overlapping steps would be of the same parameters.
+    const step = this.lastStep.then(() => optimizerStep.run([batch], { name: "run", advice }));
+    this.lastStep = step.catch(() => undefined);
+    return (await step).losses;
   }
 
   /** Losses and gradients under the state dict's names, one tensor per expert. Changes nothing. */
@@ -165,16 +172,29 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     return lossesOf(await (await this.evaluation).run(feeds), lossNamesOf(this.parts));
   }
 
-  /** Frees what was compiled. */
+  /** Frees what was compiled, after the steps that were asked for. */
   async release(): Promise<void> {
+    await this.lastStep;
     const { graph, device } = this.computation;
     await (device ?? graph).release();
     await (await this.evaluation)?.release();
   }
 }
 
-/** @throws {ConfigError} If a size is not a positive integer. */
+/** Options with their older names. */
+const SYNONYMS = [
+  ["latentHeight", "height"],
+  ["latentWidth", "width"],
+  ["maxGradientNorm", "gradientClip"],
+] as const;
+
+/** @throws {ConfigError} If a size is not a positive integer, or an option has two values. */
 function shapeOf(options: TrainStepOptions): DenoiserShape {
+  for (const [name, older] of SYNONYMS) {
+    const [given, same] = [options[name], options[older]];
+    if (given === undefined || same === undefined || given === same) continue;
+    throw new ConfigError(`compileTrainStep: ${name} is ${given}, and ${older}, the same option, ${same}; give one.`);
+  }
   const { batchSize, tokens = 77 } = options;
   const latentHeight = options.latentHeight ?? options.height!;
   const latentWidth = options.latentWidth ?? options.width!;

@@ -1,7 +1,8 @@
 // FeRAModel: a frozen denoiser with routed experts on some of its linear layers.
 
 import type { Denoiser } from "../../diffusion/index.js";
-import { FormatError } from "../../errors.js";
+import { FormatError, ShapeError } from "../../errors.js";
+import type { Graph, Value } from "../../graph/index.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
 import type { LoadedAdapter } from "../adapter-format.js";
 import { AdapterModel, type AdapterModelInputs } from "../adapter-model.js";
@@ -44,31 +45,22 @@ export class FeRAModel extends AdapterModel<FeRAConfig> {
    * Energies and gates of latents `[B, C, H, W]`.
    *
    * @param timesteps - `[B]`, or one for all; needed where the gates come from them (`router: "timestep"`).
+   * @throws {ShapeError} If timesteps are neither one nor B.
    */
   async route(latents: Tensor, timesteps?: Tensor): Promise<Routing> {
     const adapter = this.adapter as FeRAAdapter;
     const takesTime = this.config.router === "timestep" && timesteps !== undefined;
     const batch = latents.shape[0]!;
-    const graph = await this.graphOf(
-      `route ${latents.shape.join(",")} ${takesTime}`,
-      (graph, parameters) => {
-        const time = takesTime ? graph.input("timesteps", "float32", [batch]) : undefined;
-        const routed = adapter.route(graph.input("latents", "float32", latents.shape), parameters, time);
-        graph.output("energies", routed.energies);
-        graph.output("gates", routed.gates);
-      },
-      (name) => name.startsWith(ROUTER),
-    );
-    const repeated = takesTime && {
-      timesteps: tensor(
-        Float32Array.from({ length: batch }, (_, i) => Number(timesteps.data[timesteps.size === 1 ? 0 : i])),
-      ),
+    const build = (graph: Graph, parameters: Map<string, Value>) => {
+      const time = takesTime ? graph.input("timesteps", "float32", [batch]) : undefined;
+      const routed = adapter.route(graph.input("latents", "float32", latents.shape), parameters, time);
+      graph.output("energies", routed.energies);
+      graph.output("gates", routed.gates);
     };
-    const fed = Object.entries(this.fedParameters()).filter(([name]) => graph.inputs.has(name));
-    const result = (await graph.run({ latents, ...repeated, ...Object.fromEntries(fed) })) as Record<
-      string,
-      Tensor<"float32">
-    >;
+    const feeds = { latents, ...(takesTime && { timesteps: perSample(timesteps, batch) }) };
+    const key = `route ${latents.shape.join(",")} ${takesTime}`;
+    const ran = await this.runGraph(key, build, feeds, (name) => name.startsWith(ROUTER));
+    const result = ran as Record<string, Tensor<"float32">>;
     return { energies: result.energies!, gates: result.gates!, weights: result.gates! };
   }
 
@@ -97,4 +89,13 @@ export class FeRAModel extends AdapterModel<FeRAConfig> {
     const { output, energies, gates } = await this.predictWithReports(inputs);
     return { output, energies: energies!, gates: gates!, weights: gates! };
   }
+}
+
+/** One timestep for each of a batch, float32 `[B]`. */
+function perSample(timesteps: Tensor, batch: number): Tensor<"float32"> {
+  const { data, size } = timesteps;
+  if (size !== 1 && size !== batch) {
+    throw new ShapeError(`route: timesteps must be one, or ${batch} like the latents; got ${size}.`);
+  }
+  return tensor(Float32Array.from({ length: batch }, (_, i) => Number(data[size === 1 ? 0 : i])));
 }

@@ -122,14 +122,15 @@ export class FrequencyEnergyIndicator {
    * @returns Energies `[B, K]`, in 0 … 1, summing to 1 unless the latent is 0; and the K bands, low to high.
    */
   async compute(latents: Tensor): Promise<{ energies: Tensor<"float32">; bands: Tensor<"float32">[] }> {
-    const graph = await this.compiled.get(latents.shape.join(","), (graph) => {
+    const build = (graph: Graph) => {
       const bands = frequencyBands(graph.input("latents", "float32", latents.shape), this.options);
       graph.output("energies", bandEnergies(bands));
       bands.forEach((band, k) => {
         graph.output(`band${k}`, band);
       });
-    });
-    const result = (await graph.run({ latents })) as Record<string, Tensor<"float32">>;
+    };
+    const ran = await this.compiled.run(latents.shape.join(","), { build }, { latents });
+    const result = ran as Record<string, Tensor<"float32">>;
     const bands = Array.from({ length: this.options.numBands }, (_, k) => result[`band${k}`]!);
     return { energies: result.energies!, bands };
   }

@@ -52,12 +52,13 @@ export class SoftFrequencyRouter {
         `SoftFrequencyRouter: energies must be [B, ${numBands}]; got [${energies.shape.join(",")}].`,
       );
     }
-    const graph = await this.compiled.get(`${energies.shape[0]}`, (graph) => {
+    const build = (graph: Graph) => {
       const values = new Map<string, Value>();
       for (const [name, { shape }] of this.parameters) values.set(name, graph.input(name, "float32", shape));
       graph.output("gates", softmaxNetwork(graph.input("energies", "float32", energies.shape), values, routerTau));
-    });
-    return (await graph.run({ energies, ...Object.fromEntries(this.parameters) })).gates as Tensor<"float32">;
+    };
+    const feeds = { energies, ...Object.fromEntries(this.parameters) };
+    return (await this.compiled.run(`${energies.shape[0]}`, { build }, feeds)).gates as Tensor<"float32">;
   }
 
   /** Frees what was compiled. */

@@ -1,6 +1,6 @@
 // LoRA: one low-rank product beside each adapted linear layer or convolution, in any model, text encoders included.
 
-import { FormatError, ShapeError } from "../../errors.js";
+import { ConfigError, FormatError, ShapeError } from "../../errors.js";
 import type { Graph, Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import { sameShape } from "../../graph/index.js";
@@ -45,11 +45,13 @@ export class LoRAAdapter implements Adapter<LoRAConfig> {
   /**
    * On the layers that the configuration names.
    *
-   * @throws {ConfigError} If its targets name none, or the rank is larger than any of them can have.
+   * @throws {ConfigError} If its targets name none, the rank is larger than any of them can have, or a rank or alpha is
+   *   given for a path that is none of theirs.
    */
   static on(layers: readonly TargetLayer[], config: LoRAConfig): LoRAAdapter {
     const chosen = selectLayers(layers, config.targetModules, config.matching);
     checkRank("LoRA", config.rank, chosen);
+    checkPatterns(config, chosen);
     return new LoRAAdapter(config, chosen);
   }
 
@@ -148,4 +150,16 @@ export function lowRankProduct(layer: AdaptableLayer, x: Value, down: Value, up:
   const [outHeight, outWidth] = isPointwise ? [height, width] : [hidden.shape[2]!, hidden.shape[3]!];
   const rows = isPointwise ? hidden : ops.reshape(hidden, [batch, rank, outHeight * outWidth]);
   return ops.reshape(ops.matMul(ops.reshape(up, [out, rank]), rows), [batch, out, outHeight, outWidth]);
+}
+
+/** A rank or alpha of a layer that is not adapted would be left out without a word. */
+function checkPatterns({ rankPattern, alphaPattern }: LoRAConfig, layers: readonly TargetLayer[]): void {
+  const paths = new Set(layers.map(({ path }) => path));
+  for (const [option, pattern] of Object.entries({ rankPattern, alphaPattern })) {
+    const odd = Object.keys(pattern).find((path) => !paths.has(path));
+    if (odd === undefined) continue;
+    throw new ConfigError(
+      `LoRA: ${option} names "${odd}", which is none of the adapted layers; write whole paths, such as "${layers[0]!.path}".`,
+    );
+  }
 }

@@ -3,7 +3,7 @@
 
 import { z } from "zod";
 import { ShapeError } from "../../errors.js";
-import type { Value } from "../../graph/index.js";
+import type { Graph, Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import { conv2d, groupNorm, linear, ModelWeights, type Scope } from "../../nn/index.js";
 import type { RuntimeOptions } from "../../runtime/index.js";
@@ -157,13 +157,13 @@ export class AutoencoderKL extends Model<AutoencoderKLConfig> {
       );
       return splitMoments(moments);
     }
-    const compiled = await this.compiled(`encode ${shape.join("x")}`, (graph) => {
+    const build = (graph: Graph) => {
       const x = graph.input("image", "float32", shape);
       const { mean, logvar } = encodeKl(this.frozenScope(graph), x, this.config);
       graph.output("mean", mean);
       graph.output("logvar", logvar);
-    });
-    const { mean, logvar } = await compiled.run({ image });
+    };
+    const { mean, logvar } = await this.run(`encode ${shape.join("x")}`, build, { image });
     return { mean: mean as Tensor<"float32">, logvar: logvar as Tensor<"float32"> };
   }
 
@@ -189,11 +189,11 @@ export class AutoencoderKL extends Model<AutoencoderKLConfig> {
         tileRunner(this.runtime, (tile) => decodeKl(this.frozenScope(tile.graph), tile, this.config)),
       );
     }
-    const compiled = await this.compiled(`decode ${shape.join("x")}`, (graph) => {
+    const build = (graph: Graph) => {
       const z = graph.input("latents", "float32", shape);
       graph.output("image", decodeKl(this.frozenScope(graph), z, this.config));
-    });
-    return (await compiled.run({ latents })).image as Tensor<"float32">;
+    };
+    return (await this.run(`decode ${shape.join("x")}`, build, { latents })).image as Tensor<"float32">;
   }
 }
 

@@ -3,7 +3,7 @@
 
 import { z } from "zod";
 import { ShapeError } from "../../errors.js";
-import type { Value } from "../../graph/index.js";
+import type { Graph, Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import { conv2d, type Scope } from "../../nn/index.js";
 import type { RuntimeOptions } from "../../runtime/index.js";
@@ -141,11 +141,11 @@ export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
       const run = tileRunner(this.runtime, (tile) => encodeTiny(this.frozenScope(tile.graph), tile, this.config));
       return { latents: await runTilesMasked(image as Tensor<"float32">, "encode", this.tiling, run) };
     }
-    const compiled = await this.compiled(`encode ${image.shape.join("x")}`, (graph) => {
+    const build = (graph: Graph) => {
       const x = graph.input("image", "float32", image.shape);
       graph.output("latents", encodeTiny(this.frozenScope(graph), x, this.config));
-    });
-    const { latents } = await compiled.run({ image });
+    };
+    const { latents } = await this.run(`encode ${image.shape.join("x")}`, build, { image });
     return { latents: latents as Tensor<"float32"> };
   }
 
@@ -166,11 +166,11 @@ export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
       const run = tileRunner(this.runtime, (tile) => decodeTiny(this.frozenScope(tile.graph), tile, this.config));
       return runTilesMasked(latents as Tensor<"float32">, "decode", this.tiling, run);
     }
-    const compiled = await this.compiled(`decode ${latents.shape.join("x")}`, (graph) => {
+    const build = (graph: Graph) => {
       const z = graph.input("latents", "float32", latents.shape);
       graph.output("image", decodeTiny(this.frozenScope(graph), z, this.config));
-    });
-    return (await compiled.run({ latents })).image as Tensor<"float32">;
+    };
+    return (await this.run(`decode ${latents.shape.join("x")}`, build, { latents })).image as Tensor<"float32">;
   }
 }
 

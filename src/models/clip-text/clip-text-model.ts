@@ -126,11 +126,12 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
     { adapters }: Pick<ClipHiddenStateOptions, "adapters"> = {},
   ): Promise<Tensor<"float32">> {
     const { shape } = this.checkedIds(inputIds);
-    const compiled = await this.compiledWith(adapters, `encode ${shape.join("x")}`, (scope) => {
+    const build = (scope: Scope) => {
       const ids = scope.graph.input("input_ids", "int64", shape);
       scope.graph.output("last_hidden_state", clipTextModel(scope, ids, this.config));
-    });
-    return (await compiled.run({ ...adapters?.feeds, input_ids: inputIds })).last_hidden_state as Tensor<"float32">;
+    };
+    const result = await this.runWith(adapters, `encode ${shape.join("x")}`, build, { input_ids: inputIds });
+    return result.last_hidden_state as Tensor<"float32">;
   }
 
   /** The encoder as a function from Values to Values: what adapters are made for. @returns `[B, L, hidden_size]`. */
@@ -159,27 +160,22 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
     }
     const [batch, length] = this.checkedIds(inputIds).shape as [number, number];
     const isLast = skipped === 0 && finalNorm;
-    const compiled = await this.compiledWith(
-      adapters,
-      `encodeAll ${batch}x${length} ${skipped} ${finalNorm}`,
-      (scope) => {
-        const { graph } = scope;
-        const states = hiddenStates(scope, graph.input("input_ids", "int64", [batch, length]), this.config);
-        const norm = scope.in(PREFIX).in("final_layer_norm");
-        const last = layerNorm(norm, states.at(-1)!, epsilon);
-        const rows = ops.reshape(last, [batch * length, this.config.hidden_size]);
-        graph.output("last_hidden_state", last);
-        graph.output("pooled", this.project(scope, ops.gather(rows, graph.input("end_rows", "int64", [batch]))));
-        if (isLast) return;
-        const state = states.at(-1 - skipped)!;
-        graph.output("hidden_state", finalNorm ? layerNorm(norm, state, epsilon) : state);
-      },
-    );
+    const build = (scope: Scope) => {
+      const { graph } = scope;
+      const states = hiddenStates(scope, graph.input("input_ids", "int64", [batch, length]), this.config);
+      const norm = scope.in(PREFIX).in("final_layer_norm");
+      const last = layerNorm(norm, states.at(-1)!, epsilon);
+      const rows = ops.reshape(last, [batch * length, this.config.hidden_size]);
+      graph.output("last_hidden_state", last);
+      graph.output("pooled", this.project(scope, ops.gather(rows, graph.input("end_rows", "int64", [batch]))));
+      if (isLast) return;
+      const state = states.at(-1 - skipped)!;
+      graph.output("hidden_state", finalNorm ? layerNorm(norm, state, epsilon) : state);
+    };
     const endRows = tensor(endTokenRows(inputIds, this.config.eos_token_id), [batch], "int64");
-    const results = (await compiled.run({ ...adapters?.feeds, input_ids: inputIds, end_rows: endRows })) as Record<
-      string,
-      Tensor<"float32">
-    >;
+    const key = `encodeAll ${batch}x${length} ${skipped} ${finalNorm}`;
+    const feeds = { input_ids: inputIds, end_rows: endRows };
+    const results = (await this.runWith(adapters, key, build, feeds)) as Record<string, Tensor<"float32">>;
     const lastHiddenState = results.last_hidden_state!;
     return { lastHiddenState, hiddenState: results.hidden_state ?? lastHiddenState, pooled: results.pooled! };
   }

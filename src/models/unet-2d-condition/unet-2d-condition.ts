@@ -85,10 +85,10 @@ export class UNet2DConditionModel extends Model<UNet2DConditionConfig> implement
    */
   async predict(inputs: DenoiserInputs): Promise<Tensor<"float32">> {
     const shape = unetShapeOf(inputs, this.config);
-    const compiled = await this.compiled(JSON.stringify(shape), (graph) => {
+    const build = (graph: Graph) => {
       graph.output("output", unet(this.frozenScope(graph), unetInputs(graph, this.config, shape), this.config));
-    });
-    return (await compiled.run(unetFeeds(inputs))).output as Tensor<"float32">;
+    };
+    return (await this.run(JSON.stringify(shape), build, unetFeeds(inputs))).output as Tensor<"float32">;
   }
 }
 

@@ -2,7 +2,7 @@
 
 import type { Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
-import { checkBetas, checkNonNegative, type GraphStep, Optimizer } from "./optimizer.js";
+import { checkBetas, checkNonNegative, type GraphStep, Optimizer, refuseUnknown } from "./optimizer.js";
 
 /** Hyperparameters of AdamW, with PyTorch's defaults. */
 export interface AdamWOptions {
@@ -49,10 +49,11 @@ export class AdamW extends Optimizer<Slot, Coefficient> {
   readonly weightDecay: number;
 
   /**
-   * @throws {ConfigError} If an option is out of its range.
+   * @throws {ConfigError} If an option is out of its range, or none of these.
    */
-  constructor({ lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01 }: AdamWOptions = {}) {
+  constructor({ lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01, ...unknown }: AdamWOptions = {}) {
     super("AdamW", lr, { exp_avg: {}, exp_avg_sq: { nonNegative: true } });
+    refuseUnknown(this.name, unknown);
     checkNonNegative(this.name, "eps", eps);
     checkNonNegative(this.name, "weightDecay", weightDecay);
     this.betas = checkBetas(this.name, betas);

@@ -2,7 +2,7 @@
 
 import type { Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
-import { checkBetas, checkNonNegative, type GraphStep, Optimizer } from "./optimizer.js";
+import { checkBetas, checkNonNegative, type GraphStep, Optimizer, refuseUnknown } from "./optimizer.js";
 
 /** Hyperparameters of Lion, with the paper's defaults. */
 export interface LionOptions {
@@ -42,10 +42,11 @@ export class Lion extends Optimizer<Slot, Coefficient> {
   readonly weightDecay: number;
 
   /**
-   * @throws {ConfigError} If an option is out of its range.
+   * @throws {ConfigError} If an option is out of its range, or none of these.
    */
-  constructor({ lr = 1e-4, betas = [0.9, 0.99], weightDecay = 0 }: LionOptions = {}) {
+  constructor({ lr = 1e-4, betas = [0.9, 0.99], weightDecay = 0, ...unknown }: LionOptions = {}) {
     super("Lion", lr, { exp_avg: {} });
+    refuseUnknown(this.name, unknown);
     checkNonNegative(this.name, "weightDecay", weightDecay);
     this.betas = checkBetas(this.name, betas);
     this.weightDecay = weightDecay;

@@ -9,6 +9,7 @@ import { compile } from "../../runtime/index.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { type Tensor, tensor, zeros } from "../../tensor/tensor.js";
 import { PACKED_ROW, PackedScalars } from "../packing.js";
+import { AdamW } from "./adamw.js";
 import { createOptimizer, OPTIMIZER_NAMES, type OptimizerName } from "./create-optimizer.js";
 import { Lion } from "./lion.js";
 import type { Optimizer } from "./optimizer.js";
@@ -175,4 +176,9 @@ it("refuses state of another size than the parameter's where steps are done else
     ]),
   );
   expect(() => optimizer.stateOf(new Map([["w", 3]]))).toThrow(/Lion: "w" must have one size; got parameter 3, .* 2/);
+});
+
+it("an option that an optimizer does not have is refused by name", () => {
+  expect(() => new AdamW({ learningRate: 1 } as never)).toThrow('AdamW: there is no option "learningRate"; write lr.');
+  expect(() => new Lion({ eps: 1 } as never)).toThrow('Lion: there is no option "eps".');
 });

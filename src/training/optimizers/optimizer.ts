@@ -283,3 +283,11 @@ function readValues(where: string, state: ReadonlyMap<string, Tensor>, key: stri
   if (!allFinite(data)) throw new TrainingError(`${where}: "${key}" holds values that are not finite.`);
   return data;
 }
+
+/** @throws {ConfigError} If an option was given that the optimizer does not have. */
+export function refuseUnknown(optimizer: string, unknown: Readonly<Record<string, unknown>>): void {
+  const [name] = Object.keys(unknown);
+  if (name === undefined) return;
+  const advice = name === "learningRate" ? "; write lr" : "";
+  throw new ConfigError(`${optimizer}: there is no option "${name}"${advice}.`);
+}
