@@ -8,7 +8,7 @@ import { type CompiledGraph, compile, type RuntimeOptions } from "./compile.js";
 export interface GraphRecipe {
   /** Adds nodes and outputs; called when the graph is not there yet. */
   build(graph: Graph): void;
-  /** What all graphs of the cache were built from; when one of these is another object, they are made anew. */
+  /** What all graphs of the cache were built from; when one of these is another object, they are compiled anew. */
   builtFrom?: readonly unknown[];
 }
 
@@ -43,12 +43,7 @@ export class CompiledGraphs {
     return compiled.then((graph) => graph.run(feeds));
   }
 
-<<<<<<< HEAD
-  /** Frees every graph; they are compiled again when needed. */
-  async release(): Promise<void> {
-    const graphs = [...this.graphs.values()];
-=======
-  /** Frees every graph once its runs are over; graphs are made again when needed. */
+  /** Frees every graph once its runs are over; they are compiled again when needed. */
   release(): Promise<void> {
     const released = [...this.graphs.values()].map((compiled) =>
       compiled.then(
@@ -56,7 +51,6 @@ export class CompiledGraphs {
         () => undefined,
       ),
     );
->>>>>>> breaker
     this.graphs.clear();
     const freed = Promise.all([this.freed, ...released]).then(() => undefined);
     this.freed = freed.catch(() => undefined);
