@@ -1,7 +1,7 @@
 // Reads a command's options from flags and from a configuration file: defaults < file < flags.
 
 import { type Command, Option } from "commander";
-import { FormatError } from "../errors.js";
+import { FormatError, quoted } from "../errors.js";
 import { readJson } from "../storage/index.js";
 import { type OptionSpec, type OptionSpecs, type OptionValues, text } from "../training/options/option.js";
 import { UsageError } from "./usage-error.js";
@@ -25,6 +25,13 @@ export function addOptions(command: Command, specs: OptionSpecs, { config = fals
     const value = placeholder === undefined ? "" : ` <${placeholder}>`;
     const option = new Option(`--${kebabCase(name)}${value}`, spec.help + defaultNote(spec));
     if (repeatable) option.argParser((given: string, before: string[] | undefined) => [...(before ?? []), given]);
+    else if (placeholder === "PATH") {
+      // Of a setting the last one counts, as scripts expect; of two inputs one would be left out without a word.
+      option.argParser((given: string, before: string | undefined) => {
+        if (before === undefined || before === given) return given;
+        throw new UsageError(command, `--${kebabCase(name)} is given twice: ${quoted(before)} and ${quoted(given)}.`);
+      });
+    }
     command.addOption(option);
   }
   const required = Object.entries(specs).filter(([, spec]) => spec.isRequired);

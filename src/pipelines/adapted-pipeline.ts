@@ -125,8 +125,8 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
    * @param options - Which, and how much of them.
    * @param options.adapterNames - Default: those in use, with their scales.
    * @param options.loraScale - A factor on the scales. Default 1.
-   * @throws {ConfigError} If an adapter is routed or of another kind that no weight can hold; it is named, and nothing
-   *   is changed.
+   * @throws {ConfigError} If there is none, or one is routed or of another kind that no weight can hold; it is named, and
+   *   nothing is changed.
    */
   fuseLora({
     adapterNames,
@@ -140,6 +140,7 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
       if (!Number.isFinite(loraScale)) throw new ConfigError(`fuseLora: loraScale must be finite; got ${loraScale}.`);
       const active = this.activeAdapters;
       const names = adapterNames ?? [...active.keys()];
+      if (names.length === 0) throw new ConfigError("fuseLora: no adapter is in use; load one, or name some.");
       const adapters = this.#adapters.get("fuseLora", names).map((adapter, i) => {
         const scale = (active.get(names[i]!) ?? 1) * this.#adapters.overallScale * loraScale;
         return { ...adapter, name: names[i]!, scale };

@@ -35,6 +35,11 @@ describe("fera", () => {
     ["a command that is unknown", ["trian"], /unknown command 'trian'.*train/s],
     ["an option that is unknown", ["train", "--numbands", "3"], /unknown option '--numbands'.*--num-bands/s],
     ["an option without its value", ["train", "--rank"], /argument missing/],
+    [
+      "an adapter that is given twice",
+      ["generate", "--adapter", "a", "--adapter", "b"],
+      /--adapter is given twice: "a" and "b"/,
+    ],
     ["too many arguments", ["inspect", "a", "b"], /too many arguments/],
     ["a configuration file that is missing", ["train", "--config", "none.json"], /none\.json: cannot be read/],
   ])("refuses %s with exit code 2 and the usage", async (_, args, message) => {

@@ -294,6 +294,11 @@ describe("fusing", () => {
     expect(await latentsOf()).toEqual(base);
   });
 
+  it("is refused where there is nothing to fuse", async () => {
+    pipe.unloadAdapters();
+    await expect(pipe.fuseLora()).rejects.toThrow("fuseLora: no adapter is in use; load one, or name some.");
+  });
+
   it("refuses routed adapters by name, and changes nothing", async () => {
     const before = pipe.unet.weights;
     await pipe.loadAdapters(lora(1), { name: "plain" });
