@@ -92,7 +92,12 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
     return this.values;
   }
 
-  /** The adapter and its values, for a graph that holds it among others. */
+  /**
+   * The adapter and its values, for a graph that holds it among others. Values that are changed here in place are not
+   * noticed: change those of {@link parameters}.
+   *
+   * @internal
+   */
   get attachable(): AttachableAdapter {
     return { adapter: this.current.adapter, parameters: this.values, isShared: this.isShared };
   }

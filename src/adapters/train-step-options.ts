@@ -92,4 +92,6 @@ export interface CompiledTrainStep {
   evaluate(batch: TrainStepInputs): Promise<Losses>;
   /** Frees what was compiled. */
   release(): Promise<void>;
+  dispose(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }

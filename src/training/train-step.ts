@@ -179,6 +179,15 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     await (device ?? graph).release();
     await (await this.evaluation)?.release();
   }
+
+  /** As {@link release}: a step cannot be compiled again. */
+  dispose(): Promise<void> {
+    return this.release();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
 }
 
 /** Options with their older names. */
