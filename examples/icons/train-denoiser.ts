@@ -1,5 +1,5 @@
 // Trains the embedded model's UNet and text encoder from scratch on Noto Emoji's drawings, in the latents of its autoencoder.
-// Goes on from the newest checkpoint when started again. The learning rate stays as it is until a number of minutes is given
+// Goes on from the newest checkpoint when started again. The learning rate stays as it is until a number of steps is given
 // in which to let it fall to zero; before that, too, the exported average of the weights can be used.
 // Usage: npx tsx examples/icons/train-denoiser.ts OUTPUT_FOLDER AUTOENCODER_FOLDER [STEPS_TO_DECAY]
 
