@@ -1,9 +1,10 @@
-import { existsSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, lstatSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { appendFile, open, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { describeSystemError, makeFolder, readWholeFile } from "./file-access.js";
+import { describeSystemError, makeFolder, readWholeFile, writeFileAtomically } from "./file-access.js";
 
 const folder = mkdtempSync(join(tmpdir(), "fera-folders-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -25,6 +26,17 @@ it("ends with the system's error where a file system makes no folders", async ()
   const place = process.platform === "linux" ? "/proc/fera" : join(folder, "file", "x");
   await expect(makeFolder(place)).rejects.toThrow();
 }, 5000);
+
+it.skipIf(process.platform === "win32")("writes into a pipe, also behind a link, and leaves it a pipe", async () => {
+  const pipe = join(folder, "pipe");
+  execFileSync("mkfifo", [pipe]);
+  symlinkSync(pipe, join(folder, "link"));
+  const read = readFile(pipe, "utf8");
+  await writeFileAtomically(join(folder, "link"), [new TextEncoder().encode("whole")]);
+  expect(await read).toBe("whole");
+  expect(lstatSync(pipe).isFIFO()).toBe(true);
+  expect(lstatSync(join(folder, "link")).isSymbolicLink()).toBe(true);
+});
 
 describe("describeSystemError", () => {
   const refused = (work: Promise<unknown>) => work.then(() => undefined, describeSystemError);

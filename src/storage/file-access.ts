@@ -96,7 +96,8 @@ export async function makeFolder(folder: string): Promise<void> {
 
 /**
  * Writes a file so that a reader sees the old content or the new, never a part: under a temporary name in the same
- * folder, flushed to disk, then renamed. A symbolic link is followed and stays.
+ * folder, flushed to disk, then renamed. A symbolic link is followed and stays. A device or a pipe (`/dev/stdout`,
+ * `/dev/null`) is written to: a rename would put a file in its place, for every program of the machine.
  *
  * @throws {FormatError} If the folder is missing or not writable, or the disk is full; `cause` is the system's error,
  *   and nothing is left behind.
@@ -106,6 +107,8 @@ export async function writeFileAtomically(
   parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
 ): Promise<void> {
   const target = await realpath(path).catch(() => resolve(path));
+  const known = await stat(target).catch(() => undefined);
+  if (known && !known.isFile() && !known.isDirectory()) return writeInto(target, path, parts);
   const folder = dirname(target);
   const temporary = join(folder, `.${basename(target)}.${process.pid}.${randomBytes(4).toString("hex")}.tmp`);
   let created = false;
@@ -125,6 +128,25 @@ export async function writeFileAtomically(
     throw cause;
   }
   await syncFolder(folder);
+}
+
+/** Writes to what is no regular file, which cannot be done atomically. */
+async function writeInto(
+  target: string,
+  path: string,
+  parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+): Promise<void> {
+  try {
+    const handle = await open(target, "w");
+    try {
+      for await (const part of parts) await writeAll(handle, part);
+    } finally {
+      await handle.close();
+    }
+  } catch (cause) {
+    if (isSystemError(cause)) throw new FormatError(path, `cannot be written: ${reasonOf(cause)}.`, { cause });
+    throw cause;
+  }
 }
 
 /** Bytes that may still be written where the folder lies; undefined where the system does not tell. */
