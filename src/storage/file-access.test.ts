@@ -4,6 +4,7 @@ import { appendFile, open, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { HAS_FULL_DEVICE } from "../../test/support/full-device.js";
 import { describeSystemError, makeFolder, readWholeFile, writeFileAtomically } from "./file-access.js";
 
 const folder = mkdtempSync(join(tmpdir(), "fera-folders-"));
@@ -41,7 +42,7 @@ it.skipIf(process.platform === "win32")("writes into a pipe, also behind a link,
 describe("describeSystemError", () => {
   const refused = (work: Promise<unknown>) => work.then(() => undefined, describeSystemError);
 
-  it.skipIf(!existsSync("/dev/full"))("names a full disk, with the path where the system tells it", async () => {
+  it.skipIf(!HAS_FULL_DEVICE)("names a full disk, with the path where the system tells it", async () => {
     expect(await refused(appendFile("/dev/full", "x"))).toMatch(/^.*: no space left; free some and try again\.$/);
     const handle = await open("/dev/full", "w");
     expect(await refused(handle.writeFile("x"))).toBe("writing a file: no space left; free some and try again.");

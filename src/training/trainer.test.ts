@@ -6,6 +6,7 @@ import { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
 import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condition.js";
 import "../runtime/node.js";
 import { WholeModel } from "../../examples/icons/whole-model.js";
+import { HAS_FULL_DEVICE } from "../../test/support/full-device.js";
 import { createObjective } from "../diffusion/index.js";
 import { Generator, randint, randn } from "../tensor/random.js";
 import { tensor, zeros } from "../tensor/tensor.js";
@@ -255,7 +256,7 @@ describe("what the trainer refuses", () => {
   });
 
   // A device that is always full.
-  it.runIf(existsSync("/dev/full"))("to lose steps to a full disk: leaves a checkpoint, and names it", async () => {
+  it.runIf(HAS_FULL_DEVICE)("to lose steps to a full disk: leaves a checkpoint, and names it", async () => {
     const output = folder();
     symlinkSync("/dev/full", join(output, "metrics.jsonl"));
     await expect((await trainer(output)).run()).rejects.toThrow(

@@ -1,11 +1,12 @@
 import { spawn } from "node:child_process";
-import { existsSync, openSync } from "node:fs";
+import { openSync } from "node:fs";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runFera, startFera } from "../support/fera-program.js";
+import { HAS_FULL_DEVICE } from "../support/full-device.js";
 
 const MODEL = "test/reference/pipeline-tiny";
 
@@ -25,7 +26,7 @@ describe("fera", () => {
     expect((await readdir(dir)).sort()).toEqual(["unread-1.png", "unread-2.png", "unread-3.png"]);
   }, 120_000);
 
-  it.skipIf(!existsSync("/dev/full"))(
+  it.skipIf(!HAS_FULL_DEVICE)(
     "says so and fails where its results cannot be written out",
     async () => {
       const child = spawn(process.execPath, ["dist/cli/main.js", "inspect", `${MODEL}/adapters.safetensors`], {

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readSafetensors } from "../../src/storage/index.js";
 import { runFera, startFera, writeTinyImages } from "../support/fera-program.js";
+import { HAS_FULL_DEVICE } from "../support/full-device.js";
 import { relativeError } from "../support/relative-error.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 
@@ -169,7 +170,7 @@ describe("fera train --resume", () => {
     expect(JSON.parse(readFileSync(at("unsettled/run.json"), "utf8"))).toMatchObject({ steps: 3 });
   });
 
-  it.runIf(existsSync("/dev/full"))("goes on after a full disk, which is named with the checkpoint", async () => {
+  it.runIf(HAS_FULL_DEVICE)("goes on after a full disk, which is named with the checkpoint", async () => {
     await mkdir(at("full"));
     await symlink("/dev/full", at("full/metrics.jsonl"));
     const full = await runFera(...train("full"));
