@@ -1,8 +1,13 @@
-import { defineConfig } from "vitest/config";
+import { configDefaults, defineConfig } from "vitest/config";
+
+// Tests named *.slow.test.ts run whole programs many times, a browser, or a software GPU: `npm run test:slow`.
+const isSlow = process.env.FERA_SLOW === "1";
+const ending = isSlow ? "slow.test.ts" : "test.ts";
 
 export default defineConfig({
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts", "bench/**/*.test.ts", "examples/**/*.test.ts"],
+    include: ["src", "test", "bench", "examples"].map((folder) => `${folder}/**/*.${ending}`),
+    exclude: [...configDefaults.exclude, ...(isSlow ? [] : ["**/*.slow.test.ts"])],
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 120_000,
