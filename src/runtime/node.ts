@@ -117,8 +117,7 @@ class SessionWorker {
 
   private start(): Worker {
     if (this.worker) return this.worker;
-    // Without the program's own flags: --input-type, for one, is refused by workers.
-    const worker = new Worker(new URL("./session-worker.js", import.meta.url), { execArgv: [] });
+    const worker = new Worker(new URL("./session-worker.js", import.meta.url), { execArgv: workerFlags() });
     worker.on("message", ({ id, result, error }: Reply) => {
       const waiting = this.pending.get(id);
       this.pending.delete(id);
@@ -198,6 +197,13 @@ function sessionOptions(model: OnnxModel, { device, threads, profilePrefix, ioBi
       : { preferredOutputLocation: Object.fromEntries(stays.map((name) => [name, "gpu-buffer"])) }),
     ...(profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: profilePrefix }),
   };
+}
+
+/** The program's own flags, such as `--import`, less those about a program that is given as text: workers refuse them. */
+function workerFlags(): string[] {
+  const ofText = process.execArgv.findIndex((flag) => /^(?:-e|--eval|-p|--print|-pe)$/.test(flag));
+  const flags = ofText === -1 ? process.execArgv : process.execArgv.slice(0, ofText);
+  return flags.filter((flag) => !flag.startsWith("--input-type"));
 }
 
 registerBackend(new NodeBackend());
