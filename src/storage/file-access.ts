@@ -124,8 +124,7 @@ export async function writeFileAtomically(
     await rename(temporary, target);
   } catch (cause) {
     if (created) await unlink(temporary).catch(() => undefined);
-    if (isSystemError(cause)) throw new FormatError(path, `cannot be written: ${reasonOf(cause)}.`, { cause });
-    throw cause;
+    throw writeError(path, cause);
   }
   await syncFolder(folder);
 }
@@ -144,10 +143,13 @@ async function writeInto(
       await handle.close();
     }
   } catch (cause) {
-    if (isSystemError(cause)) throw new FormatError(path, `cannot be written: ${reasonOf(cause)}.`, { cause });
-    throw cause;
+    throw writeError(path, cause);
   }
 }
+
+/** A refusal of the system as an error that names the file; anything else as it is. */
+const writeError = (path: string, cause: unknown): unknown =>
+  isSystemError(cause) ? new FormatError(path, `cannot be written: ${reasonOf(cause)}.`, { cause }) : cause;
 
 /** Bytes that may still be written where the folder lies; undefined where the system does not tell. */
 export async function freeBytes(folder: string): Promise<number | undefined> {
