@@ -21,19 +21,15 @@ export {
 // Training without files
 
 export { ParameterAverage } from "./training/average.js";
-export {
-  type BatchOptions,
-  DiffusionBatches,
-  diffusionBatch,
-  type EncodedDataset,
-  type TimestepSampling,
-} from "./training/diffusion-batches.js";
+export { type BatchOptions, DiffusionBatches, type TimestepSampling } from "./training/diffusion-batches.js";
+export type { EncodedDataset } from "./training/encoded-dataset.js";
 export { type EvaluationOptions, type NoisePredictionError, noisePredictionError } from "./training/evaluation.js";
 export {
   type LearningRateOptions,
   type LearningRateScheduleName,
   learningRateSchedule,
 } from "./training/learning-rate.js";
+export { diffusionBatch } from "./training/noised-batch.js";
 export { AdamW, type AdamWOptions } from "./training/optimizers/adamw.js";
 export { createOptimizer, OPTIMIZER_NAMES, type OptimizerName } from "./training/optimizers/create-optimizer.js";
 export { Lion, type LionOptions } from "./training/optimizers/lion.js";

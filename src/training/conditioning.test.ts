@@ -8,8 +8,10 @@ import { UNet2DConditionModel } from "../models/unet-2d-condition/unet-2d-condit
 import "../runtime/node.js";
 import { Generator, randn } from "../tensor/random.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
-import { DiffusionBatches, diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
+import { DiffusionBatches } from "./diffusion-batches.js";
+import type { EncodedDataset } from "./encoded-dataset.js";
 import { noisePredictionError } from "./evaluation.js";
+import { diffusionBatch } from "./noised-batch.js";
 import { AdamW } from "./optimizers/adamw.js";
 import { gradientNorm } from "./optimizers/gradient-clipping.js";
 

@@ -2,7 +2,9 @@ import { describe, expect, it } from "vitest";
 import { createObjective } from "../diffusion/index.js";
 import { Generator, randint, randn } from "../tensor/random.js";
 import { zeros } from "../tensor/tensor.js";
-import { DiffusionBatches, diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
+import { DiffusionBatches } from "./diffusion-batches.js";
+import type { EncodedDataset } from "./encoded-dataset.js";
+import { diffusionBatch } from "./noised-batch.js";
 
 const [N, C, H, W] = [3, 4, 5, 6];
 const data: EncodedDataset = {

@@ -1,30 +1,12 @@
 // Draws batches of a diffusion objective from encoded images and captions: order, dropout, timesteps and noise all
 // come from one seeded generator, whose state is part of every checkpoint.
 
-import {
-  type Conditioning,
-  dropConditioning,
-  type NoisedBatch,
-  type Objective,
-  takeConditioning,
-} from "../diffusion/index.js";
-import { ConfigError, ShapeError } from "../errors.js";
-import { type Generator, randint, randn, randperm } from "../tensor/random.js";
-import { takeRows } from "../tensor/rows.js";
-import { type Tensor, tensor } from "../tensor/tensor.js";
+import type { Objective } from "../diffusion/index.js";
+import { ConfigError } from "../errors.js";
+import { type Generator, randperm } from "../tensor/random.js";
+import { checkRows, type EncodedDataset } from "./encoded-dataset.js";
+import { diffusionBatch } from "./noised-batch.js";
 import type { DiffusionBatch } from "./trainable.js";
-
-/** Images as latents, and what the denoiser is told of each, row by row. */
-export interface EncodedDataset {
-  /** Scaled clean latents `[N, C, h, w]`; for a KL autoencoder the means. */
-  latents: Tensor<"float32">;
-  /** Standard deviations for a KL autoencoder, like `latents`. */
-  latentStd?: Tensor<"float32">;
-  /** N rows each: text states, or token ids where the text encoder is trained; classes, sizes, … */
-  conditioning: Conditioning;
-  /** One row each of what caption dropout puts in place; other names of `conditioning` stay. */
-  empty: Conditioning;
-}
 
 /** Settings of {@link DiffusionBatches}. */
 export interface BatchOptions {
@@ -112,59 +94,6 @@ export class DiffusionBatches {
   restore(state: { generator: string; order: number[] }): void {
     this.options.generator.setState(fromHex(state.generator));
     this.order = [...state.order];
-  }
-}
-
-/** The batch of the given rows, with noise (and timesteps, unless given) drawn from the generator. */
-export function diffusionBatch(
-  data: EncodedDataset,
-  rows: readonly number[],
-  options: {
-    objective: Objective;
-    generator: Generator;
-    noiseOffset?: number;
-    dropped?: readonly boolean[];
-    timesteps?: readonly number[];
-  },
-): DiffusionBatch & NoisedBatch & { noise: Tensor<"float32"> } {
-  const { objective, generator, noiseOffset = 0, dropped = [], timesteps: given } = options;
-  const count = rows.length;
-  const clean = takeRows(data.latents, rows);
-  if (data.latentStd) {
-    const std = takeRows(data.latentStd, rows).data;
-    const jitter = randn(clean.shape, { generator }).data;
-    for (let i = 0; i < clean.data.length; i++) clean.data[i] = clean.data[i]! + std[i]! * jitter[i]!;
-  }
-  const timesteps = given
-    ? tensor([...given], [count], "int64")
-    : randint(0, objective.trainTimesteps, [count], { generator });
-  const noise = randn(clean.shape, { generator });
-  // Without one, nothing more is drawn.
-  if (noiseOffset > 0) addOffsets(noise, noiseOffset, generator);
-  const noised = objective.noised(clean, noise, Array.from(timesteps.data as ArrayLike<bigint | number>, Number));
-  const conditioning = dropConditioning(takeConditioning(data.conditioning, rows), dropped, data.empty);
-  return { ...conditioning, ...noised, timesteps, noise };
-}
-
-/** noise `[B, C, …]` += offset · standard normal `[B, C, 1, …]`. */
-function addOffsets({ data, shape }: Tensor<"float32">, offset: number, generator: Generator): void {
-  const offsets = randn(shape.slice(0, 2), { generator }).data;
-  const size = data.length / offsets.length;
-  for (let i = 0; i < data.length; i++) data[i] = data[i]! + offset * offsets[Math.floor(i / size)]!;
-}
-
-/** @throws {ShapeError} If a tensor has not one row per image, or one in all for the empty caption. */
-function checkRows({ latents, latentStd, conditioning, empty }: EncodedDataset): void {
-  const images = latents.shape[0]!;
-  for (const [name, { shape }] of Object.entries({ ...conditioning, ...(latentStd && { latentStd }) })) {
-    if (shape[0] === images) continue;
-    throw new ShapeError(`training data: ${name} must have a row for each of ${images} images; got ${shape[0] ?? 0}.`);
-  }
-  for (const [name, { shape }] of Object.entries(empty)) {
-    const full = conditioning[name]?.shape;
-    if (full && shape[0] === 1 && shape.slice(1).join() === full.slice(1).join()) continue;
-    const wanted = full ? `[${[1, ...full.slice(1)]}]` : "left out, because no image has it";
-    throw new ShapeError(`training data: empty ${name} must be ${wanted}; got [${shape}].`);
   }
 }
 

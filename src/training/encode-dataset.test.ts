@@ -7,10 +7,11 @@ import "../index.js";
 import { type Conditioning, conditioningOf, createObjective } from "../diffusion/index.js";
 import { StableDiffusionXLPipeline } from "../pipelines/index.js";
 import { Generator } from "../tensor/random.js";
-import { diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
 import { encodeDataset } from "./encode-dataset.js";
 import { tokenizeCaptions } from "./encode-images.js";
+import type { EncodedDataset } from "./encoded-dataset.js";
 import { type ImageDataset, openDataset } from "./index.js";
+import { diffusionBatch } from "./noised-batch.js";
 
 const SIZE = 32;
 

@@ -3,8 +3,8 @@
 import { type AnyPipeline, StableDiffusionXLPipeline, type XLPromptStates } from "../pipelines/index.js";
 import { tensor, zeros } from "../tensor/tensor.js";
 import type { ImageDataset } from "./data/dataset.js";
-import type { EncodedDataset } from "./diffusion-batches.js";
 import { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode-images.js";
+import type { EncodedDataset } from "./encoded-dataset.js";
 
 /**
  * Encodes a dataset with a pipeline's autoencoder and text encoders, and frees what they have compiled.

@@ -5,7 +5,8 @@ import type { Denoiser, Objective } from "../diffusion/index.js";
 import { ShapeError } from "../errors.js";
 import { Generator } from "../tensor/random.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
+import type { EncodedDataset } from "./encoded-dataset.js";
+import { diffusionBatch } from "./noised-batch.js";
 
 /** Settings of {@link noisePredictionError}. */
 export interface EvaluationOptions {

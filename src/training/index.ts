@@ -11,9 +11,10 @@ export {
 export type { Skipped } from "./data/folder-walk.js";
 export type { FolderCaptionSource } from "./data/image-folder.js";
 export type { ImagePlacement } from "./data/image-placement.js";
-export { type BatchOptions, DiffusionBatches, diffusionBatch, type EncodedDataset } from "./diffusion-batches.js";
+export { type BatchOptions, DiffusionBatches } from "./diffusion-batches.js";
 export { encodeDataset } from "./encode-dataset.js";
 export { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode-images.js";
+export type { EncodedDataset } from "./encoded-dataset.js";
 export { type EvaluationOptions, type NoisePredictionError, noisePredictionError } from "./evaluation.js";
 export {
   type FineTuneOptions,
@@ -22,6 +23,7 @@ export {
   fineTune,
 } from "./fine-tune.js";
 export { LEARNING_RATE_SCHEDULES, type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
+export { diffusionBatch } from "./noised-batch.js";
 export {
   AdamW,
   type AdamWOptions,

@@ -12,7 +12,8 @@ import { Generator, randint, randn } from "../tensor/random.js";
 import { tensor, zeros } from "../tensor/tensor.js";
 import { ParameterAverage } from "./average.js";
 import { clearCheckpoints, latestCheckpoint } from "./checkpoint.js";
-import { DiffusionBatches, type EncodedDataset } from "./diffusion-batches.js";
+import { DiffusionBatches } from "./diffusion-batches.js";
+import type { EncodedDataset } from "./encoded-dataset.js";
 import { AdamW } from "./optimizers/adamw.js";
 import { Trainer, type TrainerOptions } from "./trainer.js";
 
