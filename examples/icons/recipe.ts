@@ -38,6 +38,10 @@ export const UNET_CONFIG = {
   norm_num_groups: 16,
   cross_attention_dim: TEXT_FEATURES,
   attention_head_dim: 4,
+  // The caption reaches every residual block, as a scale and a shift, not only those with attention.
+  addition_embed_type: "text",
+  addition_embed_type_num_heads: 4,
+  resnet_time_scale_shift: "scale_shift",
 };
 
 export const textEncoderConfig = (vocabularySize: number, endOfText: number) => ({

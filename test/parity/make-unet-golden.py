@@ -152,6 +152,13 @@ CASES = {
         [5, 995],
         {},
     ),
+    # DeepFloyd IF: the pooled text as part of the time embedding.
+    "text-embedding": (
+        {"addition_embed_type": "text", "addition_embed_type_num_heads": 3},
+        [2, 6, 8, 5],
+        [40, 700],
+        {},
+    ),
 }
 
 

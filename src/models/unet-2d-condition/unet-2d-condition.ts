@@ -10,6 +10,7 @@ import type { Tensor } from "../../tensor/tensor.js";
 import { downsample, resnetBlock, upsample } from "../blocks.js";
 import { freshWeights, Model } from "../model.js";
 import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
+import { textTimeEmbedding } from "./text-time-embedding.js";
 import { transformer2d } from "./transformer-2d.js";
 import { parseUNetConfig, type UNet2DConditionConfig } from "./unet-config.js";
 import { type UNetValues, unetFeeds, unetInputs, unetShapeOf } from "./unet-inputs.js";
@@ -177,6 +178,11 @@ function embedTime(model: Scope, inputs: UNetValues, config: UNet2DConditionConf
   let embedded = embed(timeScope, time);
   if (inputs.classLabels) {
     embedded = ops.add(embedded, embedClass(model.in("class_embedding"), inputs.classLabels));
+  }
+  if (config.addition_embed_type === "text") {
+    const heads = config.addition_embed_type_num_heads;
+    const text = textTimeEmbedding(model.in("add_embedding"), inputs.encoderHiddenStates, { features, heads });
+    embedded = ops.add(embedded, text);
   }
   const { textEmbeds, timeIds } = inputs;
   if (textEmbeds && timeIds) {

@@ -58,10 +58,10 @@ const schema = z.strictObject({
   class_embed_type: z
     .union([z.null(), z.enum(["timestep", "projection", "simple_projection", "identity"])])
     .default(null),
-  addition_embed_type: z.union([z.null(), z.literal("text_time")]).default(null),
+  addition_embed_type: z.union([z.null(), z.enum(["text", "text_time"])]).default(null),
   addition_time_embed_dim: z.union([z.null(), width]).default(null),
-  /** Without effect: of another addition_embed_type. */
-  addition_embed_type_num_heads: z.number().default(64),
+  /** Of addition_embed_type "text" only. */
+  addition_embed_type_num_heads: width.default(64),
   num_class_embeds: z.union([z.null(), width]).default(null),
   /** Without effect: everything is computed in float32. */
   upcast_attention: z.union([z.boolean(), z.null()]).default(false),
@@ -185,7 +185,11 @@ function checkEmbeddings(config: z.output<typeof schema>, refuse: (problem: stri
   if ((classes === "projection" || classes === "simple_projection") && width === null) {
     refuse(`class_embed_type="${classes}" needs projection_class_embeddings_input_dim; got null`);
   }
-  if (config.addition_embed_type !== "text_time") return;
+  const { addition_embed_type: addition, addition_embed_type_num_heads: heads, cross_attention_dim: text } = config;
+  if (addition === "text" && text % heads !== 0) {
+    refuse(`addition_embed_type_num_heads=${heads} must divide cross_attention_dim; got ${text}`);
+  }
+  if (addition !== "text_time") return;
   const { addition_time_embed_dim: features } = config;
   if (features === null || width === null) {
     refuse(

@@ -201,6 +201,9 @@ describe("refuses by name and value", () => {
       /"projection" needs projection_class_embeddings_input_dim/,
     );
     expect(parse({ addition_embed_type: "text_time" })).toThrow(/"text_time" needs addition_time_embed_dim/);
+    expect(parse({ addition_embed_type: "text", addition_embed_type_num_heads: 5 })).toThrow(
+      /addition_embed_type_num_heads=5 must divide cross_attention_dim; got/,
+    );
     expect(parse({ only_cross_attention: [true] })).toThrow(/only_cross_attention must have 3 entries; got 1/);
     expect(parse({ attention_head_dim: [1, 2] })).toThrow(/attention_head_dim must have 3 entries; got 2/);
     expect(parse({ transformer_layers_per_block: [[1], 1, 1] })).toThrow(/needs reverse_transformer_layers_per_block/);

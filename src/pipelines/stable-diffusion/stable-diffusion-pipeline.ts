@@ -116,8 +116,11 @@ export class StableDiffusionPipeline extends DiffusionPipeline<GenerateOptions, 
 function checkFit(components: StableDiffusionComponents): void {
   const { unet, textEncoder, tokenizer } = components;
   const { cross_attention_dim: features, addition_embed_type: addition } = unet.config;
-  if (addition !== null) {
-    refuseParts(NAME, `addition_embed_type must be null; the unet has "${addition}" (StableDiffusionXLPipeline)`);
+  if (addition === "text_time") {
+    refuseParts(
+      NAME,
+      `addition_embed_type must be null or "text"; the unet has "${addition}" (StableDiffusionXLPipeline)`,
+    );
   }
   checkAutoencoder(NAME, components);
   const { hidden_size: hidden } = textEncoder.config;

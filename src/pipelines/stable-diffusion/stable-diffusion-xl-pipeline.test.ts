@@ -125,6 +125,6 @@ describe("StableDiffusionXLPipeline", () => {
       /must be StableDiffusionPipeline; got "StableDiffusionXLPipeline"\. Load it with StableDiffusionXLPipeline/,
     );
     await expect(StableDiffusionXLPipeline.fromPretrained("test/reference/pipeline-tiny")).rejects.toThrow(FormatError);
-    expect(() => new StableDiffusionPipeline(parts())).toThrow(/addition_embed_type must be null/);
+    expect(() => new StableDiffusionPipeline(parts())).toThrow(/addition_embed_type must be null or "text"/);
   });
 });
