@@ -85,8 +85,14 @@ export async function openSplit(
     caption: (i) => whole.caption(chosen(i)),
     captionSource: (i) => whole.captionSource(chosen(i)),
     contentHash: (i) => whole.contentHash(chosen(i)),
-    image: (i) => whole.image(chosen(i)),
-    placement: (i) => whole.placement(chosen(i)),
+    pixelKey: (i) => whole.pixelKey(chosen(i)),
+    shape: (i) => whole.shape(chosen(i)),
+    image: (i, variant) => whole.image(chosen(i), variant),
+    mask: (i, variant) => whole.mask(chosen(i), variant),
+    placement: (i, variant) => whole.placement(chosen(i), variant),
+    lossWeight: (i) => whole.lossWeight(chosen(i)),
+    isRegularization: (i) => whole.isRegularization(chosen(i)),
+    repeats: (i) => whole.repeats(chosen(i)),
   };
 }
 

@@ -67,7 +67,8 @@ async function timeIds(dataset: ImageDataset) {
   const rows: number[] = [];
   for (let i = 0; i < dataset.size; i++) {
     const { originalSize, cropTopLeft } = await dataset.placement(i);
-    rows.push(...originalSize, ...cropTopLeft, dataset.imageSize, dataset.imageSize);
+    const { width, height } = dataset.shape(i);
+    rows.push(...originalSize, ...cropTopLeft, height, width);
   }
   return tensor(Float32Array.from(rows), [dataset.size, 6]);
 }

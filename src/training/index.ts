@@ -1,5 +1,6 @@
 export { ParameterAverage } from "./average.js";
 export { latestCheckpoint, prepareOutputFolder } from "./checkpoint.js";
+export { bucketsOf, type ImageBucket } from "./data/buckets.js";
 export {
   type CaptionSource,
   DATASET_SPLITS,
@@ -11,6 +12,8 @@ export {
 export type { Skipped } from "./data/folder-walk.js";
 export type { FolderCaptionSource } from "./data/image-folder.js";
 export type { ImagePlacement } from "./data/image-placement.js";
+export type { ImageShape, ImageVariant } from "./data/image-variant.js";
+export { type CaptionVariation, isVaried, variedCaption } from "./data/varied-caption.js";
 export { type BatchOptions, DiffusionBatches } from "./diffusion-batches.js";
 export { encodeDataset } from "./encode-dataset.js";
 export { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode-images.js";

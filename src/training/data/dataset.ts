@@ -15,6 +15,7 @@ import {
 } from "./icons.js";
 import { type FolderCaptionSource, type ImageFolderOptions, openImageFolder } from "./image-folder.js";
 import { centreCrop, type ImagePlacement } from "./image-placement.js";
+import { flipped, type ImageShape, type ImageVariant } from "./image-variant.js";
 
 /** Where a caption comes from. */
 export type CaptionSource = FolderCaptionSource | "iconName";
@@ -23,7 +24,7 @@ export type CaptionSource = FolderCaptionSource | "iconName";
 export interface ImageDataset {
   /** How many images there are. */
   readonly size: number;
-  /** Side of every image, in pixels. */
+  /** The training's resolution R in pixels: without buckets every image is R×R, with them about R² pixels. */
   readonly imageSize: number;
   /** How many images of the source are held out from training; in a dataset of the split "train" they are missing. */
   readonly heldOut: number;
@@ -31,17 +32,48 @@ export interface ImageDataset {
   readonly heldOutCopies: number;
   /** What could not be used, with the reason. */
   readonly skipped: readonly Skipped[];
+  /** Whether any image has a mask; `mask` is undefined for those without one, which count everywhere. */
+  readonly hasMasks: boolean;
   /** The icon's name or the file's path in the folder: no two images have the same. */
   name(index: number): string;
+  /** The whole text, with what goes before and after every caption. */
   caption(index: number): string;
   captionSource(index: number): CaptionSource;
   /** SHA-256 in hex of the image's file, or of an icon's pixels: another one where the image has changed. */
   contentHash(index: number): string;
-  /** One image, `[3, S, S]` in [-1, 1]. */
-  image(index: number): Promise<Float32Array>;
+  /**
+   * Changes whenever `image`, `mask` or `placement` of any variant would give something else: content, shape, background
+   * and the way of reading. The key of what is made of the pixels and kept.
+   */
+  pixelKey(index: number): string;
+  /** H×W of this image as it is trained on: its bucket. */
+  shape(index: number): ImageShape;
+  /** One image, `[3, H, W]` in [-1, 1]. */
+  image(index: number, variant?: ImageVariant): Promise<Float32Array>;
+  /** How much each pixel's error counts, `[1, H, W]` in 0…1, cut and flipped as the image is; undefined for 1 everywhere. */
+  mask(index: number, variant?: ImageVariant): Promise<Float32Array | undefined>;
   /** How the image came to its size. */
-  placement(index: number): Promise<ImagePlacement>;
+  placement(index: number, variant?: ImageVariant): Promise<ImagePlacement>;
+  /** Factor of this image's loss: 1, or the weight of regularization images. */
+  lossWeight(index: number): number;
+  /** Whether it shows the class at large (prior preservation), not what is to be learned. */
+  isRegularization(index: number): boolean;
+  /** How often it comes in an epoch, 1 or more. */
+  repeats(index: number): number;
 }
+
+/** Raised when icons are drawn, or files read, otherwise than before. */
+const ICON_DRAWING = 1;
+const FOLDER_READING = 1;
+
+/** A source whose images count alike, everywhere, once an epoch. */
+const EQUAL_IMAGES = {
+  hasMasks: false,
+  mask: async () => undefined,
+  lossWeight: () => 1,
+  isRegularization: () => false,
+  repeats: () => 1,
+} satisfies Partial<ImageDataset>;
 
 /** Which images of a source are meant. */
 export const DATASET_SPLITS = ["heldOut", "train", "all"] as const;
@@ -105,6 +137,7 @@ async function openIcons(
     heldOut: all.filter((name) => isHeldOut(name, { share })).length,
     heldOutCopies: 0,
     skipped: [],
+    ...EQUAL_IMAGES,
     name: (index) => at(names, index),
     caption: (index) => captionOf(at(names, index)),
     captionSource: () => "iconName",
@@ -114,7 +147,9 @@ async function openIcons(
         .update(pixels.subarray(index * bytes, (index + 1) * bytes))
         .digest("hex");
     },
-    image: async (index) => toModelInput(pixels, size, [index]),
+    pixelKey: (index) => `${style} ${at(names, index)} ${size} ${ICON_DRAWING}`,
+    shape: () => ({ width: size, height: size }),
+    image: async (index, { flip } = {}) => flipped(toModelInput(pixels, size, [index]), size, flip),
     placement: async () => centreCrop(undefined, size),
   };
 }
@@ -137,11 +172,14 @@ async function openFolder(
     heldOut: held.size,
     heldOutCopies: folder.images.filter(({ path, contentHash }) => held.has(path) && trained.has(contentHash)).length,
     skipped: folder.skipped,
+    ...EQUAL_IMAGES,
     name: (index) => imageAt(index).path,
     caption: (index) => imageAt(index).caption,
     captionSource: (index) => imageAt(index).captionSource,
     contentHash: (index) => imageAt(index).contentHash,
-    image: async (index) => folder.load(at(indices, index)),
+    pixelKey: (index) => `${imageAt(index).contentHash} ${options.size} ${FOLDER_READING}`,
+    shape: () => ({ width: options.size, height: options.size }),
+    image: async (index, { flip } = {}) => flipped(await folder.load(at(indices, index)), options.size, flip),
     placement: async (index) => folder.placement(at(indices, index)),
   };
 }
