@@ -21,8 +21,20 @@ export {
 // Training without files
 
 export { ParameterAverage } from "./training/average.js";
-export { type BatchOptions, DiffusionBatches, type TimestepSampling } from "./training/diffusion-batches.js";
-export type { EncodedDataset } from "./training/encoded-dataset.js";
+export {
+  type BatchOptions,
+  type BatchStreamState,
+  DiffusionBatches,
+  type RowVariation,
+  type TimestepSampling,
+} from "./training/diffusion-batches.js";
+export type {
+  EncodedDataset,
+  EncodedRowBatch,
+  EncodedRows,
+  LatentSize,
+  RowDraw,
+} from "./training/encoded-dataset.js";
 export { type EvaluationOptions, type NoisePredictionError, noisePredictionError } from "./training/evaluation.js";
 export {
   type LearningRateOptions,
@@ -34,6 +46,7 @@ export { AdamW, type AdamWOptions } from "./training/optimizers/adamw.js";
 export { createOptimizer, OPTIMIZER_NAMES, type OptimizerName } from "./training/optimizers/create-optimizer.js";
 export { Lion, type LionOptions } from "./training/optimizers/lion.js";
 export type { GraphStep, Optimizer, StateSlot } from "./training/optimizers/optimizer.js";
+export type { RowOrderState } from "./training/row-order.js";
 export type {
   DeviceStepOptions,
   DeviceSteps,

@@ -77,7 +77,7 @@ describe.each(Object.entries(CASES))("a checkpoint that needs %s", (name, { conf
 
   it("trains: gradients are those of the loss, which depends on it, and a step lowers it", async () => {
     const { fera, step } = await training();
-    const batch = new DiffusionBatches(data, { batchSize: 2, objective, generator: new Generator(9) }).next();
+    const batch = await new DiffusionBatches(data, { batchSize: 2, objective, generator: new Generator(9) }).next();
     const { gradients, losses } = await step.compute(batch);
     const changed = await step.evaluate({ ...batch, [name]: other });
     expect(Math.abs(changed.loss / losses.loss - 1)).toBeGreaterThan(1e-4);

@@ -250,7 +250,7 @@ it("steps without a trainer keep the average too, wherever it is", async () => {
   const objective = createObjective({});
   const stream = new DiffusionBatches(device.data, { batchSize: 1, objective, generator });
   for (let i = 0; i < 3; i++) {
-    const batch = stream.next() as Parameters<typeof device.step.run>[0];
+    const batch = (await stream.next()) as Parameters<typeof device.step.run>[0];
     for (const { step } of [device, host]) await step.run(batch);
   }
   expect(errorBetween(device.average.values, host.average.values)).toBeLessThan(TOLERANCE);

@@ -36,13 +36,13 @@ describe("noiseOffset", () => {
     );
   });
 
-  it("changes nothing at 0, the numbers drawn afterwards included", () => {
-    const stream = (options: { noiseOffset?: number }) => {
+  it("changes nothing at 0, the numbers drawn afterwards included", async () => {
+    const stream = async (options: { noiseOffset?: number }) => {
       const batches = new DiffusionBatches(data, { batchSize: 2, objective, generator: new Generator(7), ...options });
-      return [batches.next(), batches.next(), batches.state()];
+      return [await batches.next(), await batches.next(), batches.state()];
     };
-    expect(stream({ noiseOffset: 0 })).toEqual(stream({}));
-    expect(stream({ noiseOffset: 0.1 })).not.toEqual(stream({}));
+    expect(await stream({ noiseOffset: 0 })).toEqual(await stream({}));
+    expect(await stream({ noiseOffset: 0.1 })).not.toEqual(await stream({}));
   });
 
   it.each([-0.1, Number.NaN, Number.POSITIVE_INFINITY])("refuses %s", (noiseOffset) => {

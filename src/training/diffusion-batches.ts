@@ -1,11 +1,12 @@
-// Draws batches of a diffusion objective from encoded images and captions: order, dropout, timesteps and noise all
-// come from one seeded generator, whose state is part of every checkpoint.
+// Draws batches of a diffusion objective from encoded images and captions: order, variants, dropout, timesteps and noise
+// all come from one seeded generator, whose state is part of every checkpoint.
 
 import type { Objective } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
 import { type Generator, randperm } from "../tensor/random.js";
-import { checkRows, type EncodedDataset } from "./encoded-dataset.js";
+import { type EncodedDataset, type EncodedRows, type RowDraw, rowsInMemory } from "./encoded-dataset.js";
 import { diffusionBatch } from "./noised-batch.js";
+import { RowOrder, type RowOrderState } from "./row-order.js";
 import type { DiffusionBatch } from "./trainable.js";
 
 /** Settings of {@link DiffusionBatches}. */
@@ -28,18 +29,39 @@ export interface BatchOptions {
    * drawn. Default 1. Needs stratified sampling. @see Esser et al. 2024, arXiv:2403.03206
    */
   timestepShift?: number;
+  /** What of an image differs from one time to the next; nothing by default, and nothing is drawn for what does not. */
+  variation?: RowVariation;
   objective: Objective;
   generator: Generator;
 }
 
+/** How images and captions vary each time they come. */
+export interface RowVariation {
+  /** Mirrors every other image, left for right, by chance. */
+  flip?: boolean;
+  /** Cuts the image at random places of its free play. */
+  randomCrop?: boolean;
+  /** The caption this time. */
+  caption?: (index: number, generator: Generator) => string;
+}
+
 export type TimestepSampling = "independent" | "stratified";
 
-/** An endless, seeded stream of batches: every epoch is a fresh permutation. */
-export class DiffusionBatches {
-  private order: number[] = [];
+/** What a checkpoint holds of {@link DiffusionBatches}. */
+export interface BatchStreamState extends RowOrderState {
+  generator: string;
+}
 
+/** An endless, seeded stream of batches; which images come when, {@link RowOrder} says. */
+export class DiffusionBatches {
+  private readonly rows: EncodedRows;
+  private readonly order: RowOrder;
+  /** The batch that is being drawn. */
+  private drawing: Promise<unknown> = Promise.resolve();
+
+  /** @param data - In memory, or read batch by batch. */
   constructor(
-    private readonly data: EncodedDataset,
+    data: EncodedDataset | EncodedRows,
     private readonly options: BatchOptions,
   ) {
     const dropout = options.captionDropout ?? 0;
@@ -55,7 +77,8 @@ export class DiffusionBatches {
     if (!Number.isInteger(options.batchSize) || options.batchSize < 1) {
       throw new ConfigError(`batchSize must be a positive integer; got ${options.batchSize}.`);
     }
-    checkRows(data);
+    this.rows = "read" in data ? data : rowsInMemory(data);
+    this.order = new RowOrder(this.rows, options.batchSize, options.generator);
     if (dropout > 0 && Object.keys(data.empty).length === 0) {
       throw new ConfigError(
         `captionDropout ${dropout} needs what an empty caption is: give rows in empty, such as encoderHiddenStates.`,
@@ -63,16 +86,40 @@ export class DiffusionBatches {
     }
   }
 
-  /** Draws the next batch. */
-  next(): DiffusionBatch {
-    const { batchSize, generator, captionDropout = 0 } = this.options;
-    while (this.order.length < batchSize) {
-      this.order.push(...Array.from(randperm(this.data.latents.shape[0]!, { generator }).data, Number));
-    }
-    const rows = this.order.splice(0, batchSize);
+  /**
+   * Draws the next batch; its rows are read now. Batches that are asked for at once are drawn one after the other.
+   *
+   * @throws As `EncodedRows.read`.
+   */
+  next(): Promise<DiffusionBatch> {
+    const batch = this.drawing.then(() => this.draw());
+    this.drawing = batch.catch(() => undefined);
+    return batch;
+  }
+
+  private async draw(): Promise<DiffusionBatch> {
+    const { generator, captionDropout = 0 } = this.options;
+    const rows = this.order.next();
     const dropped = rows.map(() => generator.uniform() < captionDropout);
+    const draws = rows.map((index) => this.vary(index));
     const timesteps = this.options.timestepSampling === "stratified" ? this.stratifiedTimesteps() : undefined;
-    return diffusionBatch(this.data, rows, { ...this.options, dropped, timesteps });
+    const { lossWeights, lossMask, ...read } = await this.rows.read(draws);
+    const all = rows.map((_, i) => i);
+    const batch = diffusionBatch({ ...read, empty: this.rows.empty }, all, { ...this.options, dropped, timesteps });
+    return { ...batch, ...(lossWeights && { lossWeights }), ...(lossMask && { lossMask }) };
+  }
+
+  private vary(index: number): RowDraw {
+    const { generator, variation } = this.options;
+    if (!variation) return { index };
+    const flip = variation.flip ? generator.uniform() < 0.5 : false;
+    const crop = variation.randomCrop ? { x: generator.uniform(), y: generator.uniform() } : undefined;
+    const caption = variation.caption?.(index, generator);
+    return {
+      index,
+      variant: { ...(flip && { flip }), ...(crop && { crop }) },
+      ...(caption !== undefined && { caption }),
+    };
   }
 
   private stratifiedTimesteps(): number[] {
@@ -85,15 +132,18 @@ export class DiffusionBatches {
     });
   }
 
-  /** What a checkpoint must hold so that the stream goes on as if never interrupted. */
-  state(): { generator: string; order: number[] } {
-    return { generator: toHex(this.options.generator.getState()), order: [...this.order] };
+  /**
+   * What a checkpoint must hold so that the stream goes on as if never interrupted. Not to be asked for while a batch is
+   * drawn.
+   */
+  state(): BatchStreamState {
+    return { generator: toHex(this.options.generator.getState()), ...this.order.state() };
   }
 
   /** Restores a saved state. */
-  restore(state: { generator: string; order: number[] }): void {
+  restore(state: BatchStreamState): void {
     this.options.generator.setState(fromHex(state.generator));
-    this.order = [...state.order];
+    this.order.restore(state);
   }
 }
 

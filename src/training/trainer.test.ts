@@ -148,13 +148,13 @@ describe("a run", () => {
       objective: createObjective({ prediction_type: "v_prediction" }),
       generator: new Generator(11),
     });
-    const [a, b] = [await model.compute(stream.next()), await model.compute(stream.next())];
+    const [a, b] = [await model.compute(await stream.next()), await model.compute(await stream.next())];
     expect(values[0]).toBeCloseTo((a.losses.loss + b.losses.loss) / 2, 6);
     await model.release();
   });
 });
 
-it("stratified timesteps take one from every part of the range", () => {
+it("stratified timesteps take one from every part of the range", async () => {
   const stream = new DiffusionBatches(data, {
     batchSize: 5,
     timestepSampling: "stratified",
@@ -162,7 +162,7 @@ it("stratified timesteps take one from every part of the range", () => {
     generator: new Generator(2),
   });
   for (let i = 0; i < 4; i++) {
-    const parts = Array.from(stream.next().timesteps.data as BigInt64Array, (timestep) =>
+    const parts = Array.from((await stream.next()).timesteps.data as BigInt64Array, (timestep) =>
       Math.floor(Number(timestep) / 200),
     );
     expect(parts.sort()).toEqual([0, 1, 2, 3, 4]);
@@ -291,7 +291,7 @@ it("training a whole model lowers its loss on one batch", async () => {
     objective: createObjective({}),
     generator: new Generator(1),
   });
-  const batch = stream.next();
+  const batch = await stream.next();
   const optimizer = new AdamW({ lr: 3e-3 });
   const live = new Map([...model.parameters].map(([name, { data }]) => [name, data]));
   const first = await model.compute(batch);

@@ -157,12 +157,12 @@ export class Trainer {
     });
     const startedAt = performance.now();
     const firstStep = this.step;
-    // The next batch is drawn while ONNX Runtime computes; its checkpoint is the state before the draw.
+    // The next batch is drawn and read while ONNX Runtime computes; its checkpoint is the state before the draw.
     let stream = options.batches.state();
     let upcoming = this.draw();
     while (this.step < options.steps && !options.signal?.aborted) {
       const learningRate = rateOf(this.step);
-      const pending = this.optimizerStep.run(upcoming, {
+      const pending = this.optimizerStep.run(await upcoming, {
         learningRate,
         name: `step ${this.step + 1}`,
         advice: this.advice,
@@ -210,8 +210,12 @@ export class Trainer {
     await writeFile(this.metrics, "");
   }
 
-  private draw(): DiffusionBatch[] {
-    return Array.from({ length: this.options.gradientAccumulation ?? 1 }, () => this.options.batches.next());
+  private draw(): Promise<DiffusionBatch[]> {
+    const { batches, gradientAccumulation = 1 } = this.options;
+    const drawn = Promise.all(Array.from({ length: gradientAccumulation }, () => batches.next()));
+    // Heard of where it is awaited; after the last step it is not.
+    drawn.catch(() => undefined);
+    return drawn;
   }
 
   private readonly advice = (): string => `${this.kept}; lower the learning rate or clip gradients.`;
