@@ -9,6 +9,7 @@ import "../../src/storage/node.js";
 import { float32ToFloat16 } from "../../src/tensor/float16.js";
 import { Tensor } from "../../src/tensor/tensor.js";
 import { latestCheckpoint, readCheckpoint } from "../../src/training/checkpoint.js";
+import { trainingNames } from "./names.js";
 import * as recipe from "./recipe.js";
 
 const [from = "runs/embedded/denoiser", autoencoderFolder = "runs/embedded/vae", folder = "runs/embedded/pipeline"] =
@@ -42,6 +43,7 @@ await writeJson(join(folder, "scheduler", "scheduler_config.json"), {
   _class_name: "DDIMScheduler",
   ...recipe.SCHEDULER_CONFIG,
 });
+await writeJson(join(folder, "names.json"), trainingNames());
 await writeJson(join(folder, "model_index.json"), {
   _class_name: "StableDiffusionPipeline",
   scheduler: ["diffusers", "DDIMScheduler"],

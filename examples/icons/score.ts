@@ -2,11 +2,11 @@
 // (nearest.ts says how that is measured). By chance it would be one in as many as there are names.
 // Usage: npx tsx examples/icons/score.ts [PIPELINE_FOLDER] [EVERY] [PICTURE.png]: every EVERY-th name; all by default.
 
+import { drawingFeatures, nearestOf, ownNearestShare } from "../../src/demo/nearest.js";
 import { renderGrid } from "../../src/images/grid.js";
 import { StableDiffusionPipeline, type Tensor, writePng } from "../../src/index.js";
 import { captionOf, rasterizeIcons } from "../../src/training/data/icons.js";
 import { trainingNames } from "./names.js";
-import { drawingFeatures, nearestOf, ownNearestShare } from "./nearest.js";
 import { IMAGE_SIZE, SAMPLING } from "./recipe.js";
 
 const [folder = "assets/icons", everyText = "1", picture] = process.argv.slice(2);

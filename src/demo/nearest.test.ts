@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { rasterizeIcons } from "../../src/training/data/icons.js";
+import { rasterizeIcons } from "../training/data/icons.js";
 import { adaptationScore, drawingDistance, drawingFeatures, nearestOf, ownNearestShare } from "./nearest.js";
 
 const SIZE = 64;

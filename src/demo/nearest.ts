@@ -5,8 +5,8 @@
 // coordinates, summed, plus EDGE_WEIGHT times that of the edges. Colours alone would favour blobs of the right hue, edges
 // alone shapes of any colour.
 
-import { ConfigError } from "../../src/errors.js";
-import { type ImageLike, toRgbImage } from "../../src/images/pixels.js";
+import { ConfigError } from "../errors.js";
+import { type ImageLike, toRgbImage } from "../images/pixels.js";
 
 const SIDE = 32;
 const EDGE_WEIGHT = 2;
