@@ -11,11 +11,29 @@ export { type GradientOptions, gradients } from "./autodiff/index.js";
 
 export {
   createObjective,
+  drawNoise,
+  drawTimesteps,
+  dynamicShift,
+  type HuberSchedule,
+  type LossInputName,
   type LossInputs,
+  type LossKind,
   type LossTerms,
+  type LossWeighting,
+  type LossWeightingOptions,
+  lossMaskOf,
+  lossWeighting,
+  type MaskOptions,
   type NoisedBatch,
   type NoiseLevel,
+  type NoiseOptions,
   type Objective,
+  type ObjectiveOptions,
+  pointwiseLoss,
+  type TimestepDraw,
+  type TimestepOptions,
+  type TimestepSampling,
+  type TrainedPrediction,
 } from "./diffusion/index.js";
 
 // Training without files
@@ -26,7 +44,6 @@ export {
   type BatchStreamState,
   DiffusionBatches,
   type RowVariation,
-  type TimestepSampling,
 } from "./training/diffusion-batches.js";
 export type {
   EncodedDataset,
@@ -41,7 +58,13 @@ export {
   type LearningRateScheduleName,
   learningRateSchedule,
 } from "./training/learning-rate.js";
-export { diffusionBatch } from "./training/noised-batch.js";
+export {
+  type DrawnBatch,
+  diffusionBatch,
+  type NoisedBatchOptions,
+  type NoisingOptions,
+  noisedBatch,
+} from "./training/noised-batch.js";
 export { AdamW, type AdamWOptions } from "./training/optimizers/adamw.js";
 export { createOptimizer, OPTIMIZER_NAMES, type OptimizerName } from "./training/optimizers/create-optimizer.js";
 export { Lion, type LionOptions } from "./training/optimizers/lion.js";

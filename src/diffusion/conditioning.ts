@@ -3,6 +3,7 @@
 import { ShapeError } from "../errors.js";
 import { concatRows, repeatRows, sliceRows, takeRows } from "../tensor/rows.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { LOSS_INPUT_NAMES } from "./pointwise-loss.js";
 
 /**
  * Named tensors of one row per sample, under diffusers' argument names in camelCase: `encoderHiddenStates [B, T, D]`,
@@ -23,18 +24,16 @@ export interface ConditioningInputs {
   timestepCond?: Tensor;
 }
 
+/** What a batch has beside what a denoiser is told. */
+const OTHERS: ReadonlySet<string> = new Set(["latents", "timesteps", "target", "noise", ...LOSS_INPUT_NAMES]);
+
 /** The flat form: the entries of `addedConditions` beside the others, what is undefined left out. */
 export function conditioningOf(inputs: ConditioningInputs): Conditioning {
-  const {
-    latents: _l,
-    timesteps: _t,
-    target: _y,
-    noise: _n,
-    addedConditions,
-    ...rest
-  } = inputs as Record<string, unknown>;
+  const { addedConditions, ...rest } = inputs as Record<string, unknown>;
   const named = { ...rest, ...(addedConditions as object | undefined) } as Record<string, Tensor | undefined>;
-  return Object.fromEntries(Object.entries(named).filter((entry): entry is [string, Tensor] => isTensor(entry[1])));
+  return Object.fromEntries(
+    Object.entries(named).filter((entry): entry is [string, Tensor] => !OTHERS.has(entry[0]) && isTensor(entry[1])),
+  );
 }
 
 const isTensor = (value: unknown): value is Tensor =>

@@ -12,6 +12,7 @@ const CONFIGS = [
   { beta_start: 0.00085, beta_end: 0.012, beta_schedule: "scaled_linear" },
   { trained_betas: Array.from({ length: 50 }, (_, i) => 0.001 + i / 1000), num_train_timesteps: 50 },
   { rescale_betas_zero_snr: true, prediction_type: "v_prediction", timestep_spacing: "trailing" },
+  { prediction_type: "sample" },
 ];
 
 describe("the objective of a checkpoint", () => {
@@ -27,8 +28,8 @@ describe("the objective of a checkpoint", () => {
         expect(objective.trainTimesteps).toBe(last + 1);
         const { latents, target } = objective.noised(clean, noise, timesteps);
         expect(latents).toEqual(own.addNoise(clean, noise, given));
-        const isVelocity = own.predictionType === "v_prediction";
-        expect(target).toEqual(isVelocity ? own.getVelocity(clean, noise, given) : noise);
+        const velocity = own.getVelocity(clean, noise, given);
+        expect(target).toEqual({ epsilon: noise, v_prediction: velocity, sample: clean }[own.predictionType]);
       }
     }
   });
@@ -65,10 +66,11 @@ describe("the objective of a checkpoint", () => {
   });
 
   it.each([
-    [{ prediction_type: "sample" }, /prediction_type must be epsilon or v_prediction; .* says sample/],
     [{ prediction_type: "flow_prediction" }, /prediction_type="flow_prediction"/],
-    [{ use_flow_sigmas: true }, /flow matching/],
-    [{ _class_name: "FlowMatchEulerDiscreteScheduler" }, /FlowMatchEulerDiscreteScheduler.*flow matching/],
+    [{ use_flow_sigmas: true }, /flow matching needs prediction_type flow_prediction; it says undefined/],
+    [{ _class_name: "FlowMatchEulerDiscreteScheduler", invert_sigmas: true }, /invert_sigmas=true is invalid/],
+    [{ _class_name: "FlowMatchEulerDiscreteScheduler", warp: 2 }, /has warp=2, of which it is not known/],
+    [{ _class_name: "FlowMatchEulerDiscreteScheduler", shift: 0 }, /shift=0 is invalid/],
     [{ snr_shift_scale: 3 }, /has snr_shift_scale=3, of which it is not known/],
     [{ beta_schedule: "laplace" }, /beta_schedule="laplace"/],
     [{ trained_betas: [0.1, 0.2] }, /trained_betas must have num_train_timesteps values/],

@@ -41,7 +41,7 @@ export const unsetOption = z.null().default(null);
 // diffusers writes options of one scheduler into another's file when a pipeline's scheduler is exchanged
 // (Stable Diffusion 1.5 ships `clip_sample` for PNDM). Where a scheduler has no such option it has no effect,
 // in diffusers neither. Options that the schedulers do have are checked by their own schemas.
-const FAMILY_OPTIONS = new Set([
+export const FAMILY_OPTIONS: ReadonlySet<string> = new Set([
   "algorithm_type",
   "clip_sample",
   "clip_sample_range",
@@ -82,34 +82,6 @@ const FAMILY_OPTIONS = new Set([
 ]);
 
 /**
- * The part of any scheduler's configuration that training depends on: how noise is added, and what the model predicts. How
- * a sampler walks back, and whether its class is supported, is of no matter to it.
- *
- * @throws {ConfigError} If an option is unknown, so that nobody can tell whether it changes the noise, or known to make it
- *   one that is not supported here.
- */
-export function noiseConfigOf(where: string, config: SchedulerConfig): SchedulerConfig {
-  const name = config._class_name;
-  if (config.use_flow_sigmas === true || (typeof name === "string" && name.includes("FlowMatch"))) {
-    throw new ConfigError(
-      `${where}: the scheduler (${name ?? "unnamed"}) interpolates linearly between image and noise (flow matching), ` +
-        "which is not supported.",
-    );
-  }
-  const defining = new Set([...Object.keys(noiseScheduleOptions), "prediction_type", "rescale_betas_zero_snr"]);
-  const entries = Object.entries(config).filter(([key, value]) => !key.startsWith("_") && value !== undefined);
-  const unknown = entries.filter(([key]) => !defining.has(key) && !FAMILY_OPTIONS.has(key));
-  if (unknown.length > 0) {
-    const shown = unknown.slice(0, 3).map(([key, value]) => `${key}=${describe(value)}`);
-    throw new ConfigError(
-      `${where}: the scheduler's configuration has ${shown.join(", ")}, of which it is not known here whether the noise ` +
-        "depends on it.",
-    );
-  }
-  return Object.fromEntries(entries.filter(([key]) => defining.has(key)));
-}
-
-/**
  * Checks a configuration and fills in its defaults.
  *
  * Keys that start with an underscore (`_class_name`, `_diffusers_version`) are ignored, and so are options of
@@ -147,7 +119,8 @@ export function parseSchedulerConfig<S extends z.ZodObject>(
   );
 }
 
-function describe(value: unknown): string {
+/** A value for a message. */
+export function describe(value: unknown): string {
   const text = typeof value === "number" ? String(value) : quoted(value);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }

@@ -3,32 +3,17 @@
 
 import type { Objective } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
-import { type Generator, randperm } from "../tensor/random.js";
+import type { Generator } from "../tensor/random.js";
 import { type EncodedDataset, type EncodedRows, type RowDraw, rowsInMemory } from "./encoded-dataset.js";
-import { diffusionBatch } from "./noised-batch.js";
+import { checkNoisingOptions, type NoisingOptions, noisedBatch } from "./noised-batch.js";
 import { RowOrder, type RowOrderState } from "./row-order.js";
 import type { DiffusionBatch } from "./trainable.js";
 
 /** Settings of {@link DiffusionBatches}. */
-export interface BatchOptions {
+export interface BatchOptions extends NoisingOptions {
   batchSize: number;
   /** Share of captions that are replaced by the empty one, so that guidance works. */
   captionDropout?: number;
-  /**
-   * o ≥ 0: the noise is ε + o·δ, ε standard normal `[B, C, h, w]` and δ `[B, C, 1, 1]`, so that the mean of an image can be
-   * learned, too. Default 0. @see Guttenberg 2023, "Diffusion with offset noise"
-   */
-  noiseOffset?: number;
-  /**
-   * How timesteps are drawn: each on its own, or one from each of B equal parts of the range in random order, which
-   * covers the range in every batch and so lowers the noise of the gradient. Default `independent`.
-   */
-  timestepSampling?: TimestepSampling;
-  /**
-   * Moves timesteps u in 0 … 1 to s·u / (1 + (s − 1)·u): above 1 towards noise, where the caption decides what is
-   * drawn. Default 1. Needs stratified sampling. @see Esser et al. 2024, arXiv:2403.03206
-   */
-  timestepShift?: number;
   /** What of an image differs from one time to the next; nothing by default, and nothing is drawn for what does not. */
   variation?: RowVariation;
   objective: Objective;
@@ -44,8 +29,6 @@ export interface RowVariation {
   /** The caption this time. */
   caption?: (index: number, generator: Generator) => string;
 }
-
-export type TimestepSampling = "independent" | "stratified";
 
 /** What a checkpoint holds of {@link DiffusionBatches}. */
 export interface BatchStreamState extends RowOrderState {
@@ -66,14 +49,7 @@ export class DiffusionBatches {
   ) {
     const dropout = options.captionDropout ?? 0;
     if (!(dropout >= 0 && dropout <= 1)) throw new ConfigError(`captionDropout must lie in 0 … 1; got ${dropout}.`);
-    const offset = options.noiseOffset ?? 0;
-    if (!(offset >= 0 && offset < Number.POSITIVE_INFINITY)) {
-      throw new ConfigError(`noiseOffset must be a finite number, 0 or more; got ${offset}.`);
-    }
-    const shift = options.timestepShift ?? 1;
-    if (!(shift > 0) || (shift !== 1 && options.timestepSampling !== "stratified")) {
-      throw new ConfigError(`timestepShift must be above 0, and 1 unless sampling is stratified; got ${shift}.`);
-    }
+    checkNoisingOptions(options);
     if (!Number.isInteger(options.batchSize) || options.batchSize < 1) {
       throw new ConfigError(`batchSize must be a positive integer; got ${options.batchSize}.`);
     }
@@ -102,11 +78,8 @@ export class DiffusionBatches {
     const rows = this.order.next();
     const dropped = rows.map(() => generator.uniform() < captionDropout);
     const draws = rows.map((index) => this.vary(index));
-    const timesteps = this.options.timestepSampling === "stratified" ? this.stratifiedTimesteps() : undefined;
-    const { lossWeights, lossMask, ...read } = await this.rows.read(draws);
-    const all = rows.map((_, i) => i);
-    const batch = diffusionBatch({ ...read, empty: this.rows.empty }, all, { ...this.options, dropped, timesteps });
-    return { ...batch, ...(lossWeights && { lossWeights }), ...(lossMask && { lossMask }) };
+    const { empty } = this.rows;
+    return noisedBatch({ ...(await this.rows.read(draws)), empty }, { ...this.options, dropped });
   }
 
   private vary(index: number): RowDraw {
@@ -120,16 +93,6 @@ export class DiffusionBatches {
       variant: { ...(flip && { flip }), ...(crop && { crop }) },
       ...(caption !== undefined && { caption }),
     };
-  }
-
-  private stratifiedTimesteps(): number[] {
-    const { batchSize, generator, objective, timestepShift: shift = 1 } = this.options;
-    const order = Array.from(randperm(batchSize, { generator }).data, Number);
-    return order.map((part) => {
-      const even = (part + generator.uniform()) / batchSize;
-      const shifted = (shift * even) / (1 + (shift - 1) * even);
-      return Math.floor(shifted * objective.trainTimesteps);
-    });
   }
 
   /**

@@ -26,7 +26,7 @@ export {
   fineTune,
 } from "./fine-tune.js";
 export { LEARNING_RATE_SCHEDULES, type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
-export { diffusionBatch } from "./noised-batch.js";
+export { diffusionBatch, noisedBatch } from "./noised-batch.js";
 export {
   AdamW,
   type AdamWOptions,
