@@ -35,6 +35,10 @@ export interface AdaptedPrediction {
   target: Value;
   /** Builds the pass without adapters when asked for; the same Value each time. */
   base: () => Value;
+  /** How much each sample counts, float32 `[B]`; 1 by default. */
+  lossWeights?: Value;
+  /** How much each place counts, float32 `[B, 1, H, W]`; 1 by default. */
+  lossMask?: Value;
 }
 
 /** An adapter in a graph. */

@@ -35,6 +35,9 @@ export interface TrainStepOptions {
   tokens?: number;
   /** The loss terms beside the adapter's. Default: the mean squared error, `mse`. */
   objective?: LossTerms;
+  /** Whether batches have `lossWeights`, and `lossMask`; one without then counts 1. An objective may ask for the first itself. */
+  lossWeights?: boolean;
+  lossMask?: boolean;
   /** Needed for `run`, and for a trainer whose state shall stay on the device. */
   optimizer?: StepOptimizer;
   /** An average of the adapters (`new ParameterAverage(fera.parameters, decay)`), updated by every step of `optimizer`. */
@@ -62,20 +65,34 @@ export interface TrainStepOptions {
 export interface TrainStepInputs extends DenoiserInputs {
   /** Noise (or velocity, or flow), float32 like the denoiser's output. */
   target: Tensor;
+  /** How much each sample counts in all terms of the loss, float32 `[B]`: what the step was compiled to take. */
+  lossWeights?: Tensor;
+  /** How much each place of a latent counts, float32 `[B, 1, H, W]`, 0 or more: what the step was compiled to take. */
+  lossMask?: Tensor;
+  /** Threshold of an objective with a Huber loss, float32 `[B]`, above 0. */
+  huberC?: Tensor;
 }
 
 /** Losses of a batch: the total, the objective's terms by name (`mse`) and the adapter's (`fecl`), weighted. */
 export interface Losses {
   /** The sum of all terms. */
   loss: number;
-  mse: number;
   readonly [term: string]: number;
+}
+
+/** What each sample of a batch lost, and at which timestep: masked, not weighted. B values each. */
+export interface SampleLosses {
+  timesteps: readonly number[];
+  /** The objective's first term. */
+  losses: readonly number[];
 }
 
 /** Losses of a batch, and the gradient of `loss` for every trained tensor, under the same names. */
 export interface LossesAndGradients {
   losses: Losses;
   gradients: Map<string, Float32Array>;
+  /** Where the objective tells them. */
+  sampleLosses?: SampleLosses;
 }
 
 /** What `compileTrainStep` gives. */

@@ -20,6 +20,7 @@ import {
   sigmaProblem,
   toAdapterConfig,
 } from "../training/options/adapter-options.js";
+import { objectiveProblem } from "../training/options/objective-options.js";
 import { flag, integer, type OptionSpec, type OptionValues, pickValues, text } from "../training/options/option.js";
 import { TRAINING_OPTIONS } from "../training/options/training-options.js";
 import { isOwnName, outputPath } from "../training/output-folder.js";
@@ -132,7 +133,7 @@ function trainProblem(options: TrainOptions): string | undefined {
   }
   if (warmupSteps > steps) return `--warmup-steps must not exceed --steps; got ${warmupSteps} and ${steps}.`;
   if (validateEvery !== undefined && !validationPrompts) return "--validate-every needs --validation-prompts.";
-  return sigmaProblem(options, flagOf) ?? adapterProblem(options);
+  return sigmaProblem(options, flagOf) ?? objectiveProblem(options, flagOf) ?? adapterProblem(options);
 }
 
 /** An option of another kind of adapter, if one is set, or a file that the adapter cannot be written to. */

@@ -8,6 +8,7 @@
 
 import { Graph } from "../graph/index.js";
 import { lower } from "../onnx/index.js";
+import { concatRows } from "../tensor/rows.js";
 import { Tensor } from "../tensor/tensor.js";
 import { backend } from "./backend.js";
 import { type CompiledGraph, type CompileOptions, checkFeeds, deviceOf, load } from "./compile.js";
@@ -18,6 +19,8 @@ export interface DataParallelOptions extends Omit<CompileOptions, "ioBinding"> {
   batchSize: number;
   /** Of the model, which every copy holds and reads again. */
   parameterBytes: number;
+  /** Outputs that have a row per sample. */
+  perSample?: readonly string[];
 }
 
 /**
@@ -34,6 +37,7 @@ export class DataParallelGraph {
   constructor(
     private readonly copies: readonly CompiledGraph[],
     private readonly batchSize: number,
+    private readonly perSample: readonly string[] = [],
   ) {}
 
   /** Into how many equal parts a batch is divided. */
@@ -47,7 +51,7 @@ export class DataParallelGraph {
    * @param batch - Inputs whose first axis is the batch.
    * @param shared - Inputs that every copy takes whole.
    * @returns The mean of each output, all float32, over the copies: an output must be a mean over samples, or the gradient of
-   *   one.
+   *   one. Of those that have a row per sample, all rows.
    * @throws {ShapeError} If an input is missing, unknown, or of another dtype or shape.
    */
   async run(batch: Record<string, Tensor>, shared: Record<string, Tensor>): Promise<Record<string, Tensor>> {
@@ -62,9 +66,14 @@ export class DataParallelGraph {
       }),
     );
     const [first, ...others] = results as [Record<string, Tensor>, ...Record<string, Tensor>[]];
-    for (const [name, { data }] of Object.entries(first)) {
-      const rest = others.map((other) => other[name]!.data as Float32Array);
-      average(data as Float32Array, rest);
+    for (const [name, value] of Object.entries(first)) {
+      const rest = others.map((other) => other[name]!);
+      if (this.perSample.includes(name)) first[name] = concatRows([value, ...rest]);
+      else
+        average(
+          value.data as Float32Array,
+          rest.map(({ data }) => data as Float32Array),
+        );
     }
     return first;
   }
@@ -94,7 +103,7 @@ export async function compileDataParallel(
   build: (graph: Graph, batchSize: number) => void,
   options: DataParallelOptions,
 ): Promise<DataParallelGraph> {
-  const { batchSize, parameterBytes, profilePrefix } = options;
+  const { batchSize, parameterBytes, profilePrefix, perSample } = options;
   const device = await deviceOf(options);
   const processors = device === "cpu" ? (backend().processors ?? 1) : 1;
   const threads = Math.min(options.threads ?? processors, processors);
@@ -107,7 +116,7 @@ export async function compileDataParallel(
     const trace = profilePrefix !== undefined && parts > 1 ? `${profilePrefix}-${worker}` : profilePrefix;
     return load(model, { device, worker, threads: share, profilePrefix: trace });
   });
-  return new DataParallelGraph(await Promise.all(copies), batchSize);
+  return new DataParallelGraph(await Promise.all(copies), batchSize, perSample);
 }
 
 /** The divisor of the batch size that leaves the threads the least idle. */

@@ -8,7 +8,15 @@ import type { ParameterAverage } from "./average.js";
 import { fedMaxNorm } from "./optimizers/gradient-clipping.js";
 import type { Optimizer } from "./optimizers/optimizer.js";
 import type { StepFeeds } from "./step-feeds.js";
-import { AVERAGE, type DeviceStepGraph, lossesOf, PARAMETERS, type StepScalars, stateInput } from "./step-graph.js";
+import {
+  AVERAGE,
+  type DeviceStepGraph,
+  lossesOf,
+  PARAMETERS,
+  type StepScalars,
+  sampleLossesOf,
+  stateInput,
+} from "./step-graph.js";
 import type { DeviceStepOptions, DeviceSteps, StepOutcome } from "./trainable.js";
 
 /** Steps of an optimizer by the graph of `buildDeviceStep`; one at a time. */
@@ -31,7 +39,8 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
     return this.inTurn(async () => {
       const result = await this.runGraph(feeds, options);
       const losses = lossesOf(result, this.graph.lossNames);
-      const outcome = { losses, gradientNorm: (result.norm!.data as Float32Array)[0]! };
+      const gradientNorm = (result.norm!.data as Float32Array)[0]!;
+      const outcome = { losses, gradientNorm, ...sampleLossesOf(result, batch) };
       options.accept(outcome, () => this.lastGradients());
       await this.compiled.advance();
       this.optimizer.countStep();
@@ -45,10 +54,11 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
   /** Losses, and the gradient of every parameter. Changes nothing. */
   async compute(batch: TrainStepInputs): Promise<LossesAndGradients> {
     const feeds = this.feeds.training(batch);
-    return this.inTurn(async () => ({
-      losses: lossesOf(await this.runGraph(feeds), this.graph.lossNames),
-      gradients: this.lastGradients(),
-    }));
+    return this.inTurn(async () => {
+      const result = await this.runGraph(feeds);
+      const losses = lossesOf(result, this.graph.lossNames);
+      return { losses, gradients: this.lastGradients(), ...sampleLossesOf(result, batch) };
+    });
   }
 
   /** Brings the state back and frees the graph. */

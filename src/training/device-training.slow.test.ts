@@ -104,7 +104,7 @@ function expectSameMetrics(output: string, expected: string): void {
     const other = wanted[i]!;
     expect(rest).toEqual({ step: other.step, steps: other.steps, learningRate: other.learningRate });
     // Of a loss in the rounding of the other one, only that.
-    const errors = [loss - other.loss, mse - other.mse, fecl! - other.fecl!].map((error) => error / other.loss);
+    const errors = [loss - other.loss, mse! - other.mse!, fecl! - other.fecl!].map((error) => error / other.loss);
     for (const error of [...errors, gradientNorm / other.gradientNorm - 1]) {
       expect(Math.abs(error)).toBeLessThan(TOLERANCE);
     }

@@ -18,6 +18,7 @@ import { encodeDataset } from "./encode-dataset.js";
 import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type DatasetIdentity, datasetChanges, datasetIdentity, trainingFingerprint } from "./identity.js";
 import { createOptimizer } from "./optimizers/index.js";
+import { noisingOptionsOf, objectiveOptionsOf, objectiveProblem } from "./options/objective-options.js";
 import { pickValues, withDefaults } from "./options/option.js";
 import { TRAINING_OPTIONS, type TrainingOptionValues } from "./options/training-options.js";
 import { outputPath } from "./output-folder.js";
@@ -94,7 +95,9 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   await prepareOutputFolder(output);
   const adapter = join(output, values.adapterName);
   checkAdapterPath(adapter, config);
-  const objective = createObjective(pipeline.schedulerConfig);
+  const problem = objectiveProblem(values);
+  if (problem) throw new ConfigError(`fineTune: ${problem}`);
+  const objective = createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values));
   const model =
     config instanceof FeRAConfig
       ? new FeRAModel(pipeline.unet, config, { seed })
@@ -124,7 +127,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     batches: new DiffusionBatches(encoded, {
       batchSize,
       captionDropout: values.captionDropout,
-      noiseOffset: values.noiseOffset,
+      ...noisingOptionsOf(values),
       objective,
       generator: new Generator(seed),
     }),

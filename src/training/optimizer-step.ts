@@ -5,7 +5,7 @@ import type { StepAverage, StepOptimizer, TrainStepInputs } from "../adapters/tr
 import { TrainingError } from "../errors.js";
 import { allFinite, flatValues } from "../tensor/tensor.js";
 import { clipGradients, gradientNorm } from "./optimizers/gradient-clipping.js";
-import type { DiffusionBatch, Losses, LossesAndGradients, StepOutcome, Trainable } from "./trainable.js";
+import type { DiffusionBatch, Losses, LossesAndGradients, SampleLosses, StepOutcome, Trainable } from "./trainable.js";
 
 /** What a step works with. */
 export interface OptimizerStepParts<Batch extends TrainStepInputs = DiffusionBatch> {
@@ -49,9 +49,9 @@ export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
       const accept = (outcome: StepOutcome, gradients: Gradients) => requireFinite(outcome, gradients, options);
       return deviceSteps.step(batches[0]!, { learningRate, maxGradientNorm, accept });
     }
-    const { losses, gradients } = await meanOver(trainable, batches);
+    const { losses, gradients, sampleLosses } = await meanOver(trainable, batches);
     const norm = maxGradientNorm === undefined ? gradientNorm(gradients) : clipGradients(gradients, maxGradientNorm);
-    const outcome = { losses, gradientNorm: norm };
+    const outcome = { losses, gradientNorm: norm, ...(sampleLosses && { sampleLosses }) };
     requireFinite(outcome, () => gradients, options);
     optimizer.step(flatValues(trainable.parameters), gradients, { learningRate });
     average?.update();
@@ -61,7 +61,7 @@ export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
 
 type Gradients = () => ReadonlyMap<string, Float32Array>;
 
-/** Mean losses and gradients over batches. */
+/** Mean losses and gradients over batches, and all samples' losses. */
 async function meanOver<Batch extends TrainStepInputs>(
   trainable: Trainable<Batch>,
   batches: readonly Batch[],
@@ -69,8 +69,10 @@ async function meanOver<Batch extends TrainStepInputs>(
   const first = await trainable.compute(batches[0]!);
   if (batches.length === 1) return first;
   const sums: Record<string, number> = { ...first.losses };
+  const samples = [first.sampleLosses];
   for (const batch of batches.slice(1)) {
     const next = await trainable.compute(batch);
+    samples.push(next.sampleLosses);
     for (const [name, value] of Object.entries(next.losses)) sums[name] = sums[name]! + value;
     for (const [name, gradient] of first.gradients) {
       const more = next.gradients.get(name)!;
@@ -81,7 +83,19 @@ async function meanOver<Batch extends TrainStepInputs>(
     for (let i = 0; i < gradient.length; i++) gradient[i] = gradient[i]! / batches.length;
   }
   const means = Object.entries(sums).map(([name, sum]) => [name, sum / batches.length] as const);
-  return { losses: Object.fromEntries(means) as unknown as Losses, gradients: first.gradients };
+  const sampleLosses = joined(samples);
+  return {
+    losses: Object.fromEntries(means) as unknown as Losses,
+    gradients: first.gradients,
+    ...(sampleLosses && { sampleLosses }),
+  };
+}
+
+/** One after the other, where all are there. */
+function joined(parts: readonly (SampleLosses | undefined)[]): SampleLosses | undefined {
+  const known = parts.filter((part) => part !== undefined);
+  if (known.length < parts.length) return undefined;
+  return { timesteps: known.flatMap(({ timesteps }) => timesteps), losses: known.flatMap(({ losses }) => losses) };
 }
 
 /** @throws {TrainingError} With all loss terms, or the first gradient that is not finite. */

@@ -2,9 +2,16 @@
 // that is trained, and where the state stays on a device, the optimizer's step. For any denoiser and any adapter.
 
 import type { Adapter, AttachedAdapter } from "../adapters/adapter.js";
-import type { Losses, TrainStepOptions } from "../adapters/train-step-options.js";
+import type { Losses, SampleLosses, TrainStepInputs, TrainStepOptions } from "../adapters/train-step-options.js";
 import { gradients } from "../autodiff/index.js";
-import { type Denoiser, type DenoiserShape, type LossTerms, MEAN_SQUARED_ERROR } from "../diffusion/index.js";
+import {
+  type Denoiser,
+  type DenoiserShape,
+  LOSS_INPUT_NAMES,
+  type LossInputName,
+  type LossTerms,
+  MEAN_SQUARED_ERROR,
+} from "../diffusion/index.js";
 import type { Graph, Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
 import type { IoBinding } from "../runtime/index.js";
@@ -21,6 +28,9 @@ export interface StepParts {
   shape: DenoiserShape;
   /** The objective's loss terms, to which the adapter's are added. Default: the mean squared error. */
   objective?: LossTerms;
+  /** Whether batches have them. */
+  lossWeights?: boolean;
+  lossMask?: boolean;
 }
 
 /** An adapted pass under construction. */
@@ -35,6 +45,30 @@ export interface AdaptedPass {
 
 /** Prefix of the outputs that are losses; `loss` is their sum. */
 const LOSS = "loss.";
+
+/** The output with a loss per sample. */
+export const SAMPLE_LOSSES = "sampleLosses";
+
+/** Of an input that a loss takes beside target and prediction. */
+export interface LossInput {
+  shape: readonly number[];
+  /** Whether a batch must have it; otherwise it counts 1 where a batch has none. */
+  isNeeded: boolean;
+}
+
+/** The inputs that the losses take of a batch, beside its target. */
+export function lossInputsOf(parts: Omit<StepParts, "adapter">): Map<LossInputName, LossInput> {
+  const { batchSize, latentHeight, latentWidth } = parts.shape;
+  const needed = parts.objective?.neededInputs ?? [];
+  const shapes = {
+    lossWeights: [batchSize],
+    lossMask: [batchSize, 1, latentHeight, latentWidth],
+    huberC: [batchSize],
+  } satisfies Record<LossInputName, readonly number[]>;
+  const isTaken = (name: LossInputName) => needed.includes(name) || (name !== "huberC" && parts[name] === true);
+  const names = LOSS_INPUT_NAMES.filter(isTaken);
+  return new Map(names.map((name) => [name, { shape: shapes[name], isNeeded: needed.includes(name) }]));
+}
 
 /**
  * Adds the adapted denoiser to a graph.
@@ -147,7 +181,8 @@ export function buildDeviceStep(
 }
 
 /**
- * The passes and all losses, with each loss as the output `loss.NAME` and their sum as `loss`.
+ * The passes and all losses, with each loss as the output `loss.NAME` and their sum as `loss`, and the samples' own as
+ * `sampleLosses` where the objective tells them.
  *
  * @param training - Whether dropout acts.
  */
@@ -160,23 +195,27 @@ export function buildLosses(
   const { model, objective = MEAN_SQUARED_ERROR } = parts;
   const pass = buildAdaptedPass(graph, parts, training, parameters);
   const target = graph.input("target", "float32", pass.output.shape);
+  const weighting: Partial<Record<LossInputName, Value>> = {};
+  for (const [name, { shape }] of lossInputsOf(parts)) weighting[name] = graph.input(name, "float32", shape);
+  const inputs = { ...weighting, output: pass.output, target, timesteps: pass.inputs.timesteps! };
   let base: Value | undefined;
   const sources = {
-    output: pass.output,
-    target,
+    ...inputs,
     base: () => {
       base ??= graph.inPhase("base", () => model.build(model.frozenScope(graph), pass.inputs));
       return base;
     },
   };
   const terms = graph.inLayer("loss", () => ({
-    ...objective.lossTerms({ output: pass.output, target, timesteps: pass.inputs.timesteps! }),
+    ...objective.lossTerms(inputs),
     ...pass.attached.lossTerms?.(sources),
   }));
   const present = Object.entries(terms).filter((entry): entry is [string, Value] => entry[1] !== undefined);
   for (const [name, term] of present) graph.output(LOSS + name, term);
   const loss = present.map(([, term]) => term).reduce((sum, term) => ops.add(sum, term));
   if (present.length > 1) graph.output("loss", loss);
+  const samples = graph.inLayer("loss", () => objective.sampleLosses?.(inputs));
+  if (samples) graph.output(SAMPLE_LOSSES, samples);
   return { ...pass, loss };
 }
 
@@ -197,4 +236,16 @@ export function lossesOf(result: Record<string, Tensor>, names: readonly string[
   // A single term is the loss itself.
   const loss = scalar("loss") ?? terms.reduce((sum, [, value]) => sum + value, 0);
   return { loss, ...Object.fromEntries(terms) } as Losses;
+}
+
+/** The samples' losses among the outputs of a graph with {@link buildLosses}, with their timesteps; undefined without. */
+export function sampleLossesOf(
+  result: Record<string, Tensor>,
+  { timesteps }: Pick<TrainStepInputs, "timesteps">,
+): { sampleLosses?: SampleLosses } {
+  const output = result[SAMPLE_LOSSES];
+  if (!output) return {};
+  const losses = Array.from(output.data as Float32Array);
+  const given = Array.from(timesteps.data as ArrayLike<number | bigint>, Number);
+  return { sampleLosses: { timesteps: losses.map((_, i) => given[given.length === 1 ? 0 : i]!), losses } };
 }

@@ -21,7 +21,16 @@ import { DeviceStep } from "./device-step.js";
 import { OptimizerStep } from "./optimizer-step.js";
 import { hasGraphForm } from "./optimizers/optimizer.js";
 import { type StepDropout, StepFeeds } from "./step-feeds.js";
-import { buildDeviceStep, buildLosses, buildTrainStep, lossesOf, lossNamesOf, type StepParts } from "./step-graph.js";
+import {
+  buildDeviceStep,
+  buildLosses,
+  buildTrainStep,
+  lossesOf,
+  lossNamesOf,
+  SAMPLE_LOSSES,
+  type StepParts,
+  sampleLossesOf,
+} from "./step-graph.js";
 import type { Losses, LossesAndGradients, Trainable } from "./trainable.js";
 
 /** The adapters that a step trains. */
@@ -59,7 +68,7 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
    *   parameters, or the state cannot stay on the device though it was asked for.
    */
   static async compile(model: Denoiser, trained: TrainedAdapter, options: TrainStepOptions): Promise<TrainStep> {
-    const { optimizer, average, dropoutSeed: seed = 0, objective } = options;
+    const { optimizer, average, dropoutSeed: seed = 0, objective, lossWeights, lossMask } = options;
     const shape = shapeOf(options);
     const maxGradientNorm = maxGradientNormOf(options);
     if (maxGradientNorm !== undefined && !(maxGradientNorm > 0)) {
@@ -73,7 +82,7 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     }
     const { adapter } = trained;
     const { dropout: rate = 0 } = adapter.config as { dropout?: number };
-    const parts = { model, adapter, shape, objective };
+    const parts = { model, adapter, shape, objective, lossWeights, lossMask };
     const feedsWith = (masks: StepDropout["masks"]) => new StepFeeds(parts, { masks, rate, seed }, trained.isCurrent);
     if (hasGraphForm(optimizer) && canBeOnDevice(average) && (await staysOnDevice(model, options))) {
       const graph = new Graph();
@@ -94,7 +103,8 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
       for (const [name, [, ...rest]] of own) masks.set(name, [shape.batchSize, ...rest]);
     };
     const { batchSize } = shape;
-    const runtime = { ...model.runtime, batchSize, parameterBytes: model.weights.float32Bytes };
+    const perSample = [SAMPLE_LOSSES];
+    const runtime = { ...model.runtime, batchSize, parameterBytes: model.weights.float32Bytes, perSample };
     const graph = await compileDataParallel(build, runtime);
     return new TrainStep(trained, parts, options, feedsWith(masks), { graph });
   }
@@ -130,7 +140,7 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     for (const name of this.trained.parameters.keys()) {
       gradients.set(name, result[`gradient.${name}`]!.data as Float32Array);
     }
-    return { losses: lossesOf(result, lossNamesOf(this.parts)), gradients };
+    return { losses: lossesOf(result, lossNamesOf(this.parts)), gradients, ...sampleLossesOf(result, batch) };
   }
 
   /**

@@ -1,11 +1,11 @@
 // What the trainer trains: a set of float32 parameters and a way to get a batch's loss and gradients.
 
-import type { Losses, LossesAndGradients, TrainStepInputs } from "../adapters/train-step-options.js";
+import type { Losses, LossesAndGradients, SampleLosses, TrainStepInputs } from "../adapters/train-step-options.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import type { Optimizer } from "./optimizers/optimizer.js";
 
-export type { Losses, LossesAndGradients } from "../adapters/train-step-options.js";
+export type { Losses, LossesAndGradients, SampleLosses } from "../adapters/train-step-options.js";
 
 /** One batch of a diffusion objective. B batch, C×h×w latent size. */
 export interface DiffusionBatch extends TrainStepInputs {
@@ -22,6 +22,8 @@ export interface StepOutcome {
   losses: Losses;
   /** L2 norm of all gradients together, before clipping. */
   gradientNorm: number;
+  /** Of all batches of the step, where the trainable tells them. */
+  sampleLosses?: SampleLosses;
 }
 
 /** Settings of one step of {@link DeviceSteps}. */

@@ -17,12 +17,24 @@ const NORM_EPSILON = 1e-8;
  * v_k = ‖ρ_k‖² / (Σ_j ‖ρ_j‖² + 1e-8). Norms are over C, H, W; a norm's gradient at 0 is 0. Gradients flow through
  * v_k and both ratios.
  *
+ * With a mask m, δ and ρ are multiplied by √m before all else, so that norms count squares m times, as a masked mean squared
+ * error does; what lies where m is 0 has no influence. With weights w a sample counts w_b times, the mean still over B: as it
+ * is a ratio of norms, it has the weight of the sample's other losses and keeps its share of them at every noise level.
+ *
  * @param base - Prediction without adapters, `[B, C, H, W]`, like `fera` (with adapters) and `target`.
  * @returns A scalar, 0 or more.
  */
-export function feclLoss(base: Value, fera: Value, target: Value, options: BandOptions): Value {
-  const delta = ops.sub(fera, base);
-  const residual = ops.sub(fera, target);
+export function feclLoss(
+  base: Value,
+  fera: Value,
+  target: Value,
+  options: BandOptions,
+  { lossWeights, lossMask }: { lossWeights?: Value; lossMask?: Value } = {},
+): Value {
+  const root = lossMask && ops.sqrt(lossMask);
+  const masked = (x: Value): Value => (root ? ops.mul(x, root) : x);
+  const delta = masked(ops.sub(fera, base));
+  const residual = masked(ops.sub(fera, target));
   const deltaNorms = ops.sqrt(squaredNorms(frequencyBands(delta, options)));
   const residualEnergies = squaredNorms(frequencyBands(residual, options));
   const difference = ops.sub(
@@ -30,7 +42,8 @@ export function feclLoss(base: Value, fera: Value, target: Value, options: BandO
     ops.div(ops.sqrt(residualEnergies), ops.add(norm(residual), NORM_EPSILON)),
   );
   const weighted = ops.mul(shares(residualEnergies), ops.mul(difference, difference));
-  return ops.reduceMean(ops.reduceSum(weighted, [1]));
+  const perSample = ops.reduceSum(weighted, [1]);
+  return ops.reduceMean(lossWeights ? ops.mul(perSample, lossWeights) : perSample);
 }
 
 /** `[B, 1]`. */

@@ -97,9 +97,10 @@ export class FeRAAdapter implements Adapter<FeRAConfig> {
       layers: experts,
       masks: experts.masks,
       reports: { energies, gates },
-      lossTerms({ output, target, base }) {
+      lossTerms({ output, target, base, lossWeights, lossMask }) {
         if (config.feclWeight === 0) return { fecl: undefined };
-        return { fecl: ops.mul(feclLoss(base(), output, target, config), config.feclWeight) };
+        const loss = feclLoss(base(), output, target, config, { lossWeights, lossMask });
+        return { fecl: ops.mul(loss, config.feclWeight) };
       },
     };
   }
