@@ -1,9 +1,13 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
+import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { plainPng, writeFolder } from "../../test/support/data-folder.js";
+import { DATA_OPTIONS } from "../training/options/data-options.js";
+import { withDefaults } from "../training/options/option.js";
 import {
+  absoluteData,
   captionWarnings,
   describeSkipped,
   describeTrainingData,
@@ -11,6 +15,7 @@ import {
   examplePrompt,
   heldOutWarnings,
   openSplit,
+  upscaleWarnings,
 } from "./datasets.js";
 
 let root: string;
@@ -34,7 +39,7 @@ describe("openSplit", () => {
     const dir = await data(Object.fromEntries(Array.from({ length: 9 }, (_, i) => [`image ${i}`, undefined])));
     const broken = await writeFolder(
       dir,
-      Object.fromEntries(["a", "b", "c", "d", "e\u001b"].map((n) => [`${n}.gif`, ""])),
+      Object.fromEntries(["a", "b", "c", "d", "e\u001b"].map((n) => [`${n}.bmp`, ""])),
     );
     const skippedList = join(root, "skipped.txt");
     const three = await openSplit(dir, "all", { size: 8, limit: 3, skippedList });
@@ -43,7 +48,7 @@ describe("openSplit", () => {
     expect((await openSplit(dir, "all", { size: 8, limit: 30 })).size).toBe(9);
     const lines = (await readFile(skippedList, "utf8")).trimEnd().split("\n");
     expect(lines).toHaveLength(5);
-    expect(lines[4]).toBe(`${broken.slice(dir.length + 1)}/e\\u{1b}.gif: .gif files are not read; convert it to PNG`);
+    expect(lines[4]).toBe(`${broken.slice(dir.length + 1)}/e\\u{1b}.bmp: .bmp files are not read; convert it to PNG`);
   });
 });
 
@@ -89,17 +94,51 @@ describe("what is said of training data", () => {
 
   it("suggests the evaluation that sees the data as the training did", async () => {
     const dir = await data({ a: "a", b: "b" });
-    const options = { validationSplit: 0.05, instancePrompt: undefined, captionExtension: undefined };
+    const options = (given: object) => withDefaults(DATA_OPTIONS, given, "test");
     const small = await openSplit(dir, "train", { size: 8 });
-    expect(evaluationArguments(small, dir, { ...options, followLinks: false, skippedList: "x" })).toEqual([
+    expect(evaluationArguments(small, [dir], options({ skippedList: "x", repeats: 3 }))).toEqual([
       ...["--data", dir, "--split", "train"],
     ]);
     const half = await openSplit(dir, "train", { size: 8, validationSplit: 0.5 });
     const given = { validationSplit: 0.5, instancePrompt: "", captionExtension: ".cap", followLinks: true };
-    expect(evaluationArguments(half, dir, { ...given, skippedList: undefined })).toEqual([
+    expect(evaluationArguments(half, [dir], options(given))).toEqual([
       ...["--data", dir, "--validation-split", "0.5", "--instance-prompt", "", "--caption-extension", ".cap"],
       "--follow-links",
     ]);
+  });
+
+  it("names folders by absolute paths, with their repeats, and leaves ids of the hub", async () => {
+    const dir = await writeFolder(root, { "a.png": "", "b=2/a.png": "" });
+    expect(absoluteData(`${relative(process.cwd(), dir)}=3`)).toBe(`${dir}=3`);
+    expect(absoluteData(join(dir, "b=2"))).toBe(join(dir, "b=2"));
+    expect(absoluteData("owner/name=3")).toBe("owner/name=3");
+    expect(absoluteData("icons:noto")).toBe("icons:noto");
+  });
+
+  it("lists buckets, repeats and regularization images, and warns of images that are scaled up", async () => {
+    const files: Record<string, Uint8Array> = {};
+    const sizes = { "2_dog/wide": [256, 128], "2_dog/tall": [128, 256], "reg/1_dog/small": [64, 64] } as const;
+    for (const [name, [width, height]] of Object.entries(sizes)) {
+      files[`${name}.png`] = await sharp({ create: { width, height, channels: 3, background: "red" } })
+        .png()
+        .toBuffer();
+    }
+    const dir = await writeFolder(root, files);
+    const set = await openSplit(dir, "train", { size: 128, bucket: true, regularizationWeight: 0.5 });
+    expect(describeTrainingData(set, [dir], 0)).toEqual([
+      `data      2 images of ${dir} to train on, 128 pixels; none held out`,
+      "          1 regularization image, which count 0.5 times",
+      "          with repeats 8 an epoch",
+      "buckets   3 shapes, width × height:",
+      "  64×192   1 image, 2 an epoch",
+      "  128×128  1 image, 4 an epoch",
+      "  192×64   1 image, 2 an epoch",
+      "captions  3 from folders' names",
+    ]);
+    const [warning] = upscaleWarnings(set);
+    expect(warning).toMatch(/1 image is smaller .*: reg\/1_dog\/small\.png of 64×64 pixels 2 times/);
+    const kept = await openSplit(dir, "train", { size: 128, bucket: true, bucketNoUpscale: true });
+    expect(upscaleWarnings(kept)).toEqual([]);
   });
 
   it("suggests a prompt that says something", async () => {

@@ -1,56 +1,65 @@
 // Data as commands open it: one set of options, a bar while files are read, and words about what is learned from them.
 
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
 import { writeFileAtomically } from "../storage/file-access.js";
 import {
+  bucketsOf,
   type CaptionSource,
   DATASET_SPLITS,
   type DatasetOptions,
-  DEFAULT_VALIDATION_SPLIT,
   type ImageDataset,
   openDataset,
+  subsetOf,
 } from "../training/index.js";
-import { anyText, flag, number, type OptionValues, text } from "../training/options/option.js";
-import { counted, formatCount } from "./format.js";
+import { DATA_OPTIONS, type DataOptionValues } from "../training/options/data-options.js";
+import { pickValues } from "../training/options/option.js";
+import { counted, formatCount, formatTable } from "./format.js";
+import { kebabCase } from "./options.js";
 import { printable, shortened } from "./printable.js";
 import { Progress } from "./progress.js";
 
-export { DATASET_SPLITS as SPLITS };
+export { DATA_OPTIONS, DATASET_SPLITS as SPLITS };
 
-/** What every command takes that opens data; `validationSplit` must be the training's to find what it held out. */
-export const DATA_OPTIONS = {
-  validationSplit: number("share of a folder's images that is held out from training, rounded down; 0 for none", {
-    min: 0,
-    below: 1,
-  }).withDefault(DEFAULT_VALIDATION_SPLIT),
-  instancePrompt: anyText("caption of images that have none of their own; by default it is their file name", "PROMPT"),
-  captionExtension: text("ending of caption files; by default .txt, then .caption", "EXTENSION"),
-  followLinks: flag("follow links that lead out of the data folder: they can name any file of yours"),
-  skippedList: text("writes every file that is not used, and why, to this file", "FILE").changesNothing(),
-};
-
-/** Values of `DATA_OPTIONS`. */
-export type DataOptionValues = OptionValues<typeof DATA_OPTIONS>;
+/** Where a command that takes `DATA_OPTIONS` shows what was skipped. */
+export const WHOLE_LIST = "--skipped-list FILE writes all";
 
 /** The values of `DATA_OPTIONS` among a command's options. */
 export function dataOptionsOf(options: DataOptionValues): DataOptionValues {
-  const { validationSplit, instancePrompt, captionExtension, followLinks, skippedList } = options;
-  return { validationSplit, instancePrompt, captionExtension, followLinks, skippedList };
+  return pickValues(DATA_OPTIONS, options) as DataOptionValues;
 }
 
+/** Of `DATA_OPTIONS`, what says nothing about the images that are measured on. */
+const NOT_FOR_EVALUATION: readonly string[] = ["skippedList", "repeats", "regularizationPrompt"];
+
 /** The arguments with which `fera evaluate` sees the data as a training did: what it held out, or all where that is nothing. */
-export function evaluationArguments(dataset: ImageDataset, data: string, options: DataOptionValues): string[] {
-  const { validationSplit, instancePrompt, captionExtension, followLinks } = options;
-  const words = ["--data", data];
+export function evaluationArguments(
+  dataset: ImageDataset,
+  data: readonly string[],
+  options: DataOptionValues,
+): string[] {
+  const words = data.flatMap((one) => ["--data", one]);
   if (dataset.heldOut === 0) words.push("--split", "train");
-  if (validationSplit !== DEFAULT_VALIDATION_SPLIT) words.push("--validation-split", String(validationSplit));
-  if (instancePrompt !== undefined) words.push("--instance-prompt", instancePrompt);
-  if (captionExtension !== undefined) words.push("--caption-extension", captionExtension);
-  if (followLinks) words.push("--follow-links");
+  for (const [name, spec] of Object.entries(DATA_OPTIONS)) {
+    const value = options[name as keyof DataOptionValues];
+    if (value === undefined || value === spec.defaultValue || NOT_FOR_EVALUATION.includes(name)) continue;
+    words.push(`--${kebabCase(name)}`);
+    if (value !== true) words.push(String(value));
+  }
   return words;
 }
 
+/** A place of data as it holds from any folder: an absolute path, or what is none. */
+export function absoluteData(spec: string): string {
+  const [, place, times] = existsSync(spec) ? [spec, spec, ""] : (/^(.+?)(=\d+)$/.exec(spec) ?? [spec, spec, ""]);
+  // What is no path here is a data set's name on the hub, or a set of icons.
+  return existsSync(place!) ? `${resolve(place!)}${times}` : spec;
+}
+
 /** What {@link openSplit} is told beside `DATA_OPTIONS`. */
-interface SplitOptions extends Partial<DataOptionValues>, Pick<DatasetOptions, "size" | "exclude" | "signal"> {
+interface SplitOptions
+  extends Partial<DataOptionValues>,
+    Pick<DatasetOptions, "size" | "exclude" | "signal" | "regularizationData" | "regularizationWeight"> {
   /** Most images wanted; they are spread evenly over the dataset. */
   limit?: number | undefined;
 }
@@ -60,7 +69,7 @@ const QUIET_MS = 500;
 
 /** Opens a dataset as `openDataset` does, with a bar for a folder's files, and writes `skippedList`. */
 export async function openSplit(
-  spec: string,
+  spec: string | readonly string[],
   split: (typeof DATASET_SPLITS)[number],
   { limit, skippedList, ...options }: SplitOptions,
 ): Promise<ImageDataset> {
@@ -77,23 +86,10 @@ export async function openSplit(
   }).finally(() => bar?.end());
   if (skippedList !== undefined) await writeSkipped(skippedList, whole.skipped);
   if (limit === undefined || limit >= whole.size) return whole;
-  const chosen = (i: number): number => (i < limit ? Math.floor((i * whole.size) / limit) : whole.size);
-  return {
-    ...whole,
-    size: limit,
-    name: (i) => whole.name(chosen(i)),
-    caption: (i) => whole.caption(chosen(i)),
-    captionSource: (i) => whole.captionSource(chosen(i)),
-    contentHash: (i) => whole.contentHash(chosen(i)),
-    pixelKey: (i) => whole.pixelKey(chosen(i)),
-    shape: (i) => whole.shape(chosen(i)),
-    image: (i, variant) => whole.image(chosen(i), variant),
-    mask: (i, variant) => whole.mask(chosen(i), variant),
-    placement: (i, variant) => whole.placement(chosen(i), variant),
-    lossWeight: (i) => whole.lossWeight(chosen(i)),
-    isRegularization: (i) => whole.isRegularization(chosen(i)),
-    repeats: (i) => whole.repeats(chosen(i)),
-  };
+  return subsetOf(
+    whole,
+    Array.from({ length: limit }, (_, i) => Math.floor((i * whole.size) / limit)),
+  );
 }
 
 async function writeSkipped(file: string, skipped: ImageDataset["skipped"]): Promise<void> {
@@ -102,24 +98,91 @@ async function writeSkipped(file: string, skipped: ImageDataset["skipped"]): Pro
 }
 
 /** How many images there are to train on, how many are held out, and where the captions come from. */
-export function describeTrainingData(dataset: ImageDataset, spec: string, validationSplit: number): string[] {
+export function describeTrainingData(
+  dataset: ImageDataset,
+  specs: string | readonly string[],
+  validationSplit: number,
+): string[] {
   const { size, heldOut, imageSize } = dataset;
-  const whole = size + heldOut;
+  const indices = Array.from({ length: size }, (_, i) => i);
+  const classImages = indices.filter((i) => dataset.isRegularization(i));
+  const own = size - classImages.length;
+  const whole = own + heldOut;
   const share = validationSplit === 0 ? "" : `: ${formatPercent(validationSplit)} of ${formatCount(whole)}`;
   const heldBack =
     heldOut === 0
       ? `none held out${share && `${share} is less than one`}`
       : `${formatCount(heldOut)} more held out${share}`;
+  const spec = [specs].flat().map(printable).join(", ");
+  const lines = [`data      ${counted(own, "image")} of ${spec} to train on, ${imageSize} pixels; ${heldBack}`];
+  if (classImages.length > 0) {
+    const weight = dataset.lossWeight(classImages[0]!);
+    lines.push(
+      `          ${counted(classImages.length, "regularization image")}` +
+        `${weight === 1 ? "" : `, which count ${weight} times`}`,
+    );
+  }
+  const epoch = indices.reduce((sum, i) => sum + dataset.repeats(i), 0);
+  if (epoch !== size) lines.push(`          with repeats ${formatCount(epoch)} an epoch`);
+  if (dataset.hasMasks) lines.push("          the loss is weighted by masks");
+  lines.push(...describeBuckets(dataset), `captions  ${describeCaptions(dataset)}`);
+  return lines;
+}
+
+/** Most buckets that are listed by themselves. */
+const LISTED_BUCKETS = 40;
+
+/** The shapes that images are trained at, where there is more than one, or another than the square. */
+export function describeBuckets(dataset: ImageDataset): string[] {
+  const buckets = bucketsOf(dataset);
+  const [first] = buckets;
+  if (buckets.length === 1 && first!.width === dataset.imageSize && first!.height === dataset.imageSize) return [];
+  const rows = buckets.slice(0, LISTED_BUCKETS).map(({ width, height, indices }) => {
+    const epoch = indices.reduce((sum, i) => sum + dataset.repeats(i), 0);
+    const often = epoch === indices.length ? "" : `, ${formatCount(epoch)} an epoch`;
+    return [`  ${width}×${height}`, `${counted(indices.length, "image")}${often}`];
+  });
+  const more = buckets.length - rows.length;
   return [
-    `data      ${counted(size, "image")} of ${printable(spec)} to train on, ${imageSize} pixels; ${heldBack}`,
-    `captions  ${describeCaptions(dataset)}`,
+    `buckets   ${counted(buckets.length, "shape")}, width × height:`,
+    ...formatTable(rows, 2),
+    ...(more > 0 ? [`  … and ${formatCount(more)} more`] : []),
   ];
+}
+
+/** Images that are scaled up, which blurs them; for stderr. */
+export function upscaleWarnings(dataset: ImageDataset): string[] {
+  const found: { name: string; own: string; factor: number }[] = [];
+  for (let i = 0; i < dataset.size; i++) {
+    const factor = upscalingOf(dataset, i);
+    if (factor <= 1) continue;
+    const { width, height } = dataset.traits(i)!.own;
+    found.push({ name: dataset.name(i), own: `${width}×${height}`, factor });
+  }
+  if (found.length === 0) return [];
+  const most = found.reduce((worst, one) => (one.factor > worst.factor ? one : worst));
+  const example = `${printable(shortened(most.name))} of ${most.own} pixels ${Number(most.factor.toPrecision(2))} times`;
+  return [
+    `warning   ${counted(found.length, "image")} ${found.length === 1 ? "is" : "are"} smaller than what is trained at, and ` +
+      `scaled up: ${example}. Larger ones are better; --bucket --bucket-no-upscale keeps them as they are.`,
+  ];
+}
+
+/** By how much an image is scaled up; 1 or less where it is not. */
+export function upscalingOf(dataset: ImageDataset, index: number): number {
+  const traits = dataset.traits(index);
+  if (!traits || traits.isDrawing) return 1;
+  const { width, height } = dataset.shape(index);
+  return Math.max(width / traits.own.width, height / traits.own.height);
 }
 
 const SOURCE_NAMES: Readonly<Record<CaptionSource, string>> = {
   textFile: "from text files",
   metadata: "from metadata files",
+  column: "from a column of the table",
   instancePrompt: "the instance prompt",
+  regularizationPrompt: "the regularization prompt",
+  folderName: "from folders' names",
   fileName: "from file names",
   iconName: "icons' names",
 };
@@ -175,9 +238,6 @@ export function examplePrompt(dataset: ImageDataset): string {
   }
   return PROMPT_PLACEHOLDER;
 }
-
-/** Where a command that takes `DATA_OPTIONS` shows what was skipped. */
-export const WHOLE_LIST = "--skipped-list FILE writes all";
 
 const NAMED = 3;
 

@@ -7,6 +7,7 @@ import { createObjective } from "../diffusion/index.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
 import { encodeDataset, noisePredictionError } from "../training/index.js";
+import { DATA } from "../training/options/data-options.js";
 import { choice, integer, type OptionValues, text } from "../training/options/option.js";
 import {
   DATA_OPTIONS,
@@ -29,7 +30,7 @@ import { Progress } from "./progress.js";
 const OPTIONS = {
   model: text(MODEL_HELP, "MODEL").required(),
   adapter: text("adapter to compare with the model by itself", "PATH"),
-  data: text("a folder of images, or icons:STYLE", "FOLDER").required(),
+  data: DATA.required(),
   split: choice("which images: those that fera train leaves out, those it trains on, or all", SPLITS).withDefault(
     "heldOut",
   ),
@@ -77,7 +78,9 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
   if (split === "heldOut") for (const line of heldOutWarnings(dataset)) printError(line);
   const kind = { heldOut: "held-out ", train: "training ", all: "" }[split];
   const predictions = dataset.size * timestepsPerImage;
-  print(`${counted(dataset.size, `${kind}image`)} of ${data}, ${counted(predictions, "prediction")}, seed ${seed}`);
+  print(
+    `${counted(dataset.size, `${kind}image`)} of ${data.join(", ")}, ${counted(predictions, "prediction")}, seed ${seed}`,
+  );
 
   const started = performance.now();
   const encode = async () => {

@@ -20,11 +20,13 @@ import {
   sigmaProblem,
   toAdapterConfig,
 } from "../training/options/adapter-options.js";
+import { DATA, TRAINING_DATA_OPTIONS } from "../training/options/data-options.js";
 import { objectiveProblem } from "../training/options/objective-options.js";
 import { flag, integer, type OptionSpec, type OptionValues, pickValues, text } from "../training/options/option.js";
 import { TRAINING_OPTIONS } from "../training/options/training-options.js";
 import { isOwnName, outputPath } from "../training/output-folder.js";
 import {
+  absoluteData,
   captionWarnings,
   DATA_OPTIONS,
   dataOptionsOf,
@@ -34,6 +36,7 @@ import {
   examplePrompt,
   heldOutWarnings,
   openSplit,
+  upscaleWarnings,
   WHOLE_LIST,
 } from "./datasets.js";
 import { counted, formatCount, shellCommand } from "./format.js";
@@ -59,7 +62,8 @@ import { UsageError } from "./usage-error.js";
 
 const SOURCES = {
   model: text(MODEL_HELP, "MODEL").required(),
-  data: text("a folder of images, or icons:STYLE", "FOLDER").required(),
+  data: DATA.required(),
+  regularizationData: TRAINING_DATA_OPTIONS.regularizationData,
 };
 
 const OUTPUT = {
@@ -73,6 +77,7 @@ const SETTINGS = {
   ...TRAINING_OPTIONS,
   resolution: integer("side of the images in pixels; by default the model's own size", { min: 1 }),
   ...DATA_OPTIONS,
+  regularizationWeight: TRAINING_DATA_OPTIONS.regularizationWeight,
   ...MODEL_OPTIONS,
 };
 
@@ -180,12 +185,15 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   if (options.validationPrompts) tokenizeCaptions(pipeline.tokenizer, options.validationPrompts);
   const dataset = await openSplit(options.data, "train", {
     ...dataOptionsOf(options),
+    regularizationData: options.regularizationData,
+    regularizationWeight: options.regularizationWeight,
     size: resolution,
     exclude: [output],
     signal,
   });
   for (const line of describeTrainingData(dataset, options.data, options.validationSplit)) print(line);
-  for (const line of [...captionWarnings(dataset), ...heldOutWarnings(dataset)]) printError(line);
+  const warnings = [...captionWarnings(dataset), ...upscaleWarnings(dataset), ...heldOutWarnings(dataset)];
+  for (const line of warnings) printError(line);
   for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
 
   // Kept once a step has been done: what failed before is no training that could be resumed.
@@ -228,10 +236,11 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
 /** What `--resume` needs to know; paths so that they hold from any folder. */
 function settingsOf(options: TrainOptions, resolution: number): object {
   const { output, resume, overwrite, skippedList, ...settings } = options;
-  const data = settings.data.startsWith("icons:") ? settings.data : resolve(settings.data);
+  const data = settings.data.map(absoluteData);
+  const regularizationData = settings.regularizationData?.map(absoluteData);
   // What is no path here is a model's name on the hub.
   const model = existsSync(settings.model) ? resolve(settings.model) : settings.model;
-  return { ...settings, model, data, resolution };
+  return { ...settings, model, data, regularizationData, resolution };
 }
 
 async function report(options: TrainOptions, result: FineTuneResult, dataset: ImageDataset): Promise<void> {

@@ -43,8 +43,8 @@ async function addRange(hash: Hash, { path, offset, length }: FileRange): Promis
   }
 }
 
-/** Each image's content and caption, by its name in the dataset. */
-export type DatasetIdentity = Record<string, { content: string; caption: string }>;
+/** Each image's content, caption, shape, and how much it counts, by its name in the dataset. */
+export type DatasetIdentity = Record<string, { content: string; caption: string; shape: string; weight: string }>;
 
 /** What a training is trained on. */
 export function datasetIdentity(dataset: ImageDataset): DatasetIdentity {
@@ -53,6 +53,8 @@ export function datasetIdentity(dataset: ImageDataset): DatasetIdentity {
     identity[dataset.name(i)] = {
       content: dataset.contentHash(i).slice(0, SHOWN_HEX),
       caption: contentHash(dataset.caption(i)),
+      shape: `${dataset.shape(i).width}×${dataset.shape(i).height}`,
+      weight: `${dataset.lossWeight(i)} · ${dataset.repeats(i)}`,
     };
   }
   return identity;
@@ -65,11 +67,15 @@ export const contentHash = (content: string | Uint8Array): string =>
 /** What differs between two datasets, in words; empty where nothing does. */
 export function datasetChanges(before: DatasetIdentity, now: DatasetIdentity): string[] {
   const changes: string[] = [];
-  for (const [name, { content, caption }] of Object.entries(before)) {
+  for (const [name, { content, caption, shape, weight }] of Object.entries(before)) {
     const current = now[name];
     if (!current) changes.push(`image ${quoted(name)} is gone`);
     else if (current.content !== content) changes.push(`image ${quoted(name)} has changed`);
     else if (current.caption !== caption) changes.push(`the caption of ${quoted(name)} has changed`);
+    else if (current.shape !== shape) changes.push(`image ${quoted(name)} was ${shape}, is ${current.shape}`);
+    else if (current.weight !== weight) {
+      changes.push(`the weight · repeats of ${quoted(name)} was ${weight}, is ${current.weight}`);
+    }
   }
   for (const name of Object.keys(now)) if (!before[name]) changes.push(`image ${quoted(name)} is new`);
   return changes;

@@ -1,6 +1,6 @@
 export { ParameterAverage } from "./average.js";
 export { latestCheckpoint, prepareOutputFolder } from "./checkpoint.js";
-export { bucketsOf, type ImageBucket } from "./data/buckets.js";
+export { type BucketOptions, bucketsOf, type ImageBucket } from "./data/buckets.js";
 export {
   type CaptionSource,
   DATASET_SPLITS,
@@ -10,9 +10,10 @@ export {
   openDataset,
 } from "./data/dataset.js";
 export type { Skipped } from "./data/folder-walk.js";
-export type { FolderCaptionSource } from "./data/image-folder.js";
+export { subsetOf } from "./data/image-dataset.js";
 export type { ImagePlacement } from "./data/image-placement.js";
 export type { ImageShape, ImageVariant } from "./data/image-variant.js";
+export type { FolderCaptionSource, ImageTraits } from "./data/source-image.js";
 export { type CaptionVariation, isVaried, variedCaption } from "./data/varied-caption.js";
 export { type BatchOptions, DiffusionBatches } from "./diffusion-batches.js";
 export { encodeDataset } from "./encode-dataset.js";

@@ -15,7 +15,8 @@ import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 let dir: string;
 const at = (...parts: string[]) => join(dir, ...parts);
 const train = (output: string, ...more: string[]) => [
-  ...["train", "--model", at("model"), "--data", at("images"), "--output", at(output), "--steps", "2"],
+  ...["train", "--model", at("model"), "--output", at(output), "--steps", "2"],
+  ...(more.includes("--data") ? [] : ["--data", at("images")]),
   ...["--batch-size", "1", "--learning-rate", "1e-2", "--checkpoint-every", "1", "--threads", "1", ...more],
 ];
 const resume = (output: string, ...more: string[]) => runFera("train", "--resume", "--output", at(output), ...more);

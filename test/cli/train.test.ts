@@ -13,7 +13,8 @@ let dir: string;
 let model: string;
 let data: string;
 const train = (output: string, ...more: string[]) => [
-  ...["train", "--model", model, "--data", data, "--output", join(dir, output)],
+  ...["train", "--model", model, "--output", join(dir, output)],
+  ...(more.includes("--data") ? [] : ["--data", data]),
   ...["--steps", String(STEPS), "--batch-size", "2", "--learning-rate", "1e-3", "--threads", "1", ...more],
 ];
 const metrics = (output: string): { step: number; loss: number }[] =>

@@ -14,6 +14,8 @@ export interface HubRepository {
   /** A token that must come with every request. */
   token?: string;
   gated?: boolean;
+  /** What the hub knows under `/datasets`. */
+  isDataset?: boolean;
 }
 
 /** A request as it came. */
@@ -89,10 +91,11 @@ export class HubServer {
       this.#send(request, response, name!, bytesOf(this.repositories[id!]!.files[name!]!), {});
       return;
     }
-    const api = /^\/api\/models\/([^/]+\/[^/]+)\/(revision|tree)\/(.+)$/.exec(path);
-    const resolve = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path);
+    const api = /^\/api\/(?:models|datasets)\/([^/]+\/[^/]+)\/(revision|tree)\/(.+)$/.exec(path);
+    const resolve = /^\/(?:datasets\/)?([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path);
     const id = (api ?? resolve)?.[1] ?? "";
-    const repository = this.repositories[id];
+    const known = this.repositories[id];
+    const repository = Boolean(known?.isDataset) === /^\/(api\/)?datasets\//.test(path) ? known : undefined;
     // The hub tells nobody without a token whether a private model exists.
     if (!repository || (repository.token && authorization !== `Bearer ${repository.token}`)) {
       if (repository?.gated) {

@@ -1,22 +1,22 @@
-// The cache folder of Python's huggingface_hub, shared with it: models--OWNER--NAME with refs (revision to commit),
+// The cache folder of Python's huggingface_hub, shared with it: models--OWNER--NAME or datasets--OWNER--NAME with refs (revision to commit),
 // blobs (content by its hash) and snapshots (per commit, links to blobs). Node only.
 // Source of the layout: huggingface_hub's guide "Understand caching".
 
 import { copyFile, link, readFile, stat, symlink, unlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { makeFolder, writeFileAtomically } from "../file-access.js";
-import type { HubFile } from "./hub-client.js";
+import type { HubFile, RepositoryKind } from "./hub-client.js";
 
 const COMMIT = /^[0-9a-f]{40}$/;
 
-/** One model's part of the cache. */
+/** One repository's part of the cache. */
 export class HubCache {
-  /** The model's folder. */
+  /** The repository's folder. */
   readonly folder: string;
   readonly #locks: string;
 
-  constructor(cacheDir: string, id: string) {
-    const name = `models--${id.replace("/", "--")}`;
+  constructor(cacheDir: string, id: string, kind: RepositoryKind = "model") {
+    const name = `${kind}s--${id.replace("/", "--")}`;
     this.folder = join(cacheDir, name);
     this.#locks = join(cacheDir, ".locks", name);
   }

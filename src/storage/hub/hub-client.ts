@@ -28,13 +28,20 @@ const FIRST_PAUSE_MS = 500;
 /** Failures of a connection that another try may not meet. */
 const PASSING = new Set(["ECONNRESET", "EPIPE", "ETIMEDOUT", "UND_ERR_SOCKET", "UND_ERR_HEADERS_TIMEOUT", "EAI_AGAIN"]);
 
-/** Talks to one hub about one model. */
+/** What a repository is for. */
+export type RepositoryKind = "model" | "dataset";
+
+/** What a repository is called in messages. */
+const NOUNS: Readonly<Record<RepositoryKind, string>> = { model: "model", dataset: "data set" };
+
+/** Talks to one hub about one model or data set. */
 export class HubClient {
   constructor(
     readonly id: string,
     readonly revision: string,
     readonly settings: Pick<HubSettings, "endpoint" | "token">,
     readonly signal?: AbortSignal,
+    readonly kind: RepositoryKind = "model",
   ) {
     checkRevision(revision);
   }
@@ -42,14 +49,20 @@ export class HubClient {
   /** @throws {HubError} If the hub does not answer, refuses, or names files that lead out of a folder. */
   async list(): Promise<HubListing> {
     // Loaded on demand: it takes a fifth of a second.
-    const { listFiles, modelInfo } = await import("@huggingface/hub");
+    const { datasetInfo, listFiles, modelInfo } = await import("@huggingface/hub");
     const common = { hubUrl: this.settings.endpoint, fetch: this.#fetch.bind(this) as typeof fetch };
     const wrong = (what: string) => new HubError(`${this.id}: ${this.settings.endpoint} answers with ${what}.`);
     try {
-      const { sha } = await modelInfo({ name: this.id, revision: this.revision, additionalFields: ["sha"], ...common });
+      const asked = { name: this.id, revision: this.revision, additionalFields: ["sha" as const], ...common };
+      const { sha } = await (this.kind === "model" ? modelInfo(asked) : datasetInfo(asked));
       if (typeof sha !== "string" || !COMMIT.test(sha)) throw wrong(`the commit ${JSON.stringify(sha)}`);
       const files = new Map<string, HubFile>();
-      for await (const entry of listFiles({ repo: this.id, revision: sha, recursive: true, ...common })) {
+      for await (const entry of listFiles({
+        repo: { type: this.kind, name: this.id },
+        revision: sha,
+        recursive: true,
+        ...common,
+      })) {
         if (entry.type !== "file") continue;
         const hash = entry.lfs?.oid ?? entry.oid ?? "";
         const sizeBytes = entry.lfs?.size ?? entry.size;
@@ -73,10 +86,15 @@ export class HubClient {
    */
   read(commit: string, path: string, offset: number): Promise<Response> {
     const encoded = path.split("/").map(encodeURIComponent).join("/");
-    const url = `${this.settings.endpoint}/${this.id}/resolve/${commit}/${encoded}`;
+    const url = `${this.#page}/resolve/${commit}/${encoded}`;
     // Compressed answers have other offsets and lengths.
     const headers = { "accept-encoding": "identity", ...(offset > 0 && { range: `bytes=${offset}-` }) };
     return this.#fetch(url, { headers });
+  }
+
+  /** Where people see the repository. */
+  get #page(): string {
+    return `${this.settings.endpoint}/${this.kind === "model" ? "" : "datasets/"}${this.id}`;
   }
 
   /** fetch with the token, which it does not pass on to another host that the hub redirects to. */
@@ -113,26 +131,27 @@ export class HubClient {
     const said = headers.get("x-error-message");
     const code = headers.get("x-error-code");
     const { endpoint, token } = this.settings;
+    const noun = NOUNS[this.kind];
     const because = said ? ` The hub says: ${said}` : "";
     const error = (text: string) => new HubError(`${this.id}: ${text}${because}`, { status });
     if (code === "GatedRepo" || (status === 403 && code !== "DisabledRepo")) {
       return error(
-        `access is granted only to who has accepted its conditions (${status}). Do so at ${endpoint}/${this.id}, and ` +
+        `access is granted only to who has accepted its conditions (${status}). Do so at ${this.#page}, and ` +
           `give a token of that account (HF_TOKEN).`,
       );
     }
     if (status === 401) {
       return error(
         token === undefined
-          ? "there is no such public model on the hub (401). Check the name; if it is private, give a token (HF_TOKEN)."
-          : "the hub does not accept the token, or it may not read this model (401). Check the name and HF_TOKEN.",
+          ? `there is no such public ${noun} on the hub (401). Check the name; if it is private, give a token (HF_TOKEN).`
+          : `the hub does not accept the token, or it may not read this ${noun} (401). Check the name and HF_TOKEN.`,
       );
     }
     if (status === 404 && code === "RevisionNotFound") {
       return error(`has no revision ${JSON.stringify(this.revision)} (404). Name a branch, tag or commit of it.`);
     }
     if (status === 404 && code === "EntryNotFound") return error(`${new URL(url).pathname} is not there (404).`);
-    if (status === 404) return error("there is no such model on the hub (404), and no such local folder either.");
+    if (status === 404) return error(`there is no such ${noun} on the hub (404), and no such local folder either.`);
     if (status === 429) return error("the hub asks to wait before more is fetched (429). Try again later.");
     return error(`${endpoint} answers with an error (${status}). Try again later.`);
   }

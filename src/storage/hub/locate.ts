@@ -7,7 +7,7 @@ import { freeBytes, isSystemError, makeFolder, readJson } from "../file-access.j
 import { formatBytes } from "../file-descriptions.js";
 import { downloadFile } from "./download-file.js";
 import { HubCache } from "./hub-cache.js";
-import { HubClient, type HubListing } from "./hub-client.js";
+import { HubClient, type HubListing, type RepositoryKind } from "./hub-client.js";
 import { HubError } from "./hub-error.js";
 import type { HubOptions } from "./hub-options.js";
 import { hubSettings, isHubId } from "./hub-settings.js";
@@ -59,10 +59,46 @@ export async function locateModel(name: string, options: HubOptions & Wanted): P
  * @throws {FormatError} If the model's weights are in no form that can be loaded.
  */
 export async function fetchModel(id: string, options: HubOptions & Wanted): Promise<string> {
+  return fetchRepository("model", id, options, async ({ commit, files }, { cache, store }) => {
+    const { parts } = options;
+    if (files.has(MODEL_INDEX)) await store(MODEL_INDEX);
+    const index = () => readIndex(files.has(MODEL_INDEX) ? cache.snapshot(commit) : undefined);
+    const folders = typeof parts === "function" ? parts(await index()) : parts;
+    return neededFiles(id, [...files.keys()], { ...options, parts: folders });
+  });
+}
+
+/**
+ * Fetches files of a data set on the hub, as {@link fetchModel} does of a model.
+ *
+ * @param options.choose - Which of its files; throws if none can be used.
+ * @returns The snapshot's folder.
+ * @throws {HubError} If the hub refuses, breaks off, or sends damaged files; or offline, if the cache has no such data set.
+ */
+export async function fetchDataset(
+  id: string,
+  options: HubOptions & { choose: (id: string, paths: readonly string[]) => string[] },
+): Promise<string> {
+  return fetchRepository("dataset", id, options, async ({ files }) => options.choose(id, [...files.keys()].sort()));
+}
+
+/** What {@link fetchRepository} lends for choosing. */
+interface ChoosingTools {
+  cache: HubCache;
+  /** Fetches one file now. */
+  store(path: string): Promise<void>;
+}
+
+async function fetchRepository(
+  kind: RepositoryKind,
+  id: string,
+  options: HubOptions,
+  choose: (listing: HubListing, tools: ChoosingTools) => Promise<string[]>,
+): Promise<string> {
   const { revision = DEFAULT_REVISION, onMessage, signal } = options;
   const settings = await hubSettings(options);
-  const cache = new HubCache(settings.cacheDir, id);
-  const client = new HubClient(id, revision, settings, signal);
+  const cache = new HubCache(settings.cacheDir, id, kind);
+  const client = new HubClient(id, revision, settings, signal, kind);
   if (settings.offline) {
     const found = await cache.find(revision);
     if (found) return found;
@@ -81,7 +117,7 @@ export async function fetchModel(id: string, options: HubOptions & Wanted): Prom
     return found;
   }
   try {
-    await fetchFiles(client, cache, listing, options);
+    await fetchFiles(client, cache, listing, options, choose);
     await cache.point(revision, listing.commit);
   } catch (cause) {
     signal?.throwIfAborted();
@@ -98,11 +134,11 @@ export async function fetchModel(id: string, options: HubOptions & Wanted): Prom
 async function fetchFiles(
   client: HubClient,
   cache: HubCache,
-  { commit, files }: HubListing,
-  options: HubOptions & Wanted,
+  listing: HubListing,
+  { onMessage, onProgress, signal }: HubOptions,
+  choose: (listing: HubListing, tools: ChoosingTools) => Promise<string[]>,
 ): Promise<void> {
-  const { parts, onMessage, onProgress, signal } = options;
-  const index = files.get(MODEL_INDEX);
+  const { commit, files } = listing;
   const store = async (path: string, onBytes?: (bytes: number) => void): Promise<void> => {
     const file = files.get(path)!;
     if (await cache.has(commit, file)) return;
@@ -111,9 +147,7 @@ async function fetchFiles(
     }
     await cache.link(commit, file);
   };
-  if (index) await store(MODEL_INDEX);
-  const folders = typeof parts === "function" ? parts(await readIndex(index && cache.snapshot(commit))) : parts;
-  const needed = neededFiles(client.id, [...files.keys()], { ...options, parts: folders });
+  const needed = await choose(listing, { cache, store });
   let totalBytes = 0;
   let missingBytes = 0;
   for (const path of needed) {

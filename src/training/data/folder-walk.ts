@@ -3,20 +3,22 @@
 import type { Dirent } from "node:fs";
 import { readdir, realpath, stat } from "node:fs/promises";
 import path from "node:path";
-import { ConfigError, FormatError } from "../../errors.js";
+import { ConfigError, FormatError, quoted } from "../../errors.js";
 import { reasonOf } from "../../storage/file-access.js";
 import { METADATA_FILES } from "./caption-metadata.js";
+import { sortMasks, stemOf } from "./folder-conventions.js";
 
-const READ = new Set([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".svg"]);
+const READ = new Set(".png .apng .jpg .jpeg .jpe .jfif .webp .gif .tif .tiff .avif .svg".split(" "));
 const NOT_READ = new Set(
-  ".apng .avif .bmp .cr2 .dng .exr .gif .heic .heif .ico .jp2 .jxl .nef .pbm .pgm .ppm .psd .raw .tga .tif .tiff".split(
-    " ",
-  ),
+  ".bmp .cr2 .dng .exr .heic .heif .ico .jp2 .jxl .nef .pbm .pgm .ppm .psd .raw .tga".split(" "),
 );
+const PARQUET = ".parquet";
 /** Endings of caption files; of two beside one image the first is read. */
 export const CAPTION_EXTENSIONS: readonly string[] = [".txt", ".caption"];
 /** What folders hold beside their images, and nobody takes for training data. */
 const NO_DATA = /^(?:readme|licen[cs]e|copying|notice|attribution)(?:\.[^.]*)?$|^thumbs\.db$|^desktop\.ini$|\.md$/i;
+/** What kohya's GUI makes beside the folder `img`: adapters with samples, and logs. */
+const BESIDE_IMG = ["model", "log"];
 /** Of a training's output folder. */
 const METRICS = "metrics.jsonl";
 
@@ -30,6 +32,10 @@ export interface Skipped {
 /** A folder's content; all paths are relative to it, with forward slashes, in a fixed order. */
 export interface FolderContents {
   images: string[];
+  /** Masks by the image's path. */
+  masks: Map<string, string>;
+  /** Tables. */
+  parquet: string[];
   /** Caption files of an image, by its path without ending, in the order of preference. */
   captionFiles: Map<string, string[]>;
   /** Lists of captions: of each folder the first of `METADATA_FILES` that it has. */
@@ -54,7 +60,8 @@ export interface WalkOptions {
  *
  * Links are followed inside the folder (of a snapshot in a hub's cache: inside that repository's cache). One that leads
  * elsewhere could make a stranger's folder read any file of the user's, so it is not followed unless asked for. A folder
- * that is reached twice is read once. Another training's output (`metrics.jsonl` in it) is left out.
+ * that is reached twice is read once. Another training's output (`metrics.jsonl` in it; `model` and `log` beside kohya's
+ * `img`) is left out. Masks are told from images by their names: `sortMasks`.
  *
  * @throws {FormatError} If the folder is missing or cannot be listed.
  * @throws {ConfigError} If the folder itself is to be left out.
@@ -66,6 +73,8 @@ export async function walkFolder(root: string, options: WalkOptions = {}): Promi
 class Walk {
   private readonly found: FolderContents = {
     images: [],
+    masks: new Map(),
+    parquet: [],
     captionFiles: new Map(),
     metadata: [],
     skipped: [],
@@ -88,6 +97,12 @@ class Walk {
   }
 
   async run(): Promise<FolderContents> {
+    const { captionExtension } = this.options;
+    if (captionExtension !== undefined && !/^\.[^./\\]+$/.test(captionExtension)) {
+      throw new ConfigError(
+        `dataset: captionExtension must be an ending such as .txt; got ${quoted(captionExtension)}.`,
+      );
+    }
     const real = await realpath(this.root).catch((cause: NodeJS.ErrnoException) => {
       throw cannotList(this.root, cause);
     });
@@ -104,6 +119,9 @@ class Walk {
     for (let next = this.linkedFolders.shift(); next !== undefined; next = this.linkedFolders.shift()) {
       await this.visit(next, await realpath(path.join(this.root, next)));
     }
+    const { images, masks, unused } = sortMasks(this.found.images);
+    Object.assign(this.found, { images, masks });
+    this.found.skipped.push(...unused);
     this.reportLeftOverCaptions();
     return this.found;
   }
@@ -127,12 +145,15 @@ class Walk {
     if (folder !== "" && entries.some((entry) => entry.name === METRICS)) {
       return this.skip(folder, `is left out: it is the output of a training (it holds ${METRICS})`);
     }
+    const isKohyaProject = entries.some((entry) => entry.name === "img" && entry.isDirectory());
     const folders: string[] = [];
     const lists: string[] = [];
     for (const entry of entries) {
       const relative = path.posix.join(folder, entry.name);
       const kind = await this.kindOf(relative, entry);
-      if (kind === "folder") folders.push(relative);
+      if (kind === "folder" && isKohyaProject && BESIDE_IMG.includes(entry.name)) {
+        this.skip(relative, "is left out: beside a folder img it holds a training's results");
+      } else if (kind === "folder") folders.push(relative);
       else if (kind === "linked folder") this.linkedFolders.push(relative);
       else if (kind === "file") this.file(relative, lists);
       else this.unusable(relative, kind.reason);
@@ -147,6 +168,7 @@ class Walk {
     const { dir, base, name } = path.posix.parse(relative);
     const extension = path.extname(base).toLowerCase();
     if (READ.has(extension)) this.found.images.push(relative);
+    else if (extension === PARQUET) this.found.parquet.push(relative);
     else if (NOT_READ.has(extension)) this.skip(relative, `${extension} files are not read; convert it to PNG`);
     else if ((METADATA_FILES as readonly string[]).includes(base)) lists.push(base);
     else if (this.captionExtensions.includes(extension)) {
@@ -193,9 +215,9 @@ class Walk {
   }
 
   private reportLeftOverCaptions(): void {
-    const stems = new Set(this.found.images.map(withoutExtension));
+    const stems = new Set(this.found.images.map(stemOf));
     for (const caption of this.unusableCaptions) {
-      if (stems.has(withoutExtension(caption.path))) this.found.refused.push(caption);
+      if (stems.has(stemOf(caption.path))) this.found.refused.push(caption);
       else if (!NO_DATA.test(path.posix.basename(caption.path))) this.found.skipped.push(caption);
     }
     for (const [stem, [first, ...others]] of this.found.captionFiles) {
@@ -212,12 +234,6 @@ class Walk {
   private skip(relative: string, reason: string): void {
     this.found.skipped.push({ path: relative, reason });
   }
-}
-
-/** `a/cat.png` → `a/cat`, under which its caption files are known. */
-export function withoutExtension(relative: string): string {
-  const { dir, name } = path.posix.parse(relative);
-  return path.posix.join(dir, name);
 }
 
 /** The folder itself; of a snapshot in a hub's cache the cached repository, whose `blobs` its files are links to. */

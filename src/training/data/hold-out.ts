@@ -1,5 +1,6 @@
 // Which images of a folder are held out: a pure function of their paths and contents, the same on every machine.
 
+import { ConfigError } from "../../errors.js";
 import { hash32 } from "./icon-names.js";
 
 /** What decides about one image. */
@@ -31,4 +32,12 @@ export function heldOutOf(images: readonly HoldOutCandidate[], share: number): S
   }));
   ranked.sort((a, b) => a.isCopied - b.isCopied || a.hash - b.hash || (a.path < b.path ? -1 : 1));
   return new Set(ranked.slice(0, count).map(({ path }) => path));
+}
+
+/** Where a source has no image of the split that is asked for. */
+export function emptySplit(source: string, images: number, share: number): ConfigError {
+  const why = share === 0 ? "validationSplit is 0" : `a share of ${share} is less than one`;
+  return new ConfigError(
+    `dataset: none of the ${images} images of "${source}" is held out: ${why}. Take another split, or a larger share.`,
+  );
 }

@@ -5,6 +5,7 @@ import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { plainPng, writeFolder } from "../../../test/support/data-folder.js";
 import { ConfigError, FormatError, ShapeError } from "../../errors.js";
+import { openDataset } from "./dataset.js";
 import { loadIconSet } from "./icons.js";
 import { openImageFolder } from "./image-folder.js";
 
@@ -34,15 +35,16 @@ describe("openImageFolder", () => {
       "notes.md": "no image",
       "._d.png": "what macOS leaves behind",
     });
-    const { images, skipped, load } = await openImageFolder(dir, { size: 32 });
+    const { images, skipped } = await openImageFolder(dir);
     expect(images.map((image) => image.path)).toEqual(["b.jpg", "c.svg", "d.PNG", "sub/a.webp"]);
     expect(skipped).toEqual([]);
+    const dataset = await openDataset(dir, { size: 32, validationSplit: 0 });
     for (let i = 0; i < images.length; i++) {
-      const pixels = await load(i);
+      const pixels = await dataset.image(i);
       expect(pixels).toHaveLength(3 * 32 * 32);
       for (const value of pixels) expect(Math.abs(value)).toBeLessThanOrEqual(1);
     }
-    await expect(load(4)).rejects.toThrow(ShapeError);
+    await expect(dataset.image(4)).rejects.toThrow(ShapeError);
   });
 
   it("crops the centre instead of squeezing", async () => {
@@ -53,8 +55,8 @@ describe("openImageFolder", () => {
       ])
       .png()
       .toBuffer();
-    const { load } = await openImageFolder(await folder({ "a.png": bytes }), { size: 64 });
-    const pixels = await load(0);
+    const { image } = await openDataset(await folder({ "a.png": bytes }), { size: 64 });
+    const pixels = await image(0);
     expect(pixels.subarray(0, 64 * 64).every((red) => red === 1)).toBe(true);
     expect(pixels.subarray(64 * 64).every((other) => other === -1)).toBe(true);
   });
@@ -63,8 +65,8 @@ describe("openImageFolder", () => {
     const bytes = await sharp({ create: { width: 8, height: 8, channels: 4, background: "#00000000" } })
       .png()
       .toBuffer();
-    const { load } = await openImageFolder(await folder({ "a.png": bytes }), { size: 8 });
-    expect((await load(0)).every((value) => value === 1)).toBe(true);
+    const { image } = await openDataset(await folder({ "a.png": bytes }), { size: 8 });
+    expect((await image(0)).every((value) => value === 1)).toBe(true);
   });
 
   it("takes captions from a text file, else from metadata.jsonl, else from the file name", async () => {
@@ -85,7 +87,7 @@ describe("openImageFolder", () => {
       "sub/d.png": png,
       "metadata.jsonl": `${rows.map((row) => JSON.stringify(row)).join("\r\n")}\r\n`,
     });
-    const { images, skipped } = await openImageFolder(dir, { size: 8 });
+    const { images, skipped } = await openImageFolder(dir);
     expect(Object.fromEntries(images.map((image) => [image.path, image.caption]))).toEqual({
       "a.png": "from the text file",
       "b.png": "from metadata",
@@ -122,7 +124,7 @@ describe("openImageFolder", () => {
       "anim.gif": "GIF89a",
     });
     await truncate(path.join(dir, "cut.png"), Math.floor(png.length / 2));
-    const { images, skipped } = await openImageFolder(dir, { size: 16 });
+    const { images, skipped } = await openImageFolder(dir);
     expect(images.map((image) => image.path)).toEqual(["good.png"]);
     expect(skipped.map((one) => one.path).sort()).toEqual(["anim.gif", "cut.png", "empty.webp", "text.jpg"]);
     for (const { reason } of skipped) expect(reason).toMatch(/is no readable image|are not read/);
@@ -139,23 +141,23 @@ describe("openImageFolder", () => {
       "c.txt": "of two the text file",
       "c.caption": "is read",
     });
-    const { images, skipped } = await openImageFolder(dir, { size: 8 });
+    const { images, skipped } = await openImageFolder(dir);
     expect(images.map(({ path, caption }) => [path, caption])).toEqual([
       ["a.jfif", "a cat"],
       ["b.JPE", "a dog"],
       ["c.jpg", "of two the text file"],
     ]);
     expect(skipped).toEqual([{ path: "c.caption", reason: "is not read: c.txt beside it is" }]);
-    const other = await openImageFolder(dir, { size: 8, captionExtension: ".caption" });
+    const other = await openImageFolder(dir, { captionExtension: ".caption" });
     expect(other.images.map(({ caption }) => caption)).toEqual(["a cat", "b", "is read"]);
     expect(other.skipped.map(({ path }) => path).sort()).toEqual(["b.TXT", "c.txt"]);
-    await expect(openImageFolder(dir, { size: 8, captionExtension: "txt" })).rejects.toThrow(/an ending such as \.txt/);
+    await expect(openImageFolder(dir, { captionExtension: "txt" })).rejects.toThrow(/an ending such as \.txt/);
   });
 
   it("gives images without a caption the instance prompt, where there is one", async () => {
     const png = await plainPng();
     const dir = await folder({ "00.png": png, "01.png": png, "01.txt": "" });
-    const { images } = await openImageFolder(dir, { size: 8, instancePrompt: "photo of sks dog" });
+    const { images } = await openImageFolder(dir, { instancePrompt: "photo of sks dog" });
     expect(images.map(({ caption, captionSource }) => [caption, captionSource])).toEqual([
       ["photo of sks dog", "instancePrompt"],
       ["", "textFile"],
@@ -177,13 +179,16 @@ describe("openImageFolder", () => {
       "sub/metadata.csv": 'file_name,text\nb.png,"from, ""below"""\n',
       "sub/metadata.parquet": "PAR1",
     });
-    const { images, skipped } = await openImageFolder(dir, { size: 8 });
+    const { images, skipped } = await openImageFolder(dir);
     expect(images.map(({ caption }) => caption)).toEqual(["second", 'from, "below"']);
     expect(skipped).toEqual([
       { path: "latents.npz", reason: ".npz files are not read" },
       { path: "metadata.csv", reason: "is not read: metadata.jsonl beside it is" },
-      { path: "sub/metadata.parquet", reason: ".parquet files are not read" },
       { path: "old.txt", reason: "is no caption: there is no image of that name" },
+      {
+        path: "sub/metadata.parquet",
+        reason: "is not read, because there are images; name it as data by itself",
+      },
       { path: "metadata.jsonl", reason: "line 1 is not used: line 2 names a.png again" },
       { path: "metadata.jsonl", reason: "line 3 is not used: sub/metadata.csv names it, too" },
     ]);
@@ -201,9 +206,7 @@ describe("openImageFolder", () => {
     });
     await symlink(path.join(outside, "secret.txt"), path.join(dir, "linked.txt"));
     await symlink("nowhere", path.join(dir, "dangling.txt"));
-    const { message } = (await openImageFolder(dir, { size: 8 }).catch(
-      (error: FormatError) => error as Error,
-    )) as Error;
+    const { message } = (await openImageFolder(dir).catch((error: FormatError) => error as Error)) as Error;
     expect(message).toContain("4 files of captions cannot be used");
     expect(message).toMatch(/latin\.txt is not valid UTF-8\. Save it as UTF-8/);
     expect(message).toMatch(/large\.txt has 10000000 bytes; at most 65536/);
@@ -225,7 +228,7 @@ describe("openImageFolder", () => {
     await link(path.join(dir, "nowhere.png"), "broken.png");
     await link(path.join(outside, "private.png"), "private.png");
     await link(path.join(outside, "more"), "more");
-    const { images, skipped } = await openImageFolder(dir, { size: 8 });
+    const { images, skipped } = await openImageFolder(dir);
     expect(images.map((image) => image.path)).toEqual(["link.png", "sub/a.png", "z/b.png"]);
     const out = "is a link out of the data folder, which is not followed unless asked for (followLinks)";
     expect(Object.fromEntries(skipped.map(({ path, reason }) => [path, reason]))).toEqual({
@@ -236,7 +239,7 @@ describe("openImageFolder", () => {
       "private.png": out,
       "sub/circle": "is a link to the data folder, which is read already",
     });
-    const all = await openImageFolder(dir, { size: 8, followLinks: true });
+    const all = await openImageFolder(dir, { followLinks: true });
     expect(all.images.map((image) => image.path)).toEqual([
       ...["link.png", "private.png", "sub/a.png", "z/b.png", "more/photo.png"],
     ]);
@@ -247,7 +250,7 @@ describe("openImageFolder", () => {
     const dir = path.join(cache, "snapshots", "main");
     await symlink("../../blobs/1", path.join(dir, "a.png"));
     await symlink("../../blobs/2", path.join(dir, "a.txt"));
-    const { images, skipped } = await openImageFolder(dir, { size: 8 });
+    const { images, skipped } = await openImageFolder(dir);
     expect(images.map(({ caption }) => caption)).toEqual(["a cat"]);
     expect(skipped).toEqual([]);
   });
@@ -260,28 +263,28 @@ describe("openImageFolder", () => {
       "old/metrics.jsonl": "",
       "old/loss.png": png,
     });
-    const { images, skipped } = await openImageFolder(dir, { size: 8, exclude: [path.join(dir, "sub", "..", "out")] });
+    const { images, skipped } = await openImageFolder(dir, { exclude: [path.join(dir, "sub", "..", "out")] });
     expect(images.map((image) => image.path)).toEqual(["a.png"]);
     expect(skipped).toEqual([
       { path: "old", reason: expect.stringContaining("the output of a training") },
       { path: "out", reason: expect.stringContaining("results are written there") },
     ]);
     await symlink(dir, path.join(root, "same"));
-    const itself = openImageFolder(path.join(root, "same"), { size: 8, exclude: [dir, path.join(dir, "missing")] });
+    const itself = openImageFolder(path.join(root, "same"), { exclude: [dir, path.join(dir, "missing")] });
     await expect(itself).rejects.toThrow(ConfigError);
   });
 
   it.skipIf(process.platform === "win32")("takes names with control characters, and prints none of them", async () => {
     const evil = "a\u001b]0;owned\u0007\n\u009b2J";
     const dir = await folder({ "b.png": await plainPng(), [`${evil}.png`]: "x", [`${evil}.txt`]: "y" });
-    const { skipped } = await openImageFolder(dir, { size: 8 });
+    const { skipped } = await openImageFolder(dir);
     expect(skipped).toEqual([{ path: `${evil}.png`, reason: expect.stringMatching(/^is no readable image/) }]);
     await writeFile(path.join(dir, `${evil}.txt`), Uint8Array.from([0xff]));
-    const refused = await openImageFolder(dir, { size: 8 }).catch((error: Error) => error.message);
+    const refused = await openImageFolder(dir).catch((error: Error) => error.message);
     expect(refused).toContain("a\\u{1b}]0;owned\\u{7}\\u{a}\\u{9b}2J.txt is not valid UTF-8");
     await rm(path.join(dir, `${evil}.txt`));
     await rm(path.join(dir, "b.png"));
-    expect(await openImageFolder(dir, { size: 8 }).catch((error: Error) => error.message)).not.toMatch(/\p{Cc}/u);
+    expect(await openImageFolder(dir).catch((error: Error) => error.message)).not.toMatch(/\p{Cc}/u);
   });
 
   it("tells how far it is, gives every file's hash, and ends when asked to", async () => {
@@ -289,13 +292,13 @@ describe("openImageFolder", () => {
     const dir = await folder({ "a.png": first, "b.png": second, "c.png": first, "d.png": "x" });
     const seen: string[] = [];
     const onProgress = (done: number, total: number) => seen.push(`${done}/${total}`);
-    const { images } = await openImageFolder(dir, { size: 8, onProgress });
+    const { images } = await openImageFolder(dir, { onProgress });
     expect(seen).toEqual(["1/4", "2/4", "3/4", "4/4"]);
     const [a, b, c] = images.map(({ contentHash }) => contentHash);
     expect(a).toMatch(/^[0-9a-f]{64}$/);
     expect(c).toBe(a);
     expect(b).not.toBe(a);
-    await expect(openImageFolder(dir, { size: 8, signal: AbortSignal.abort() })).rejects.toThrow(/abort/i);
+    await expect(openImageFolder(dir, { signal: AbortSignal.abort() })).rejects.toThrow(/abort/i);
   });
 
   it("turns photographs upright", async () => {
@@ -304,28 +307,25 @@ describe("openImageFolder", () => {
       .withMetadata({ orientation: 3 })
       .png()
       .toBuffer();
-    const { load } = await openImageFolder(await folder({ "a.png": bytes }), { size: 8 });
-    const pixels = await load(0);
+    const { image } = await openDataset(await folder({ "a.png": bytes }), { size: 8 });
+    const pixels = await image(0);
     expect([pixels[0], pixels[63]]).toEqual([-1, 1]);
   });
 
   it("refuses a folder that is missing, a file, or without a usable image", async () => {
-    await expect(openImageFolder(path.join(root, "nowhere"), { size: 8 })).rejects.toThrow(/no such folder/);
+    await expect(openImageFolder(path.join(root, "nowhere"))).rejects.toThrow(/no such folder/);
     const file = path.join(await folder({ "a.txt": "x" }), "a.txt");
-    await expect(openImageFolder(file, { size: 8 })).rejects.toThrow(/is a file, not a folder/);
-    await expect(openImageFolder(await folder({}), { size: 8 })).rejects.toThrow(/holds no image .*there are none/);
-    await expect(openImageFolder(await folder({ "a.png": "x" }), { size: 8 })).rejects.toThrow(
-      /1 skipped, first a\.png/,
-    );
+    await expect(openImageFolder(file)).rejects.toThrow(/is a file, not a folder/);
+    await expect(openImageFolder(await folder({}))).rejects.toThrow(/holds no image .*there are none/);
+    await expect(openImageFolder(await folder({ "a.png": "x" }))).rejects.toThrow(/1 skipped, first a\.png/);
   });
 
   it("refuses malformed metadata by line, and a size that is no size", async () => {
     const png = await picture("cat").png().toBuffer();
-    const open = async (text: string) =>
-      openImageFolder(await folder({ "a.png": png, "metadata.jsonl": text }), { size: 8 });
+    const open = async (text: string) => openImageFolder(await folder({ "a.png": png, "metadata.jsonl": text }));
     await expect(open('{"file_name":"a.png","text":"x"}\n{')).rejects.toThrow(/line 2 is not valid JSON/);
     await expect(open('{"file_name":"a.png"}')).rejects.toThrow(/line 1 must have a "file_name" and a "text"/);
     await expect(open("null")).rejects.toThrow(FormatError);
-    await expect(openImageFolder(root, { size: 1.5 })).rejects.toThrow(ConfigError);
+    await expect(openDataset(root, { size: 1.5 })).rejects.toThrow(ConfigError);
   });
 });

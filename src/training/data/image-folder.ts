@@ -2,83 +2,57 @@
 
 import { createHash } from "node:crypto";
 import path from "node:path";
-import { ConfigError, FormatError, printable, quoted, ShapeError } from "../../errors.js";
-import { decodeImage, readImage, readImageBytes, readImageSize } from "../../images/image-file.js";
+import { FormatError, printable } from "../../errors.js";
+import { readImageBytes } from "../../images/image-file.js";
 import { type ListedCaption, MAX_CAPTION_BYTES, readCaptionMetadata } from "./caption-metadata.js";
-import { type FolderContents, type Skipped, type WalkOptions, walkFolder, withoutExtension } from "./folder-walk.js";
-import { centreCrop, type ImagePlacement } from "./image-placement.js";
+import { type FolderMeaning, meaningOfFolders, stemOf } from "./folder-conventions.js";
+import { type FolderContents, type Skipped, type WalkOptions, walkFolder } from "./folder-walk.js";
+import { describeImage } from "./image-pixels.js";
+import type { ImageTraits, OpenedSource, SourceImage, SourceOptions } from "./source-image.js";
 import { readTextFile } from "./text-file.js";
 
+/** Most that a mask's proportions may differ from its image's, as a share: a pixel of a small image. */
+const MASK_TOLERANCE = 0.02;
 const PARALLEL_CHECKS = 2;
 /** Most files that a message names. */
 const NAMED = 20;
 
-/** Where an image's caption comes from. */
-export type FolderCaptionSource = "textFile" | "metadata" | "instancePrompt" | "fileName";
-
-/** An image of the folder. */
-export interface FolderImage {
-  /** Relative to the folder, with forward slashes. */
-  path: string;
-  caption: string;
-  captionSource: FolderCaptionSource;
-  /** SHA-256 of the file, in hex. */
-  contentHash: string;
-}
-
-/** A folder of images. */
-export interface ImageFolder {
-  readonly images: readonly FolderImage[];
-  /** What lies in the folder and is not used, with the reason. */
-  readonly skipped: readonly Skipped[];
-  /**
-   * Reads one image: centre crop, scaled to S×S.
-   *
-   * @returns `[3, S, S]` in [-1, 1].
-   * @throws {FormatError} If the file has been removed or damaged since the folder was opened.
-   */
-  load(index: number): Promise<Float32Array>;
-  /** How an image came to S×S. Throws as `load`. */
-  placement(index: number): Promise<ImagePlacement>;
-}
-
 /** Settings of {@link openImageFolder}. */
-export interface ImageFolderOptions extends WalkOptions {
-  /** Side S of the images, in pixels. */
-  size: number;
-  /** Caption of images that have none of their own; by default their file name. */
-  instancePrompt?: string | undefined;
-  /** Called after each image that was read. */
-  onProgress?: (done: number, total: number) => void;
-  signal?: AbortSignal;
-}
+export interface ImageFolderOptions extends WalkOptions, SourceOptions {}
 
 /**
  * Opens a folder of training images, subfolders included, and reads every image once to know that it can be read.
  *
  * The caption of `a/cat.png` is, in this order: the text of `a/cat.txt` or `a/cat.caption`; the `text` of the line of
  * `a/metadata.jsonl` or `a/metadata.csv` whose `file_name` is `cat.png` (of a folder further up: its path from there);
- * `instancePrompt`; the file name with spaces for "-" and "_". What is followed and what is left out: `walkFolder`.
+ * `instancePrompt`, or of a regularization image `regularizationPrompt`; the words of a folder such as `10_sks dog`; the
+ * file name with spaces for "-" and "_". What folders say beside: `meaningOfFolders`; what is followed and what is left
+ * out: `walkFolder`.
  *
- * @throws {FormatError} If the folder is missing, holds no usable image, or captions that cannot be used: all are named.
+ * @throws {FormatError} If the folder is missing, holds no usable image, or captions or masks that cannot be used: all are
+ *   named.
  * @throws {ConfigError} If an option is invalid.
  */
-export async function openImageFolder(dir: string, options: ImageFolderOptions): Promise<ImageFolder> {
-  const { size, captionExtension, instancePrompt, onProgress, signal } = options;
-  if (!Number.isInteger(size) || size < 1) {
-    throw new ConfigError(`image folder: size must be a positive integer; got ${size}.`);
-  }
-  if (captionExtension !== undefined && !/^\.[^./\\]+$/.test(captionExtension)) {
-    throw new ConfigError(
-      `image folder: captionExtension must be an ending such as .txt; got ${quoted(captionExtension)}.`,
-    );
-  }
-  const contents = await walkFolder(dir, options);
+export async function openImageFolder(dir: string, options: ImageFolderOptions = {}): Promise<OpenedSource> {
+  return openWalkedFolder(dir, await walkFolder(dir, options), options);
+}
+
+/** As {@link openImageFolder}, of a folder that has been walked with the same options. */
+export async function openWalkedFolder(
+  dir: string,
+  contents: FolderContents,
+  options: ImageFolderOptions,
+): Promise<OpenedSource> {
+  const { onProgress, signal } = options;
   const { skipped } = contents;
+  for (const file of contents.parquet) {
+    skipped.push({ path: file, reason: "is not read, because there are images; name it as data by itself" });
+  }
   const captions = await readCaptions(dir, contents);
 
-  const images: (FolderImage | undefined)[] = new Array(contents.images.length);
+  const images: (SourceImage | undefined)[] = new Array(contents.images.length);
   const reasons = new Map<string, string>();
+  const refusedMasks: Skipped[] = [];
   let next = 0;
   let done = 0;
   async function checkRemaining(): Promise<void> {
@@ -89,17 +63,51 @@ export async function openImageFolder(dir: string, options: ImageFolderOptions):
       const file = path.join(dir, image);
       try {
         const bytes = await readImageBytes(file);
-        await decodeImage(bytes, file, { size });
-        const contentHash = createHash("sha256").update(bytes).digest("hex");
-        images[index] = { path: image, contentHash, ...captionOfImage(image, captions, instancePrompt) };
+        const traits = await describeImage(bytes, file);
+        const meaning = meaningOfFolders(image);
+        const isRegularization = options.isRegularization || meaning.isRegularization;
+        images[index] = {
+          path: image,
+          file,
+          contentHash: sha256(bytes),
+          ...traits,
+          ...captionOfImage(image, captions, isRegularization, meaning, options),
+          isRegularization,
+          repeats: meaning.repeats,
+          read: () => readImageBytes(file),
+          ...(await maskOf(image, traits)),
+        };
       } catch (error) {
         if (!(error instanceof FormatError)) throw error;
-        reasons.set(image, error.message.replace(`${printable(file)}: `, ""));
+        reasons.set(image, reasonIn(error, file));
       }
       onProgress?.(++done, contents.images.length);
     }
   }
+  async function maskOf(image: string, { own }: ImageTraits): Promise<Pick<SourceImage, "maskHash" | "readMask">> {
+    const mask = contents.masks.get(image);
+    if (mask === undefined) return {};
+    if (!options.mask) {
+      skipped.push({ path: mask, reason: "is a mask; masks count only where they are asked for (mask)" });
+      return {};
+    }
+    const file = path.join(dir, mask);
+    try {
+      const bytes = await readImageBytes(file);
+      const { own: size } = await describeImage(bytes, file);
+      if (Math.abs(size.width / size.height / (own.width / own.height) - 1) > MASK_TOLERANCE) {
+        const sizes = `has ${size.width}×${size.height} pixels, and its image ${own.width}×${own.height}`;
+        throw new FormatError(file, `${sizes}: other proportions.`);
+      }
+      return { maskHash: sha256(bytes), readMask: () => readImageBytes(file) };
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error;
+      refusedMasks.push({ path: mask, reason: reasonIn(error, file) });
+      return {};
+    }
+  }
   await Promise.all(Array.from({ length: PARALLEL_CHECKS }, checkRemaining));
+  refuseAll(dir, refusedMasks, "mask", "masks");
 
   const usable = images.filter((image) => image !== undefined);
   for (const image of contents.images) {
@@ -111,17 +119,20 @@ export async function openImageFolder(dir: string, options: ImageFolderOptions):
     const why = first ? `${skipped.length} skipped, first ${printable(first.path)}: ${first.reason}` : "there are none";
     throw new FormatError(dir, `holds no image that can be used (${why}). Put PNG, JPEG, WebP or SVG files there.`);
   }
-  const fileOf = (index: number): string => {
-    const image = usable[index];
-    if (!image) throw new ShapeError(`image folder: index ${index} is outside the ${usable.length} images.`);
-    return path.join(dir, image.path);
-  };
-  return {
-    images: usable,
-    skipped,
-    load: async (index) => (await readImage(fileOf(index), { size })).data,
-    placement: async (index) => centreCrop(await readImageSize(fileOf(index)), size),
-  };
+  return { images: usable, skipped };
+}
+
+const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+
+const reasonIn = (error: FormatError, file: string): string => error.message.replace(`${printable(file)}: `, "");
+
+/** @throws {FormatError} That names what cannot be used, if anything. */
+function refuseAll(dir: string, refused: readonly Skipped[], one: string, many: string): void {
+  if (refused.length === 0) return;
+  const named = refused.slice(0, NAMED).map(({ path, reason }) => `${printable(path)} ${reason}`);
+  if (refused.length > NAMED) named.push(`… and ${refused.length - NAMED} more`);
+  const what = refused.length === 1 ? `one ${one}` : `${refused.length} ${many}`;
+  throw new FormatError(dir, `${what} cannot be used:\n  ${named.join("\n  ")}\nMend or remove what is named.`);
 }
 
 interface Captions {
@@ -140,15 +151,10 @@ async function readCaptions(dir: string, contents: FolderContents): Promise<Capt
       own.set(stem, (await readTextFile(path.join(dir, file!), MAX_CAPTION_BYTES)).trim());
     } catch (error) {
       if (!(error instanceof FormatError)) throw error;
-      refused.push({ path: file!, reason: error.message.replace(`${printable(path.join(dir, file!))}: `, "") });
+      refused.push({ path: file!, reason: reasonIn(error, path.join(dir, file!)) });
     }
   }
-  if (refused.length > 0) {
-    const named = refused.slice(0, NAMED).map(({ path, reason }) => `${printable(path)} ${reason}`);
-    if (refused.length > NAMED) named.push(`… and ${refused.length - NAMED} more`);
-    const what = refused.length === 1 ? "one file of captions" : `${refused.length} files of captions`;
-    throw new FormatError(dir, `${what} cannot be used:\n  ${named.join("\n  ")}\nMend or remove what is named.`);
-  }
+  refuseAll(dir, refused, "file of captions", "files of captions");
 
   const listed = new Map<string, ListedCaption>();
   for (const file of contents.metadata) {
@@ -169,7 +175,7 @@ async function readCaptions(dir: string, contents: FolderContents): Promise<Capt
     const base = path.posix.basename(file);
     if (!images.has(image)) {
       if (!named.has(image)) skipped.push({ path: image, reason: `${base} names it, but there is no such image` });
-    } else if ((own.get(withoutExtension(image)) ?? text) !== text) {
+    } else if ((own.get(stemOf(image)) ?? text) !== text) {
       const reason = `line ${line} is not used: ${printable(image)} has a caption file that says something else`;
       skipped.push({ path: file, reason });
     }
@@ -180,17 +186,23 @@ async function readCaptions(dir: string, contents: FolderContents): Promise<Capt
 function captionOfImage(
   image: string,
   { own, listed }: Captions,
-  instancePrompt: string | undefined,
-): Pick<FolderImage, "caption" | "captionSource"> {
-  const text = own.get(withoutExtension(image));
+  isRegularization: boolean,
+  { words }: FolderMeaning,
+  { instancePrompt, regularizationPrompt }: SourceOptions,
+): Pick<SourceImage, "caption" | "captionSource"> {
+  const text = own.get(stemOf(image));
   if (text !== undefined) return { caption: text, captionSource: "textFile" };
   const line = listed.get(image);
   if (line) return { caption: line.text, captionSource: "metadata" };
-  if (instancePrompt !== undefined) return { caption: instancePrompt, captionSource: "instancePrompt" };
+  const prompt = isRegularization ? regularizationPrompt : instancePrompt;
+  const captionSource = isRegularization ? "regularizationPrompt" : "instancePrompt";
+  if (prompt !== undefined) return { caption: prompt, captionSource };
+  if (words !== undefined) return { caption: words, captionSource: "folderName" };
   return { caption: captionOfFile(image), captionSource: "fileName" };
 }
 
-function captionOfFile(file: string): string {
+/** The file name as words. */
+export function captionOfFile(file: string): string {
   return path.posix
     .parse(file)
     .name.replace(/[-_\s]+/g, " ")

@@ -1,4 +1,6 @@
-// Where a training image lies in its file, which SDXL is told of every image.
+// How an image comes to the shape at which it is trained on: scaled to cover it, and cut. SDXL is told of it.
+
+import type { ImageShape, ImageVariant } from "./image-variant.js";
 
 /** Two numbers of pixels each: height and width, or top and left. */
 export interface ImagePlacement {
@@ -8,16 +10,45 @@ export interface ImagePlacement {
   cropTopLeft: readonly [number, number];
 }
 
+/** An image after scaling, and the corner of the cut in it. */
+export interface PlacedImage {
+  scaled: ImageShape;
+  left: number;
+  top: number;
+}
+
 /**
- * The placement of an image whose smaller side is scaled to S and whose centre is cropped to S×S.
+ * Scales by max(W / w, H / h), w×h the image's own pixels and W×H its shape, and cuts W×H out.
  *
- * @param own - The file's size; undefined for a drawing that is made at S×S.
+ * @param crop - Share of the free play that lies left of and above the cut; the centre by default.
+ */
+export function placeImage(own: ImageShape, shape: ImageShape, crop: ImageVariant["crop"] = CENTRE): PlacedImage {
+  const scale = Math.max(shape.width / own.width, shape.height / own.height);
+  const scaled = {
+    width: Math.max(shape.width, Math.round(own.width * scale)),
+    height: Math.max(shape.height, Math.round(own.height * scale)),
+  };
+  return {
+    scaled,
+    left: Math.round((scaled.width - shape.width) * crop.x),
+    top: Math.round((scaled.height - shape.height) * crop.y),
+  };
+}
+
+const CENTRE = { x: 0.5, y: 0.5 };
+
+/**
+ * What SDXL is told of an image.
+ *
+ * @param own - The file's size; undefined for a drawing, which is made at its shape.
  * @see Podell et al. 2023, arXiv:2307.01952, section 2.2
  */
-export function centreCrop(own: { width: number; height: number } | undefined, size: number): ImagePlacement {
-  if (!own) return { originalSize: [size, size], cropTopLeft: [0, 0] };
-  const { width, height } = own;
-  const scale = size / Math.min(width, height);
-  const overhang = (side: number): number => Math.max(0, Math.round((Math.round(side * scale) - size) / 2));
-  return { originalSize: [height, width], cropTopLeft: [overhang(height), overhang(width)] };
+export function placementOf(
+  own: ImageShape | undefined,
+  shape: ImageShape,
+  crop?: ImageVariant["crop"],
+): ImagePlacement {
+  if (!own) return { originalSize: [shape.height, shape.width], cropTopLeft: [0, 0] };
+  const { left, top } = placeImage(own, shape, crop);
+  return { originalSize: [own.height, own.width], cropTopLeft: [top, left] };
 }

@@ -147,7 +147,8 @@ export function list(help: string, placeholder: string) {
 
 /** A flag that may be given several times; a list in a file. */
 export function repeated(help: string, placeholder: string) {
-  const schema = z.array(z.string()).min(1);
+  // A file may name a single one without a list.
+  const schema = z.preprocess((given) => (typeof given === "string" ? [given] : given), z.array(z.string()).min(1));
   return new OptionSpec<string[] | undefined>(schema, "a list of at least one text", `${help} (repeatable)`, {
     placeholder,
     repeatable: true,
