@@ -99,7 +99,7 @@ describe("imagePlanes", () => {
     expectColour((await planes(deepGrey, size)).at(4, 4), [128, 128, 128], 1);
     expectColour((await planes(deep, size)).at(4, 4), rgb, 1);
     expectColour((await planes(palette, size)).at(4, 4), rgb, 1);
-    // What Little CMS makes of that file by its profile (Pillow 12's ImageCms, perceptual intent); paper has less colour.
+    // What Little CMS makes of that file by its profile (Pillow 13's ImageCms, perceptual intent); paper has less colour.
     expectColour((await planes(cmyk, size)).at(4, 4), [141, 115, 82], 2);
     expectColour((await planes(withoutProfile(cmyk), size)).at(4, 4), [150, 120, 100], 40);
     expectColour((await planes(p3, size)).at(4, 4), rgb, 3);
