@@ -198,7 +198,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
 
   // Kept once a step has been done: what failed before is no training that could be resumed.
   const keepSettings = () => writeSettings(output, settingsOf(options, resolution));
-  const bars = new TrainBars(dataset.size, options.steps);
+  const bars = new TrainBars(options.steps);
   const result = await fineTune({
     ...pickValues(TRAINING_OPTIONS, options),
     pipeline,
@@ -240,7 +240,8 @@ function settingsOf(options: TrainOptions, resolution: number): object {
   const regularizationData = settings.regularizationData?.map(absoluteData);
   // What is no path here is a model's name on the hub.
   const model = existsSync(settings.model) ? resolve(settings.model) : settings.model;
-  return { ...settings, model, data, regularizationData, resolution };
+  const cacheDir = settings.cacheDir === undefined ? undefined : resolve(settings.cacheDir);
+  return { ...settings, model, data, regularizationData, resolution, cacheDir };
 }
 
 async function report(options: TrainOptions, result: FineTuneResult, dataset: ImageDataset): Promise<void> {
@@ -267,16 +268,17 @@ class TrainBars {
   /** Whether a step has been done. */
   stepping = false;
 
-  constructor(
-    images: number,
-    private readonly steps: number,
-  ) {
-    this.bar = new Progress({ label: "encoding", total: images, unit: "images" });
-  }
+  /** What is being encoded. */
+  private encoding: string | undefined;
+
+  constructor(private readonly steps: number) {}
 
   phase(phase: FineTunePhase): void {
     if (phase.kind === "encoding") {
-      this.bar?.update(phase.done);
+      if (this.encoding !== phase.what) this.end();
+      this.encoding = phase.what;
+      this.bar ??= new Progress({ label: "encoding", total: phase.of, unit: phase.what });
+      this.bar.update(phase.done);
     } else if (phase.kind === "validation") {
       this.bar?.say(`drawn     ${phase.path}`);
     } else if (phase.kind !== "starting") {

@@ -2,8 +2,19 @@
 
 import { RuntimeError } from "../errors.js";
 import type { OnnxModel } from "../onnx/index.js";
-import type { Tensor } from "../tensor/tensor.js";
+import type { DType, Tensor } from "../tensor/tensor.js";
 import type { Device } from "./device.js";
+
+/** What an input must be, or an output is. */
+export interface TensorType {
+  dtype: DType;
+  shape: readonly number[];
+}
+
+/** As much of a lowered graph as loading takes; its inputs and outputs may be types alone. */
+export type LoadableModel = Pick<OnnxModel, "bytes" | "weightsFolder"> & {
+  readonly [side in "inputs" | "outputs"]: ReadonlyMap<string, TensorType>;
+};
 
 /** Settings of one session. */
 export interface SessionSettings {
@@ -54,7 +65,7 @@ export interface Backend {
   readonly supportsIoBinding?: boolean;
   /** How many processors the CPU's sessions have between them; absent where they always run in turn. */
   readonly processors?: number;
-  create(model: OnnxModel, settings: SessionSettings): Promise<BackendSession>;
+  create(model: LoadableModel, settings: SessionSettings): Promise<BackendSession>;
 }
 
 let current: Backend | undefined;

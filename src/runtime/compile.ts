@@ -3,8 +3,16 @@
 import { RuntimeError, ShapeError } from "../errors.js";
 import { type Graph, sameShape } from "../graph/index.js";
 import { lower, type OnnxModel } from "../onnx/index.js";
-import type { DType, Tensor } from "../tensor/tensor.js";
-import { type BackendSession, type BoundValues, backend, type IoBinding, type SessionSettings } from "./backend.js";
+import type { Tensor } from "../tensor/tensor.js";
+import {
+  type BackendSession,
+  type BoundValues,
+  backend,
+  type IoBinding,
+  type LoadableModel,
+  type SessionSettings,
+  type TensorType,
+} from "./backend.js";
 import { type Device, type DeviceOption, resolveDevice, targetOf } from "./device.js";
 
 /** Options of {@link compile}. */
@@ -23,12 +31,6 @@ export interface CompileOptions {
 
 /** The options that every compiled graph of a model shares. */
 export type RuntimeOptions = Pick<CompileOptions, "device" | "threads">;
-
-/** What an input must be. */
-export interface TensorType {
-  dtype: DType;
-  shape: readonly number[];
-}
 
 /** A graph loaded into ONNX Runtime. */
 export class CompiledGraph {
@@ -128,12 +130,18 @@ export async function compile(graph: Graph, options: CompileOptions = {}): Promi
   return load(lower(graph, targetOf(device)), { device, threads, profilePrefix, ioBinding });
 }
 
+/** The same to load, without the graph: a value holds its whole graph. */
+export function withoutGraph({ bytes, weightsFolder, inputs, outputs }: OnnxModel): LoadableModel {
+  return { bytes, weightsFolder, inputs: typesOf(inputs), outputs: typesOf(outputs) };
+}
+
+const typesOf = (values: ReadonlyMap<string, TensorType>): ReadonlyMap<string, TensorType> =>
+  new Map([...values].map(([name, { dtype, shape }]) => [name, { dtype, shape }]));
+
 /** Loads a lowered graph. */
-export async function load(model: OnnxModel, settings: SessionSettings): Promise<CompiledGraph> {
+export async function load(model: LoadableModel, settings: SessionSettings): Promise<CompiledGraph> {
   const session = await backend().create(model, settings);
-  // Types only: a value holds its whole graph.
-  const inputs = new Map([...model.inputs].map(([name, { dtype, shape }]) => [name, { dtype, shape }]));
-  return new CompiledGraph(inputs, session, settings.device, settings.ioBinding);
+  return new CompiledGraph(typesOf(model.inputs), session, settings.device, settings.ioBinding);
 }
 
 /**

@@ -6,12 +6,13 @@
 // and losses and gradients differ by float32 rounding; so do they between devices. Threads within one copy divide rows and
 // columns of products among themselves, not sums: one and two of them gave the same bits.
 
+import { RuntimeError } from "../errors.js";
 import { Graph } from "../graph/index.js";
 import { lower } from "../onnx/index.js";
 import { concatRows } from "../tensor/rows.js";
 import { Tensor } from "../tensor/tensor.js";
 import { backend } from "./backend.js";
-import { type CompiledGraph, type CompileOptions, checkFeeds, deviceOf, load } from "./compile.js";
+import { type CompiledGraph, type CompileOptions, checkFeeds, deviceOf, load, withoutGraph } from "./compile.js";
 import { targetOf } from "./device.js";
 
 /** Options of {@link compileDataParallel}. */
@@ -34,16 +35,19 @@ const WAITING = 0.15;
 
 /** Copies of one graph. With a single copy it is that graph. */
 export class DataParallelGraph {
+  private loaded: Promise<readonly CompiledGraph[]> | undefined;
+  private isReleased = false;
+
+  /**
+   * @param parts - Into how many equal parts a batch is divided.
+   * @param load - Loads a copy for each part.
+   */
   constructor(
-    private readonly copies: readonly CompiledGraph[],
+    readonly parts: number,
     private readonly batchSize: number,
+    private readonly load: () => Promise<readonly CompiledGraph[]>,
     private readonly perSample: readonly string[] = [],
   ) {}
-
-  /** Into how many equal parts a batch is divided. */
-  get parts(): number {
-    return this.copies.length;
-  }
 
   /**
    * Runs all copies.
@@ -56,11 +60,12 @@ export class DataParallelGraph {
    */
   async run(batch: Record<string, Tensor>, shared: Record<string, Tensor>): Promise<Record<string, Tensor>> {
     const { parts } = this;
-    if (parts === 1) return this.copies[0]!.run({ ...batch, ...shared });
-    this.check(batch, shared);
+    const copies = await this.copies();
+    if (parts === 1) return copies[0]!.run({ ...batch, ...shared });
+    this.check(copies[0]!, batch, shared);
     const divided = Object.entries(batch).map(([name, value]) => [name, divide(value, parts)] as const);
     const results = await Promise.all(
-      this.copies.map((copy, part) => {
+      copies.map((copy, part) => {
         const feeds = Object.fromEntries(divided.map(([name, pieces]) => [name, pieces[part]!]));
         return copy.run({ ...feeds, ...shared });
       }),
@@ -78,9 +83,32 @@ export class DataParallelGraph {
     return first;
   }
 
-  private check(batch: Record<string, Tensor>, shared: Record<string, Tensor>): void {
+  /**
+   * Frees what the copies hold of memory, once their runs are over; what was lowered stays, so that the next run begins with
+   * loading alone.
+   */
+  async unload(): Promise<void> {
+    const { loaded } = this;
+    this.loaded = undefined;
+    for (const copy of (await loaded) ?? []) await copy.release();
+  }
+
+  /** Loads the copies, unless they are. @throws {RuntimeError} If ONNX Runtime refuses the model. */
+  async copies(): Promise<readonly CompiledGraph[]> {
+    if (this.isReleased) throw new RuntimeError("run: this compiled graph was released.");
+    if (!this.loaded) {
+      const loaded = this.load();
+      this.loaded = loaded;
+      loaded.catch(() => {
+        if (this.loaded === loaded) this.loaded = undefined;
+      });
+    }
+    return this.loaded;
+  }
+
+  private check(copy: CompiledGraph, batch: Record<string, Tensor>, shared: Record<string, Tensor>): void {
     const inputs = new Map(
-      [...this.copies[0]!.inputs].map(([name, { dtype, shape }]) => {
+      [...copy.inputs].map(([name, { dtype, shape }]) => {
         const whole = name in shared ? shape : [this.batchSize, ...shape.slice(1)];
         return [name, { dtype, shape: whole }];
       }),
@@ -88,9 +116,10 @@ export class DataParallelGraph {
     checkFeeds("run", { ...batch, ...shared }, inputs);
   }
 
-  /** Frees all copies. */
+  /** Frees all copies. Running afterwards throws. */
   async release(): Promise<void> {
-    for (const copy of this.copies) await copy.release();
+    this.isReleased = true;
+    await this.unload();
   }
 }
 
@@ -110,13 +139,16 @@ export async function compileDataParallel(
   const parts = parameterBytes <= LARGEST_PARAMETER_BYTES ? partsOf(batchSize, threads) : 1;
   const graph = new Graph();
   build(graph, batchSize / parts);
-  const model = lower(graph, targetOf(device));
+  const model = withoutGraph(lower(graph, targetOf(device)));
   const share = parts === 1 ? options.threads : Math.floor(threads / parts);
-  const copies = Array.from({ length: parts }, (_, worker) => {
+  const copy = (worker: number) => {
     const trace = profilePrefix !== undefined && parts > 1 ? `${profilePrefix}-${worker}` : profilePrefix;
     return load(model, { device, worker, threads: share, profilePrefix: trace });
-  });
-  return new DataParallelGraph(await Promise.all(copies), batchSize, perSample);
+  };
+  const copies = () => Promise.all(Array.from({ length: parts }, (_, worker) => copy(worker)));
+  const compiled = new DataParallelGraph(parts, batchSize, copies, perSample);
+  await compiled.copies();
+  return compiled;
 }
 
 /** The divisor of the batch size that leaves the threads the least idle. */

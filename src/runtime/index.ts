@@ -1,4 +1,4 @@
-export { type Backend, type BackendSession, type IoBinding, registerBackend } from "./backend.js";
+export { type Backend, type BackendSession, type IoBinding, registerBackend, type TensorType } from "./backend.js";
 export {
   CompiledGraph,
   type CompileOptions,
@@ -6,7 +6,6 @@ export {
   deviceOf,
   type RuntimeOptions,
   supportsIoBinding,
-  type TensorType,
 } from "./compile.js";
 export { CompiledGraphs } from "./compiled-graphs.js";
 export { compileDataParallel, DataParallelGraph } from "./data-parallel.js";

@@ -3,10 +3,18 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { RuntimeError } from "../errors.js";
-import { Graph, type Value } from "../graph/index.js";
-import { lower, type OnnxModel } from "../onnx/index.js";
-import { BYTES_PER_ELEMENT, type DType, fromBytes, Tensor, type TensorData } from "../tensor/tensor.js";
-import { type Backend, type BackendSession, type IoBinding, registerBackend, type SessionSettings } from "./backend.js";
+import { Graph } from "../graph/index.js";
+import { lower } from "../onnx/index.js";
+import { BYTES_PER_ELEMENT, type DType, fromBytes, sizeOf, Tensor, type TensorData } from "../tensor/tensor.js";
+import {
+  type Backend,
+  type BackendSession,
+  type IoBinding,
+  type LoadableModel,
+  registerBackend,
+  type SessionSettings,
+  type TensorType,
+} from "./backend.js";
 import type { Device } from "./device.js";
 
 interface Reply {
@@ -36,7 +44,7 @@ class NodeBackend implements Backend {
     return PREFERENCE.filter((device) => device === "cpu" || bundled.includes(device));
   }
 
-  async create(model: OnnxModel, settings: SessionSettings): Promise<BackendSession> {
+  async create(model: LoadableModel, settings: SessionSettings): Promise<BackendSession> {
     const session = this.nextSession++;
     const { ioBinding } = settings;
     const worker = this.worker(settings.worker ?? 0);
@@ -80,11 +88,11 @@ class SessionWorker {
   private nextId = 0;
 
   /** The worker fills shared memory and wakes this thread, which therefore needs no event loop. */
-  readSync(session: number, values: ReadonlyMap<string, Value>): Record<string, Tensor> {
+  readSync(session: number, values: ReadonlyMap<string, TensorType>): Record<string, Tensor> {
     const signal = new Int32Array(new SharedArrayBuffer(4));
     const message = new Uint8Array(new SharedArrayBuffer(MESSAGE_BYTES));
     const wanted = [...values].map(([name, value]) => {
-      const bytes = new Uint8Array(new SharedArrayBuffer(value.size * BYTES_PER_ELEMENT[value.dtype]));
+      const bytes = new Uint8Array(new SharedArrayBuffer(sizeOf(value.shape) * BYTES_PER_ELEMENT[value.dtype]));
       return { name, bytes, reader: copyingModel(value) };
     });
     this.start().postMessage({ kind: "read", session, wanted, signal, message });
@@ -157,7 +165,7 @@ function copied(tensors: Record<string, Tensor>): { messages: Record<string, Mes
   };
 }
 
-function boundValues(model: OnnxModel, ioBinding: IoBinding, names: readonly string[]): Map<string, Value> {
+function boundValues(model: LoadableModel, ioBinding: IoBinding, names: readonly string[]): Map<string, TensorType> {
   return new Map(
     names.map((name) => {
       if (name in ioBinding.state) return [name, model.inputs.get(name)!];
@@ -168,7 +176,7 @@ function boundValues(model: OnnxModel, ioBinding: IoBinding, names: readonly str
 }
 
 /** A model that copies its input `x` to `y`. */
-function copyingModel({ dtype, shape }: Value): Uint8Array {
+function copyingModel({ dtype, shape }: TensorType): Uint8Array {
   const graph = new Graph();
   graph.output("y", graph.input("x", dtype, shape));
   return lower(graph, "portable").bytes;
@@ -178,7 +186,7 @@ function copyingModel({ dtype, shape }: Value): Uint8Array {
  * ONNX Runtime's own optimizer stays off (fusions are ours; it triples memory and takes long), memory patterns double
  * memory on the second run, and prepacking copies every weight.
  */
-function sessionOptions(model: OnnxModel, { device, threads, profilePrefix, ioBinding }: SessionSettings): object {
+function sessionOptions(model: LoadableModel, { device, threads, profilePrefix, ioBinding }: SessionSettings): object {
   const session: Record<string, string> = { disable_prepacking: "1" };
   if (model.weightsFolder !== undefined) session.model_external_initializers_file_folder_path = model.weightsFolder;
   // The other providers of ONNX Runtime's Node binding hand every output over in main memory.

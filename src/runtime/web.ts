@@ -2,9 +2,14 @@
 
 import * as ort from "onnxruntime-web/webgpu";
 import { RuntimeError } from "../errors.js";
-import type { OnnxModel } from "../onnx/index.js";
 import { Tensor, type TensorData } from "../tensor/tensor.js";
-import { type Backend, type BackendSession, registerBackend, type SessionSettings } from "./backend.js";
+import {
+  type Backend,
+  type BackendSession,
+  type LoadableModel,
+  registerBackend,
+  type SessionSettings,
+} from "./backend.js";
 import type { Device } from "./device.js";
 
 /** Where ONNX Runtime finds its own files, and how many threads it may use. */
@@ -30,7 +35,7 @@ class WebBackend implements Backend {
     return adapter ? ["webgpu", "wasm"] : ["wasm"];
   }
 
-  async create(model: OnnxModel, settings: SessionSettings): Promise<BackendSession> {
+  async create(model: LoadableModel, settings: SessionSettings): Promise<BackendSession> {
     if (model.weightsFolder !== undefined) {
       throw new RuntimeError("runtime: weights in files cannot be used in place in a browser; load them into memory.");
     }

@@ -1,5 +1,6 @@
 // A dataset as a pipeline's UNet sees it: images as latents, captions as text states, in SDXL with sizes.
 
+import { ConfigError, quoted } from "../errors.js";
 import { type AnyPipeline, StableDiffusionXLPipeline, type XLPromptStates } from "../pipelines/index.js";
 import { tensor, zeros } from "../tensor/tensor.js";
 import type { ImageDataset } from "./data/dataset.js";
@@ -20,6 +21,14 @@ export async function encodeDataset(
   dataset: ImageDataset,
   onProgress?: (done: number) => void,
 ): Promise<EncodedDataset> {
+  for (let i = 0; i < dataset.size; i++) {
+    const { width, height } = dataset.shape(i);
+    if (width === dataset.imageSize && height === dataset.imageSize) continue;
+    throw new ConfigError(
+      `encodeDataset: images must all be ${dataset.imageSize}×${dataset.imageSize}, without buckets; ` +
+        `got ${width}×${height} of ${quoted(dataset.name(i))}. Rows of several sizes are read with openDatasetRows.`,
+    );
+  }
   const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
   const tokenizers =
     pipeline instanceof StableDiffusionXLPipeline ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];

@@ -5,9 +5,12 @@ import { AutoencoderKL } from "../models/autoencoder-kl/autoencoder-kl.js";
 import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
 import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
 import type { CLIPTokenizer } from "../models/clip-tokenizer/clip-tokenizer.js";
+import { concatRows } from "../tensor/rows.js";
 import { sizeOf, type Tensor, tensor } from "../tensor/tensor.js";
 
-const IMAGES_PER_BATCH = 8;
+/** Images of at most this many pixels are encoded in batches of {@link SMALL_IMAGES}. */
+const SMALL_PIXELS = 64 * 64;
+const SMALL_IMAGES = 8;
 const CAPTIONS_PER_BATCH = 16;
 /** Most captions that a message names. */
 const NAMED = 10;
@@ -27,7 +30,44 @@ export interface EncodedImages {
 }
 
 /**
- * Encodes every image: latents = (mean − shift) · scale.
+ * How many images of a size one graph encodes. Always as many, whatever there are: so an image's latents depend on nothing
+ * else, to the bit.
+ *
+ * From 64 pixels on, single images take little longer than batches, and memory is that of one.
+ */
+export const imagesPerBatch = ({ width, height }: { width: number; height: number }): number =>
+  width * height < SMALL_PIXELS ? SMALL_IMAGES : 1;
+
+/**
+ * Encodes a batch: latents = (mean − shift) · scale.
+ *
+ * @param images - `[3, H, W]` in −1 … 1 each, as many as {@link imagesPerBatch} says, or fewer.
+ */
+export async function encodeImageBatch(
+  vae: AutoencoderTiny | AutoencoderKL,
+  images: readonly Float32Array[],
+  { width, height }: { width: number; height: number },
+): Promise<EncodedImages> {
+  const { scaling_factor: scale } = vae.config;
+  const shift = vae.config.shift_factor ?? 0;
+  const pixels = 3 * height * width;
+  const count = imagesPerBatch({ width, height });
+  // Filled up with zeros: one compiled graph serves all.
+  const batch = new Float32Array(count * pixels);
+  for (const [i, image] of images.entries()) batch.set(image, i * pixels);
+  const input = tensor(batch, [count, 3, height, width]);
+  const encoded = vae instanceof AutoencoderKL ? await vae.encode(input) : { mean: (await vae.encode(input)).latents };
+  const shape = encoded.mean.shape.slice(1);
+  const length = images.length * sizeOf(shape);
+  const rows = (values: Float32Array) => tensor(values, [images.length, ...shape]);
+  const latents = rows(encoded.mean.data.slice(0, length).map((value) => (value - shift) * scale));
+  const logvar = "logvar" in encoded ? encoded.logvar : undefined;
+  if (!logvar) return { latents };
+  return { latents, latentStd: rows(logvar.data.slice(0, length).map((value) => Math.exp(value / 2) * scale)) };
+}
+
+/**
+ * Encodes every image, in memory.
  *
  * @param onProgress - Called with the number of images done.
  */
@@ -36,32 +76,17 @@ export async function encodeImages(
   source: ImageSource,
   onProgress?: (done: number) => void,
 ): Promise<EncodedImages> {
-  const { scaling_factor: scale } = vae.config;
-  const shift = vae.config.shift_factor ?? 0;
-  const side = source.imageSize;
-  const chunks: { latents: Float32Array; std?: Float32Array }[] = [];
-  let shape: readonly number[] = [];
-  const pixels = 3 * side * side;
-  for (let start = 0; start < source.size; start += IMAGES_PER_BATCH) {
-    const count = Math.min(IMAGES_PER_BATCH, source.size - start);
-    // The last batch is filled up with zeros: one compiled graph serves all.
-    const batch = new Float32Array(IMAGES_PER_BATCH * pixels);
-    for (let i = 0; i < count; i++) batch.set(await source.image(start + i), i * pixels);
-    const image = tensor(batch, [IMAGES_PER_BATCH, 3, side, side]);
-    const encoded =
-      vae instanceof AutoencoderKL ? await vae.encode(image) : { mean: (await vae.encode(image)).latents };
-    shape = encoded.mean.shape.slice(1);
-    const length = count * sizeOf(shape);
-    const latents = encoded.mean.data.slice(0, length).map((value) => (value - shift) * scale);
-    const logvar = "logvar" in encoded ? encoded.logvar : undefined;
-    const std = logvar?.data.slice(0, length).map((value) => Math.exp(value / 2) * scale);
-    chunks.push({ latents, std });
-    onProgress?.(start + count);
+  const size = { width: source.imageSize, height: source.imageSize };
+  const count = imagesPerBatch(size);
+  const chunks: EncodedImages[] = [];
+  for (let start = 0; start < source.size; start += count) {
+    const indices = Array.from({ length: Math.min(count, source.size - start) }, (_, i) => start + i);
+    chunks.push(await encodeImageBatch(vae, await Promise.all(indices.map((i) => source.image(i))), size));
+    onProgress?.(start + indices.length);
   }
-  const full = [source.size, ...shape];
-  const latents = tensor(join(chunks.map((chunk) => chunk.latents)), full);
-  if (!chunks[0]?.std) return { latents };
-  return { latents, latentStd: tensor(join(chunks.map((chunk) => chunk.std!)), full) };
+  const latents = concatRows(chunks.map((chunk) => chunk.latents));
+  if (!chunks[0]?.latentStd) return { latents };
+  return { latents, latentStd: concatRows(chunks.map((chunk) => chunk.latentStd!)) };
 }
 
 /**

@@ -11,10 +11,12 @@ import { writeFileAtomically } from "../storage/file-access.js";
 import { isObject } from "../storage/json.js";
 import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "./average.js";
+import { compileForSizes } from "./bucketed-train-step.js";
+import { openDatasetRows } from "./cache/dataset-rows.js";
 import { prepareOutputFolder, readNewestCheckpoint } from "./checkpoint.js";
 import type { ImageDataset } from "./data/dataset.js";
-import { DiffusionBatches } from "./diffusion-batches.js";
-import { encodeDataset } from "./encode-dataset.js";
+import { isVaried, variedCaption } from "./data/varied-caption.js";
+import { DiffusionBatches, type RowVariation } from "./diffusion-batches.js";
 import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type DatasetIdentity, datasetChanges, datasetIdentity, trainingFingerprint } from "./identity.js";
 import { createOptimizer } from "./optimizers/index.js";
@@ -61,7 +63,8 @@ const OWN_OPTIONS = [
 
 /** What a fine-tuning is doing before it steps. */
 export type FineTunePhase =
-  | { kind: "encoding"; done: number; of: number }
+  /** What of the data is encoded, or found in the cache. */
+  | { kind: "encoding"; what: "captions" | "images"; done: number; of: number }
   | { kind: "compiling" }
   | { kind: "resumed"; step: number }
   /** All is ready; nothing has been written yet. */
@@ -108,44 +111,50 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     specs: TRAINING_OPTIONS,
   });
   if (options.resume) await refuseOtherTraining(output, fingerprint, identity);
-  const encoded = await encodeDataset(pipeline, dataset, (done) =>
-    onPhase?.({ kind: "encoding", done, of: dataset.size }),
-  );
-  onPhase?.({ kind: "compiling" });
-  const [, , latentHeight, latentWidth] = encoded.latents.shape as [number, number, number, number];
-  const tokens = pipeline.tokenizer.maxLength;
-  const optimizer = createOptimizer(values.optimizer, { lr: values.learningRate, weightDecay: values.weightDecay });
-  const average = averageDecay === 0 ? undefined : new ParameterAverage(model.parameters, averageDecay);
-  const trainable = await model.compileTrainStep({
-    ...{ batchSize, latentHeight, latentWidth, tokens, optimizer, average, objective },
-    gradientCheckpointing: values.gradientCheckpointing,
-    stateOnDevice: gradientAccumulation === 1 ? options.stateOnDevice : false,
+  const variation = variationOf(values, dataset);
+  const rows = await openDatasetRows(pipeline, dataset, {
+    cacheLatents: values.cacheLatents,
+    cacheTextEncoderOutputs: values.cacheTextEncoderOutputs,
+    cacheDir: values.cacheDir,
+    ...{ flip: values.flip, randomCrop: values.randomCrop, variedCaptions: variation.caption !== undefined },
+    onMessage: options.onMessage ?? process.emitWarning,
+    onProgress: (what, done, of) => onPhase?.({ kind: "encoding", what, done, of }),
+    signal,
   });
-  const previews = new ValidationPictures(pipeline, model, average, { ...values, output, size: dataset.imageSize });
-  const trainer = new Trainer({
-    trainable,
-    batches: new DiffusionBatches(encoded, {
-      batchSize,
-      captionDropout: values.captionDropout,
-      ...noisingOptionsOf(values),
-      objective,
-      generator: new Generator(seed),
-    }),
-    ...{ optimizer, average, output, gradientAccumulation, fingerprint, signal },
-    steps: values.steps,
-    schedule: values.schedule,
-    warmupSteps: values.warmupSteps,
-    maxGradientNorm: values.maxGradientNorm,
-    checkpointEvery: values.checkpointEvery,
-    ...(options.onMessage && { onMessage: options.onMessage }),
-    onStep: async (report) => {
-      options.onStep?.(report);
-      const path = await previews.draw(report.step);
-      if (path !== undefined) onPhase?.({ kind: "validation", path });
-    },
-  });
+  let trainable: Awaited<ReturnType<typeof compileForSizes>> | undefined;
+  let previews: ValidationPictures | undefined;
   let result: TrainingResult;
   try {
+    const optimizer = createOptimizer(values.optimizer, { lr: values.learningRate, weightDecay: values.weightDecay });
+    const average = averageDecay === 0 ? undefined : new ParameterAverage(model.parameters, averageDecay);
+    const { captionDropout } = values;
+    const drawing = { ...{ batchSize, captionDropout, objective }, ...noisingOptionsOf(values) };
+    onPhase?.({ kind: "compiling" });
+    trainable = await compileForSizes(model, { rows, sizes: rows.sizes }, drawing, {
+      ...{ batchSize, optimizer, average, objective },
+      ...{ lossWeights: rows.hasLossWeights, lossMask: rows.hasMasks },
+      tokens: pipeline.tokenizer.maxLength,
+      gradientCheckpointing: values.gradientCheckpointing,
+      stateOnDevice: gradientAccumulation === 1 ? options.stateOnDevice : false,
+    });
+    previews = new ValidationPictures(pipeline, model, average, { ...values, output, size: dataset.imageSize });
+    const shown = previews;
+    const trainer = new Trainer({
+      trainable,
+      batches: new DiffusionBatches(rows, { ...drawing, variation, generator: new Generator(seed) }),
+      ...{ optimizer, average, output, gradientAccumulation, fingerprint, signal },
+      steps: values.steps,
+      schedule: values.schedule,
+      warmupSteps: values.warmupSteps,
+      maxGradientNorm: values.maxGradientNorm,
+      checkpointEvery: values.checkpointEvery,
+      ...(options.onMessage && { onMessage: options.onMessage }),
+      onStep: async (report) => {
+        options.onStep?.(report);
+        const path = await shown.draw(report.step);
+        if (path !== undefined) onPhase?.({ kind: "validation", path });
+      },
+    });
     if (options.resume) {
       const step = await trainer.resume();
       onPhase?.({ kind: "resumed", step });
@@ -154,14 +163,27 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     await writeJson(outputPath(output, "dataset"), identity);
     result = await trainer.run();
   } finally {
-    await trainable.release();
-    await previews.release();
+    await trainable?.release();
+    await previews?.release();
+    await rows.close();
   }
   if (result.parameters !== model.parameters) {
     for (const [name, { data }] of result.parameters) model.parameters.get(name)!.data.set(data);
   }
   await model.saveAdapters(adapter);
   return { ...result, model, ...(model instanceof FeRAModel && { fera: model }), adapter };
+}
+
+/** What of images and captions differs each time. */
+function variationOf(values: TrainingOptionValues, dataset: ImageDataset): RowVariation {
+  const { flip, randomCrop, shuffleCaption: shuffle, keepTokens, tagDropout } = values;
+  const tags = { shuffle, keepTokens, tagDropout };
+  return {
+    ...{ flip, randomCrop },
+    ...(isVaried(tags) && {
+      caption: (index: number, generator: Generator) => variedCaption(dataset.caption(index), tags, generator),
+    }),
+  };
 }
 
 /** @throws {ConfigError} If an option is none: it would be left out in silence. */

@@ -13,6 +13,8 @@ import type { ImageDataset } from "./data/dataset.js";
 import type { OptionSpecs } from "./options/option.js";
 
 const SHOWN_HEX = 16;
+/** Of weights that lie in files: they are read once. */
+const knownHashes = new WeakMap<ModelWeights["weights"], Promise<string>>();
 
 /**
  * A hash of all weights of a model, by name, shape and value.
@@ -22,7 +24,18 @@ const SHOWN_HEX = 16;
  * @returns 16 hexadecimal digits of SHA-256.
  * @throws {FormatError} If a file of weights has gone.
  */
-export async function weightsHash({ weights }: ModelWeights, signal?: AbortSignal): Promise<string> {
+export function weightsHash({ weights }: ModelWeights, signal?: AbortSignal): Promise<string> {
+  const known = knownHashes.get(weights);
+  if (known) return known;
+  const hash = hashOf(weights, signal);
+  // What is in memory can be changed in place.
+  if ([...weights.values()].some((weight) => "tensor" in weight)) return hash;
+  knownHashes.set(weights, hash);
+  hash.catch(() => knownHashes.delete(weights));
+  return hash;
+}
+
+async function hashOf(weights: ModelWeights["weights"], signal?: AbortSignal): Promise<string> {
   const hash = createHash("sha256");
   for (const name of [...weights.keys()].sort()) {
     signal?.throwIfAborted();

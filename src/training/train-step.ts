@@ -182,6 +182,18 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     return lossesOf(await (await this.evaluation).run(feeds), lossNamesOf(this.parts));
   }
 
+  /**
+   * Frees the memory of what was compiled in main memory, after the steps that were asked for; the next one loads it again,
+   * without compiling. What is on a device stays there.
+   */
+  async unload(): Promise<void> {
+    await this.lastStep;
+    await this.computation.graph?.unload();
+    const { evaluation } = this;
+    this.evaluation = undefined;
+    await (await evaluation)?.release();
+  }
+
   /** Frees what was compiled, after the steps that were asked for. */
   async release(): Promise<void> {
     await this.lastStep;

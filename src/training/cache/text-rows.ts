@@ -1,0 +1,110 @@
+// Captions as text states, one entry each: encoded once and kept, or encoded when they are drawn. Node only.
+
+import type { Conditioning } from "../../diffusion/index.js";
+import { concatConditioning } from "../../diffusion/index.js";
+import { type AnyPipeline, StableDiffusionXLPipeline } from "../../pipelines/index.js";
+import { concatFeatures, encodePrompts } from "../../pipelines/text-encoding.js";
+import { type Tensor, zeros } from "../../tensor/tensor.js";
+import { entryKey } from "./cache-key.js";
+import type { EntryStore } from "./entry-store.js";
+
+/** What {@link TextRows} are made of. */
+export interface TextParts {
+  pipeline: AnyPipeline;
+  store: EntryStore;
+  /** Of the text encoders; see `encoderKey`. */
+  modelKey: string;
+}
+
+/**
+ * Captions as a pipeline's denoiser is told of them: `encoderHiddenStates`, in SDXL with `textEmbeds`. By the text encoders
+ * alone, without adapters.
+ */
+export class TextRows {
+  private readonly keys = new Map<string, string>();
+
+  private constructor(
+    private readonly parts: TextParts,
+    /** The row of the empty caption; in SDXL what `generate` uses where there is no negative prompt. */
+    readonly empty: Conditioning,
+  ) {}
+
+  /** Encodes the empty caption, unless it is there. */
+  static async open(parts: TextParts): Promise<TextRows> {
+    const rows = new TextRows(parts, {});
+    const { pipeline } = parts;
+    const empty = await rows.row("");
+    const isNothing = pipeline instanceof StableDiffusionXLPipeline && pipeline.forceZerosForEmptyPrompt;
+    const nothing = () =>
+      Object.fromEntries(Object.entries(empty).map(([name, { shape }]) => [name, zeros([...shape])]));
+    return new TextRows(parts, isNothing ? nothing() : empty);
+  }
+
+  /**
+   * Encodes and keeps what is not there yet, each caption once, however many images have it.
+   *
+   * @param onProgress - Called with the number of different captions that are there, and how many there are.
+   */
+  async encode(
+    captions: readonly string[],
+    onProgress?: (done: number, of: number) => void,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const different = [...new Set(captions)];
+    const missing = different.filter((caption) => !this.parts.store.has(this.keyOf(caption)));
+    let done = different.length - missing.length;
+    onProgress?.(done, different.length);
+    for (const caption of missing) {
+      signal?.throwIfAborted();
+      await this.row(caption);
+      onProgress?.(++done, different.length);
+    }
+  }
+
+  /** A row per caption. What is not kept, or damaged, is encoded now. */
+  async read(captions: readonly string[]): Promise<Conditioning> {
+    const rows: Conditioning[] = [];
+    for (const caption of captions) rows.push(await this.row(caption));
+    return concatConditioning(rows);
+  }
+
+  /** Frees what the text encoders have compiled; it is compiled again when needed. */
+  async release(): Promise<void> {
+    for (const encoder of this.parts.pipeline.textEncoders) await encoder.release();
+  }
+
+  private async row(caption: string): Promise<Conditioning> {
+    const { store } = this.parts;
+    const key = this.keyOf(caption);
+    const kept = await store.get(key);
+    if (kept) return Object.fromEntries(kept);
+    const made = await this.make(caption);
+    await store.put(key, new Map(Object.entries(made)));
+    return made;
+  }
+
+  private async make(caption: string): Promise<Record<string, Tensor>> {
+    const { pipeline } = this.parts;
+    if (!(pipeline instanceof StableDiffusionXLPipeline)) {
+      return { encoderHiddenStates: (await encodePrompts(pipeline, [caption])).states };
+    }
+    // The next to last states of both encoders, as SDXL was trained.
+    const options = { hiddenLayersFromEnd: 1, finalNorm: false };
+    const second = { tokenizer: pipeline.tokenizer2, textEncoder: pipeline.textEncoder2 };
+    const [a, b] = [await encodePrompts(pipeline, [caption], options), await encodePrompts(second, [caption], options)];
+    return { encoderHiddenStates: concatFeatures(a.states, b.states), textEmbeds: b.pooled };
+  }
+
+  /** What the states depend on is the tokens. */
+  private keyOf(caption: string): string {
+    const known = this.keys.get(caption);
+    if (known !== undefined) return known;
+    const { pipeline, modelKey } = this.parts;
+    const tokenizers =
+      pipeline instanceof StableDiffusionXLPipeline ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];
+    const ids = tokenizers.map((tokenizer) => Array.from(tokenizer.encodeBatch([caption]).ids.data, Number));
+    const key = entryKey("text", modelKey, ids);
+    this.keys.set(caption, key);
+    return key;
+  }
+}
