@@ -11,6 +11,7 @@ import {
   type ImageDataset,
   openDataset,
   subsetOf,
+  upscalingOf,
 } from "../training/index.js";
 import { DATA_OPTIONS, type DataOptionValues } from "../training/options/data-options.js";
 import { pickValues } from "../training/options/option.js";
@@ -166,14 +167,6 @@ export function upscaleWarnings(dataset: ImageDataset): string[] {
     `warning   ${counted(found.length, "image")} ${found.length === 1 ? "is" : "are"} smaller than what is trained at, and ` +
       `scaled up: ${example}. Larger ones are better; --bucket --bucket-no-upscale keeps them as they are.`,
   ];
-}
-
-/** By how much an image is scaled up; 1 or less where it is not. */
-export function upscalingOf(dataset: ImageDataset, index: number): number {
-  const traits = dataset.traits(index);
-  if (!traits || traits.isDrawing) return 1;
-  const { width, height } = dataset.shape(index);
-  return Math.max(width / traits.own.width, height / traits.own.height);
 }
 
 const SOURCE_NAMES: Readonly<Record<CaptionSource, string>> = {

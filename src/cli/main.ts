@@ -8,6 +8,7 @@ import { Command, CommanderError } from "commander";
 import { FeraError } from "../errors.js";
 import { describeSystemError } from "../storage/file-access.js";
 import { convertCommand } from "./convert.js";
+import { dataCommand } from "./data.js";
 import { demoCommand } from "./demo.js";
 import { evaluateCommand } from "./evaluate.js";
 import { generateCommand } from "./generate.js";
@@ -32,6 +33,7 @@ const program = new Command("fera")
 
 for (const command of [
   demoCommand(),
+  dataCommand(),
   trainCommand(),
   generateCommand(),
   evaluateCommand(),

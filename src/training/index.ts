@@ -1,6 +1,7 @@
 export { ParameterAverage } from "./average.js";
 export { latestCheckpoint, prepareOutputFolder } from "./checkpoint.js";
 export { type BucketOptions, bucketsOf, type ImageBucket } from "./data/buckets.js";
+export { type ContactSheetOptions, renderContactSheet } from "./data/contact-sheet.js";
 export {
   type CaptionSource,
   DATASET_SPLITS,
@@ -9,6 +10,7 @@ export {
   type ImageDataset,
   openDataset,
 } from "./data/dataset.js";
+export { type DatasetFindings, findIn, lossOf, upscalingOf } from "./data/dataset-findings.js";
 export type { Skipped } from "./data/folder-walk.js";
 export { subsetOf } from "./data/image-dataset.js";
 export type { ImagePlacement } from "./data/image-placement.js";

@@ -244,6 +244,9 @@ function fileDataset(
     lossWeight: (index) => (imageAt(index).isRegularization ? regularizationWeight : 1),
     isRegularization: (index) => imageAt(index).isRegularization,
     repeats: (index) => countOf.get(imageAt(index))!,
-    traits: (index) => imageAt(index),
+    traits: (index) => {
+      const { own, isDrawing, isTurned, isAnimated, isTransparent, contentHash } = imageAt(index);
+      return { own, isDrawing, isTurned, isAnimated, isTransparent, fileHash: contentHash };
+    },
   };
 }

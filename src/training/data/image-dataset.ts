@@ -49,8 +49,8 @@ export interface ImageDataset {
   isRegularization(index: number): boolean;
   /** How often it comes in an epoch, 1 or more. */
   repeats(index: number): number;
-  /** What its file is like; undefined for icons. */
-  traits(index: number): ImageTraits | undefined;
+  /** What its file is like, and the file's own hash; undefined for icons. */
+  traits(index: number): (ImageTraits & { readonly fileHash: string }) | undefined;
 }
 
 /**
