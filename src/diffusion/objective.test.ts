@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { objectiveGolden } from "../../test/support/objective-golden.js";
 import { relativeError } from "../../test/support/relative-error.js";
 import { ConfigError } from "../errors.js";
 import { createScheduler, DDPMScheduler } from "../schedulers/index.js";
@@ -46,6 +47,93 @@ describe("the objective of a checkpoint", () => {
       });
       expect(relativeError(found, noise.data)).toBeLessThan(1e-6);
     }
+  });
+
+  it("agrees with diffusers: noise schedules, inputs and targets", async () => {
+    const { tensor: read, settings } = await objectiveGolden();
+    const [x, n] = [read("clean"), read("noise")];
+    for (const [name, timesteps] of [
+      ["sd", [0, 431, 999]],
+      ["zero", [0, 431, 999]],
+      ["flow", Array.from(read("flow.timesteps").data)],
+    ] as const) {
+      const config =
+        name === "flow" ? { _class_name: "FlowMatchEulerDiscreteScheduler", shift: 3 } : settings.configs[name];
+      const targets = name === "flow" ? { flow_prediction: "target" } : { epsilon: "", v_prediction: "velocity" };
+      for (const [predictionType, target] of Object.entries(targets)) {
+        const objective = createObjective(config, { predictionType: predictionType as "epsilon" });
+        const noised = objective.noised(x, n, timesteps);
+        expect(relativeError(noised.latents.data, read(`${name}.noisy`).data)).toBeLessThan(1e-6);
+        const expected = target === "" ? n : read(`${name}.${target}`);
+        expect(relativeError(noised.target.data, expected.data)).toBeLessThan(1e-6);
+      }
+    }
+    const rescaled = createObjective(settings.configs.sd, { zeroTerminalSnr: true, predictionType: "v_prediction" });
+    const alphas = Array.from({ length: 1000 }, (_, timestep) => rescaled.levelAt(timestep).alpha ** 2);
+    expect(relativeError(alphas, read("zero.alphas_cumprod").data)).toBeLessThan(1e-6);
+    expect(alphas.at(-1)).toBe(0);
+  });
+
+  it("of flow takes timesteps between integers, and finds the noise again", () => {
+    const flow = createObjective({ _class_name: "FlowMatchEulerDiscreteScheduler", num_train_timesteps: 500 });
+    const timesteps = [0, 123.4, 500];
+    const { latents, target } = flow.noised(clean, noise, timesteps);
+    const size = clean.size / 3;
+    const found = Float32Array.from(target.data, (output, i) => {
+      const [a, b] = flow.noiseFactors(timesteps[Math.floor(i / size)]!);
+      return a * output + b * latents.data[i]!;
+    });
+    expect(relativeError(found, noise.data)).toBeLessThan(1e-6);
+    expect(flow.levelAt(123.4).sigma).toBeCloseTo(0.2468, 12);
+    expect(() => flow.levelAt(500.5)).toThrow(/numbers from 0 to 500; got 500.5/);
+  });
+
+  it("of flow is the same for samplers of other families that are told so", () => {
+    const config = {
+      _class_name: "UniPCMultistepScheduler",
+      use_flow_sigmas: true,
+      prediction_type: "flow_prediction",
+    };
+    const objective = createObjective({ ...config, flow_shift: 5, beta_start: 0.1 });
+    expect(objective.predictionType).toBe("flow_prediction");
+    expect(objective.shiftFor(64, 64)).toBe(5);
+  });
+
+  it("can be another than the checkpoint's, flow included", () => {
+    const flow = createObjective({ num_train_timesteps: 50 }, { predictionType: "flow_prediction" });
+    expect(flow.trainTimesteps).toBe(50);
+    expect(flow.noised(clean, noise, [25, 25, 25]).latents.data[0]).toBeCloseTo(
+      (clean.data[0]! + noise.data[0]!) / 2,
+      6,
+    );
+    const sample = createObjective({}, { predictionType: "sample" });
+    expect(sample.noised(clean, noise, [1, 2, 3]).target).toEqual(clean);
+  });
+
+  it("adds perturbed noise to the input, and keeps the target", () => {
+    const objective = createObjective({ prediction_type: "v_prediction" });
+    const other = randn(clean.shape, { generator: new Generator(9) });
+    const { latents, target } = objective.noised(clean, noise, [5, 6, 7], other);
+    expect(latents).toEqual(objective.noised(clean, other, [5, 6, 7]).latents);
+    expect(target).toEqual(objective.noised(clean, noise, [5, 6, 7]).target);
+  });
+
+  it.each([
+    [{}, { zeroTerminalSnr: true }, /zeroTerminalSnr is not for models that predict epsilon/],
+    [{ _class_name: "FlowMatchEulerDiscreteScheduler" }, { zeroTerminalSnr: true }, /zeroTerminalSnr is not for flow/],
+    [
+      { _class_name: "FlowMatchEulerDiscreteScheduler" },
+      { predictionType: "epsilon" },
+      /predictionType epsilon needs a noise schedule/,
+    ],
+    [
+      {},
+      { predictionType: "x0" },
+      /predictionType must be one of epsilon, v_prediction, sample, flow_prediction; got "x0"/,
+    ],
+    [{}, { loss: "huber", huberC: -1 }, /huberC must be a finite number above 0; got -1/],
+  ])("refuses options that it cannot honour: %j with %j", (config, options, message) => {
+    expect(() => createObjective(config, options as object)).toThrow(message);
   });
 
   it("takes the configuration of schedulers that cannot be sampled with", () => {

@@ -3,7 +3,7 @@ import { checkGradients } from "../../../test/support/check-gradients.js";
 import { goldenCases } from "../../../test/support/golden-cases.js";
 import { relativeError } from "../../../test/support/relative-error.js";
 import { readSafetensors } from "../../storage/index.js";
-import { zeros } from "../../tensor/tensor.js";
+import { tensor, zeros } from "../../tensor/tensor.js";
 import { feclLoss, frequencyEnergyConsistencyLoss } from "./consistency-loss.js";
 
 const LOSS_TOLERANCE = 1e-3;
@@ -40,6 +40,16 @@ describe("frequencyEnergyConsistencyLoss", () => {
       });
     });
   }
+
+  it("has the gradient that finite differences show, masked and weighted", async () => {
+    const options = { numBands: 3, bands: "complete", sigma: { rule: "latent", divisor: 8 } } as const;
+    const mask = Array.from({ length: 72 }, (_, i) => [1, 0.5, 0][i % 3]!);
+    await checkGradients({
+      inputs: { base: [2, 2, 6, 6], fera: [2, 2, 6, 6], target: [2, 2, 6, 6] },
+      fixed: { lossMask: tensor(mask, [2, 1, 6, 6]), lossWeights: tensor([0.5, 2], [2]) },
+      build: ({ base, fera, target, ...weighting }) => feclLoss(base!, fera!, target!, options, weighting),
+    });
+  });
 
   it("refuses tensors of different shapes", async () => {
     const inputs = { base: zeros([1, 4, 8, 8]), fera: zeros([1, 4, 8, 8]), target: zeros([1, 4, 8, 6]) };
