@@ -30,6 +30,7 @@ export {
   type Objective,
   type ObjectiveOptions,
   pointwiseLoss,
+  samplingConfig,
   type TimestepDraw,
   type TimestepOptions,
   type TimestepSampling,

@@ -78,6 +78,14 @@ const TRAINING_FUNCTIONS = [
   "openDataset",
   "encodeDataset",
   "createObjective",
+  "samplingConfig",
+  "pointwiseLoss",
+  "lossWeighting",
+  "lossMaskOf",
+  "drawTimesteps",
+  "drawNoise",
+  "dynamicShift",
+  "noisedBatch",
   "createOptimizer",
 ];
 

@@ -8,7 +8,8 @@ import type { AnyPipeline } from "../pipelines/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
 import { encodeDataset, noisePredictionError } from "../training/index.js";
 import { DATA } from "../training/options/data-options.js";
-import { choice, integer, type OptionValues, text } from "../training/options/option.js";
+import { PREDICTION_OPTIONS } from "../training/options/objective-options.js";
+import { choice, integer, type OptionValues, pickValues, text } from "../training/options/option.js";
 import {
   DATA_OPTIONS,
   dataOptionsOf,
@@ -41,6 +42,7 @@ const OPTIONS = {
   resolution: integer("side of the images in pixels; by default the model's own size", { min: 1 }),
   json: text("writes the result to this file, too", "FILE"),
   ...DATA_OPTIONS,
+  ...PREDICTION_OPTIONS,
   ...MODEL_OPTIONS,
 };
 
@@ -70,7 +72,7 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
   for (const file of [json, options.skippedList]) if (file !== undefined) await prepareOutputFile(file);
   const pipeline = await loadAnyPipeline(model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
-  const objective = createObjective(pipeline.schedulerConfig);
+  const objective = createObjective(pipeline.schedulerConfig, pickValues(PREDICTION_OPTIONS, options));
   const loaded = adapter === undefined ? undefined : await loadAdapters(pipeline, adapter);
   const adaptedModel = loaded && adaptedBy(pipeline, loaded, adapter!);
   const dataset = await openSplit(data, split, { ...dataOptionsOf(options), size: resolution, limit, signal });

@@ -3,11 +3,13 @@
 import { randomInt } from "node:crypto";
 import { extname } from "node:path";
 import { Command } from "commander";
+import { samplingConfig } from "../diffusion/index.js";
 import { quoted } from "../errors.js";
 import { readImage, writeImage } from "../images/image-file.js";
 import { IMAGE_ENDINGS } from "../images/image-tensor.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { createScheduler, type Scheduler } from "../schedulers/index.js";
+import { PREDICTION_OPTIONS } from "../training/options/objective-options.js";
 import { anyText, choice, integer, number, type OptionValues, repeated, text } from "../training/options/option.js";
 import { interruptible } from "./interrupt.js";
 import { loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
@@ -57,6 +59,7 @@ const OPTIONS = {
   height: integer("pixels; by default the size of --image, or the model's own", { min: 1 }),
   numImages: integer("images per prompt", { min: 1 }).withDefault(1),
   scheduler: choice("sampler; by default the model's own", Object.keys(SCHEDULERS) as SchedulerName[]),
+  ...PREDICTION_OPTIONS,
   ...MODEL_OPTIONS,
 };
 
@@ -106,7 +109,7 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
       width,
       height,
       numImages,
-      scheduler: options.scheduler && schedulerFor(pipeline, options.scheduler),
+      scheduler: samplerOf(pipeline, options),
       // Some schedulers visit more timesteps than were asked for; a run from an image visits fewer.
       onStep: ({ step, steps: visited }) => bar.update(Math.floor((step * steps) / visited)),
       signal,
@@ -141,6 +144,13 @@ const SHARED = [
   "rescale_betas_zero_snr",
   "set_alpha_to_one",
 ];
+
+/** The sampler that the options ask for; undefined for the pipeline's own. */
+function samplerOf({ schedulerConfig }: AnyPipeline, options: GenerateCommandOptions): Scheduler | undefined {
+  const config = samplingConfig(schedulerConfig, options);
+  if (options.scheduler) return schedulerFor({ schedulerConfig: config }, options.scheduler);
+  return config === schedulerConfig ? undefined : createScheduler(config);
+}
 
 /** Another scheduler over the noise schedule of the pipeline's own. */
 export function schedulerFor(pipeline: Pick<AnyPipeline, "schedulerConfig">, name: SchedulerName): Scheduler {

@@ -35,6 +35,7 @@ export {
   pointwiseLoss,
 } from "./pointwise-loss.js";
 export { PREDICTION_TYPES, type TrainedPrediction } from "./prediction-types.js";
+export { samplingConfig } from "./sampling-config.js";
 export {
   checkTimestepOptions,
   drawsTimestepsFirst,

@@ -19,6 +19,7 @@ import { isVaried, variedCaption } from "./data/varied-caption.js";
 import { DiffusionBatches, type RowVariation } from "./diffusion-batches.js";
 import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type DatasetIdentity, datasetChanges, datasetIdentity, trainingFingerprint } from "./identity.js";
+import { samplerFor } from "./objective-sampler.js";
 import { createOptimizer } from "./optimizers/index.js";
 import { noisingOptionsOf, objectiveOptionsOf, objectiveProblem } from "./options/objective-options.js";
 import { pickValues, withDefaults } from "./options/option.js";
@@ -101,6 +102,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   const problem = objectiveProblem(values);
   if (problem) throw new ConfigError(`fineTune: ${problem}`);
   const objective = createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values));
+  const scheduler = samplerFor(pipeline, values, options.onMessage ?? process.emitWarning);
   const model =
     config instanceof FeRAConfig
       ? new FeRAModel(pipeline.unet, config, { seed })
@@ -137,7 +139,12 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       gradientCheckpointing: values.gradientCheckpointing,
       stateOnDevice: gradientAccumulation === 1 ? options.stateOnDevice : false,
     });
-    previews = new ValidationPictures(pipeline, model, average, { ...values, output, size: dataset.imageSize });
+    previews = new ValidationPictures(pipeline, model, average, {
+      ...values,
+      output,
+      size: dataset.imageSize,
+      scheduler,
+    });
     const shown = previews;
     const trainer = new Trainer({
       trainable,

@@ -4,6 +4,7 @@ import { AdapterModel } from "../adapters/index.js";
 import { renderGrid } from "../images/grid.js";
 import { writePng } from "../images/image-file.js";
 import type { AnyPipeline } from "../pipelines/index.js";
+import type { Scheduler } from "../schedulers/index.js";
 import type { ParameterAverage } from "./average.js";
 import { prepareOutputFolder } from "./checkpoint.js";
 import { outputPath, validationPicture } from "./output-folder.js";
@@ -18,6 +19,8 @@ export interface ValidationOptions {
   /** Side of the pictures in pixels: the training's. */
   size: number;
   output: string;
+  /** The pipeline's own by default. */
+  scheduler?: Scheduler | undefined;
 }
 
 /** Draws the validation prompts, with the averaged adapters where those are what is saved. */
@@ -38,7 +41,7 @@ export class ValidationPictures {
 
   /** Draws where this step is one to draw. @returns The picture's path. */
   async draw(step: number): Promise<string | undefined> {
-    const { validationPrompts = [], steps, output, seed, size } = this.options;
+    const { validationPrompts = [], steps, output, seed, size, scheduler } = this.options;
     const every = this.options.validateEvery ?? Math.ceil(steps / 4);
     if (validationPrompts.length === 0 || (step % every !== 0 && step !== steps)) return undefined;
     const shown = this.averaged ?? this.model;
@@ -49,7 +52,7 @@ export class ValidationPictures {
     const images = [];
     // One by one: as `generate` with this adapter, prompt and seed draws them.
     for (const prompt of validationPrompts) {
-      const result = await this.pipeline.generate({ prompt, seed, width: size, height: size });
+      const result = await this.pipeline.generate({ prompt, seed, width: size, height: size, scheduler });
       images.push(...result.images);
     }
     await prepareOutputFolder(outputPath(output, "validation"));

@@ -15,11 +15,10 @@ import {
 import type { NoisingOptions } from "../noised-batch.js";
 import { choice, flag, integer, number, type OptionValues, pickValues } from "./option.js";
 
-const PREDICTION = {
+/** What a model learns, which its sampling and its measurement depend on, too. */
+export const PREDICTION_OPTIONS = {
   predictionType: choice("what the denoiser predicts; by default what the model's scheduler says", PREDICTION_TYPES),
-  zeroTerminalSnr: flag(
-    "end the noise schedule in pure noise; for models that predict v or the image, and samplers with rescale_betas_zero_snr",
-  ),
+  zeroTerminalSnr: flag("rescale the noise schedule to end in pure noise; for models that predict v or the image"),
 };
 
 const LOSSES = {
@@ -87,7 +86,7 @@ const TIMESTEPS = {
 };
 
 /** Part of `TRAINING_OPTIONS`. */
-export const OBJECTIVE_OPTIONS = { ...PREDICTION, ...LOSSES, ...NOISE, ...TIMESTEPS };
+export const OBJECTIVE_OPTIONS = { ...PREDICTION_OPTIONS, ...LOSSES, ...NOISE, ...TIMESTEPS };
 
 /** Values of {@link OBJECTIVE_OPTIONS}. */
 export type ObjectiveOptionValues = OptionValues<typeof OBJECTIVE_OPTIONS>;
@@ -150,7 +149,7 @@ export function objectiveProblem(
 
 /** What `createObjective` takes of the options. */
 export const objectiveOptionsOf = (values: ObjectiveOptionValues): ObjectiveOptions =>
-  pickValues({ ...PREDICTION, ...LOSSES }, values);
+  pickValues({ ...PREDICTION_OPTIONS, ...LOSSES }, values);
 
 /** What batches take of the options. */
 export function noisingOptionsOf(values: ObjectiveOptionValues): NoisingOptions {
