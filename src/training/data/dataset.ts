@@ -23,7 +23,7 @@ export const DATASET_SPLITS = ["heldOut", "train", "all"] as const;
 export interface DatasetOptions
   extends Omit<OpenSourceOptions, "isRegularization">,
     BucketOptions,
-    Pick<IconDatasetOptions, "skinTones" | "cache"> {
+    Pick<IconDatasetOptions, "skinTones"> {
   /** The training's resolution R, in pixels. */
   size: number;
   /** "train" by default. */

@@ -1,13 +1,12 @@
 // Images and captions from a folder, as kohya's scripts and Hugging Face's imagefolder lay them out. Node only.
 
-import { createHash } from "node:crypto";
 import path from "node:path";
 import { FormatError, printable } from "../../errors.js";
 import { readImageBytes } from "../../images/image-file.js";
 import { type ListedCaption, MAX_CAPTION_BYTES, readCaptionMetadata } from "./caption-metadata.js";
 import { type FolderMeaning, meaningOfFolders, stemOf } from "./folder-conventions.js";
 import { type FolderContents, type Skipped, type WalkOptions, walkFolder } from "./folder-walk.js";
-import { describeImage } from "./image-pixels.js";
+import { KnownImages } from "./known-images.js";
 import type { ImageTraits, OpenedSource, SourceImage, SourceOptions } from "./source-image.js";
 import { readTextFile } from "./text-file.js";
 
@@ -43,8 +42,9 @@ export async function openWalkedFolder(
   contents: FolderContents,
   options: ImageFolderOptions,
 ): Promise<OpenedSource> {
-  const { onProgress, signal } = options;
+  const { onProgress, signal, cache } = options;
   const { skipped } = contents;
+  const known = await KnownImages.of(dir, cache);
   for (const file of contents.parquet) {
     skipped.push({ path: file, reason: "is not read, because there are images; name it as data by itself" });
   }
@@ -63,13 +63,13 @@ export async function openWalkedFolder(
       const file = path.join(dir, image);
       try {
         const bytes = await readImageBytes(file);
-        const traits = await describeImage(bytes, file);
+        const { traits, hash } = await known.describe(bytes, file);
         const meaning = meaningOfFolders(image);
         const isRegularization = options.isRegularization || meaning.isRegularization;
         images[index] = {
           path: image,
           file,
-          contentHash: sha256(bytes),
+          contentHash: hash,
           ...traits,
           ...captionOfImage(image, captions, isRegularization, meaning, options),
           isRegularization,
@@ -94,12 +94,15 @@ export async function openWalkedFolder(
     const file = path.join(dir, mask);
     try {
       const bytes = await readImageBytes(file);
-      const { own: size } = await describeImage(bytes, file);
+      const {
+        traits: { own: size },
+        hash,
+      } = await known.describe(bytes, file);
       if (Math.abs(size.width / size.height / (own.width / own.height) - 1) > MASK_TOLERANCE) {
         const sizes = `has ${size.width}×${size.height} pixels, and its image ${own.width}×${own.height}`;
         throw new FormatError(file, `${sizes}: other proportions.`);
       }
-      return { maskHash: sha256(bytes), readMask: () => readImageBytes(file) };
+      return { maskHash: hash, readMask: () => readImageBytes(file) };
     } catch (error) {
       if (!(error instanceof FormatError)) throw error;
       refusedMasks.push({ path: mask, reason: reasonIn(error, file) });
@@ -108,6 +111,7 @@ export async function openWalkedFolder(
   }
   await Promise.all(Array.from({ length: PARALLEL_CHECKS }, checkRemaining));
   refuseAll(dir, refusedMasks, "mask", "masks");
+  await known.keep();
 
   const usable = images.filter((image) => image !== undefined);
   for (const image of contents.images) {
@@ -121,8 +125,6 @@ export async function openWalkedFolder(
   }
   return { images: usable, skipped };
 }
-
-const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 
 const reasonIn = (error: FormatError, file: string): string => error.message.replace(`${printable(file)}: `, "");
 

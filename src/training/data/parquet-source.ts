@@ -1,12 +1,11 @@
 // Training images out of Parquet files. Node only.
 
-import { createHash } from "node:crypto";
 import path from "node:path";
 import { ConfigError, FormatError, printable } from "../../errors.js";
 import { MAX_CAPTION_BYTES } from "./caption-metadata.js";
 import type { Skipped } from "./folder-walk.js";
 import { captionOfFile } from "./image-folder.js";
-import { describeImage } from "./image-pixels.js";
+import { KnownImages } from "./known-images.js";
 import { type ParquetColumns, ParquetFile, type ParquetRow } from "./parquet-file.js";
 import type { OpenedSource, SourceImage, SourceOptions } from "./source-image.js";
 
@@ -36,6 +35,7 @@ export async function openParquet(
   const { onProgress, signal, isRegularization = false } = options;
   const prompt = isRegularization ? options.regularizationPrompt : options.instancePrompt;
   const promptSource = isRegularization ? "regularizationPrompt" : "instancePrompt";
+  const known = await KnownImages.of(path.join(root, files.length === 1 ? files[0]! : ""), options.cache);
   const tables: ParquetFile[] = [];
   for (const file of files) tables.push(await ParquetFile.open(path.join(root, file), options));
   const total = tables.reduce((sum, { rows }) => sum + rows, 0);
@@ -57,6 +57,7 @@ export async function openParquet(
       }
     }
   }
+  await known.keep();
   if (namelessRows.length > 0) {
     const column = tables[0]!.captionColumn;
     const why = column === undefined ? "no column is named as captions are" : `the column "${column}" is empty there`;
@@ -89,14 +90,14 @@ export async function openParquet(
       );
     }
     try {
-      const traits = await describeImage(bytes, file);
+      const { traits, hash } = await known.describe(bytes, file);
       const words = own === undefined ? "" : captionOfFile(own);
       if (caption === undefined && prompt === undefined && words === "") namelessRows.push(name);
       return {
         path: name,
         file,
         ...traits,
-        contentHash: createHash("sha256").update(bytes).digest("hex"),
+        contentHash: hash,
         ...(caption !== undefined
           ? { caption: caption.trim(), captionSource: "column" }
           : prompt !== undefined

@@ -67,6 +67,11 @@ export interface SourceOptions {
   mask?: boolean | undefined;
   /** Whether all images are regularization images; otherwise those in a folder named so are. */
   isRegularization?: boolean;
+  /**
+   * Folder for what is known of images from one time to the next, and for drawn icons; the user's cache folder by default,
+   * `false` for none.
+   */
+  cache?: string | false | undefined;
   /** Called after each image that was read. */
   onProgress?: ((done: number, total: number) => void) | undefined;
   signal?: AbortSignal | undefined;
