@@ -31,6 +31,11 @@ const CHOSEN: Record<string, unknown> = {
   lossWeighting: "min-snr",
   timestepSampling: "logit-normal",
   maxTimestep: 900,
+  // Crops at random places and captions that vary cannot be kept.
+  cacheLatents: "none",
+  cacheTextEncoderOutputs: "none",
+  // run.json has it whole.
+  cacheDir: join(tmpdir(), "fera-cli-options-cache"),
 };
 /** Of no use together with the others. */
 const UNFIT = ["p2Gamma", "p2K", "modeScale", "dynamicTimestepShift"];
