@@ -18,16 +18,20 @@ export interface LossWeightingOptions {
   p2Gamma?: number;
   /** k of `p2`. Default 1. */
   p2K?: number;
+  /** Models that predict v: multiplies the loss with s = SNR / (SNR + 1), SNR at most 1000, beside any weighting. Default false. */
+  scaleVPredLossLikeNoisePred?: boolean;
+  /** x ≥ 0, models that predict noise: multiplies the loss with 1 + x / s, beside any weighting. Default 0. */
+  vPredLikeLoss?: number;
 }
 
 /** Defaults of {@link LossWeightingOptions}. */
 export const WEIGHTING_DEFAULTS = { minSnrGamma: 5, p2Gamma: 1, p2K: 1 } as const;
 
-/** SNR beyond which `debiased` weights fall no further. */
-const MAX_DEBIASED_SNR = 1000;
+/** Larger ones, near timestep 0, count as this much in kohya's weights. */
+const MAX_SNR = 1000;
 
 /** The weight of a loss at a noise level. */
-type Weight = (level: NoiseLevel) => number;
+export type LevelWeight = (level: NoiseLevel) => number;
 
 /** SNR = α² / σ², infinite without noise. */
 export const signalToNoise = ({ alpha, sigma }: NoiseLevel): number => (alpha / sigma) ** 2;
@@ -56,12 +60,11 @@ export function lossWeighting(
   prediction: TrainedPrediction,
   trainTimesteps: number,
   options: LossWeightingOptions = {},
-): Weight | undefined {
+): LevelWeight | undefined {
   if (name === "none") return undefined;
   const { minSnrGamma: gamma, p2Gamma, p2K } = { ...WEIGHTING_DEFAULTS, ...defined(options) };
   const clipped = (level: NoiseLevel) => Math.min(signalToNoise(level), gamma);
-  const debiased = (level: NoiseLevel) => Math.min(signalToNoise(level), MAX_DEBIASED_SNR);
-  const weights: Readonly<Record<Exclude<LossWeighting, "none">, Partial<Record<TrainedPrediction, Weight>>>> = {
+  const weights: Readonly<Record<Exclude<LossWeighting, "none">, Partial<Record<TrainedPrediction, LevelWeight>>>> = {
     "min-snr": {
       // min(SNR, γ) / SNR, which is 1 where nothing of the image is left and SNR is 0
       epsilon: (level) => Math.min(1, gamma / signalToNoise(level)),
@@ -70,8 +73,8 @@ export function lossWeighting(
       flow_prediction: (level) => clipped(level) * level.sigma ** 2,
     },
     debiased: {
-      epsilon: (level) => 1 / Math.sqrt(debiased(level)),
-      v_prediction: (level) => 1 / (debiased(level) + 1),
+      epsilon: (level) => 1 / Math.sqrt(cappedSnr(level)),
+      v_prediction: (level) => 1 / (cappedSnr(level) + 1),
     },
     p2: { epsilon: (level) => (p2K + signalToNoise(level)) ** -p2Gamma },
     "sigma-sqrt": { flow_prediction: ({ sigma }) => Math.max(sigma, 1 / trainTimesteps) ** -2 },
@@ -85,6 +88,33 @@ export function lossWeighting(
       "Take another weighting, or none.",
   );
 }
+
+/**
+ * The factors that make losses of noise and of v alike, which kohya's scripts have beside other weights.
+ *
+ * @returns Undefined where no option asks for one.
+ * @throws {ConfigError} If the model does not predict what an option is for.
+ * @see kohya-ss/sd-scripts, `scale_v_prediction_loss_like_noise_prediction`, `add_v_prediction_like_loss`
+ */
+export function predictionScale(
+  prediction: TrainedPrediction,
+  { scaleVPredLossLikeNoisePred = false, vPredLikeLoss = 0 }: LossWeightingOptions,
+): LevelWeight | undefined {
+  const scale: LevelWeight = (level) => cappedSnr(level) / (cappedSnr(level) + 1);
+  const refuse = (name: string, fitting: string): never => {
+    throw new ConfigError(`training: ${name} is for models that predict ${fitting}; this one predicts ${prediction}.`);
+  };
+  if (scaleVPredLossLikeNoisePred) {
+    if (prediction !== "v_prediction") refuse("scaleVPredLossLikeNoisePred", "v_prediction");
+    if (vPredLikeLoss > 0) refuse("vPredLikeLoss", "epsilon");
+    return scale;
+  }
+  if (vPredLikeLoss === 0) return undefined;
+  if (prediction !== "epsilon") refuse("vPredLikeLoss", "epsilon");
+  return (level) => 1 + vPredLikeLoss / scale(level);
+}
+
+const cappedSnr: LevelWeight = (level) => Math.min(signalToNoise(level), MAX_SNR);
 
 /** Without what is undefined. */
 function defined<T extends object>(values: T): { [K in keyof T]: NonNullable<T[K]> } {

@@ -4,7 +4,13 @@
 import { ConfigError, quoted } from "../errors.js";
 import { flowMatchingConfigOf, isFlowMatching, noiseConfigOf, type SchedulerConfig } from "../schedulers/index.js";
 import { Tensor, tensor } from "../tensor/tensor.js";
-import { LOSS_WEIGHTINGS, type LossWeighting, type LossWeightingOptions, lossWeighting } from "./loss-weighting.js";
+import {
+  LOSS_WEIGHTINGS,
+  type LossWeighting,
+  type LossWeightingOptions,
+  lossWeighting,
+  predictionScale,
+} from "./loss-weighting.js";
 import { type NoiseLevel, type NoiseProcess, rectifiedFlow, variancePreserving } from "./noise-process.js";
 import {
   HUBER_DEFAULTS,
@@ -94,8 +100,10 @@ export function createObjective(config: SchedulerConfig, options: ObjectiveOptio
   const kind = PREDICTION_KINDS[predictionType];
   const { levelAt, trainTimesteps } = process;
   const weighting = options.lossWeighting ?? (minSnrGamma === undefined ? "none" : "min-snr");
-  const weight = lossWeighting(weighting, predictionType, trainTimesteps, options);
-  if (weight) checkWeights(weighting, process, weight);
+  const byLevel = lossWeighting(weighting, predictionType, trainTimesteps, options);
+  const scale = predictionScale(predictionType, options);
+  const weight = byLevel && scale ? (level: NoiseLevel) => byLevel(level) * scale(level) : (byLevel ?? scale);
+  if (weight) checkWeights(byLevel ? `lossWeighting "${weighting}"` : "vPredLikeLoss", process, weight);
   const perSample = (timesteps: readonly number[], value: (timestep: number) => number) =>
     tensor(timesteps.map(value), [timesteps.length]);
   const thresholdAt = (t: number) => huberThreshold(huberSchedule, huberC, levelAt(t), t / trainTimesteps);
@@ -172,8 +180,10 @@ function checkOptions(options: ObjectiveOptions): void {
     if (value === undefined || (value > 0 && value < Number.POSITIVE_INFINITY)) continue;
     throw new ConfigError(`training: ${name} must be a finite number above 0; got ${value}.`);
   }
-  if (options.p2Gamma !== undefined && !(options.p2Gamma >= 0 && options.p2Gamma < Number.POSITIVE_INFINITY)) {
-    throw new ConfigError(`training: p2Gamma must be a finite number, 0 or more; got ${options.p2Gamma}.`);
+  for (const name of ["p2Gamma", "vPredLikeLoss"] as const) {
+    const value = options[name] ?? 0;
+    if (value >= 0 && value < Number.POSITIVE_INFINITY) continue;
+    throw new ConfigError(`training: ${name} must be a finite number, 0 or more; got ${value}.`);
   }
   if (minSnrGamma !== undefined && weighting !== undefined && weighting !== "min-snr") {
     throw new ConfigError(
@@ -188,7 +198,7 @@ function checkWeights(name: string, process: NoiseProcess, weight: (level: Noise
     const value = weight(process.levelAt(timestep));
     if (Number.isFinite(value)) continue;
     throw new ConfigError(
-      `training: lossWeighting "${name}" is ${value} at timestep ${timestep}, where the scheduler's noise leaves nothing of ` +
+      `training: ${name} is ${value} at timestep ${timestep}, where the scheduler's noise leaves nothing of ` +
         "the image (rescale_betas_zero_snr). Take another weighting.",
     );
   }

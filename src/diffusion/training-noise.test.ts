@@ -48,6 +48,18 @@ describe("noise", () => {
     expect(relativeError(inputNoise.data, expected)).toBeLessThan(1e-7);
   });
 
+  it("of an input perturbation of random strength has from none to all of it", () => {
+    const plain = draw({ inputPerturbation: 0.1 });
+    const random = draw({ inputPerturbation: 0.1, inputPerturbationRandom: true });
+    expect(random.noise).toEqual(plain.noise);
+    const generator = new Generator(8);
+    randn(SHAPE, { generator });
+    const strength = 0.1 * generator.uniform();
+    const more = randn(SHAPE, { generator }).data;
+    const expected = plain.noise.data.map((value, i) => value + strength * more[i]!);
+    expect(relativeError(random.inputNoise.data, expected)).toBeLessThan(1e-7);
+  });
+
   it("has an offset of random strength, from none to all of it", () => {
     const plain = draw({}).noise.data;
     const ofStrength = (options: NoiseOptions) => {
@@ -68,6 +80,7 @@ describe("noise", () => {
       multiresNoiseIterations: 0,
       multiresNoiseDiscount: 0.9,
       inputPerturbation: 0,
+      inputPerturbationRandom: true,
     };
     const { noise, inputNoise, next } = draw(off);
     const generator = new Generator(8);

@@ -23,6 +23,8 @@ export interface NoiseOptions {
    * @see Ning et al. 2023, arXiv:2301.11706
    */
   inputPerturbation?: number;
+  /** Draws its strength for each batch, uniform in 0 … `inputPerturbation`. */
+  inputPerturbationRandom?: boolean;
 }
 
 /** kohya's default. */
@@ -59,15 +61,16 @@ export interface TrainingNoise {
  * @param shape - `[B, C, h, w]`.
  */
 export function drawNoise(shape: readonly number[], options: NoiseOptions, generator: Generator): TrainingNoise {
-  const { noiseOffset = 0, noiseOffsetRandom = false, inputPerturbation = 0 } = options;
+  const { noiseOffset = 0, noiseOffsetRandom, inputPerturbation = 0, inputPerturbationRandom } = options;
   const { multiresNoiseIterations: iterations = 0, multiresNoiseDiscount: discount = DEFAULT_MULTIRES_DISCOUNT } =
     options;
   const noise = randn(shape, { generator });
   if (noiseOffset > 0) addOffsets(noise, noiseOffset * (noiseOffsetRandom ? generator.uniform() : 1), generator);
   if (iterations > 0) addCoarserNoise(noise, drawCoarserNoise(shape, iterations, generator), discount);
   if (inputPerturbation === 0) return { noise, inputNoise: noise };
+  const strength = inputPerturbation * (inputPerturbationRandom ? generator.uniform() : 1);
   const more = randn(shape, { generator }).data;
-  const perturbed = noise.data.map((value, i) => value + inputPerturbation * more[i]!);
+  const perturbed = noise.data.map((value, i) => value + strength * more[i]!);
   return { noise, inputNoise: new Tensor("float32", shape, perturbed) };
 }
 

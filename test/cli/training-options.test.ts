@@ -38,7 +38,7 @@ const CHOSEN: Record<string, unknown> = {
   cacheDir: join(tmpdir(), "fera-cli-options-cache"),
 };
 /** Of no use together with the others. */
-const UNFIT = ["p2Gamma", "p2K", "modeScale", "dynamicTimestepShift"];
+const UNFIT = ["p2Gamma", "p2K", "modeScale", "dynamicTimestepShift", "vPredLikeLoss"];
 
 /** A value that the declaration allows, other than the given ones. */
 function otherValue(spec: OptionSpec<unknown>, ...others: unknown[]): unknown {

@@ -30,6 +30,7 @@ LATENT = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_lin
 ZERO_SNR = {**LATENT, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
 GAMMA = 5.0
 P2 = {"gamma": 0.5, "k": 1.0}
+V_LIKE = 0.3
 HUBER_C = 0.2
 LOSS_TIMESTEPS = [10, 300, 700, 990]
 DRAWS = 24
@@ -68,9 +69,12 @@ def weights() -> None:
         tensors[f"{name}.min_snr.v_prediction"] = least / (snr + 1)
         tensors[f"{name}.min_snr.sample"] = least
         tensors[f"{name}.debiased.v_prediction"] = 1 / (capped + 1)
+        scale = capped / (capped + 1)
+        tensors[f"{name}.scaled.v_prediction"] = least / (snr + 1) * scale
         if name == "sd":
             tensors[f"{name}.min_snr.epsilon"] = least / snr
             tensors[f"{name}.debiased.epsilon"] = 1 / torch.sqrt(capped)
+            tensors[f"{name}.v_like.epsilon"] = 1 + V_LIKE / scale
             tensors[f"{name}.p2.epsilon"] = 1 / (P2["k"] + snr) ** P2["gamma"]
     sigmas = torch.arange(1, 1001) / 1000
     for scheme in ("sigma_sqrt", "cosmap"):
@@ -160,6 +164,7 @@ settings = {
     "configs": {"sd": LATENT, "zero": ZERO_SNR},
     "gamma": GAMMA,
     "p2": P2,
+    "vPredLikeLoss": V_LIKE,
     "huberC": HUBER_C,
     "timesteps": LOSS_TIMESTEPS,
     "logit": LOGIT,

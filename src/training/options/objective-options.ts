@@ -42,6 +42,10 @@ const LOSSES = {
   ),
   p2Gamma: number("exponent of the p2 weights", { min: 0 }).withDefault(WEIGHTING_DEFAULTS.p2Gamma),
   p2K: number("what the p2 weights add to the SNR", { above: 0 }).withDefault(WEIGHTING_DEFAULTS.p2K),
+  scaleVPredLossLikeNoisePred: flag("scale the loss of models that predict v as if they predicted noise"),
+  vPredLikeLoss: number("how much of a loss like that of v models that predict noise have on top; 0 for none", {
+    min: 0,
+  }).withDefault(0),
   unmaskedWeight: number("what places outside a mask count at least", { min: 0, max: 1 }).withDefault(0),
   normalizeMaskedLoss: flag("divide the loss of a masked image by the share of it that the mask shows"),
 };
@@ -64,6 +68,7 @@ const NOISE = {
   inputPerturbation: number("noise on the input beyond what is to be predicted, about 0.1; 0 for none", {
     min: 0,
   }).withDefault(0),
+  inputPerturbationRandom: flag("draw the strength of the input perturbation for each batch, from 0 up"),
 };
 
 const TIMESTEPS = {
@@ -107,6 +112,11 @@ const NEEDS: readonly { of: readonly Name[]; isMet(values: ObjectiveOptionValues
   },
   { of: ["p2Gamma", "p2K"], isMet: ({ lossWeighting }) => lossWeighting === "p2", need: ["lossWeighting", "p2"] },
   { of: ["noiseOffsetRandom"], isMet: ({ noiseOffset }) => noiseOffset > 0, need: ["noiseOffset", "above 0"] },
+  {
+    of: ["inputPerturbationRandom"],
+    isMet: ({ inputPerturbation }) => inputPerturbation > 0,
+    need: ["inputPerturbation", "above 0"],
+  },
   {
     of: ["multiresNoiseDiscount"],
     isMet: ({ multiresNoiseIterations }) => multiresNoiseIterations > 0,
