@@ -1,6 +1,7 @@
-// Adapters as files. FeRA's in three formats; plain LoRA in the formats of other programs, see lora/read-lora.ts.
+// Adapters as files. FeRA's in three formats and T-LoRA's in two of these; LoRA, DoRA, LoKr and LoHa in the formats of other
+// programs, see lora/read-lora.ts and lycoris/read-lycoris.ts.
 
-import { ConfigError, FormatError } from "../errors.js";
+import { ConfigError, FormatError, quoted } from "../errors.js";
 import { isObject } from "../storage/json.js";
 import { decodeSafetensors, encodeSafetensors } from "../storage/safetensors.js";
 import { readFileAt, writeFileAt } from "../storage/storage.js";
@@ -12,11 +13,26 @@ import { DoRAConfig } from "./dora/dora-config.js";
 import { FeRAConfig } from "./fera/fera-config.js";
 import { isFeRAState, layoutOfState } from "./fera/fera-state.js";
 import { floatState } from "./float-state.js";
-import type { AdapterData, AdapterPart, LoadedAdapter } from "./loaded-adapter.js";
+import type { AdapterData, AdapterPart, LoadedAdapter, TextEncoderName } from "./loaded-adapter.js";
+import { LoHaAdapter } from "./loha/loha-adapter.js";
+import { LoHaConfig } from "./loha/loha-config.js";
+import { LoKrAdapter } from "./lokr/lokr-adapter.js";
+import { LoKrConfig } from "./lokr/lokr-config.js";
 import { LoRAAdapter } from "./lora/lora-adapter.js";
 import { LoRAConfig } from "./lora/lora-config.js";
+import { loraFormatOf } from "./lora/lora-format.js";
 import { readLora } from "./lora/read-lora.js";
 import { defaultLoraNames, encodeLora, writeLora } from "./lora/write-lora.js";
+import { readLycoris } from "./lycoris/read-lycoris.js";
+import {
+  type LycorisNames,
+  type LycorisPart,
+  lycorisMetadata,
+  lycorisTensors,
+  peftFolder,
+} from "./lycoris/write-lycoris.js";
+import { isTLoRAState, TLoRAAdapter } from "./t-lora/t-lora-adapter.js";
+import { TLoRAConfig } from "./t-lora/t-lora-config.js";
 import { pathSuffix, type TargetLayer } from "./target-layers.js";
 
 export type { AdapterData, AdapterPart, LoadedAdapter, TextEncoderName } from "./loaded-adapter.js";
@@ -28,7 +44,11 @@ const METADATA_KEY = "fera_config";
 /** Names bytes that came without a path in messages. */
 export const ADAPTER_DATA = "adapter data";
 const PEFT_TYPE = "FERA";
-const PEFT_LORA = "LORA";
+const PEFT_T_LORA = "T_LORA";
+/** PEFT's own kinds that are supported. */
+const PEFT_KINDS: readonly unknown[] = ["LORA", "LOKR", "LOHA"];
+/** Metadata's key of the configuration of kinds that fera writes in others' names or its own; its kind is among it. */
+const ADAPTER_CONFIG_KEY = "fera_adapter_config";
 /** Keys that PEFT adds to every adapter_config.json; they say nothing about the adapter's function. */
 const PEFT_KEYS = ["peft_type", "auto_mapping", "base_model_name_or_path", "inference_mode", "revision", "task_type"];
 
@@ -104,6 +124,12 @@ export interface WriteOptions {
  * @throws {ConfigError | FormatError} If it is a plain LoRA on layers that other programs have no names for.
  */
 export function encodeAdapter({ config, state }: AdapterData, options: WriteOptions = {}): Uint8Array<ArrayBuffer> {
+  if (config instanceof TLoRAConfig) return encodeSafetensors(state, withKind(config));
+  const lycoris = lycorisPartOf({ config, state }, ADAPTER_DATA);
+  if (lycoris) {
+    const tensors = lycorisTensors(lycoris, ADAPTER_DATA, { blocks: options.modelLayers });
+    return encodeSafetensors(tensors, { format: "pt", ...lycorisMetadata(lycoris), ...withKind(config) });
+  }
   const part = loraPartOf({ config, state }, ADAPTER_DATA);
   if (!part) return encodeSafetensors(state, { [METADATA_KEY]: JSON.stringify(config) });
   return encodeLora(part, defaultLoraNames(part.layers), ADAPTER_DATA, { blocks: options.modelLayers });
@@ -125,6 +151,8 @@ export async function writeAdapter(
 ): Promise<void> {
   const format = adapterFormatOf(path);
   checkAdapterPath(path, config);
+  const lycoris = lycorisPartOf({ config, state }, path);
+  if (lycoris) return writeLycoris(path, lycoris, format === "folder" ? "peft" : "kohya", { blocks: modelLayers });
   const part = loraPartOf({ config, state }, path);
   if (part) {
     const names = format === "folder" ? "peft" : defaultLoraNames(part.layers);
@@ -133,7 +161,51 @@ export async function writeAdapter(
   if (format === "torch") return writeFileAt(path, encodeTorch(state, path));
   const bytes = encodeAdapter({ config, state });
   if (format === "safetensors") return writeFileAt(path, bytes);
-  await writeAdapterFolder(path, bytes, { peft_type: PEFT_TYPE, ...config.toJSON() });
+  const type = config instanceof TLoRAConfig ? PEFT_T_LORA : PEFT_TYPE;
+  await writeAdapterFolder(path, bytes, { peft_type: type, ...config.toJSON() });
+}
+
+/** A configuration with its kind, as metadata. */
+const withKind = (config: AdapterConfig): Record<string, string> => ({
+  [ADAPTER_CONFIG_KEY]: JSON.stringify({ adapter_type: config.adapterType, ...config.toJSON() }),
+});
+
+/**
+ * Writes a LoKr or LoHa in the names of LyCORIS, as one file, or of PEFT, as a folder.
+ *
+ * @throws {ConfigError} If kohya has no name for a layer, or PEFT would make tensors of other shapes.
+ * @throws {FormatError} If two layers would get the same name, or a file cannot be written.
+ */
+export async function writeLycoris(
+  path: string,
+  part: LycorisPart,
+  names: "kohya" | "peft",
+  options: LycorisNames & { textEncoders?: ReadonlyMap<TextEncoderName, AdapterPart> | undefined } = {},
+): Promise<void> {
+  const { textEncoders = new Map<TextEncoderName, AdapterPart>() } = options;
+  if (names === "peft") {
+    if (textEncoders.size > 0) {
+      throw new ConfigError(`${path}: PEFT's folder is for one model; it cannot also hold layers of text encoders.`);
+    }
+    const { bytes, json } = peftFolder(part, { format: "pt", ...withKind(part.config) });
+    return writeAdapterFolder(path, bytes, json);
+  }
+  const isXl = textEncoders.has("text_encoder_2");
+  const ofText = [...textEncoders].map(([encoder, own]): [string, LycorisPart] => [
+    encoder === "text_encoder_2" ? "lora_te2" : isXl ? "lora_te1" : "lora_te",
+    own as LycorisPart,
+  ]);
+  const tensors = lycorisTensors(part, path, options, new Map(ofText));
+  if (/\.(pt|pth)$/i.test(path)) return writeFileAt(path, encodeTorch(tensors, path));
+  const metadata = { format: "pt", ...lycorisMetadata(part), ...withKind(part.config) };
+  return writeFileAt(path, encodeSafetensors(tensors, metadata));
+}
+
+/** A LoKr or LoHa with its layers; undefined for other kinds. */
+function lycorisPartOf({ config, state }: AdapterData, source: string): LycorisPart | undefined {
+  if (!(config instanceof LoKrConfig || config instanceof LoHaConfig)) return undefined;
+  const bare = config instanceof LoKrConfig ? new LoKrAdapter(config, new Map()) : new LoHaAdapter(config, new Map());
+  return { config, state, layers: bare.withLayersOf(state, source).layers };
 }
 
 /** What the formats of other programs hold of a LoRA or DoRA; undefined for other kinds. */
@@ -147,10 +219,15 @@ function loraPartOf({ config, state }: AdapterData, source: string): AdapterPart
 /**
  * Refuses a path that an adapter of this configuration cannot be written to: before a training, not at its end.
  *
- * @throws {ConfigError} As {@link adapterFormatOf}, and for a `.pt` with a router other than the published one: it has no
- *   configuration, so that the router would be taken for the published one when it is read.
+ * @throws {ConfigError} As {@link adapterFormatOf}, and for a `.pt` of T-LoRA or with a router other than the published one:
+ *   it has no configuration, so that the router would be taken for the published one when it is read.
  */
 export function checkAdapterPath(path: string, config: AdapterConfig): void {
+  if (adapterFormatOf(path) === "torch" && config instanceof TLoRAConfig) {
+    throw new ConfigError(
+      `${path}: a .pt file cannot say which ranks of a T-LoRA act when. Write a .safetensors file or a folder.`,
+    );
+  }
   if (adapterFormatOf(path) !== "torch" || !(config instanceof FeRAConfig) || config.router === "energies") return;
   throw new ConfigError(
     `${path}: a .pt file cannot say that the router is "${config.router}". Write a .safetensors file or a folder.`,
@@ -170,11 +247,23 @@ function decodeAdapter(bytes: Uint8Array, format: "safetensors" | "torch", conte
   const { tensors, metadata } =
     format === "torch" ? { tensors: decodeTorch(bytes, source), metadata: {} } : decodeSafetensors(bytes, source);
   const embedded = (metadata as Record<string, string>)[METADATA_KEY];
+  const kind = writtenKind((metadata as Record<string, string>)[ADAPTER_CONFIG_KEY], source);
+  if (isTLoRAState(tensors)) return decodeTLoRA(tensors, folder, kind, source);
   const isFeRA = folder ? folder.peft_type === PEFT_TYPE : embedded !== undefined || isFeRAState(tensors);
   if (!isFeRA) {
+    const names = loraFormatOf(tensors, metadata);
+    if (names?.method === "lokr" || names?.method === "loha") {
+      if (folder && folder.peft_type !== names.method.toUpperCase()) {
+        throw new FormatError(
+          source,
+          `holds ${names.method}; its configuration's peft_type is ${quoted(folder.peft_type)}.`,
+        );
+      }
+      return readLycoris(names, tensors, { metadata, source, peft: folder, written: kind, assumed });
+    }
     const lora = readLora(tensors, { metadata, source, peft: folder, assumed });
     if (lora) return lora;
-    if (folder) throw new FormatError(source, "holds no LoRA tensors.");
+    if (folder) throw new FormatError(source, "holds no tensors of a LoRA or one of its relatives.");
   }
   const own = folder ? feraConfigOf(folder, source) : undefined;
   return complete(
@@ -185,6 +274,40 @@ function decodeAdapter(bytes: Uint8Array, format: "safetensors" | "torch", conte
   );
 }
 
+/** fera's own configuration of a kind that is not FeRA. */
+function writtenKind(text: string | undefined, source: string): AdapterConfig | undefined {
+  if (text === undefined) return undefined;
+  const where = `${source} (metadata ${ADAPTER_CONFIG_KEY})`;
+  const json = parseJson(text, where);
+  if (!isObject(json)) throw new FormatError(where, "must be a JSON object.");
+  const { adapter_type: type, ...options } = json;
+  const kinds = { lokr: LoKrConfig, loha: LoHaConfig, "t-lora": TLoRAConfig } as const;
+  if (typeof type === "string" && Object.hasOwn(kinds, type)) {
+    return kinds[type as keyof typeof kinds].fromJSON(options, where);
+  }
+  throw new FormatError(where, `adapter_type must be ${Object.keys(kinds).join(" or ")}; got ${quoted(type)}.`);
+}
+
+function decodeTLoRA(
+  tensors: ReadonlyMap<string, Tensor>,
+  folder: Readonly<Record<string, unknown>> | undefined,
+  written: AdapterConfig | undefined,
+  source: string,
+): LoadedAdapter {
+  const own = Object.entries(folder ?? {}).filter(([key]) => !PEFT_KEYS.includes(key));
+  const config = folder
+    ? TLoRAConfig.fromJSON(Object.fromEntries(own), source.replace(FOLDER_WEIGHTS, FOLDER_CONFIG))
+    : written;
+  if (!(config instanceof TLoRAConfig)) {
+    throw new FormatError(
+      source,
+      "is a T-LoRA without its configuration, so that it is not known which ranks act when.",
+    );
+  }
+  const { layers } = new TLoRAAdapter(config, []).withLayersOf(tensors, source);
+  return { config, state: floatState(tensors, source), layers, hasConfig: true };
+}
+
 function complete(
   tensors: ReadonlyMap<string, Tensor>,
   config: FeRAConfig | undefined,
@@ -192,12 +315,12 @@ function complete(
   source: string,
 ): LoadedAdapter {
   const layout = layoutOfState(tensors, source, config);
-  const { layers, rank, numExperts, numBands } = layout;
+  const { layers, rank, numExperts, numBands, sharedDown } = layout;
   const state = floatState(tensors, source);
   if (config) return { config, state, layers, hasConfig: true };
   const targetModules = [...new Set(layers.map(({ path }) => pathSuffix(path)))];
   const base = assumed instanceof FeRAConfig ? assumed : new FeRAConfig();
-  const inferred = base.with({ rank, numExperts, numBands, targetModules, matching: "path" });
+  const inferred = base.with({ rank, numExperts, numBands, sharedDown, targetModules, matching: "path" });
   return { config: inferred, state, layers, hasConfig: false };
 }
 
@@ -218,10 +341,11 @@ async function readFolder(folder: string, assumed: AdapterConfig): Promise<Loade
   }
   const json = parseJson(new TextDecoder().decode(bytes), path);
   const peftType = isObject(json) ? json.peft_type : undefined;
-  if (!isObject(json) || (peftType !== PEFT_TYPE && peftType !== PEFT_LORA)) {
+  const known = [PEFT_TYPE, PEFT_T_LORA, ...PEFT_KINDS];
+  if (!isObject(json) || !known.includes(peftType)) {
     throw new FormatError(
       path,
-      `peft_type must be "${PEFT_TYPE}" or "${PEFT_LORA}"; got ${JSON.stringify(peftType)}. It is no adapter that is supported.`,
+      `peft_type must be ${known.map(quoted).join(" or ")}; got ${quoted(peftType)}. It is no adapter that is supported.`,
     );
   }
   const source = `${folder}/${FOLDER_WEIGHTS}`;

@@ -108,9 +108,9 @@ it("routing by timesteps takes one, or one for each", async () => {
 });
 
 it("a rank or alpha for a layer that is not adapted is refused, and so is no configuration", () => {
-  for (const pattern of [{ rankPattern: { to_q: 2 } }, { alphaPattern: { "down_blocks.0.zzz": 2 } }]) {
+  for (const pattern of [{ rankPattern: { to_w: 2 } }, { alphaPattern: { "down_blocks.0.zzz": 2 } }]) {
     expect(() => new AdapterModel(unet, new LoRAConfig(pattern))).toThrow(
-      /none of the adapted layers; write whole paths/,
+      /names none of the adapted layers; they are named like .*to_/,
     );
   }
   const { layers } = new AdapterModel(unet, new LoRAConfig());

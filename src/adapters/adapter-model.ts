@@ -2,8 +2,8 @@
 
 import type { Denoiser, DenoiserInputs, DenoiserShape } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
-import type { Graph, Value } from "../graph/index.js";
-import { CompiledGraphs, DeviceResident } from "../runtime/index.js";
+import { Graph, type Value } from "../graph/index.js";
+import { CompiledGraphs, compile, DeviceResident } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { flatValues, type Tensor, tensor } from "../tensor/tensor.js";
 import type { Adapter, AdapterConfig, AdapterState, AttachableAdapter } from "./adapter.js";
@@ -41,17 +41,19 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
   private readonly givenConfig: Config;
 
   /**
-   * Fresh adapters, which change nothing yet.
+   * Fresh adapters, which change nothing yet. Kinds that begin as something of the model's own weights (DoRA) are made by
+   * {@link AdapterModel.create}.
    *
    * @param random - How they are drawn.
    * @param random.seed - Default 0.
-   * @throws {ConfigError} If the model is none, the configuration's targets name no layer of the model, or its rank is
-   *   larger than any of these layers can have.
+   * @param random.begun - Values of {@link fromFrozenWeights}.
+   * @throws {ConfigError} If the model is none, the configuration's targets name no layer of the model, its rank is
+   *   larger than any of these layers can have, or the kind needs the model's weights.
    */
   constructor(
     readonly model: Denoiser,
     config: Config,
-    { seed = 0 }: { seed?: number } = {},
+    { seed = 0, begun }: { seed?: number; begun?: ReadonlyMap<string, Tensor<"float32">> | undefined } = {},
   ) {
     if (typeof model?.declareInputs !== "function" || typeof model.build !== "function") {
       const came = (model as object | undefined)?.constructor.name ?? String(model);
@@ -60,12 +62,39 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
     this.givenConfig = config;
     this.available = targetLayers(model);
     const adapter = createAdapter(config, this.available);
+    if (adapter.fromWeights && !begun) {
+      throw new ConfigError(
+        `${this.constructor.name}: a fresh adapter of the kind ${config.adapterType} begins with norms of the model's ` +
+          "weights; make it with await AdapterModel.create(model, config).",
+      );
+    }
+    const drawn = adapter.initialize(new Generator(seed));
     this.current = {
       adapter,
-      parameters: adapter.initialize(new Generator(seed)),
+      parameters: begun ? new Map([...drawn, ...begun]) : drawn,
       residence: new DeviceResident(),
     };
     this.compiled = new CompiledGraphs(model.runtime);
+  }
+
+  /**
+   * Fresh adapters of any kind, those included that begin as something of the model's own weights.
+   *
+   * @throws {ConfigError} As the constructor.
+   */
+  static async create<Config extends AdapterConfig>(
+    model: Denoiser,
+    config: Config,
+    { seed = 0 }: { seed?: number } = {},
+  ): Promise<AdapterModel<Config>> {
+    return new AdapterModel(model, config, { seed, begun: await fromFrozenWeights(model, config) });
+  }
+
+  /** A model of the same kind on the same layers around the same denoiser, with copies of the values. */
+  copy(): AdapterModel<Config> {
+    const copied = new AdapterModel(this.model, this.config, { begun: new Map() });
+    copied.useAdapter({ config: this.config, state: this.stateDict() });
+    return copied;
   }
 
   get config(): Config {
@@ -183,8 +212,8 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
   }
 
   /**
-   * Replaces the adapters, their configuration and the adapted layers by a file's, of whatever kind they are: FeRA, or
-   * plain LoRA as other programs write it.
+   * Replaces the adapters, their configuration and the adapted layers by a file's, of whatever kind they are, as fera or
+   * other programs write it.
    *
    * Where the file has no configuration, what its shapes do not tell (alpha, temperature, bands, …) is as this model
    * was made with.
@@ -285,4 +314,22 @@ function sameShapes(a: Adapter, b: Adapter): boolean {
       .sort()
       .join("\n");
   return shapes(a) === shapes(b);
+}
+
+/** The trained tensors that begin as something of a model's weights; undefined where a kind has none. */
+async function fromFrozenWeights(
+  model: Denoiser,
+  config: AdapterConfig,
+): Promise<Map<string, Tensor<"float32">> | undefined> {
+  const adapter = createAdapter(config, targetLayers(model));
+  if (!adapter.fromWeights) return undefined;
+  const graph = new Graph();
+  const values = adapter.fromWeights(({ path }) => {
+    const key = `${path}.weight`;
+    return model.weights.parameter(graph, key, model.weights.weights.get(key)?.shape ?? []);
+  });
+  for (const [name, value] of values) graph.output(name, value);
+  const compiled = await compile(graph, model.runtime);
+  const result = await compiled.run({}).finally(() => compiled.release());
+  return new Map(Object.entries(result) as [string, Tensor<"float32">][]);
 }

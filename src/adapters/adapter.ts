@@ -10,7 +10,8 @@ import type { TargetLayer } from "./target-layers.js";
 /** A checked, immutable configuration; `adapterType` names the kind in files and on the command line. */
 export interface AdapterConfig {
   readonly adapterType: string;
-  readonly targetModules: readonly string[];
+  /** A list of names, or a pattern of paths. */
+  readonly targetModules: readonly string[] | string;
   /** The options under their names in files. */
   toJSON(): Record<string, unknown>;
 }
@@ -52,6 +53,20 @@ export interface AttachedAdapter {
   lossTerms?(prediction: AdaptedPrediction): Record<string, Value | undefined>;
 }
 
+/** A weight that an adapter is fused into. */
+export interface WeightFusion {
+  /** The layer's path. */
+  path: string;
+  /** The frozen weight, `[out, in]` or `[out, in, k, k]`. */
+  frozen: Value;
+  /** The weight with the adapters that came before. */
+  current: Value;
+  /** The adapter's trained tensors, by the names of its `shapes`. */
+  parameters: ReadonlyMap<string, Value>;
+  /** The adapter's scale. */
+  scale: number;
+}
+
 /**
  * One kind of adapter on the layers of one model. Has no state: parameters are given to it.
  *
@@ -66,6 +81,13 @@ export interface Adapter<Config extends AdapterConfig = AdapterConfig> {
   readonly lossNames: readonly string[];
   /** Fresh parameters, drawn so that the model predicts as before. */
   initialize(generator: Generator): Map<string, Tensor<"float32">>;
+  /**
+   * Fresh values of the trained tensors that follow from the model's frozen weights, as nodes of a graph over these; the
+   * others are as {@link initialize} draws them. Absent where there is none.
+   *
+   * @param weightOf - Gives a layer's frozen weight, `[out, in]` or `[out, in, k, k]`.
+   */
+  fromWeights?(weightOf: (layer: TargetLayer) => Value): Map<string, Value>;
   /** @param parameters - By the names of {@link shapes}. */
   attach(graph: Graph, parameters: ReadonlyMap<string, Value>, inputs: AttachInputs): AttachedAdapter;
   /** Copies of trained values (or of their gradients) under the names of files. */
@@ -80,6 +102,8 @@ export interface Adapter<Config extends AdapterConfig = AdapterConfig> {
    * @throws {ShapeError} If ranks or counts are not the configuration's.
    */
   withLayersOf(state: ReadonlyMap<string, Tensor>, source: string): Adapter<Config>;
+  /** A layer's weight with the adapter in it, exactly. Absent where no weight can hold what the adapter adds. */
+  fuse?(fusion: WeightFusion): Value;
 }
 
 /** The trained tensors of a model, and where their current values are. */

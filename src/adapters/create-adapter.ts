@@ -6,30 +6,33 @@ import { DoRAAdapter } from "./dora/dora-adapter.js";
 import { DoRAConfig } from "./dora/dora-config.js";
 import { FeRAAdapter } from "./fera/fera-adapter.js";
 import { FeRAConfig } from "./fera/fera-config.js";
+import { LoHaAdapter } from "./loha/loha-adapter.js";
+import { LoHaConfig } from "./loha/loha-config.js";
+import { LoKrAdapter } from "./lokr/lokr-adapter.js";
+import { LoKrConfig } from "./lokr/lokr-config.js";
 import { LoRAAdapter } from "./lora/lora-adapter.js";
 import { LoRAConfig } from "./lora/lora-config.js";
+import { TLoRAAdapter } from "./t-lora/t-lora-adapter.js";
+import { TLoRAConfig } from "./t-lora/t-lora-config.js";
 import type { TargetLayer } from "./target-layers.js";
 
 /** A kind of adapter: its configuration from a file, and itself on a model's layers. */
 interface AdapterKind {
   fromJSON(json: unknown, source: string): AdapterConfig;
   on(layers: readonly TargetLayer[], config: AdapterConfig): Adapter;
-  /** Whether it only goes on from a file, so that none can be asked for anew. */
-  onlyLoaded?: boolean;
 }
 
 const KINDS: Readonly<Record<string, AdapterKind>> = {
   fera: { fromJSON: FeRAConfig.fromJSON, on: (layers, config) => FeRAAdapter.on(layers, config as FeRAConfig) },
-  dora: {
-    fromJSON: DoRAConfig.fromJSON,
-    on: (layers, config) => DoRAAdapter.on(layers, config as DoRAConfig),
-    onlyLoaded: true,
-  },
   lora: { fromJSON: LoRAConfig.fromJSON, on: (layers, config) => LoRAAdapter.on(layers, config as LoRAConfig) },
+  dora: { fromJSON: DoRAConfig.fromJSON, on: (layers, config) => DoRAAdapter.on(layers, config as DoRAConfig) },
+  lokr: { fromJSON: LoKrConfig.fromJSON, on: (layers, config) => LoKrAdapter.on(layers, config as LoKrConfig) },
+  loha: { fromJSON: LoHaConfig.fromJSON, on: (layers, config) => LoHaAdapter.on(layers, config as LoHaConfig) },
+  "t-lora": { fromJSON: TLoRAConfig.fromJSON, on: (layers, config) => TLoRAAdapter.on(layers, config as TLoRAConfig) },
 };
 
-/** Names of the kinds that can be made anew. */
-export const ADAPTER_TYPES: readonly string[] = Object.keys(KINDS).filter((type) => !KINDS[type]!.onlyLoaded);
+/** Names of the kinds. */
+export const ADAPTER_TYPES: readonly string[] = Object.keys(KINDS);
 
 /**
  * An adapter on the layers that its configuration names.
@@ -38,7 +41,9 @@ export const ADAPTER_TYPES: readonly string[] = Object.keys(KINDS).filter((type)
  */
 export function createAdapter(config: AdapterConfig, layers: readonly TargetLayer[]): Adapter {
   if (typeof config !== "object" || config === null) {
-    throw new ConfigError(`adapter: the configuration must be one of FeRAConfig or LoRAConfig; got ${String(config)}.`);
+    throw new ConfigError(
+      `adapter: the configuration must be one of a kind, such as LoRAConfig; got ${String(config)}.`,
+    );
   }
   return kindOf(config.adapterType, "adapter").on(layers, config);
 }

@@ -6,6 +6,7 @@ export type {
   AttachableAdapter,
   AttachedAdapter,
   AttachInputs,
+  WeightFusion,
 } from "./adapter.js";
 export {
   type AdapterData,
@@ -59,6 +60,11 @@ export {
 } from "./fera/gate-statistics.js";
 export { type BandOptions, bandEnergies, FrequencyEnergyIndicator, frequencyBands } from "./fera/indicator.js";
 export { adapterGates, SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./fera/soft-frequency-router.js";
+export type { PatternValues } from "./layer-pattern.js";
+export { LoHaAdapter } from "./loha/loha-adapter.js";
+export { LoHaConfig, type LoHaOptions } from "./loha/loha-config.js";
+export { LoKrAdapter } from "./lokr/lokr-adapter.js";
+export { LoKrConfig, type LoKrOptions } from "./lokr/lokr-config.js";
 export { LoRAAdapter } from "./lora/lora-adapter.js";
 export { LoRAConfig, type LoRAOptions } from "./lora/lora-config.js";
 export { isUNet, type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora/lora-names.js";
@@ -70,7 +76,14 @@ export {
 } from "./lora/plain-lora.js";
 export { isLoadedLora, type LoadedLora } from "./lora/read-lora.js";
 export { defaultLoraNames, type LoraFileNames, type LoraFileOptions, writeLora } from "./lora/write-lora.js";
+export { LowRankAdapter } from "./low-rank-adapter.js";
+export { LowRankConfig, type LowRankOptions } from "./low-rank-config.js";
+export { TLoRAAdapter } from "./t-lora/t-lora-adapter.js";
+export { TLoRAConfig, type TLoRAOptions } from "./t-lora/t-lora-config.js";
 export {
+  ALL_LINEAR,
+  describeTargets,
+  type LayerChoice,
   type LayerMatching,
   matchesTarget,
   pathSuffix,

@@ -1,9 +1,10 @@
 // The layers of a model that adapters can change, and which of them a configuration means.
 
 import type { Denoiser } from "../diffusion/index.js";
-import { ConfigError, FormatError } from "../errors.js";
+import { ConfigError, FormatError, quoted } from "../errors.js";
 import { Graph } from "../graph/index.js";
 import type { AdaptableLayer, LayerAdapters } from "../nn/index.js";
+import { matchesPattern, nearNames, type PatternValues, pathPattern } from "./layer-pattern.js";
 
 /** A linear layer, y = x Wᵀ + b with W `[outFeatures, inFeatures]`, or a convolution with `[out, in, kernel, kernel]`. */
 export interface TargetLayer {
@@ -55,25 +56,93 @@ export function matchesTarget(path: string, target: string, matching: LayerMatch
   return path === target || path.endsWith(`.${target}`);
 }
 
+/** Which layers are adapted, under PEFT's names. */
+export interface LayerChoice {
+  /**
+   * A list of names, see {@link LayerMatching}; or one text: a regular expression that is the whole path, or
+   * {@link ALL_LINEAR}.
+   */
+  readonly targetModules: readonly string[] | string;
+  /** Of these, which are left as they are; a list or a pattern as above. None by default. */
+  readonly excludeModules?: readonly string[] | string;
+  readonly matching: LayerMatching;
+}
+
+/** Every linear layer. */
+export const ALL_LINEAR = "all-linear";
+
 /**
- * The layers that targets name.
+ * The layers that a configuration means.
  *
- * @throws {ConfigError} If none is named; or, matching by path, if a target names no layer.
+ * @throws {ConfigError} If none is left; or if a name or a pattern means no layer (matching by name, a list must mean one
+ *   at least). Names that look alike are listed.
  */
-export function selectLayers(
+export function selectLayers(layers: readonly TargetLayer[], choice: LayerChoice): TargetLayer[] {
+  const { targetModules, excludeModules = [], matching } = choice;
+  const isTarget = layerTest("targetModules", targetModules, layers, matching);
+  const isExcluded =
+    excludeModules.length > 0 ? layerTest("excludeModules", excludeModules, layers, "path") : () => false;
+  const chosen = layers.filter((layer) => isTarget(layer) && !isExcluded(layer));
+  if (chosen.length > 0) return chosen;
+  throw new ConfigError("excludeModules: leaves no layer of those that targetModules names.");
+}
+
+/** A text that says which layers are adapted, for people. */
+export const describeTargets = (targets: readonly string[] | string): string =>
+  typeof targets === "string" ? targets : targets.join(", ");
+
+function layerTest(
+  option: string,
+  targets: readonly string[] | string,
   layers: readonly TargetLayer[],
-  targets: readonly string[],
   matching: LayerMatching,
-): TargetLayer[] {
+): (layer: TargetLayer) => boolean {
+  if (targets === ALL_LINEAR || (targets.length === 1 && targets[0] === ALL_LINEAR)) {
+    return ({ kind }) => kind === "linear";
+  }
+  if (typeof targets === "string") {
+    const matches = pathPattern(targets, option);
+    if (layers.some(({ path }) => matches(path))) return ({ path }) => matches(path);
+    const near = nearNames(
+      targets,
+      layers.map(({ path }) => path),
+    );
+    throw new ConfigError(
+      `${option}: the pattern ${quoted(targets)} is the path of no layer of this model; ` +
+        `paths like it are ${near.join(", ")}.`,
+    );
+  }
   const missing = targets.filter((target) => !layers.some(({ path }) => matchesTarget(path, target, matching)));
   if (missing.length > 0 && (matching === "path" || missing.length === targets.length)) {
     const kind = layers.every((layer) => layer.kind === "linear") ? "linear layer" : "layer";
+    const near = nearNames(
+      missing[0]!,
+      layers.map(({ path }) => pathSuffix(path)),
+    );
     throw new ConfigError(
-      `targetModules: "${missing[0]}" names no ${kind} of this model (matching by ${matching}); ` +
-        `layers are named like ${[...new Set(layers.map(({ path }) => pathSuffix(path)))].slice(0, 12).join(", ")}.`,
+      `${option}: ${quoted(missing[0])} names no ${kind} of this model (matching by ${matching}); ` +
+        `layers are named like ${near.join(", ")}.`,
     );
   }
-  return layers.filter(({ path }) => targets.some((target) => matchesTarget(path, target, matching)));
+  return ({ path }) => targets.some((target) => matchesTarget(path, target, matching));
+}
+
+/**
+ * Checks that values by pattern are for layers that are adapted: others would be left out without a word.
+ *
+ * @throws {ConfigError} That names the option and the pattern, and lists paths that look alike.
+ */
+export function checkPatterns(options: Readonly<Record<string, PatternValues>>, layers: readonly TargetLayer[]): void {
+  const paths = new Set(layers.map(({ path }) => path));
+  for (const [option, values] of Object.entries(options)) {
+    for (const pattern of Object.keys(values)) {
+      if (paths.has(pattern) || layers.some(({ path }) => matchesPattern(path, pattern, option))) continue;
+      const near = nearNames(pattern, [...paths, ...[...paths].map(pathSuffix)]);
+      throw new ConfigError(
+        `${option}: ${quoted(pattern)} names none of the adapted layers; they are named like ${near.join(", ")}.`,
+      );
+    }
+  }
 }
 
 /** The shortest end of a path that starts with a name and not with an index: `to_q`, `to_out.0`, `net.0.proj`. */

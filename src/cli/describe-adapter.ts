@@ -3,6 +3,7 @@
 import {
   adapterFormatOf,
   adapterGates,
+  describeTargets,
   type FeRAConfig,
   type LoadedAdapter,
   readFeRAAdapter,
@@ -47,12 +48,12 @@ export async function describeAdapter(path: string, { all }: { all: boolean }): 
   const family = familyOf(layers.find((layer) => attendsToText(layer.path))?.inFeatures);
   return [
     `${path}: FeRA adapter, ${FORMATS[adapterFormatOf(path)]}`,
-    `  rank ${rank}, ${counted(numExperts, "expert")}, ${counted(numBands, "band")}`,
+    `  rank ${rank}, ${counted(numExperts, "expert")}${config.sharedDown ? " with a shared lora_down" : ""}, ${counted(numBands, "band")}`,
     `  ${counted(layers.length, "layer")}, ${formatCount(parameters)} parameters`,
     ...(family ? [`  family ${family}`] : []),
     hasConfig ? "  configuration" : "  no configuration in the file; assumed",
     `    alpha ${alpha}, dropout ${dropout}, router ${router}, temperature ${routerTau}, consistency weight ${feclWeight}`,
-    `    bands ${bands}, blur ${sigmaText}, matching ${matching}, targets ${shortened(targetModules.join(", "))}`,
+    `    bands ${bands}, blur ${sigmaText}, matching ${matching}, targets ${shortened(describeTargets(targetModules))}`,
     ...(await describeGates(adapter)).map((line) => `  ${line}`),
     ...table.map((line) => `  ${line}`),
   ];

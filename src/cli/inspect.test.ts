@@ -92,7 +92,9 @@ describe("fera inspect tells", () => {
     expect(metadata).toMatch(/rank 4, alpha as its configuration says/);
     expect(await linesOf(`${golden}/bare.safetensors`)).toMatch(/rank 2, no alpha in the file: programs take the rank/);
     await writeSafetensors(at("loha.safetensors"), { "lora_unet_x.hada_w1_a": zeros([2, 2]) });
-    expect(await linesOf(at("loha.safetensors"))).toMatch(/LoHa \(LyCORIS\)[\s\S]*fera cannot load it: .*is LoHa/);
+    expect(await linesOf(at("loha.safetensors"))).toMatch(
+      /LoHa \(LyCORIS\)[\s\S]*fera cannot load it: .*lacks hada_w1_b/,
+    );
     const magnitudes = await linesOf(`${golden}/kohya-dora.safetensors`);
     expect(magnitudes).toMatch(/DoRA \(LoRA with.*[\s\S]*fera can load it/);
   });

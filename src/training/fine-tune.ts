@@ -106,7 +106,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   const model =
     config instanceof FeRAConfig
       ? new FeRAModel(pipeline.unet, config, { seed })
-      : new AdapterModel(pipeline.unet, config, { seed });
+      : await AdapterModel.create(pipeline.unet, config, { seed });
   const identity = datasetIdentity(dataset);
   const fingerprint = await trainingFingerprint({
     ...{ pipeline, dataset, identity, config, values, signal },

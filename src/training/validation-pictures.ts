@@ -1,6 +1,6 @@
 // Pictures along a training, of what would be saved at that step: drawn as `generate` draws them. Node only.
 
-import { AdapterModel } from "../adapters/index.js";
+import type { AdapterModel } from "../adapters/index.js";
 import { renderGrid } from "../images/grid.js";
 import { writePng } from "../images/image-file.js";
 import type { AnyPipeline } from "../pipelines/index.js";
@@ -35,7 +35,7 @@ export class ValidationPictures {
     private readonly options: ValidationOptions,
   ) {
     if (average && (options.validationPrompts ?? []).length > 0) {
-      this.averaged = new AdapterModel(model.model, model.config);
+      this.averaged = model.copy();
     }
   }
 

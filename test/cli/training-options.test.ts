@@ -25,7 +25,11 @@ const CHOSEN: Record<string, unknown> = {
   batchSize: 2,
   warmupSteps: 1,
   sigmaDivisor: 8,
-  targetModules: ["to_q"],
+  targetModules: ["to_q", "to_k", "conv1"],
+  excludeModules: ["to_k"],
+  rankPattern: ["attn1.to_q=3"],
+  alphaPattern: ["conv1=3"],
+  rank: 5,
   predictionType: "v_prediction",
   loss: "huber",
   lossWeighting: "min-snr",
@@ -38,12 +42,30 @@ const CHOSEN: Record<string, unknown> = {
   cacheDir: join(tmpdir(), "fera-cli-options-cache"),
 };
 /** Of no use together with the others. */
-const UNFIT = ["p2Gamma", "p2K", "modeScale", "dynamicTimestepShift", "vPredLikeLoss"];
+const UNFIT = [
+  ...["p2Gamma", "p2K", "modeScale", "dynamicTimestepShift", "vPredLikeLoss", "targetPattern", "excludePattern"],
+];
+const ADAPTERS = ["fera", "lora", "dora", "lokr", "loha", "t-lora"];
 
 /** A value that the declaration allows, other than the given ones. */
 function otherValue(spec: OptionSpec<unknown>, ...others: unknown[]): unknown {
   const words = (spec.schema as { options?: readonly unknown[] }).options ?? [];
-  const candidates = [...words, true, false, 2, 3, 4, 0.5, 0.25, 0.75, ["red"], ["to_k"], "own.safetensors", "second"];
+  const candidates = [
+    ...words,
+    true,
+    false,
+    2,
+    3,
+    4,
+    0.5,
+    0.25,
+    0.75,
+    ["red"],
+    ["to_k"],
+    ["a=4"],
+    "own.safetensors",
+    "second",
+  ];
   const isOther = (value: unknown) => others.every((other) => JSON.stringify(other) !== JSON.stringify(value));
   const found = candidates.find((value) => spec.schema.safeParse(value).success && isOther(value));
   if (found === undefined) throw new Error("no candidate is allowed");
@@ -71,7 +93,7 @@ describe("every option of a training", () => {
   });
 
   // Each kind of adapter refuses the options of the other.
-  it.each(["fera", "lora"])("of %s is a key of --config, kept in run.json, and guards --resume", async (adapter) => {
+  it.each(ADAPTERS)("of %s is a key of --config, kept in run.json, and guards --resume", async (adapter) => {
     const isOwn = (name: string, value: unknown): boolean => {
       try {
         toAdapterConfig({
@@ -90,7 +112,7 @@ describe("every option of a training", () => {
       if (UNFIT.includes(name)) continue;
       if (name !== "adapter" && (name in TRAINING_OPTIONS || isOwn(name, value))) given[name] = value;
     }
-    if (adapter === "lora") for (const name of ["sigmaRule", "sigmaDivisor"]) delete given[name];
+    if (adapter !== "fera") for (const name of ["sigmaRule", "sigmaDivisor"]) delete given[name];
     else given.sigmaRule = "latent";
     await writeFile(at(`${adapter}.json`), JSON.stringify({ model: at("model"), data: at("images"), ...given }));
     const output = ["--output", at(adapter), "--threads", "1"];
@@ -117,7 +139,8 @@ describe("every option of a training", () => {
       if (name in TRAINING_OPTIONS) {
         expect(JSON.parse(fingerprint)[name], name).toEqual(spec.isKept(run) ? run[name] : undefined);
       } else if (name !== "adapter" && name in given) {
-        expect(config({ ...run, [name]: changed[name] }), name).not.toBe(config(run));
+        const other = { ...run, [name]: name === "targetModules" ? ["to_v"] : changed[name] };
+        expect(config(other), name).not.toBe(config(run));
       }
     }
     expect(fingerprint).toContain(config(run));

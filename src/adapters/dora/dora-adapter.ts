@@ -1,13 +1,15 @@
 // DoRA: LoRA on the direction of each layer's weight, and its magnitude learned beside it.
 
-import { ConfigError, FormatError } from "../../errors.js";
+import { FormatError } from "../../errors.js";
 import type { Graph, Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import { sameShape } from "../../graph/index.js";
 import type { AdaptableLayer } from "../../nn/index.js";
-import { Tensor } from "../../tensor/tensor.js";
-import type { Adapter, AttachedAdapter, AttachInputs } from "../adapter.js";
-import { dropInputs, LoRAAdapter, lowRankProduct } from "../lora/lora-adapter.js";
+import type { Generator } from "../../tensor/random.js";
+import { Tensor, zeros } from "../../tensor/tensor.js";
+import type { Adapter, AttachedAdapter, AttachInputs, WeightFusion } from "../adapter.js";
+import { LoRAAdapter, matrixProduct } from "../lora/lora-adapter.js";
+import { dropInputs, lowRankProduct } from "../low-rank-adapter.js";
 import type { TargetLayer } from "../target-layers.js";
 import type { DoRAConfig } from "./dora-config.js";
 
@@ -53,9 +55,24 @@ export class DoRAAdapter implements Adapter<DoRAConfig> {
     return this.lora.layers;
   }
 
-  /** @throws {ConfigError} Always: magnitudes begin as the norms of the model's weights, which are not at hand here. */
-  initialize(): Map<string, Tensor<"float32">> {
-    throw new ConfigError("DoRA cannot begin anew yet: load adapters of its kind, or train plain LoRA (LoRAConfig).");
+  /** LoRA's; magnitudes 0, until those of {@link fromWeights} are put in their place. */
+  initialize(generator: Generator): Map<string, Tensor<"float32">> {
+    const magnitudes = [...this.shapes].filter(([name]) => name.endsWith(MAGNITUDE));
+    return new Map([
+      ...this.lora.initialize(generator),
+      ...magnitudes.map(([name, shape]): [string, Tensor<"float32">] => [name, zeros(shape)]),
+    ]);
+  }
+
+  /** m = ‖W‖, so that W' = W. */
+  fromWeights(weightOf: (layer: TargetLayer) => Value): Map<string, Value> {
+    return new Map(
+      this.layers.flatMap((layer): [string, Value][] => {
+        const axis = this.axes.get(layer.path);
+        if (!axis) return [];
+        return [[layer.path + MAGNITUDE, ops.reshape(norms(weightOf(layer), axis), magnitudeShape(layer, axis))]];
+      }),
+    );
   }
 
   attach(_graph: Graph, parameters: ReadonlyMap<string, Value>, inputs: AttachInputs): AttachedAdapter {
@@ -77,7 +94,7 @@ export class DoRAAdapter implements Adapter<DoRAConfig> {
       const axis = this.axes.get(layer.path)!;
       const factor = ops.div(
         ops.reshape(magnitude, [magnitude.size]),
-        norms(layer.weight, scaled(product(up, down)), axis),
+        norms(layer.weight, axis, scaled(matrixProduct(up, down))),
       );
       const perChannel = layer.kind === "linear" ? factor : ops.reshape(factor, [magnitude.size, 1, 1]);
       if (axis === "input") {
@@ -120,6 +137,23 @@ export class DoRAAdapter implements Adapter<DoRAConfig> {
     return new DoRAAdapter(this.config, lora, axes);
   }
 
+  /** m ∘ (W + s B A) / ‖W + s B A‖; what other adapters added to W is scaled per output with it, as {@link attach} does. */
+  fuse({ path, frozen, current, parameters, scale }: WeightFusion): Value {
+    const [down, up] = ["lora_A", "lora_B"].map((end) => parameters.get(`${path}.${end}.weight`)!);
+    const change = ops.mul(matrixProduct(up!, down!), scale * this.config.lora.scaleOf(path));
+    const magnitude = parameters.get(path + MAGNITUDE);
+    const shaped = ops.reshape(change, frozen.shape);
+    const axis = this.axes.get(path);
+    if (!magnitude || !axis) return ops.add(current, shaped);
+    const factor = ops.div(ops.reshape(magnitude, [magnitude.size]), norms(frozen, axis, change));
+    const tail = new Array<number>(frozen.rank - 2).fill(1);
+    if (axis === "output") {
+      return ops.mul(ops.add(current, shaped), ops.reshape(factor, [magnitude.size, 1, ...tail]));
+    }
+    const columns = ops.reshape(factor, [1, magnitude.size, ...tail]);
+    return ops.add(current, ops.sub(ops.mul(ops.add(frozen, shaped), columns), frozen));
+  }
+
   private copied(of: (name: string) => Float32Array): Map<string, Tensor<"float32">> {
     return new Map([...this.shapes].map(([name, shape]) => [name, new Tensor("float32", shape, of(name).slice())]));
   }
@@ -130,21 +164,15 @@ function magnitudeShape({ kind, inFeatures, outFeatures }: TargetLayer, axis: Ax
   return kind === "linear" ? [outFeatures] : [1, outFeatures, 1, 1];
 }
 
-/** B A as `[out, in·k·k]`. */
-function product(up: Value, down: Value): Value {
-  const rank = down.shape[0]!;
-  return ops.matMul(ops.reshape(up, [up.shape[0]!, rank]), ops.reshape(down, [rank, down.size / rank]));
-}
-
 /** W x, without the bias. */
 function frozenProduct({ kind, weight, stride, padding }: AdaptableLayer, x: Value): Value {
   return kind === "linear" ? ops.linear(x, weight) : ops.conv(x, weight, undefined, { stride, padding });
 }
 
-/** ‖W + change‖ per output, or per input; no gradient passes. */
-function norms(weight: Value, change: Value, axis: Axis): Value {
+/** ‖W + change‖ per output, or per input; no gradient passes. @param change - `[out, in·k·k]`. */
+function norms(weight: Value, axis: Axis, change?: Value): Value {
   const [out, inputs] = weight.shape as [number, number];
-  const direction = ops.add(ops.reshape(weight, change.shape), change);
+  const direction = change ? ops.add(ops.reshape(weight, change.shape), change) : weight;
   const square = ops.reshape(ops.mul(direction, direction), [out, inputs, weight.size / (out * inputs)]);
   const sum = ops.reduceSum(square, axis === "output" ? [1, 2] : [0, 2]);
   return ops.stopGradient(ops.sqrt(sum));

@@ -19,7 +19,7 @@ export class DoRAConfig implements AdapterConfig {
     return new DoRAConfig(LoRAConfig.fromJSON(json, source));
   }
 
-  get targetModules(): readonly string[] {
+  get targetModules(): readonly string[] | string {
     return this.lora.targetModules;
   }
 

@@ -30,8 +30,7 @@ const structure = (config: unknown) =>
   new UNet2DConditionModel(parseUNetConfig(config, "config.json"), new Nowhere(new Map(), "nowhere"));
 
 const linear = (model: UNet2DConditionModel) => targetLayers(model).filter(({ kind }) => kind === "linear");
-const selected = (layers: TargetLayer[], { targetModules, matching }: FeRAConfig) =>
-  selectLayers(layers, targetModules, matching);
+const selected = (layers: TargetLayer[], config: FeRAConfig) => selectLayers(layers, config);
 
 const stableDiffusion15 = {
   ...configOf("unet-sd15"),

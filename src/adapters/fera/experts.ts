@@ -1,10 +1,11 @@
-// FeRA's experts on linear layers: those of a layer as one low-rank product.
+// FeRA's experts on linear layers and convolutions: those of a layer as one low-rank product.
 
 import { ShapeError } from "../../errors.js";
 import type { Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import type { AdaptableLayer, LayerAdapters } from "../../nn/index.js";
 import { tensor } from "../../tensor/tensor.js";
+import { lowRankProduct } from "../low-rank-adapter.js";
 
 /**
  * Gates of the stacked experts: each expert's gate r times, times alpha / rank.
@@ -22,9 +23,9 @@ export function expandGates(gates: Value, rank: number, alpha: number): Value {
 
 /** Values of one layer's experts. */
 export interface ExpertValues {
-  /** All `lora_down` under each other, `[E·r, in]`. */
+  /** All `lora_down` under each other, `[E·r, in]`, or the one that they share, `[r, in]`; `[…, in, k, k]` of a convolution. */
   down: Value;
-  /** All `lora_up` beside each other, `[out, E·r]`. */
+  /** All `lora_up` beside each other, `[out, E·r]`; `[out, E·r, 1, 1]` of a convolution. */
   up: Value;
   /** {@link expandGates}, `[B, E·r]`. */
   gates: Value;
@@ -35,19 +36,23 @@ export interface ExpertValues {
 /**
  * y + Σ_k w_k · (alpha/r) · up_k(down_k(dropout(x))) as one product of rank E·r: y + ((dropout(x) Dᵀ) ∘ g) Uᵀ.
  *
- * @param x - `[B, ..., in]`; all positions of a sample share its gates.
+ * @param x - `[B, ..., in]`, or `[B, in, H, W]` of a convolution; all positions of a sample share its gates.
  * @param y - `[B, ..., out]`.
+ * @param layer - Default: a linear one.
  * @throws {ShapeError} If x has another batch size than the gates.
  */
-export function addExperts(x: Value, y: Value, { down, up, gates, dropoutMask }: ExpertValues): Value {
-  const [batch, width] = gates.shape as [number, number];
+export function addExperts(
+  x: Value,
+  y: Value,
+  { down, up, gates, dropoutMask }: ExpertValues,
+  layer: Pick<AdaptableLayer, "kind" | "stride" | "padding"> = { kind: "linear" },
+): Value {
+  const [batch] = gates.shape as [number, number];
   if (x.rank < 2 || x.shape[0] !== batch) {
     throw new ShapeError(`experts: the layer's input must be [B, ..., in] with the gates' B=${batch}; got ${x}.`);
   }
   const dropped = dropoutMask ? ops.mul(x, dropoutMask) : x;
-  const perSample = ops.reshape(gates, [batch, ...new Array<number>(x.rank - 2).fill(1), width]);
-  const hidden = ops.mul(ops.linear(dropped, down), perSample);
-  return ops.add(y, ops.linear(hidden, up));
+  return ops.add(y, lowRankProduct(layer, dropped, down, up, gates));
 }
 
 /** Injects experts into the layers of a model that is being built. */
@@ -66,8 +71,8 @@ export class RoutedExperts implements LayerAdapters {
     private readonly dropout: boolean,
   ) {}
 
-  apply({ path, kind }: AdaptableLayer, x: Value, y: Value): Value {
-    if (kind !== "linear") return y;
+  apply(layer: AdaptableLayer, x: Value, y: Value): Value {
+    const { path } = layer;
     const down = this.parameters.get(`${path}.down`);
     const up = this.parameters.get(`${path}.up`);
     if (!down || !up) return y;
@@ -77,6 +82,6 @@ export class RoutedExperts implements LayerAdapters {
       dropoutMask = x.graph.input(name, "float32", x.shape);
       this.masks.set(name, x.shape);
     }
-    return addExperts(x, y, { down, up, gates: this.gates, dropoutMask });
+    return addExperts(x, y, { down, up, gates: this.gates, dropoutMask }, layer);
   }
 }

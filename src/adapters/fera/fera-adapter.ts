@@ -3,10 +3,10 @@
 import { FormatError, ShapeError } from "../../errors.js";
 import type { Graph, Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
-import { draw } from "../../nn/index.js";
 import type { Generator } from "../../tensor/random.js";
 import { type Tensor, zeros } from "../../tensor/tensor.js";
 import type { Adapter, AttachedAdapter, AttachInputs } from "../adapter.js";
+import { kaimingUniform } from "../lora/lora-adapter.js";
 import { checkRank, selectLayers, type TargetLayer } from "../target-layers.js";
 import { feclLoss } from "./consistency-loss.js";
 import { expandGates, RoutedExperts } from "./experts.js";
@@ -26,7 +26,8 @@ import { createRouter } from "./routers/index.js";
 /**
  * Experts whose gates follow the latent's frequency energies.
  *
- * Trained tensors: `router.net.*`, and per layer, experts stacked, `PATH.down [E·r, in]` and `PATH.up [out, E·r]`.
+ * Trained tensors: `router.net.*`, and per layer, experts stacked, `PATH.down [E·r, in]` (`[r, in]` where experts share it)
+ * and `PATH.up [out, E·r]`; of a convolution `[…, in, k, k]` and `[…, 1, 1]`.
  *
  * @see arXiv:2511.17979
  */
@@ -47,12 +48,13 @@ export class FeRAAdapter implements Adapter<FeRAConfig> {
   /**
    * On the layers that the configuration names.
    *
-   * @param layers - Of the model; only linear ones can have experts.
+   * @param layers - Of the model.
    * @throws {ConfigError} If its targets name none, or the rank is larger than any of them can have.
    */
   static on(layers: readonly TargetLayer[], config: FeRAConfig): FeRAAdapter {
-    const linear = layers.filter(({ kind }) => kind === "linear");
-    const chosen = selectLayers(linear, config.targetModules, config.matching);
+    // The reference implementation walks linear layers only.
+    const open = config.matching === "name" ? layers.filter(({ kind }) => kind === "linear") : layers;
+    const chosen = selectLayers(open, config);
     checkRank("FeRAModel", config.rank, chosen);
     return new FeRAAdapter(config, chosen);
   }
@@ -68,7 +70,7 @@ export class FeRAAdapter implements Adapter<FeRAConfig> {
     for (const [name, shape] of this.shapes) {
       if (name.startsWith(ROUTER)) parameters.set(name, router.get(name.slice(ROUTER.length))!);
       else if (name.endsWith(".up")) parameters.set(name, zeros(shape));
-      else parameters.set(name, draw(shape, { kind: "uniform", bound: 1 / Math.sqrt(shape[1]!) }, generator));
+      else parameters.set(name, kaimingUniform(shape, generator));
     }
     return parameters;
   }
@@ -115,7 +117,7 @@ export class FeRAAdapter implements Adapter<FeRAConfig> {
 
   withLayersOf(state: ReadonlyMap<string, Tensor>, source: string): FeRAAdapter {
     const found = layoutOfState(state, source, this.config.router === "energies" ? undefined : this.config);
-    for (const key of ["rank", "numExperts", "numBands"] as const) {
+    for (const key of ["rank", "numExperts", "numBands", "sharedDown"] as const) {
       if (found[key] !== this.config[key]) {
         throw new ShapeError(`${source}: the state has ${key}=${found[key]}, the configuration ${this.config[key]}.`);
       }

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { ConfigError, quoted } from "../../errors.js";
 import { parseConfig } from "../../storage/parse-config.js";
 import type { AdapterConfig } from "../adapter.js";
+import { frozenNames, LOW_RANK_FIELDS } from "../low-rank-config.js";
 import type { LayerMatching } from "../target-layers.js";
 
 /**
@@ -40,8 +41,13 @@ export interface FeRAOptions {
   numExperts?: number;
   /** Temperature of the router's softmax. Default 0.7. */
   routerTau?: number;
-  /** Which linear layers get experts. Default `["to_q", "to_k", "to_v", "to_out.0"]`. */
-  targetModules?: readonly string[];
+  /**
+   * Which linear layers and convolutions get experts: a list of names; or a regular expression of whole paths; or
+   * `"all-linear"`. Default `["to_q", "to_k", "to_v", "to_out.0"]`.
+   */
+  targetModules?: readonly string[] | string;
+  /** Which of these get none: a list of names, or a regular expression of whole paths. */
+  excludeModules?: readonly string[] | string;
   /** Weight of the consistency loss; 0 leaves it out. Default 0.1. */
   feclWeight?: number;
   bands?: BandDefinition;
@@ -52,6 +58,8 @@ export interface FeRAOptions {
    * same network on the timestep, or 1/E each. Default `energies`.
    */
   router?: RouterName;
+  /** Whether a layer's experts have one `lora_down` together, as in HydraLoRA (arXiv 2404.19245). Default false. */
+  sharedDown?: boolean;
 }
 
 const count = z.int().min(1);
@@ -65,7 +73,7 @@ const fields = {
   numBands: count.max(MAX_BANDS).default(3),
   numExperts: count.max(MAX_EXPERTS).default(3),
   routerTau: z.number().positive().default(0.7),
-  targetModules: z.array(z.string().min(1)).min(1).default(["to_q", "to_k", "to_v", "to_out.0"]),
+  targetModules: LOW_RANK_FIELDS.targetModules,
   feclWeight: z.number().min(0).default(0.1),
   bands: z.enum(["reference", "complete"]).default("reference"),
   sigma: z
@@ -76,6 +84,8 @@ const fields = {
     .default({ rule: "reference" }),
   matching: z.enum(["path", "name"]).default("path"),
   router: z.enum(ROUTER_NAMES).default("energies"),
+  sharedDown: z.boolean().default(false),
+  excludeModules: LOW_RANK_FIELDS.excludeModules,
 };
 
 type Field = keyof typeof fields;
@@ -99,12 +109,14 @@ export class FeRAConfig implements AdapterConfig {
   readonly numBands: number;
   readonly numExperts: number;
   readonly routerTau: number;
-  readonly targetModules: readonly string[];
+  readonly targetModules: readonly string[] | string;
+  readonly excludeModules: readonly string[] | string;
   readonly feclWeight: number;
   readonly bands: BandDefinition;
   readonly sigma: SigmaRule;
   readonly matching: LayerMatching;
   readonly router: RouterName;
+  readonly sharedDown: boolean;
 
   /** @throws {ConfigError} That names the option, the rule and the value. */
   constructor(options: FeRAOptions = {}) {
@@ -115,12 +127,14 @@ export class FeRAConfig implements AdapterConfig {
     this.numBands = parsed.numBands;
     this.numExperts = parsed.numExperts;
     this.routerTau = parsed.routerTau;
-    this.targetModules = Object.freeze([...parsed.targetModules]);
+    this.targetModules = frozenNames(parsed.targetModules);
+    this.excludeModules = frozenNames(parsed.excludeModules);
     this.feclWeight = parsed.feclWeight;
     this.bands = parsed.bands;
     this.sigma = Object.freeze(parsed.sigma);
     this.matching = parsed.matching;
     this.router = parsed.router;
+    this.sharedDown = parsed.sharedDown;
   }
 
   /** The reference implementation's behaviour to the letter: its bands, its blur, its layer matching. */
@@ -140,11 +154,15 @@ export class FeRAConfig implements AdapterConfig {
   }
 
   /**
-   * The options under their names in files: `rank`, `num_bands`, `router_tau`, `target_modules`, …; the published router
-   * is left out, so that files that any version reads stay as they are.
+   * The options under their names in files: `rank`, `num_bands`, `router_tau`, `target_modules`, …; the published router,
+   * and what is not shared or excluded, are left out, so that files that any version reads stay as they are.
    */
   toJSON(): Record<string, unknown> {
-    const written = FIELDS.filter((name) => name !== "router" || this.router !== "energies");
+    const isUsual = (name: Field): boolean =>
+      (name === "router" && this.router === "energies") ||
+      (name === "sharedDown" && !this.sharedDown) ||
+      (name === "excludeModules" && this.excludeModules.length === 0);
+    const written = FIELDS.filter((name) => !isUsual(name));
     return Object.fromEntries(written.map((name) => [snakeCase(name), this[name]]));
   }
 

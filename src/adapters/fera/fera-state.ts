@@ -14,45 +14,62 @@ export interface FeRALayout {
   rank: number;
   numExperts: number;
   numBands: number;
+  /** Whether a layer's experts have one `lora_down` together. */
+  sharedDown: boolean;
   /** The router's parameters, without their prefix; none for routers that train nothing. */
   routerShapes: ReadonlyMap<string, readonly number[]>;
 }
 
 /** The layout of a configuration on the given layers. */
 export function layoutOf(config: FeRAConfig, layers: readonly TargetLayer[]): FeRALayout {
-  const { rank, numExperts, numBands } = config;
-  return { layers, rank, numExperts, numBands, routerShapes: createRouter(config).shapes };
+  const { rank, numExperts, numBands, sharedDown } = config;
+  return { layers, rank, numExperts, numBands, sharedDown, routerShapes: createRouter(config).shapes };
 }
 
 /** Prefix of the router's parameters in both kinds of names. */
 export const ROUTER = "router.";
 const BASE = "base_model.";
 const EXPERT_NAME = /^base_model\.(.+)\.experts\.(\d{1,6})\.lora_(down|up)\.weight$/s;
+const SHARED_NAME = /^base_model\.(.+)\.experts\.lora_down\.weight$/s;
 
 /** The reference's name of one matrix of an expert. */
 export const expertName = (path: string, expert: number, side: "down" | "up"): string =>
   `${BASE}${path}.experts.${expert}.lora_${side}.weight`;
 
+/** The name of the matrix that a layer's experts share. */
+export const sharedDownName = (path: string): string => `${BASE}${path}.experts.lora_down.weight`;
+
+const downShape = ({ kind, inFeatures, kernelSize: k }: TargetLayer, rows: number): readonly number[] =>
+  kind === "linear" ? [rows, inFeatures] : [rows, inFeatures, k, k];
+const upShape = ({ kind, outFeatures }: TargetLayer, columns: number): readonly number[] =>
+  kind === "linear" ? [outFeatures, columns] : [outFeatures, columns, 1, 1];
+
 /** Names and shapes of the reference's state dict, the router first. */
-export function stateShapes({ layers, rank, numExperts, routerShapes }: FeRALayout): Map<string, readonly number[]> {
+export function stateShapes(layout: FeRALayout): Map<string, readonly number[]> {
+  const { layers, rank, numExperts, sharedDown, routerShapes } = layout;
   const shapes = new Map<string, readonly number[]>();
   for (const [name, shape] of routerShapes) shapes.set(ROUTER + name, shape);
-  for (const { path, inFeatures, outFeatures } of layers) {
+  for (const layer of layers) {
+    if (sharedDown) shapes.set(sharedDownName(layer.path), downShape(layer, rank));
     for (let expert = 0; expert < numExperts; expert++) {
-      shapes.set(expertName(path, expert, "down"), [rank, inFeatures]);
-      shapes.set(expertName(path, expert, "up"), [outFeatures, rank]);
+      if (!sharedDown) shapes.set(expertName(layer.path, expert, "down"), downShape(layer, rank));
+      shapes.set(expertName(layer.path, expert, "up"), upShape(layer, rank));
     }
   }
   return shapes;
 }
 
-/** Names and shapes of the stacked tensors: the router's, `PATH.down [E·r, in]` and `PATH.up [out, E·r]`. */
-export function stackedShapes({ layers, rank, numExperts, routerShapes }: FeRALayout): Map<string, readonly number[]> {
+/**
+ * Names and shapes of the stacked tensors: the router's, `PATH.down [E·r, in]` (`[r, in]` where it is shared) and
+ * `PATH.up [out, E·r]`.
+ */
+export function stackedShapes(layout: FeRALayout): Map<string, readonly number[]> {
+  const { layers, rank, numExperts, sharedDown, routerShapes } = layout;
   const shapes = new Map<string, readonly number[]>();
   for (const [name, shape] of routerShapes) shapes.set(ROUTER + name, shape);
-  for (const { path, inFeatures, outFeatures } of layers) {
-    shapes.set(`${path}.down`, [numExperts * rank, inFeatures]);
-    shapes.set(`${path}.up`, [outFeatures, numExperts * rank]);
+  for (const layer of layers) {
+    shapes.set(`${layer.path}.down`, downShape(layer, sharedDown ? rank : numExperts * rank));
+    shapes.set(`${layer.path}.up`, upShape(layer, numExperts * rank));
   }
   return shapes;
 }
@@ -63,18 +80,20 @@ export function stackedShapes({ layers, rank, numExperts, routerShapes }: FeRALa
  * @param state - Every tensor of {@link stateShapes}.
  */
 export function stackState(state: ReadonlyMap<string, Tensor<"float32">>, layout: FeRALayout) {
-  const { layers, rank, numExperts } = layout;
+  const { layers, rank, numExperts, sharedDown } = layout;
   const stacked = new Map<string, Tensor<"float32">>();
   for (const [name, shape] of stackedShapes(layout)) {
     const copied = zeros(shape);
     if (name.startsWith(ROUTER)) copied.data.set(state.get(name)!.data);
     stacked.set(name, copied);
   }
-  for (const { path, inFeatures, outFeatures } of layers) {
+  for (const { path, inFeatures, outFeatures, kernelSize } of layers) {
     const down = stacked.get(`${path}.down`)!.data;
     const up = stacked.get(`${path}.up`)!.data;
+    const downLength = rank * inFeatures * kernelSize ** 2;
+    if (sharedDown) down.set(state.get(sharedDownName(path))!.data);
     for (let expert = 0; expert < numExperts; expert++) {
-      down.set(state.get(expertName(path, expert, "down"))!.data, expert * rank * inFeatures);
+      if (!sharedDown) down.set(state.get(expertName(path, expert, "down"))!.data, expert * downLength);
       const columns = state.get(expertName(path, expert, "up"))!.data;
       for (let row = 0; row < outFeatures; row++) {
         up.set(columns.subarray(row * rank, (row + 1) * rank), (row * numExperts + expert) * rank);
@@ -94,19 +113,20 @@ export function unstackState(
   stacked: ReadonlyMap<string, Float32Array>,
   layout: FeRALayout,
 ): Map<string, Tensor<"float32">> {
-  const { layers, rank, numExperts } = layout;
+  const { layers, rank, numExperts, sharedDown } = layout;
   const state = new Map<string, Tensor<"float32">>();
   for (const [name, shape] of stateShapes(layout)) {
     const own = name.startsWith(ROUTER) ? stacked.get(name)!.slice() : undefined;
     state.set(name, own ? new Tensor("float32", shape, own) : zeros(shape));
   }
-  for (const { path, inFeatures, outFeatures } of layers) {
+  for (const { path, inFeatures, outFeatures, kernelSize } of layers) {
     const down = stacked.get(`${path}.down`)!;
     const up = stacked.get(`${path}.up`)!;
-    const downLength = rank * inFeatures;
+    const downLength = rank * inFeatures * kernelSize ** 2;
+    if (sharedDown) state.get(sharedDownName(path))!.data.set(down);
     for (let expert = 0; expert < numExperts; expert++) {
       const rows = down.subarray(expert * downLength, (expert + 1) * downLength);
-      state.get(expertName(path, expert, "down"))!.data.set(rows);
+      if (!sharedDown) state.get(expertName(path, expert, "down"))!.data.set(rows);
       const columns = state.get(expertName(path, expert, "up"))!.data;
       for (let row = 0; row < outFeatures; row++) {
         const start = (row * numExperts + expert) * rank;
@@ -148,17 +168,22 @@ export function layoutOfState(state: ReadonlyMap<string, Tensor>, source: string
         `it holds ${names || "nothing"}${state.size > 3 ? `, … (${state.size} tensors)` : ""}.`,
     );
   }
-  const layers = new Map<string, { path: string; inFeatures: number; outFeatures: number }>();
+  const layers = new Map<string, TargetLayer>();
   let rank: number | undefined;
+  let sharedDown = false;
   for (const [name, { shape }] of state) {
-    const match = EXPERT_NAME.exec(name);
+    const shared = SHARED_NAME.exec(name);
+    const match = EXPERT_NAME.exec(name) ?? shared;
     if (!match) continue;
+    sharedDown ||= shared !== null;
     const path = match[1]!;
-    const layer = layers.get(path) ?? { path, inFeatures: 0, outFeatures: 0 };
+    const layer = layers.get(path) ?? { path, kind: "linear", inFeatures: 0, outFeatures: 0, kernelSize: 1 };
     layers.set(path, layer);
-    if (match[3] === "down") {
+    if (shape.length === 4) layer.kind = "convolution";
+    if (shared || match[3] === "down") {
       rank ??= shape[0];
       layer.inFeatures = shape[1] ?? 0;
+      layer.kernelSize = shape[2] ?? 1;
     } else layer.outFeatures = shape[0] ?? 0;
   }
   if (layers.size === 0 || !rank || first?.size === 0 || last?.size === 0) {
@@ -169,10 +194,10 @@ export function layoutOfState(state: ReadonlyMap<string, Tensor>, source: string
   }
   const numExperts = last?.shape[0] ?? config!.numExperts;
   const numBands = first?.shape[1] ?? config!.numBands;
-  if (config) checkAgainst(config, { rank, numExperts, numBands }, source);
+  if (config) checkAgainst(config, { rank, numExperts, numBands, sharedDown }, source);
   const layout: FeRALayout = {
-    ...{ rank, numExperts, numBands },
-    layers: [...layers.values()].map((layer) => ({ ...layer, kind: "linear", kernelSize: 1 })),
+    ...{ rank, numExperts, numBands, sharedDown },
+    layers: [...layers.values()],
     routerShapes: trainsRouter ? networkShapes(numBands, numExperts) : new Map(),
   };
   checkState(state, layout, source);
@@ -181,10 +206,10 @@ export function layoutOfState(state: ReadonlyMap<string, Tensor>, source: string
 
 function checkAgainst(
   config: FeRAConfig,
-  found: Pick<FeRALayout, "rank" | "numExperts" | "numBands">,
+  found: Pick<FeRALayout, "rank" | "numExperts" | "numBands" | "sharedDown">,
   source: string,
 ): void {
-  for (const key of ["rank", "numExperts", "numBands"] as const) {
+  for (const key of ["rank", "numExperts", "numBands", "sharedDown"] as const) {
     if (config[key] !== found[key]) {
       throw new FormatError(source, `its configuration says ${key}=${config[key]}, its tensors ${found[key]}.`);
     }
@@ -194,7 +219,8 @@ function checkAgainst(
 /** Throws a FormatError unless the state holds exactly the tensors of the layout. */
 function checkState(state: ReadonlyMap<string, Tensor>, layout: FeRALayout, source: string): void {
   // Counted before anything is listed: a lying header must not make us build long lists.
-  const expected = layout.routerShapes.size + 2 * layout.layers.length * layout.numExperts;
+  const perLayer = layout.sharedDown ? 1 + layout.numExperts : 2 * layout.numExperts;
+  const expected = layout.routerShapes.size + layout.layers.length * perLayer;
   const problems: string[] = [];
   if (expected <= 2 * state.size + 4) {
     const shapes = stateShapes(layout);

@@ -24,6 +24,7 @@ export function freezeGates(adapter: LoadedAdapter<FeRAConfig>, gates: readonly 
     throw new ConfigError(`gates: must be ${numExperts} finite numbers, one per expert; got ${gates.join(", ")}.`);
   }
   const stackedRank = numExperts * rank;
+  const { sharedDown } = config;
   const stacked = new Map<string, Float32Array>();
   for (const [name, { data }] of stackState(state, layout)) {
     if (name.startsWith(ROUTER)) continue;
@@ -32,10 +33,22 @@ export function freezeGates(adapter: LoadedAdapter<FeRAConfig>, gates: readonly 
         data[i] = data[i]! * gates[Math.floor((i % stackedRank) / rank)]! * (config.alpha / rank);
       }
     }
-    stacked.set(name, data);
+    stacked.set(name, sharedDown && name.endsWith(".down") ? repeated(data, numExperts) : data);
   }
-  const frozen = config.with({ rank: stackedRank, alpha: stackedRank, numExperts: 1, router: "energies" });
+  const frozen = config.with({
+    rank: stackedRank,
+    alpha: stackedRank,
+    numExperts: 1,
+    router: "energies",
+    sharedDown: false,
+  });
   const frozenLayout = layoutOf(frozen, layers);
   for (const [name, shape] of frozenLayout.routerShapes) stacked.set(ROUTER + name, new Float32Array(sizeOf(shape)));
   return { config: frozen, layers, state: unstackState(stacked, frozenLayout), hasConfig: true };
+}
+
+function repeated(data: Float32Array, times: number): Float32Array {
+  const all = new Float32Array(times * data.length);
+  for (let i = 0; i < times; i++) all.set(data, i * data.length);
+  return all;
 }

@@ -1,13 +1,12 @@
-// Plain LoRA added to the weights that it adapts, so that a model runs as fast as without.
+// Adapters in the weights that they adapt, so that a model runs as fast as without.
 
 import { ConfigError } from "../../errors.js";
-import * as ops from "../../graph/index.js";
+import type * as ops from "../../graph/index.js";
 import { Graph } from "../../graph/index.js";
 import { ModelWeights, type Weight } from "../../nn/index.js";
 import { compile, type RuntimeOptions } from "../../runtime/index.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { AttachableAdapter } from "../adapter.js";
-import { LoRAAdapter } from "./lora-adapter.js";
 
 const OUTPUT = "fused ";
 
@@ -19,11 +18,11 @@ export interface FusableModel {
 }
 
 /**
- * W + Σ_i scale_i s_i B_i A_i for every adapted layer; all other weights as they are.
+ * The weights with adapters in them, one after the other, for every adapted layer; all other weights as they are.
  *
  * @param adapters - With their names, for messages.
- * @throws {ConfigError} If one is not a plain LoRA: what routed experts add depends on the latents, so that no weight
- *   can hold it.
+ * @throws {ConfigError} If no weight can hold what one adds, because that depends on the latents or the timestep; it is
+ *   named.
  */
 export async function fusedWeights(
   { weights, runtime }: Pick<FusableModel, "weights" | "runtime">,
@@ -32,16 +31,13 @@ export async function fusedWeights(
   const graph = new Graph();
   const fused = new Map<string, ops.Value>();
   for (const { adapter, parameters, name, scale } of adapters) {
-    if (!(adapter instanceof LoRAAdapter)) throw new ConfigError(`fuseLora: ${unfusable(name, adapter.config)}`);
+    if (!adapter.fuse) throw new ConfigError(`fuseLora: ${unfusable(name, adapter.config)}`);
+    const values = new Map([...parameters].map(([key, value]) => [key, graph.constant(value)]));
     for (const { path } of adapter.layers) {
       const key = `${path}.weight`;
-      const current = fused.get(key) ?? weights.parameter(graph, key, weights.weights.get(key)?.shape ?? []);
-      const [down, up] = ["lora_A", "lora_B"].map((part) => {
-        const value = parameters.get(`${path}.${part}.weight`)!;
-        return graph.constant(value.reshape([value.shape[0]!, value.size / value.shape[0]!]));
-      });
-      const product = ops.reshape(ops.matMul(up!, down!), current.shape);
-      fused.set(key, ops.add(current, ops.mul(product, scale * adapter.config.scaleOf(path))));
+      const frozen = weights.parameter(graph, key, weights.weights.get(key)?.shape ?? []);
+      const current = fused.get(key) ?? frozen;
+      fused.set(key, adapter.fuse({ path, frozen, current, parameters: values, scale }));
     }
   }
   // Weights in files keep their names in the graph, so that outputs need others.
@@ -58,6 +54,7 @@ export async function fusedWeights(
 
 function unfusable(name: string, { adapterType }: { adapterType: string }): string {
   const start = `the adapter "${name}" is of the kind ${adapterType} and cannot be fused`;
+  if (adapterType === "t-lora") return `${start}: how many of its ranks act depends on the timestep. Leave it active.`;
   if (adapterType !== "fera") return `${start}; plain LoRA can.`;
   return (
     `${start}: its experts are routed by the latents of every step. Leave it active, or write it as plain LoRA with ` +

@@ -76,7 +76,11 @@ export function resolveLora(
  *
  * @throws {FormatError} If one has none, or two have the same.
  */
-export function renamed(layers: readonly FileLayer[], find: LayerFinder, source: string): FileLayer[] {
+export function renamed<Layer extends { name: string }>(
+  layers: readonly Layer[],
+  find: LayerFinder,
+  source: string,
+): Layer[] {
   const paths = new Map<string, string>();
   const missing: string[] = [];
   const result = layers.flatMap((layer) => {
@@ -149,7 +153,7 @@ function configOf(
 }
 
 /** Ends of the paths where they mean these layers and no others of the model; otherwise the paths. */
-function shortTargets(layers: readonly FileLayer[], model: readonly TargetLayer[]): string[] {
+export function shortTargets(layers: readonly { name: string }[], model: readonly TargetLayer[]): string[] {
   const paths = new Set(layers.map(({ name }) => name));
   const suffixes = [...new Set([...paths].map(pathSuffix))];
   const named = model.filter(({ path }) => suffixes.some((suffix) => matchesTarget(path, suffix, "path")));
@@ -166,7 +170,8 @@ function reshaped(value: Tensor<"float32">, shape: readonly number[]): Tensor<"f
   return sizeOf(shape) === value.size ? new Tensor("float32", shape, value.data) : value;
 }
 
-function mostFrequent(values: readonly number[]): number | undefined {
+/** Of equals the one that came first; undefined where there is none. */
+export function mostFrequent(values: readonly number[]): number | undefined {
   const counts = new Map<number, number>();
   for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
   return [...counts].sort(([, a], [, b]) => b - a)[0]?.[0];

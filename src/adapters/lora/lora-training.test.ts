@@ -8,6 +8,7 @@ import type { Tensor } from "../../tensor/tensor.js";
 import { AdamW } from "../../training/index.js";
 import { AdapterModel } from "../adapter-model.js";
 import { DoRAConfig } from "../dora/dora-config.js";
+import { TLoRAConfig } from "../t-lora/t-lora-config.js";
 import { LoRAConfig } from "./lora-config.js";
 
 const REFERENCE = "test/reference/unet-sd15";
@@ -30,15 +31,18 @@ beforeAll(async () => {
   };
 });
 
-describe.each(["linear", "convolution", "dora"])("training as PEFT trains: %s", (name) => {
+describe.each(["linear", "convolution", "dora", "tlora"])("training as PEFT trains: %s", (name) => {
   it("the same output, gradients, losses over eight steps of AdamW, and trained adapters", async () => {
     const { tensors, metadata } = await readSafetensors(`test/reference/lora-training/${name}.safetensors`);
     const { r, lora_alpha: alpha, target_modules: targetModules } = JSON.parse(metadata.config!);
     const { lr, betas, eps, weight_decay: weightDecay } = JSON.parse(metadata.optimizer!);
     const layers = JSON.parse(metadata.layers!) as string[];
+    const ownName = (key: string) => (name === "tlora" ? key.replace(".lora_", ".t_lora_") : key);
     const of = (kind: string) =>
       new Map(
-        [...tensors].filter(([key]) => key.startsWith(`${kind}.`)).map(([key, t]) => [key.slice(kind.length + 1), t]),
+        [...tensors]
+          .filter(([key]) => key.startsWith(`${kind}.`))
+          .map(([key, t]) => [ownName(key.slice(kind.length + 1)), t]),
       );
     const compare = (found: ReadonlyMap<string, Tensor>, kind: string, limit: number) => {
       const wanted = of(kind);
@@ -54,7 +58,12 @@ describe.each(["linear", "convolution", "dora"])("training as PEFT trains: %s", 
       expect(relativeError(data, tensors.get(wanted)!.data as Float32Array), wanted).toBeLessThan(OUTPUT_TOLERANCE);
     };
 
-    const model: AdapterModel = new AdapterModel(unet, new LoRAConfig({ rank: r, alpha, targetModules }));
+    const { min_rank: minRank, power: maskPower } = JSON.parse(metadata.tlora ?? "{}");
+    const options = { rank: r, alpha, targetModules };
+    const model: AdapterModel = new AdapterModel(
+      unet,
+      name === "tlora" ? new TLoRAConfig({ ...options, minRank, maskPower }) : new LoRAConfig(options),
+    );
     expect(model.layers.map(({ path }) => path).sort()).toEqual([...layers].sort());
     if (name === "dora") {
       const config = new DoRAConfig(model.config as LoRAConfig);

@@ -11,7 +11,7 @@ export interface PeftConfig {
   dropout: number;
   useRslora: boolean;
   useDora: boolean;
-  /** By a pattern of paths, see {@link patternValue}. */
+  /** By a pattern of paths, see `patternValue`. */
   rankPattern: Readonly<Record<string, number>>;
   alphaPattern: Readonly<Record<string, number>>;
 }
@@ -34,7 +34,6 @@ const HARMLESS = new Set([
 ]);
 /** Of `init_lora_weights`; other ways to begin (`pissa`, `olora`, `loftq`, …) also change the model's own weights. */
 const HARMLESS_BEGINNINGS: readonly unknown[] = [true, false, "gaussian", "eva", "orthogonal"];
-const LONGEST_PATTERN = 256;
 
 /**
  * Reads a LoraConfig's JSON.
@@ -65,35 +64,3 @@ const isUnset = (value: unknown): boolean =>
   value === false ||
   value === "none" ||
   (typeof value === "object" && Object.keys(value!).length === 0);
-
-/**
- * The value of the first pattern that a path matches, as PEFT matches: a regular expression for the path or its end
- * behind a dot.
- *
- * @throws {FormatError} If a pattern is no regular expression, or one that could take for ever to match.
- */
-export function patternValue(
-  patterns: Readonly<Record<string, number>>,
-  path: string,
-  source: string,
-): number | undefined {
-  for (const [pattern, value] of Object.entries(patterns)) {
-    if (expressionOf(pattern, source).test(path)) return value;
-  }
-  return undefined;
-}
-
-function expressionOf(pattern: string, source: string): RegExp {
-  // A repeated group can backtrack exponentially.
-  if (pattern.length <= LONGEST_PATTERN && !/\)[*+{]/.test(pattern)) {
-    try {
-      return new RegExp(`^(?:.*\\.)?(?:${pattern})$`);
-    } catch {
-      // Said below.
-    }
-  }
-  throw new FormatError(
-    source,
-    `its pattern of layers ${JSON.stringify(pattern.slice(0, LONGEST_PATTERN))} is not supported.`,
-  );
-}

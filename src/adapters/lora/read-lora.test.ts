@@ -201,7 +201,8 @@ describe("what is refused by name", () => {
   });
 
   it.each([
-    ["LoHa", { [`unet.${layer}.hada_w1_a`]: zeros([2]) }, /is LoHa, not LoRA \(1 of its 1 layers, .*hada_w1_a/],
+    ["LoHa beside it", { [`unet.${layer}.hada_w1_a`]: zeros([2, 2]) }, /a mixture that is not supported: .*LoHa/],
+    ["OFT", { [`unet.${layer}.oft_blocks`]: zeros([2]) }, /is OFT, not LoRA \(1 of its 1 layers, .*oft_blocks/],
     ["stray tensors", { "a.b": zeros([1]), c: zeros([1]) }, /no plain LoRA of layers .*: "a\.b", "c"\.$/],
     ["a second pair", { [`unet.${layer}.lora_A.b.weight`]: zeros([2, 8]) }, /known here: "unet\.down/],
     ["a trained bias", { [`unet.${layer}.lora_B.bias`]: zeros([8]) }, /lora_B\.bias/],
@@ -254,7 +255,7 @@ describe("what is refused by name", () => {
     ["a trained bias", { r: 2, bias: "all" }, /sets bias to "all", which is not supported/],
     ["a beginning that changes the model", { r: 2, init_lora_weights: "pissa" }, /init_lora_weights to "pissa"/],
     ["what is not known", { r: 2, use_future: true }, /sets use_future to true/],
-    ["a pattern that could match for ever", { r: 2, alpha_pattern: { "(a+)+": 1 } }, /pattern of layers "\(a\+\)\+"/],
+    ["a pattern with look-ahead", { r: 2, alpha_pattern: { "(?=a)b": 1 } }, /pattern of layers "\(\?=a\)b"/],
   ])("of a configuration: %s", async (_, config, message) => {
     const keys = Object.entries(config).map(([key, value]) => [`unet.${key}`, value]);
     const path = await written({}, { lora_adapter_metadata: JSON.stringify(Object.fromEntries(keys)) });

@@ -7,6 +7,7 @@ import type { Tensor } from "../../tensor/tensor.js";
 import type { AdapterConfig } from "../adapter.js";
 import { DoRAConfig } from "../dora/dora-config.js";
 import { floatState } from "../float-state.js";
+import { patternValue } from "../layer-pattern.js";
 import type { AdapterPart, LoadedAdapter, TextEncoderName } from "../loaded-adapter.js";
 import type { TargetLayer } from "../target-layers.js";
 import {
@@ -21,7 +22,8 @@ import {
 import { LoRAConfig } from "./lora-config.js";
 import { type LoraFormat, type LoraLayer, type LoraPart, loraFormatOf } from "./lora-format.js";
 import { type FileLayer, type LoRASettings, loraPart, renamed, resolveLora } from "./lora-part.js";
-import { type PeftConfig, parsePeftConfig, patternValue } from "./peft-config.js";
+import { type FoundRanks, metadataNotes } from "./metadata-notes.js";
+import { type PeftConfig, parsePeftConfig } from "./peft-config.js";
 
 /** The metadata's key of the configuration that fera writes beside the tensors. */
 export const LORA_CONFIG_KEY = "fera_lora_config";
@@ -97,12 +99,20 @@ export function readLora(
     layers,
     hasConfig: known !== undefined || configs.size > 0,
     textEncoders,
-    notes: notesOf(format),
+    notes: [...metadataNotes(metadata, foundRanks(format, denoiser.layers), known), ...notesOf(format)],
     resolve(model) {
       if (layers.length === 0) throw new FormatError(source, "changes text encoders only; load it into a pipeline.");
       const find = finderOf(format, metadata, model, denoiser.layers.length, source);
       return named(resolveLora(denoiser.layers, denoiser.settings, find, model, source));
     },
+  };
+}
+
+function foundRanks({ layers }: LoraFormat, found: readonly FileLayer[]): FoundRanks {
+  const own = new Set(layers.filter(({ alpha }) => alpha !== undefined).map(({ name }) => name));
+  return {
+    ranks: found.map(({ down }) => down.shape[0]!),
+    alphas: found.filter(({ name }) => own.has(name)).map(({ alpha }) => alpha),
   };
 }
 
@@ -159,7 +169,7 @@ function refuseUnsupported({ naming, method, layers, unknown }: LoraFormat, sour
     throw new FormatError(
       source,
       `is ${METHODS[method]}, not LoRA (${own.length} of its ${layers.length} layers, such as ` +
-        `"${first}"); only LoRA, DoRA and FeRA are supported.`,
+        `"${first}"); it is none of the kinds that are supported.`,
     );
   }
   if (naming === "xlabs") throw new FormatError(source, "is in XLabs' format, for Flux, which is not supported.");

@@ -194,9 +194,11 @@ function scaled(value: Tensor<"float32">, factor: number): Tensor<"float32"> {
 
 /** PEFT's adapter_config.json. Layers are named by their whole paths: a shorter name could match others. */
 function peftConfigOf({ config, layers, state }: AdapterPart<LoRAConfig>): Record<string, unknown> {
-  const { rank, alpha, dropout, useRslora, rankPattern, alphaPattern } = config;
-  const asPatterns = (values: Readonly<Record<string, number>>) =>
-    Object.fromEntries(Object.entries(values).map(([path, value]) => [`^${path.replaceAll(".", "\\.")}`, value]));
+  const { rank, alpha, dropout, useRslora } = config;
+  const differing = (of: (path: string) => number, usual: number) =>
+    Object.fromEntries(
+      layers.flatMap(({ path }) => (of(path) === usual ? [] : [[`^${path.replaceAll(".", "\\.")}`, of(path)]])),
+    );
   return {
     peft_type: "LORA",
     base_model_name_or_path: null,
@@ -209,8 +211,8 @@ function peftConfigOf({ config, layers, state }: AdapterPart<LoRAConfig>): Recor
     fan_in_fan_out: false,
     use_rslora: useRslora,
     use_dora: [...state.keys()].some((name) => name.endsWith(".lora_magnitude_vector")),
-    rank_pattern: asPatterns(rankPattern),
-    alpha_pattern: asPatterns(alphaPattern),
+    rank_pattern: differing((path) => config.rankOf(path), rank),
+    alpha_pattern: differing((path) => config.alphaOf(path), alpha),
     target_modules: layers.map(({ path }) => path),
   };
 }

@@ -5,12 +5,26 @@ import {
   ADAPTER_TYPES,
   type AdapterConfig,
   adapterFormatOf,
+  DoRAConfig,
   FeRAConfig,
+  LoHaConfig,
+  LoKrConfig,
   LoRAConfig,
   ROUTER_NAMES,
+  TLoRAConfig,
 } from "../../adapters/index.js";
-import { ConfigError } from "../../errors.js";
-import { choice, flag, integer, list, number, type OptionValues } from "./option.js";
+import { ConfigError, quoted } from "../../errors.js";
+import {
+  choice,
+  flag,
+  integer,
+  list,
+  number,
+  type OptionSpecs,
+  type OptionValues,
+  patternNumbers,
+  text,
+} from "./option.js";
 
 const defaults = new FeRAConfig();
 
@@ -43,28 +57,64 @@ const FERA_ONLY = {
       "on the timestep, or 1/E each",
     ROUTER_NAMES,
   ).withDefault(defaults.router),
+  sharedDown: flag("one lora_down for all experts of a layer, with FeRA"),
   ...FERA_ONLY_UNTOLD,
 };
 
-/** What only LoRA has. */
-const LORA_ONLY = {
-  useRslora: flag("scale LoRA by alpha / √rank"),
+/** What all kinds but FeRA have. */
+const LOW_RANK = {
+  rankPattern: patternNumbers(
+    "rank of the layers whose path, or the end of it behind a dot, is PATTERN (a regular expression; PEFT's rank_pattern)",
+  ),
+  alphaPattern: patternNumbers("alpha of layers, likewise"),
+};
+const RSLORA = { useRslora: flag("scale LoRA and DoRA by alpha / √rank") };
+const TUCKER = {
+  useTucker: flag("LoKr and LoHa of convolutions by Tucker's decomposition (PEFT's use_effective_conv2d)"),
+};
+const LOKR_ONLY = {
+  factor: integer("LoKr's smaller factor: what its sides come near to; -1 for squares (PEFT's decompose_factor)", {
+    min: -1,
+  }).withDefault(-1),
+  decomposeBoth: flag("with LoKr, the smaller factor is a low-rank product too"),
+  fullMatrix: flag("with LoKr, the larger factor is a whole matrix whatever the rank"),
+};
+const T_LORA_ONLY = {
+  minRank: integer("ranks that act at the noisiest timestep, with T-LoRA", { min: 1 }).withDefault(1),
+  maskPower: number("above 1, T-LoRA's ranks come in later (alpha_rank_scale)", { above: 0 }).withDefault(1),
+};
+
+/** What each kind has beside the options that all have. */
+const OWN_OPTIONS: Readonly<Record<string, OptionSpecs>> = {
+  fera: FERA_ONLY,
+  lora: { ...LOW_RANK, ...RSLORA },
+  dora: { ...LOW_RANK, ...RSLORA },
+  lokr: { ...LOW_RANK, ...LOKR_ONLY, ...TUCKER },
+  loha: { ...LOW_RANK, ...TUCKER },
+  "t-lora": { ...LOW_RANK, ...T_LORA_ONLY },
 };
 
 /** Which adapter is trained, and how it is made. */
 export const ADAPTER_OPTIONS = {
   adapter: choice("kind of adapter", ADAPTER_TYPES as readonly [string, ...string[]]).withDefault("fera"),
   rank: integer("rank of the adapter, with FeRA of each expert", { min: 1 }).withDefault(defaults.rank),
-  alpha: number("what an adapter adds is scaled by alpha / rank; 1 for FeRA, the rank for LoRA", { above: 0 }),
+  alpha: number("what an adapter adds is scaled by alpha / rank; 1 for FeRA, the rank for other kinds", { above: 0 }),
   dropout,
-  targetModules: list("layers that are adapted, by the end of their paths", "A,B").withDefault([
+  targetModules: list("layers that are adapted, by the end of their paths; or all-linear", "A,B").withDefault([
     ...defaults.targetModules,
   ]),
+  targetPattern: text("in place of that: a regular expression that is a layer's whole path", "REGEX"),
+  excludeModules: list("layers that are not adapted though they are targets, by the end of their paths", "A,B"),
+  excludePattern: text("in place of that: a regular expression that is a layer's whole path", "REGEX"),
   matching: choice("a target is the end of a layer's path, or its last component", ["path", "name"]).withDefault(
     defaults.matching,
   ),
   ...FERA_ONLY,
-  ...LORA_ONLY,
+  ...LOW_RANK,
+  ...RSLORA,
+  ...LOKR_ONLY,
+  ...TUCKER,
+  ...T_LORA_ONLY,
 };
 
 /** Values of {@link ADAPTER_OPTIONS}. */
@@ -87,11 +137,15 @@ export function sigmaProblem(
 type SigmaOptions = Pick<OptionValues<typeof UNTOLD_OPTIONS>, "sigmaRule" | "sigmaDivisor">;
 
 /** FeRA's configuration that checked options describe. */
-export function toFeRAConfig(options: Partial<OptionValues<typeof UNTOLD_OPTIONS>> & Partial<AdapterOptionValues>) {
-  const { rank, numExperts, numBands, alpha, dropout, routerTau, feclWeight, bands, targetModules, matching } = options;
-  const { router, sigmaRule, sigmaDivisor } = options;
+export function toFeRAConfig(
+  options: Partial<OptionValues<typeof UNTOLD_OPTIONS>> & Partial<AdapterOptionValues>,
+  name: (option: string) => string = String,
+) {
+  const { rank, numExperts, numBands, alpha, dropout, routerTau, feclWeight, bands, matching } = options;
+  const { router, sigmaRule, sigmaDivisor, sharedDown } = options;
   return new FeRAConfig({
-    ...{ rank, numExperts, numBands, alpha, dropout, routerTau, feclWeight, bands, targetModules, matching, router },
+    ...{ rank, numExperts, numBands, alpha, dropout, routerTau, feclWeight, bands, matching, router, sharedDown },
+    ...layersOf(options, name),
     sigma: sigmaRule === "latent" ? { rule: "latent", divisor: sigmaDivisor! } : { rule: "reference" },
   });
 }
@@ -100,21 +154,65 @@ export function toFeRAConfig(options: Partial<OptionValues<typeof UNTOLD_OPTIONS
  * The configuration of whichever kind of adapter is asked for.
  *
  * @param name - How an option is named in messages.
- * @throws {ConfigError} If an option of another kind is set.
+ * @throws {ConfigError} If an option of another kind is set, or two options contradict each other.
  */
 export function toAdapterConfig(
   options: AdapterOptionValues,
   name: (option: string) => string = String,
 ): AdapterConfig {
-  const { adapter, rank, alpha, dropout, targetModules, matching, useRslora } = options;
-  const foreign = adapter === "fera" ? LORA_ONLY : FERA_ONLY;
-  for (const [option, { defaultValue }] of Object.entries(foreign)) {
+  const { adapter, rank, alpha, dropout, matching, useRslora, factor, useTucker } = options;
+  const own = OWN_OPTIONS[adapter]!;
+  const ofSomeKind: OptionSpecs = Object.assign({}, ...Object.values(OWN_OPTIONS));
+  for (const [option, { defaultValue }] of Object.entries(ofSomeKind)) {
     const value = options[option as keyof AdapterOptionValues];
-    if (JSON.stringify(value) === JSON.stringify(defaultValue)) continue;
+    if (option in own || JSON.stringify(value) === JSON.stringify(defaultValue)) continue;
     throw new ConfigError(`${name(option)}: the adapter "${adapter}" has no such option. Leave it out.`);
   }
-  if (adapter === "fera") return toFeRAConfig(options);
-  return new LoRAConfig({ rank, alpha, dropout, targetModules, matching, useRslora });
+  if (adapter === "fera") return toFeRAConfig(options, name);
+  const common = {
+    ...{ rank, alpha, dropout, matching, ...layersOf(options, name) },
+    rankPattern: numbersByPattern(name("rankPattern"), options.rankPattern),
+    alphaPattern: numbersByPattern(name("alphaPattern"), options.alphaPattern),
+  };
+  switch (adapter) {
+    case "dora":
+      return new DoRAConfig({ ...common, useRslora });
+    case "lokr": {
+      const { decomposeBoth, fullMatrix } = options;
+      return new LoKrConfig({ ...common, factor, decomposeBoth, fullMatrix, useTucker });
+    }
+    case "loha":
+      return new LoHaConfig({ ...common, useTucker });
+    case "t-lora":
+      return new TLoRAConfig({ ...common, minRank: options.minRank, maskPower: options.maskPower });
+    default:
+      return new LoRAConfig({ ...common, useRslora });
+  }
+}
+
+/** Which layers: a list or a pattern each. @throws {ConfigError} If both are given. */
+function layersOf(options: Partial<AdapterOptionValues>, name: (option: string) => string) {
+  const { targetModules, targetPattern, excludeModules, excludePattern } = options;
+  const isUsual = JSON.stringify(targetModules) === JSON.stringify(ADAPTER_OPTIONS.targetModules.defaultValue);
+  const both = (list: string, pattern: string): never => {
+    throw new ConfigError(`${name(pattern)} stands in place of ${name(list)}; give one of them.`);
+  };
+  if (targetPattern !== undefined && targetModules && !isUsual) both("targetModules", "targetPattern");
+  if (excludePattern !== undefined && excludeModules) both("excludeModules", "excludePattern");
+  return { targetModules: targetPattern ?? targetModules, excludeModules: excludePattern ?? excludeModules };
+}
+
+/** PATTERN=NUMBER texts as a record. @throws {ConfigError} If a pattern is given twice. */
+function numbersByPattern(where: string, texts: readonly string[] | undefined): Record<string, number> | undefined {
+  if (!texts) return undefined;
+  const values = new Map<string, number>();
+  for (const text of texts) {
+    const split = text.lastIndexOf("=");
+    const pattern = text.slice(0, split).trim();
+    if (values.has(pattern)) throw new ConfigError(`${where}: ${quoted(pattern)} is given twice.`);
+    values.set(pattern, Number(text.slice(split + 1)));
+  }
+  return Object.fromEntries(values);
 }
 
 /** Why a path is none that an adapter can be written to, one of this configuration if given; undefined if it is one. */

@@ -155,6 +155,15 @@ export function repeated(help: string, placeholder: string) {
   });
 }
 
+/** Numbers by pattern of layers, each as PATTERN=NUMBER; the flag may be given several times. */
+export function patternNumbers(help: string) {
+  const schema = z.array(z.string().regex(/^.+=\s*-?\d*\.?\d+(e[+-]?\d+)?\s*$/i)).min(1);
+  return new OptionSpec<string[] | undefined>(schema, "a list of texts PATTERN=NUMBER", `${help} (repeatable)`, {
+    placeholder: "PATTERN=N",
+    repeatable: true,
+  });
+}
+
 /** A switch: off unless given. */
 export function flag(help: string) {
   return new OptionSpec<boolean>(z.boolean(), "true or false", help, {}, false);
