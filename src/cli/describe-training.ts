@@ -4,10 +4,11 @@ import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { formatBytes } from "../storage/file-descriptions.js";
 import { readCheckpoint } from "../training/checkpoint.js";
-import { latestCheckpoint } from "../training/index.js";
+import { latestCheckpoint, lossCurve, readMetrics } from "../training/index.js";
+import { outputPath } from "../training/output-folder.js";
 import { counted, formatCount, shellCommand } from "./format.js";
 import { shortened } from "./printable.js";
-import { readLosses, readSettings } from "./training-run.js";
+import { readSettings } from "./training-run.js";
 
 /** Step, parameters, optimizer, and the settings of the training. */
 export async function describeCheckpoint(path: string): Promise<string[]> {
@@ -30,7 +31,7 @@ export async function describeRun(dir: string): Promise<string[]> {
   const settings = await readSettings(dir);
   if (settings) lines.push(`  model ${String(settings.model)}`, `  data ${String(settings.data)}`);
   if (names.includes("metrics.jsonl")) {
-    const { steps, losses, smoothed } = await readLosses(dir);
+    const { steps, losses, smoothed } = lossCurve(await readMetrics(outputPath(dir, "metrics")));
     const of = typeof settings?.steps === "number" ? ` of ${formatCount(settings.steps)}` : "";
     if (steps.length === 0) lines.push(`  no step${of} done`);
     else {

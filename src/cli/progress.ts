@@ -43,15 +43,16 @@ export class Progress {
   /**
    * @param done - 0 … total.
    * @param note - Shown after the count, such as "loss 0.12".
+   * @param secondsLeft - Where more is known about it than the speed tells.
    */
-  update(done: number, note = ""): void {
+  update(done: number, note = "", secondsLeft?: number): void {
     const now = this.now();
     const elapsed = now - this.startedAt;
     this.first ??= { done, at: now };
     const pause = this.stream.isTTY ? REDRAW_MS : Math.max(LINE_MS, elapsed * LINE_SHARE);
     if (done < this.options.total && now - this.shownAt < pause) return;
     this.shownAt = now;
-    const line = this.line(done, note, now, this.first);
+    const line = this.line(done, note, now, this.first, secondsLeft);
     if (!this.stream.isTTY) {
       this.stream.write(`${line}\n`);
       return;
@@ -73,7 +74,13 @@ export class Progress {
     this.open = false;
   }
 
-  private line(done: number, note: string, now: number, first: { done: number; at: number }): string {
+  private line(
+    done: number,
+    note: string,
+    now: number,
+    first: { done: number; at: number },
+    secondsLeft?: number,
+  ): string {
     const { label, total, unit } = this.options;
     const filled = Math.round((BAR_WIDTH * done) / Math.max(1, total));
     const parts = [`${done}/${total}`];
@@ -81,6 +88,7 @@ export class Progress {
     const rate = (1000 * (done - first.done)) / (now - first.at);
     if (rate > 0) parts.push(`${rate >= 10 ? rate.toFixed(0) : rate.toPrecision(2)} ${unit}/s`);
     if (done >= total) parts.push(formatDuration((now - this.startedAt) / 1000));
+    else if (secondsLeft !== undefined) parts.push(`${formatDuration(secondsLeft)} left`);
     else if (rate > 0) parts.push(`${formatDuration((total - done) / rate)} left`);
     const bar = this.stream.isTTY ? `${"█".repeat(filled)}${"░".repeat(BAR_WIDTH - filled)}  ` : "";
     return printable(`${label}  ${bar}${parts.join("  ")}`);

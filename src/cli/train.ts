@@ -5,14 +5,15 @@ import { basename, join, resolve } from "node:path";
 import { Command } from "commander";
 import { ConfigError, quoted } from "../errors.js";
 import {
-  type FineTunePhase,
   type FineTuneResult,
   fineTune,
   type ImageDataset,
   latestCheckpoint,
+  lossCurve,
   prepareOutputFolder,
-  type StepReport,
+  readMetrics,
   tokenizeCaptions,
+  writeRunReport,
 } from "../training/index.js";
 import {
   ADAPTER_OPTIONS,
@@ -22,7 +23,15 @@ import {
 } from "../training/options/adapter-options.js";
 import { DATA, TRAINING_DATA_OPTIONS } from "../training/options/data-options.js";
 import { objectiveProblem } from "../training/options/objective-options.js";
-import { flag, integer, type OptionSpec, type OptionValues, pickValues, text } from "../training/options/option.js";
+import {
+  flag,
+  integer,
+  type OptionSpec,
+  type OptionValues,
+  pickValues,
+  repeated,
+  text,
+} from "../training/options/option.js";
 import { TRAINING_OPTIONS } from "../training/options/training-options.js";
 import { isOwnName, outputPath } from "../training/output-folder.js";
 import {
@@ -45,19 +54,9 @@ import { checkedResolution, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from ".
 import { addOptions, givenLayers, kebabCase, type OptionLayer, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
-import { print, printError } from "./printable.js";
-import { Progress } from "./progress.js";
-import {
-  alone,
-  clearRun,
-  drawLosses,
-  readLosses,
-  readSettings,
-  refuseStartedRun,
-  settingsPath,
-  smoother,
-  writeSettings,
-} from "./training-run.js";
+import { print, printable, printError } from "./printable.js";
+import { TrainBars } from "./train-bars.js";
+import { alone, clearRun, readSettings, refuseStartedRun, settingsPath, writeSettings } from "./training-run.js";
 import { UsageError } from "./usage-error.js";
 
 const SOURCES = {
@@ -76,6 +75,11 @@ const SETTINGS = {
   ...ADAPTER_OPTIONS,
   ...TRAINING_OPTIONS,
   resolution: integer("side of the images in pixels; by default the model's own size", { min: 1 }),
+  validationData: repeated(
+    "images that are not trained on, whose loss is measured along the training; by default those that " +
+      "--validation-split holds out, if --validation-loss-every is given",
+    "DATA",
+  ).changesNothing(),
   ...DATA_OPTIONS,
   regularizationWeight: TRAINING_DATA_OPTIONS.regularizationWeight,
   ...MODEL_OPTIONS,
@@ -180,6 +184,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   if (!resume && !options.overwrite) await refuseStartedRun(output, adapter);
   if (options.skippedList !== undefined) await prepareOutputFile(options.skippedList);
 
+  printError(`loading   ${options.model}`);
   const pipeline = await loadAnyPipeline(options.model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
   if (options.validationPrompts) tokenizeCaptions(pipeline.tokenizer, options.validationPrompts);
@@ -196,6 +201,8 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   for (const line of warnings) printError(line);
   for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
 
+  const validationDataset = await openValidationData(options, dataset, resolution, signal);
+
   // Kept once a step has been done: what failed before is no training that could be resumed.
   const keepSettings = () => writeSettings(output, settingsOf(options, resolution));
   const bars = new TrainBars(options.steps);
@@ -203,6 +210,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
     ...pickValues(TRAINING_OPTIONS, options),
     pipeline,
     dataset,
+    validationDataset,
     config: toAdapterConfig(options, flagOf),
     output,
     resume,
@@ -217,20 +225,39 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
       signal.throwIfAborted();
       return clearRun(output, adapter);
     },
-    onStep: (report) => {
+    onStep: (report, secondsLeft) => {
       if (!bars.stepping) keepSettings();
-      bars.step(report);
+      bars.step(report, secondsLeft);
     },
   });
   bars.end();
+  if (!result.finished) keepSettings();
+  const reported = await writeReport(options, settingsOf(options, resolution), result.finished);
   if (!result.finished) {
-    keepSettings();
     print(`stopped   after step ${result.step} of ${options.steps}; checkpoint ${result.checkpoint}`);
     print(`To go on: ${shellCommand(["npx", "fera", command.name(), "--resume", "--output", output])}`);
     return interruptedExitCode();
   }
-  await report(options, result, dataset);
+  tellResult(options, result, dataset, reported);
   return 0;
+}
+
+/** What the validation loss is measured on, if it is: the folder that is named, else what is held out. */
+async function openValidationData(
+  options: TrainOptions,
+  { heldOut }: ImageDataset,
+  size: number,
+  signal: AbortSignal,
+): Promise<ImageDataset | undefined> {
+  const { validationData, validationLossEvery, data, output } = options;
+  if (validationData === undefined && !validationLossEvery) return undefined;
+  const settings = { ...dataOptionsOf(options), skippedList: undefined, size, exclude: [output], signal };
+  if (validationData !== undefined) return openSplit(validationData, "all", settings);
+  if (heldOut > 0) return openSplit(data, "heldOut", settings);
+  throw new ConfigError(
+    "--validation-loss-every needs images that are not trained on: none is held out. " +
+      "Name some with --validation-data, or hold out more with --validation-split.",
+  );
 }
 
 /** What `--resume` needs to know; paths so that they hold from any folder. */
@@ -241,61 +268,42 @@ function settingsOf(options: TrainOptions, resolution: number): object {
   // What is no path here is a model's name on the hub.
   const model = existsSync(settings.model) ? resolve(settings.model) : settings.model;
   const cacheDir = settings.cacheDir === undefined ? undefined : resolve(settings.cacheDir);
-  return { ...settings, model, data, regularizationData, resolution, cacheDir };
+  const validationData = settings.validationData?.map(absoluteData);
+  return { ...settings, model, data, regularizationData, validationData, resolution, cacheDir };
 }
 
-async function report(options: TrainOptions, result: FineTuneResult, dataset: ImageDataset): Promise<void> {
-  const { model, data, output } = options;
-  const { smoothed } = await readLosses(output);
-  const picture = await drawLosses(output);
+/** Plots and `report.html`. */
+async function writeReport(options: TrainOptions, settings: object, finished: boolean) {
+  const { output, adapter, model, data } = options;
+  const { report, plots } = await writeRunReport(output, {
+    title: `${adapter} adapter on ${printable(model)}, trained on ${printable(data.join(", "))}`,
+    command: shellCommand(["npx", "fera", ...process.argv.slice(2)]),
+    settings: { ...settings },
+    finished,
+  });
+  const { smoothed } = lossCurve(await readMetrics(outputPath(output, "metrics")));
+  return { report, smoothed, picture: plots.get("loss") };
+}
+
+type Reported = Awaited<ReturnType<typeof writeReport>>;
+
+function tellResult(options: TrainOptions, result: FineTuneResult, dataset: ImageDataset, reported: Reported): void {
+  const { model, data } = options;
+  const { smoothed, report: page, picture } = reported;
   const { layers, parameterCount } = result.model;
   print(`adapter   ${result.adapter} (${counted(layers.length, "layer")}, ${formatCount(parameterCount)} parameters)`);
   const drawn = picture ? `, drawn in ${picture}` : "";
   // A resumed run whose metrics were deleted has none.
   if (smoothed.length > 0) print(`loss      ${smoothed.at(-1)!.toFixed(4)} (mean of the last steps)${drawn}`);
   const scaled = ["--model", model, "--adapter", result.adapter];
+  if (result.best) {
+    const { step, loss } = result.best;
+    print(`best      validation loss ${loss.toFixed(5)} at step ${step}, whose checkpoint is kept`);
+  }
+  print(`report    ${page}`);
   print("Next:");
   print(
     `  ${shellCommand(["npx", "fera", "generate", ...scaled, "--prompt", examplePrompt(dataset), "--output", "image.png"])}`,
   );
   print(`  ${shellCommand(["npx", "fera", "evaluate", ...scaled, ...evaluationArguments(dataset, data, options)])}`);
-}
-
-/** What a training shows while it runs. */
-class TrainBars {
-  private bar: Progress | undefined;
-  private readonly smooth = smoother();
-  /** Whether a step has been done. */
-  stepping = false;
-
-  /** What is being encoded. */
-  private encoding: string | undefined;
-
-  constructor(private readonly steps: number) {}
-
-  phase(phase: FineTunePhase): void {
-    if (phase.kind === "encoding") {
-      if (this.encoding !== phase.what) this.end();
-      this.encoding = phase.what;
-      this.bar ??= new Progress({ label: "encoding", total: phase.of, unit: phase.what });
-      this.bar.update(phase.done);
-    } else if (phase.kind === "validation") {
-      this.bar?.say(`drawn     ${phase.path}`);
-    } else if (phase.kind !== "starting") {
-      this.end();
-      if (phase.kind === "compiling") printError("compiling the training step");
-      else printError(phase.step > 0 ? `resuming after step ${phase.step}` : "nothing to resume; starting anew");
-    }
-  }
-
-  step({ step, loss }: StepReport): void {
-    this.stepping = true;
-    this.bar ??= new Progress({ label: "training", total: this.steps, unit: "steps" });
-    this.bar.update(step, `loss ${this.smooth(loss).toFixed(4)}`);
-  }
-
-  end(): void {
-    this.bar?.end();
-    this.bar = undefined;
-  }
 }

@@ -1,21 +1,23 @@
-// A training's output folder: what started it, whether it may be written, and what its metrics say.
+// A training's output folder: what started it, and whether it may be written.
 
 import { renameSync, rmSync, writeFileSync } from "node:fs";
-import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
+import { readdir, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FOLDER_CONFIG, FOLDER_WEIGHTS } from "../adapters/adapter-folder.js";
 import { adapterFormatOf } from "../adapters/index.js";
 import { FormatError, TrainingError } from "../errors.js";
-import { writePng } from "../images/image-file.js";
-import { renderPlot } from "../images/plot.js";
 import { isSystemError, readJsonObject } from "../storage/file-access.js";
 import { withFileLock } from "../storage/file-lock.js";
 import { clearCheckpoints } from "../training/checkpoint.js";
 import { latestCheckpoint } from "../training/index.js";
-import { isValidationPicture, OUTPUT_NAMES, outputPath } from "../training/output-folder.js";
-
-/** Weight of what came before in the smoothed loss: about the last 50 steps count. */
-const SMOOTHING = 0.98;
+import {
+  isPromptFolder,
+  isPromptPicture,
+  isValidationPicture,
+  OUTPUT_NAMES,
+  outputPath,
+} from "../training/output-folder.js";
+import { isEventFile } from "../training/report/event-log.js";
 
 /** The file with the options of a run, for those who resume it. */
 export const settingsPath = (output: string): string => outputPath(output, "run");
@@ -72,17 +74,26 @@ export async function refuseStartedRun(output: string, adapter: string): Promise
   }
 }
 
+/** What a training writes beside its adapter and its folders. */
+const FILES = [
+  ...["run", "dataset", "metrics", "lossPlot", "validationPlot", "learningRatePlot", "gatesPlot", "report"],
+] as (keyof typeof OUTPUT_NAMES)[];
+
 /**
  * Deletes what a training wrote into its folder, and nothing else: a folder that holds anything else stays with that.
  *
  * @param adapter - The adapter's path.
  */
 export async function clearRun(output: string, adapter: string): Promise<void> {
-  for (const name of ["run", "dataset", "metrics", "lossPlot"] as const)
-    await rm(outputPath(output, name), { force: true });
+  for (const name of FILES) await rm(outputPath(output, name), { force: true });
   await clearCheckpoints(outputPath(output, "checkpoints"));
   await removeIfEmpty(outputPath(output, "checkpoints"));
-  await clearFolder(outputPath(output, "validation"), isValidationPicture);
+  const validation = outputPath(output, "validation");
+  for (const name of await readdir(validation).catch(() => [] as string[])) {
+    if (isPromptFolder(name)) await clearFolder(join(validation, name), isPromptPicture);
+  }
+  await clearFolder(validation, isValidationPicture);
+  await clearFolder(outputPath(output, "eventLog"), isEventFile);
   if (adapterFormatOf(adapter) !== "folder") await rm(adapter, { force: true });
   else await clearFolder(adapter, (name) => name === FOLDER_CONFIG || name === FOLDER_WEIGHTS);
 }
@@ -111,93 +122,4 @@ export async function alone<T>(output: string, run: () => Promise<T>): Promise<T
       );
     },
   });
-}
-
-/** Losses by step, as `metrics.jsonl` has them. */
-export interface LossCurve {
-  steps: number[];
-  losses: number[];
-  /** Exponential mean, without the bias of its start. */
-  smoothed: number[];
-  /** The terms that the loss is the sum of, by name, smoothed alike. */
-  terms: ReadonlyMap<string, number[]>;
-}
-
-/** What a line of the metrics holds beside loss terms. */
-const NO_TERMS: ReadonlySet<string> = new Set([
-  ...["step", "steps", "loss", "learningRate", "gradientNorm", "seconds", "stepsPerSecond"],
-]);
-
-/** Reads `metrics.jsonl`. @throws {FormatError} If it is missing or malformed. */
-export async function readLosses(output: string): Promise<LossCurve> {
-  const path = outputPath(output, "metrics");
-  const text = await readFile(path, "utf8").catch((cause: Error) => {
-    throw new FormatError(path, `cannot be read: ${cause.message}.`, { cause });
-  });
-  const terms = new Map<string, number[]>();
-  const curve: LossCurve = { steps: [], losses: [], smoothed: [], terms };
-  const smooth = smoother();
-  const smoothTerm = new Map<string, (value: number) => number>();
-  const lines = text.split("\n");
-  // Behind the last line break is nothing, or a line that was cut off.
-  for (const [index, line] of lines.slice(0, -1).entries()) {
-    if (line === "") continue;
-    const { step, loss, ...others } = parseLine(line, `${path} line ${index + 1}`);
-    curve.steps.push(step);
-    curve.losses.push(loss);
-    curve.smoothed.push(smooth(loss));
-    for (const [name, value] of Object.entries(others)) {
-      if (NO_TERMS.has(name) || typeof value !== "number") continue;
-      if (!terms.has(name)) {
-        terms.set(name, []);
-        smoothTerm.set(name, smoother());
-      }
-      terms.get(name)!.push(smoothTerm.get(name)!(value));
-    }
-  }
-  return curve;
-}
-
-function parseLine(line: string, where: string): { step: number; loss: number } & Record<string, unknown> {
-  let row: Record<string, unknown> | null;
-  try {
-    row = JSON.parse(line);
-  } catch (cause) {
-    throw new FormatError(where, `is not valid JSON: ${(cause as Error).message}.`, { cause });
-  }
-  if (typeof row?.step !== "number" || typeof row.loss !== "number") {
-    throw new FormatError(where, 'must have a "step" and a "loss".');
-  }
-  return { ...row, step: row.step, loss: row.loss };
-}
-
-/** A running mean m ← s·m + (1 − s)·x, divided by 1 − sᵏ after k values. */
-export function smoother(smoothing = SMOOTHING): (value: number) => number {
-  let mean = 0;
-  let weight = 0;
-  return (value) => {
-    mean = smoothing * mean + (1 - smoothing) * value;
-    weight = smoothing * weight + (1 - smoothing);
-    return mean / weight;
-  };
-}
-
-/** Draws a run's losses into `loss.png`. @returns Its path, or undefined where there are too few steps for a curve. */
-export async function drawLosses(output: string): Promise<string | undefined> {
-  const { steps, losses, smoothed, terms } = await readLosses(output);
-  if (steps.length < 2) return undefined;
-  const path = outputPath(output, "lossPlot");
-  const picture = await renderPlot({
-    title: "Training loss",
-    xLabel: "step",
-    yLabel: "loss",
-    series: [
-      { label: "each step", x: steps, y: losses, faint: true, color: "#0072b2" },
-      { label: "smoothed", x: steps, y: smoothed, color: "#0072b2" },
-      // A single term is the loss itself.
-      ...(terms.size > 1 ? [...terms].map(([label, y]) => ({ label, x: steps.slice(-y.length), y })) : []),
-    ],
-  });
-  await writePng(path, picture);
-  return path;
 }

@@ -34,6 +34,8 @@ export interface PlotOptions {
   /** Size in CSS pixels; 720 × 400 by default. */
   width?: number;
   height?: number;
+  /** Tells the plots of one HTML page apart: letters, digits and hyphens. */
+  id?: string;
 }
 
 /** Okabe and Ito's colours, darkest contrasts first. */
@@ -67,7 +69,7 @@ export async function renderPlot(options: PlotOptions & { pixelRatio?: number })
  * @throws {ConfigError} If there is nothing to draw, lengths differ, or a range does not fit its axis.
  */
 export function plotSvg(options: PlotOptions): string {
-  const { kind = "line", title = "", xLabel = "", yLabel = "", width = 720, height = 400 } = options;
+  const { kind = "line", title = "", xLabel = "", yLabel = "", width = 720, height = 400, id = "plot" } = options;
   checkPlot(options);
   const bands = kind === "area" ? stack(options.series) : undefined;
   const parts: string[] = [];
@@ -98,9 +100,9 @@ export function plotSvg(options: PlotOptions): string {
     parts.push(textToSvg(tick.label, { ...TICK, x: left - 8, y: at + TICK.size * 0.36, anchor: "end", fill: MUTED }));
   }
   parts.push(
-    `<clipPath id="plot"><rect x="${left}" y="${top}" width="${right - left}" height="${bottom - top}"/></clipPath>`,
+    `<clipPath id="${id}"><rect x="${left}" y="${top}" width="${right - left}" height="${bottom - top}"/></clipPath>`,
   );
-  parts.push(`<g clip-path="url(#plot)">`);
+  parts.push(`<g clip-path="url(#${id})">`);
   for (const [index, series] of options.series.entries()) {
     const color = colorOf(series, index);
     if (bands) {
@@ -132,7 +134,9 @@ export function plotSvg(options: PlotOptions): string {
   );
 }
 
-function checkPlot({ series, kind, xRange, yRange, xScale, yScale, width = 720, height = 400 }: PlotOptions): void {
+function checkPlot(options: PlotOptions): void {
+  const { series, kind, xRange, yRange, xScale, yScale, width = 720, height = 400, id = "plot" } = options;
+  if (!/^[\w-]+$/.test(id)) throw new ConfigError(`plot: id must be letters, digits and hyphens; got "${id}".`);
   if (series.length === 0) throw new ConfigError("plot: needs at least one series; got none.");
   if (!(width >= 200 && height >= 150)) {
     throw new ConfigError(`plot: must be at least 200×150; got ${width}×${height}.`);

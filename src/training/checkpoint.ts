@@ -7,6 +7,7 @@ import { sameShape } from "../graph/index.js";
 import { makeFolder, reasonOf } from "../storage/file-access.js";
 import { readSafetensors, writeSafetensors } from "../storage/tensor-file.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { type Engine, parsedEngine } from "./engine.js";
 
 /** What a training is made of at a step's end. */
 export interface Checkpoint {
@@ -19,13 +20,22 @@ export interface Checkpoint {
   stream: unknown;
   /** What must agree for a resumed run to be the same run. */
   fingerprint: string;
+  /** What computed it. */
+  engine?: Engine | undefined;
+  /** The step with the lowest validation loss so far. */
+  best?: { step: number; loss: number } | undefined;
+  /** Groups of batches drawn so far, those of skipped steps included. */
+  drawn?: number;
+  /** Numbers of those that are left out, because a loss or gradient was not finite. */
+  skipped?: readonly number[];
 }
+
+/** Of the header; a file without one is of the first. */
+const FORMAT = 1;
 
 const NAME = /^checkpoint-(\d{8})\.safetensors$/;
 /** Behind the name of a checkpoint that could not be read. */
 const DAMAGED = ".damaged";
-/** Older ones are deleted. */
-const CHECKPOINTS_KEPT = 2;
 
 /** Says before training starts that a folder cannot be written. @throws {TrainingError} */
 export async function prepareOutputFolder(folder: string): Promise<void> {
@@ -38,19 +48,41 @@ export async function prepareOutputFolder(folder: string): Promise<void> {
   }
 }
 
-/** Writes a checkpoint under a temporary name, renames it, and deletes all but the last two. */
+/** Writes a checkpoint under a temporary name, flushes and renames it: it is there whole or not at all. @returns Its path. */
 export async function saveCheckpoint(folder: string, checkpoint: Checkpoint): Promise<string> {
   const tensors = new Map<string, Tensor>();
   for (const [name, tensor] of checkpoint.parameters) tensors.set(`parameter.${name}`, tensor);
   for (const [name, tensor] of checkpoint.optimizer) tensors.set(`optimizer.${name}`, tensor);
   for (const [name, tensor] of checkpoint.average ?? []) tensors.set(`average.${name}`, tensor);
-  const path = join(folder, `checkpoint-${String(checkpoint.step).padStart(8, "0")}.safetensors`);
-  const state = { step: checkpoint.step, stream: checkpoint.stream, fingerprint: checkpoint.fingerprint };
+  const path = checkpointPath(folder, checkpoint.step);
+  const { parameters: _p, optimizer: _o, average: _a, ...state } = checkpoint;
   await makeFolder(folder);
-  await writeSafetensors(path, tensors, { fera_checkpoint: JSON.stringify(state) });
-  const names = await checkpointNames(folder);
-  for (const name of names.slice(0, -CHECKPOINTS_KEPT)) await unlink(join(folder, name));
+  await writeSafetensors(path, tensors, { fera_checkpoint: JSON.stringify({ format: FORMAT, ...state }) });
   return path;
+}
+
+/**
+ * Deletes a folder's checkpoints but the newest.
+ *
+ * @param keep - How many of the newest stay.
+ * @param best - The step of one more that stays.
+ */
+export async function pruneCheckpoints(folder: string, keep: number, best?: number): Promise<void> {
+  for (const name of (await checkpointNames(folder)).slice(0, -keep)) {
+    if (Number(NAME.exec(name)![1]) !== best) await unlink(join(folder, name));
+  }
+}
+
+/** A folder's checkpoint of a step. */
+export const checkpointPath = (folder: string, step: number): string =>
+  join(folder, `checkpoint-${String(step).padStart(8, "0")}.safetensors`);
+
+/** What a write under a temporary name leaves where the process is killed meanwhile. */
+const LEFT_OVER = /^\..+\.\d+\.[0-9a-f]{8}\.tmp$/;
+
+/** Deletes what killed writes have left in a folder that no other process writes to. */
+export async function clearLeftOvers(folder: string): Promise<void> {
+  for (const name of await namesIn(folder)) if (LEFT_OVER.test(name)) await unlink(join(folder, name));
 }
 
 /** The newest checkpoint of a folder, or undefined where there is none. */
@@ -102,11 +134,17 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const { tensors, metadata } = await readSafetensors(path);
   const text = metadata.fera_checkpoint;
   if (text === undefined) throw new FormatError(path, "is no training checkpoint (its header has no fera_checkpoint).");
-  let state: Pick<Checkpoint, "step" | "stream" | "fingerprint">;
+  let state: Omit<Checkpoint, "parameters" | "optimizer" | "average"> & { format?: unknown };
   try {
     state = JSON.parse(text);
   } catch (cause) {
     throw new FormatError(path, "its fera_checkpoint header is not JSON.", { cause });
+  }
+  const format = state?.format ?? FORMAT;
+  if (typeof format === "number" && format > FORMAT) {
+    throw new TrainingError(
+      `${path}: was written by a newer version of fera (format ${format}; this one reads ${FORMAT}). Resume with that version.`,
+    );
   }
   if (!Number.isSafeInteger(state?.step) || typeof state.fingerprint !== "string") {
     throw new FormatError(path, "its fera_checkpoint header lacks the step or the settings.");
@@ -118,8 +156,16 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
         .map(([name, value]) => [name.slice(prefix.length), value]),
     );
   const average = part("average.") as Map<string, Tensor<"float32">>;
+  const { best, drawn, skipped } = state;
+  const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
+  const isSound =
+    (best === undefined || (isCount(best?.step) && Number.isFinite(best.loss))) &&
+    (drawn === undefined || isCount(drawn)) &&
+    (skipped === undefined || (Array.isArray(skipped) && skipped.every(isCount)));
+  if (!isSound) throw new FormatError(path, "its fera_checkpoint header has a malformed best, drawn or skipped.");
   return {
     ...state,
+    engine: parsedEngine(state.engine),
     parameters: part("parameter.") as Map<string, Tensor<"float32">>,
     optimizer: part("optimizer."),
     average: average.size > 0 ? average : undefined,

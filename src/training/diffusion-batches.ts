@@ -79,7 +79,8 @@ export class DiffusionBatches {
     const dropped = rows.map(() => generator.uniform() < captionDropout);
     const draws = rows.map((index) => this.vary(index));
     const { empty } = this.rows;
-    return noisedBatch({ ...(await this.rows.read(draws)), empty }, { ...this.options, dropped });
+    const batch = noisedBatch({ ...(await this.rows.read(draws)), empty }, { ...this.options, dropped });
+    return { ...batch, rows };
   }
 
   private vary(index: number): RowDraw {

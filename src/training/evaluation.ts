@@ -1,11 +1,12 @@
 // How well a model predicts the noise in images that it was not trained on, with the same noise and timesteps for
 // every model that is compared.
 
-import type { Denoiser, Objective } from "../diffusion/index.js";
+import { concatConditioning, conditioningOf, type Denoiser, type Objective } from "../diffusion/index.js";
 import { ShapeError } from "../errors.js";
 import { Generator } from "../tensor/random.js";
+import { concatRows } from "../tensor/rows.js";
 import type { Tensor } from "../tensor/tensor.js";
-import type { EncodedDataset } from "./encoded-dataset.js";
+import { type EncodedDataset, type EncodedRows, rowsInMemory } from "./encoded-dataset.js";
 import { diffusionBatch } from "./noised-batch.js";
 
 /** Settings of {@link noisePredictionError}. */
@@ -15,6 +16,7 @@ export interface EvaluationOptions {
   seed: number;
   /** Timesteps per image, spread evenly over all of them. Default 4. */
   timestepsPerImage?: number;
+  /** Predictions at once. Default 8. */
   batchSize?: number;
   signal?: AbortSignal;
 }
@@ -27,6 +29,17 @@ export interface NoisePredictionError {
   count: number;
 }
 
+/** One prediction. */
+export interface NoisePrediction {
+  timestep: number;
+  /** |ε̂ − ε|² / size. */
+  error: number;
+  /** ε̂ − ε, `[C, H, W]`. */
+  residual: Float32Array;
+  height: number;
+  width: number;
+}
+
 /**
  * Mean squared error of the predicted noise.
  *
@@ -37,11 +50,39 @@ export interface NoisePredictionError {
  */
 export async function noisePredictionError(
   model: Pick<Denoiser, "predict">,
-  data: EncodedDataset,
+  data: EncodedDataset | EncodedRows,
   options: EvaluationOptions,
 ): Promise<NoisePredictionError> {
-  const { objective, seed, timestepsPerImage = 4, batchSize = 8, signal } = options;
-  const count = data.latents.shape[0]!;
+  let sum = 0;
+  let count = 0;
+  for await (const { error } of noisePredictions(model, data, options)) {
+    sum += error;
+    count++;
+  }
+  return { error: sum / count, count };
+}
+
+/** Predictions that {@link noisePredictions} makes. */
+export const predictionCount = (data: EncodedDataset | EncodedRows, timestepsPerImage = TIMESTEPS_PER_IMAGE): number =>
+  ("read" in data ? data.size : data.latents.shape[0]!) * timestepsPerImage;
+
+const TIMESTEPS_PER_IMAGE = 4;
+
+/**
+ * Predictions of noise over a dataset, one by one.
+ *
+ * Each has noise and timestep of its own, in a fixed order: the batch size changes neither.
+ *
+ * @throws {ShapeError} If the dataset is empty.
+ */
+export async function* noisePredictions(
+  model: Pick<Denoiser, "predict">,
+  data: EncodedDataset | EncodedRows,
+  options: EvaluationOptions,
+): AsyncGenerator<NoisePrediction> {
+  const { objective, seed, timestepsPerImage = TIMESTEPS_PER_IMAGE, batchSize = 8, signal } = options;
+  const rows = "read" in data ? data : rowsInMemory(data);
+  const count = rows.size;
   if (count === 0) throw new ShapeError("noisePredictionError: the dataset is empty.");
   const generator = new Generator(seed);
   const total = objective.trainTimesteps;
@@ -53,41 +94,55 @@ export async function noisePredictionError(
       jobs.push({ row, timestep: Math.min(total - 1, Math.floor(place * total)) });
     }
   }
-  let sum = 0;
-  for (let start = 0; start < jobs.length; start += batchSize) {
+  for (let start = 0; start < jobs.length; ) {
     signal?.throwIfAborted();
-    // The last batch is filled up by repeating its first job, so that one compiled graph serves all.
-    const real = jobs.slice(start, start + batchSize);
-    const batch = Array.from({ length: batchSize }, (_, i) => real[i] ?? real[0]!);
-    const {
-      target: _,
-      noise,
-      ...inputs
-    } = diffusionBatch(
-      data,
-      batch.map(({ row }) => row),
-      { objective, generator, timesteps: batch.map(({ timestep }) => timestep) },
-    );
-    const output = await model.predict(inputs);
-    real.forEach(({ timestep }, i) => {
-      sum += noiseError(output, inputs.latents, noise, i, objective.noiseFactors(timestep));
+    const real = sameSized(jobs.slice(start, start + batchSize), rows);
+    start += real.length;
+    const single: ReturnType<typeof diffusionBatch>[] = [];
+    for (const { row, timestep } of real) {
+      const read = { ...(await rows.read([{ index: row }])), empty: rows.empty };
+      single.push(diffusionBatch(read, [0], { objective, generator, timesteps: [timestep] }));
+    }
+    // A short batch is filled up by repeating its first job, so that one compiled graph serves all of a size.
+    const batch = Array.from({ length: batchSize }, (_, i) => single[i] ?? single[0]!);
+    const output = await model.predict({
+      ...concatConditioning(batch.map(conditioningOf)),
+      latents: concatRows(batch.map(({ latents }) => latents)),
+      timesteps: concatRows(batch.map(({ timesteps }) => timesteps)),
     });
+    for (const [i, { timestep }] of real.entries()) {
+      const { latents, noise } = single[i]!;
+      const [, , height, width] = latents.shape as [number, number, number, number];
+      const residual = noiseResidual(output, latents, noise, i, objective.noiseFactors(timestep));
+      yield { timestep, error: meanSquare(residual), residual, height, width };
+    }
   }
-  return { error: sum / jobs.length, count: jobs.length };
 }
 
-/** |ε̂ − ε|² / size of one sample of a batch, ε̂ = a·output + b·z_t. */
-function noiseError(
+/** The first jobs, as far as their latents have one size. */
+function sameSized<T extends { row: number }>(jobs: readonly T[], rows: EncodedRows): readonly T[] {
+  const sizeOf = ({ row }: T) => {
+    const { latentHeight, latentWidth } = rows.latentSize(row);
+    return `${latentHeight}×${latentWidth}`;
+  };
+  const end = jobs.findIndex((job) => sizeOf(job) !== sizeOf(jobs[0]!));
+  return end === -1 ? jobs : jobs.slice(0, end);
+}
+
+/** ε̂ − ε of one sample, ε̂ = a·output + b·z_t. */
+function noiseResidual(
   output: Tensor<"float32">,
   latents: Tensor<"float32">,
   noise: Tensor<"float32">,
   index: number,
   [a, b]: readonly [number, number],
-): number {
-  const size = output.size / output.shape[0]!;
+): Float32Array {
+  const start = index * latents.size;
+  return Float32Array.from(noise.data, (value, i) => a * output.data[start + i]! + b * latents.data[i]! - value);
+}
+
+function meanSquare(values: Float32Array): number {
   let sum = 0;
-  for (let i = index * size; i < (index + 1) * size; i++) {
-    sum += (a * output.data[i]! + b * latents.data[i]! - noise.data[i]!) ** 2;
-  }
-  return sum / size;
+  for (const value of values) sum += value * value;
+  return sum / values.length;
 }

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { checkAdapterPath } from "../adapters/adapter-format.js";
 import { type AdapterConfig, AdapterModel, FeRAConfig, FeRAModel } from "../adapters/index.js";
 import { createObjective } from "../diffusion/index.js";
-import { ConfigError, quoted } from "../errors.js";
+import { ConfigError, quoted, TrainingError } from "../errors.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
 import { isObject } from "../storage/json.js";
@@ -17,6 +17,8 @@ import { prepareOutputFolder, readNewestCheckpoint } from "./checkpoint.js";
 import type { ImageDataset } from "./data/dataset.js";
 import { isVaried, variedCaption } from "./data/varied-caption.js";
 import { DiffusionBatches, type RowVariation } from "./diffusion-batches.js";
+import type { EncodedRows } from "./encoded-dataset.js";
+import { currentEngine } from "./engine.js";
 import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type DatasetIdentity, datasetChanges, datasetIdentity, trainingFingerprint } from "./identity.js";
 import { samplerFor } from "./objective-sampler.js";
@@ -25,7 +27,9 @@ import { noisingOptionsOf, objectiveOptionsOf, objectiveProblem } from "./option
 import { pickValues, withDefaults } from "./options/option.js";
 import { TRAINING_OPTIONS, type TrainingOptionValues } from "./options/training-options.js";
 import { outputPath } from "./output-folder.js";
-import { type StepReport, Trainer, type TrainingResult } from "./trainer.js";
+import { type MonitorPhase, RunMonitor } from "./report/run-monitor.js";
+import { SavedModel } from "./saved-model.js";
+import { isFailedWrite, type StepReport, Trainer, type TrainingResult } from "./trainer.js";
 import { ValidationPictures } from "./validation-pictures.js";
 
 /** Settings of {@link fineTune}; those of `TRAINING_OPTIONS` that are left out have their defaults. */
@@ -40,18 +44,25 @@ export interface FineTuneOptions extends Partial<TrainingOptionValues> {
   stateOnDevice?: boolean;
   /** Goes on from the newest checkpoint in `output`. */
   resume?: boolean;
+  /** Images that are not trained on, of the training's size: their loss is measured along the training. */
+  validationDataset?: ImageDataset | undefined;
   /** Awaited for "starting". */
   onPhase?: (phase: FineTunePhase) => void | Promise<void>;
-  onStep?: (report: StepReport) => void;
+  /** @param secondsLeft - With validations, drawings and checkpoints, as far as one of each has been timed. */
+  onStep?: (report: StepReport, secondsLeft?: number) => void;
   /** Told what is good to know, such as that a damaged checkpoint was passed over; a warning of the process by default. */
   onMessage?: (message: string) => void;
   signal?: AbortSignal;
 }
 
+/** Measurements of the validation loss, where nothing else is said. */
+const VALIDATIONS = 10;
+
 /** Those beside the declared ones. */
 const OWN_OPTIONS = [
   "pipeline",
   "dataset",
+  "validationDataset",
   "config",
   "output",
   "stateOnDevice",
@@ -62,15 +73,17 @@ const OWN_OPTIONS = [
   "signal",
 ] satisfies (keyof FineTuneOptions)[];
 
-/** What a fine-tuning is doing before it steps. */
+/** What a fine-tuning is doing beside its steps. */
 export type FineTunePhase =
+  /** Bytes of weights, which tell one model from another. */
+  | { kind: "hashing"; done: number; of: number }
   /** What of the data is encoded, or found in the cache. */
   | { kind: "encoding"; what: "captions" | "images"; done: number; of: number }
   | { kind: "compiling" }
   | { kind: "resumed"; step: number }
   /** All is ready; nothing has been written yet. */
   | { kind: "starting" }
-  | { kind: "validation"; path: string };
+  | MonitorPhase;
 
 /** What a fine-tuning made. */
 export interface FineTuneResult extends TrainingResult {
@@ -111,24 +124,35 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   const fingerprint = await trainingFingerprint({
     ...{ pipeline, dataset, identity, config, values, signal },
     specs: TRAINING_OPTIONS,
+    onHashed: (done, of) => onPhase?.({ kind: "hashing", done, of }),
   });
   if (options.resume) await refuseOtherTraining(output, fingerprint, identity);
   const variation = variationOf(values, dataset);
-  const rows = await openDatasetRows(pipeline, dataset, {
-    cacheLatents: values.cacheLatents,
-    cacheTextEncoderOutputs: values.cacheTextEncoderOutputs,
-    cacheDir: values.cacheDir,
-    ...{ flip: values.flip, randomCrop: values.randomCrop, variedCaptions: variation.caption !== undefined },
-    onMessage: options.onMessage ?? process.emitWarning,
-    onProgress: (what, done, of) => onPhase?.({ kind: "encoding", what, done, of }),
-    signal,
-  });
+  const open = (data: ImageDataset, varied: { flip: boolean; randomCrop: boolean; variedCaptions: boolean }) =>
+    openDatasetRows(pipeline, data, {
+      cacheLatents: values.cacheLatents,
+      cacheTextEncoderOutputs: values.cacheTextEncoderOutputs,
+      cacheDir: values.cacheDir,
+      ...varied,
+      onMessage: options.onMessage ?? process.emitWarning,
+      onProgress: (what, done, of) => onPhase?.({ kind: "encoding", what, done, of }),
+      signal,
+    });
+  const { flip, randomCrop } = values;
+  const rows = await open(dataset, { flip, randomCrop, variedCaptions: variation.caption !== undefined });
+  const { validationDataset } = options;
+  const validationLossEvery =
+    values.validationLossEvery ?? (validationDataset ? Math.max(1, Math.floor(values.steps / VALIDATIONS)) : 0);
+  let validationData: (EncodedRows & { close(): Promise<void> }) | undefined;
   let trainable: Awaited<ReturnType<typeof compileForSizes>> | undefined;
-  let previews: ValidationPictures | undefined;
+  let saved: SavedModel | undefined;
   let result: TrainingResult;
   try {
     const optimizer = createOptimizer(values.optimizer, { lr: values.learningRate, weightDecay: values.weightDecay });
     const average = averageDecay === 0 ? undefined : new ParameterAverage(model.parameters, averageDecay);
+    if (validationDataset && validationLossEvery > 0) {
+      validationData = await open(validationDataset, { flip: false, randomCrop: false, variedCaptions: false });
+    }
     const { captionDropout } = values;
     const drawing = { ...{ batchSize, captionDropout, objective }, ...noisingOptionsOf(values) };
     onPhase?.({ kind: "compiling" });
@@ -139,13 +163,19 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       gradientCheckpointing: values.gradientCheckpointing,
       stateOnDevice: gradientAccumulation === 1 ? options.stateOnDevice : false,
     });
-    previews = new ValidationPictures(pipeline, model, average, {
-      ...values,
-      output,
-      size: dataset.imageSize,
-      scheduler,
+    saved = new SavedModel(model, average);
+    const monitor = new RunMonitor({
+      ...{ model: saved, objective, data: rows, validationData, validationLossEvery, output, onPhase },
+      ...{ batchSize, steps: values.steps, checkpointEvery: values.checkpointEvery, log: values.log },
+      ...{ validateEvery: values.validateEvery, onStep: options.onStep },
+      pictures: new ValidationPictures(pipeline, saved, {
+        ...values,
+        output,
+        size: dataset.imageSize,
+        scheduler,
+        signal,
+      }),
     });
-    const shown = previews;
     const trainer = new Trainer({
       trainable,
       batches: new DiffusionBatches(rows, { ...drawing, variation, generator: new Generator(seed) }),
@@ -155,29 +185,41 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       warmupSteps: values.warmupSteps,
       maxGradientNorm: values.maxGradientNorm,
       checkpointEvery: values.checkpointEvery,
+      keepCheckpoints: values.keepCheckpoints,
+      onNonFinite: values.onNonFinite,
+      nameOf: (row) => dataset.name(row),
+      engine: currentEngine(pipeline.unet.runtime),
       ...(options.onMessage && { onMessage: options.onMessage }),
-      onStep: async (report) => {
-        options.onStep?.(report);
-        const path = await shown.draw(report.step);
-        if (path !== undefined) onPhase?.({ kind: "validation", path });
-      },
+      measure: (step) => monitor.measure(step),
+      onStep: (report, measures) => monitor.afterStep(report, measures),
+      onRestore: (step) => monitor.restored(step),
+      onCheckpoint: (event) => monitor.checkpoint(event),
     });
+    let step = 0;
     if (options.resume) {
-      const step = await trainer.resume();
+      step = await trainer.resume();
       onPhase?.({ kind: "resumed", step });
     }
     await onPhase?.({ kind: "starting" });
     await writeJson(outputPath(output, "dataset"), identity);
+    await monitor.begin(step);
     result = await trainer.run();
   } finally {
     await trainable?.release();
-    await previews?.release();
+    await saved?.release();
     await rows.close();
+    await validationData?.close();
   }
   if (result.parameters !== model.parameters) {
     for (const [name, { data }] of result.parameters) model.parameters.get(name)!.data.set(data);
   }
-  await model.saveAdapters(adapter);
+  await model.saveAdapters(adapter).catch((cause: unknown) => {
+    if (!isFailedWrite(cause)) throw cause;
+    throw new TrainingError(
+      `${(cause as Error).message} ${result.checkpoint} is intact; resume once this is mended, which writes the adapter.`,
+      { cause },
+    );
+  });
   return { ...result, model, ...(model instanceof FeRAModel && { fera: model }), adapter };
 }
 

@@ -21,13 +21,18 @@ const knownHashes = new WeakMap<ModelWeights["weights"], Promise<string>>();
  *
  * Files are read once, in the order of their ranges: about a second per gigabyte.
  *
+ * @param onBytes - Called with how many more are done; not where the hash is known.
  * @returns 16 hexadecimal digits of SHA-256.
  * @throws {FormatError} If a file of weights has gone.
  */
-export function weightsHash({ weights }: ModelWeights, signal?: AbortSignal): Promise<string> {
+export function weightsHash(
+  { weights }: ModelWeights,
+  signal?: AbortSignal,
+  onBytes?: (bytes: number) => void,
+): Promise<string> {
   const known = knownHashes.get(weights);
   if (known) return known;
-  const hash = hashOf(weights, signal);
+  const hash = hashOf(weights, signal, onBytes);
   // What is in memory can be changed in place.
   if ([...weights.values()].some((weight) => "tensor" in weight)) return hash;
   knownHashes.set(weights, hash);
@@ -35,26 +40,47 @@ export function weightsHash({ weights }: ModelWeights, signal?: AbortSignal): Pr
   return hash;
 }
 
-async function hashOf(weights: ModelWeights["weights"], signal?: AbortSignal): Promise<string> {
+async function hashOf(
+  weights: ModelWeights["weights"],
+  signal?: AbortSignal,
+  onBytes?: (bytes: number) => void,
+): Promise<string> {
   const hash = createHash("sha256");
   for (const name of [...weights.keys()].sort()) {
     signal?.throwIfAborted();
     const weight = weights.get(name)!;
     hash.update(`${name}[${weight.shape.join(",")}]`);
-    if ("tensor" in weight) hash.update(toBytes(weight.tensor));
-    else await addRange(hash, weight.range);
+    if ("tensor" in weight) {
+      const bytes = toBytes(weight.tensor);
+      hash.update(bytes);
+      onBytes?.(bytes.length);
+    } else await addRange(hash, weight.range, onBytes);
   }
   return hash.digest("hex").slice(0, SHOWN_HEX);
 }
 
-async function addRange(hash: Hash, { path, offset, length }: FileRange): Promise<void> {
+async function addRange(
+  hash: Hash,
+  { path, offset, length }: FileRange,
+  onBytes?: (bytes: number) => void,
+): Promise<void> {
   if (length === 0) return;
   try {
-    for await (const chunk of createReadStream(path, { start: offset, end: offset + length - 1 })) hash.update(chunk);
+    for await (const chunk of createReadStream(path, { start: offset, end: offset + length - 1 })) {
+      hash.update(chunk);
+      onBytes?.((chunk as Uint8Array).length);
+    }
   } catch (cause) {
     throw new FormatError(path, `cannot be read: ${(cause as Error).message}.`, { cause });
   }
 }
+
+/** What {@link weightsHash} reads. */
+const bytesOf = ({ weights }: ModelWeights): number =>
+  [...weights.values()].reduce(
+    (sum, weight) => sum + ("tensor" in weight ? weight.tensor.data.byteLength : weight.range.length),
+    0,
+  );
 
 /** Each image's content, caption, shape, and how much it counts, by its name in the dataset. */
 export type DatasetIdentity = Record<string, { content: string; caption: string; shape: string; weight: string }>;
@@ -104,11 +130,13 @@ export interface TrainingParts {
   specs: OptionSpecs;
   values: Readonly<Record<string, unknown>>;
   signal?: AbortSignal | undefined;
+  /** Called with the bytes of weights that have been read, of how many. */
+  onHashed?: ((done: number, of: number) => void) | undefined;
 }
 
 /** The fingerprint of a training, as JSON: options by name, and hashes of what is too large to be kept. */
 export async function trainingFingerprint(parts: TrainingParts): Promise<string> {
-  const { pipeline, dataset, identity, config, specs, values, signal } = parts;
+  const { pipeline, dataset, identity, config, specs, values, signal, onHashed } = parts;
   const isXL = pipeline instanceof StableDiffusionXLPipeline;
   const models: Record<string, { weights: ModelWeights; config: unknown }> = {
     unet: pipeline.unet,
@@ -117,7 +145,15 @@ export async function trainingFingerprint(parts: TrainingParts): Promise<string>
     ...(isXL && { text_encoder_2: pipeline.textEncoder2 }),
   };
   const weights: Record<string, string> = {};
-  for (const [name, model] of Object.entries(models)) weights[name] = await weightsHash(model.weights, signal);
+  const of = Object.values(models).reduce((sum, model) => sum + bytesOf(model.weights), 0);
+  let done = 0;
+  onHashed?.(done, of);
+  for (const [name, model] of Object.entries(models)) {
+    weights[name] = await weightsHash(model.weights, signal, (bytes) => {
+      done += bytes;
+      onHashed?.(done, of);
+    });
+  }
   const captions = [...Array.from({ length: dataset.size }, (_, i) => dataset.caption(i)), ""];
   const tokenizers = isXL ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];
   const kept = Object.keys(specs).filter((name) => specs[name]!.isKept(values));

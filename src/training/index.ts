@@ -42,6 +42,8 @@ export {
   Optimizer,
   type OptimizerName,
 } from "./optimizers/index.js";
+export { type LossCurve, lossCurve, readMetrics, smoother } from "./report/metrics-file.js";
+export { writeRunReport } from "./report/run-report.js";
 export type {
   DiffusionBatch,
   Losses,

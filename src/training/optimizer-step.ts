@@ -2,8 +2,8 @@
 // and average. The only place that does so: in main memory, or by a trainable whose state stays on a device.
 
 import type { StepAverage, StepOptimizer, TrainStepInputs } from "../adapters/train-step-options.js";
-import { TrainingError } from "../errors.js";
 import { allFinite, flatValues } from "../tensor/tensor.js";
+import { NonFiniteError } from "./non-finite.js";
 import { clipGradients, gradientNorm } from "./optimizers/gradient-clipping.js";
 import type { DiffusionBatch, Losses, LossesAndGradients, SampleLosses, StepOutcome, Trainable } from "./trainable.js";
 
@@ -39,7 +39,7 @@ export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
    *
    * @param batches - The step follows the mean of their gradients; one at least.
    * @returns Mean losses, and the norm of the mean gradient before clipping.
-   * @throws {TrainingError} If a loss or a gradient is not finite: names it; nothing is changed then.
+   * @throws {NonFiniteError} If a loss or a gradient is not finite: names it; nothing is changed then.
    */
   async run(batches: readonly Batch[], options: OptimizerStepOptions): Promise<StepOutcome> {
     const { trainable, optimizer, average, maxGradientNorm } = this.parts;
@@ -98,7 +98,7 @@ function joined(parts: readonly (SampleLosses | undefined)[]): SampleLosses | un
   return { timesteps: known.flatMap(({ timesteps }) => timesteps), losses: known.flatMap(({ losses }) => losses) };
 }
 
-/** @throws {TrainingError} With all loss terms, or the first gradient that is not finite. */
+/** @throws {NonFiniteError} With all loss terms, or the first gradient that is not finite. */
 function requireFinite(
   { losses: { loss, ...terms }, gradientNorm }: StepOutcome,
   gradients: Gradients,
@@ -107,12 +107,12 @@ function requireFinite(
   const entries = Object.entries(terms);
   if (![loss, ...entries.map(([, value]) => value)].every(Number.isFinite)) {
     const listed = entries.map(([term, value]) => `${term} ${value}`).join(", ");
-    throw new TrainingError(`${name}: the loss is ${loss} (${listed}). ${advice()}`);
+    throw new NonFiniteError(`${name}: the loss is ${loss} (${listed}). ${advice()}`);
   }
   if (Number.isFinite(gradientNorm)) return;
   const bad = [...gradients()].find(([, gradient]) => !allFinite(gradient))?.[0];
   // Finite gradients can have a norm that leaves the float32 range of a device.
   const what =
     bad === undefined ? `the norm of all gradients is ${gradientNorm}` : `the gradient of "${bad}" is not finite`;
-  throw new TrainingError(`${name}: ${what}. ${advice()}`);
+  throw new NonFiniteError(`${name}: ${what}. ${advice()}`);
 }

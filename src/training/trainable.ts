@@ -15,6 +15,8 @@ export interface DiffusionBatch extends TrainStepInputs {
   target: Tensor<"float32">;
   /** Token ids, int64 `[B, T]`, where the text encoder is trained. */
   inputIds?: Tensor;
+  /** The images' places in the data, B of them; for messages. */
+  rows?: readonly number[];
 }
 
 /** What a step of an optimizer tells. */

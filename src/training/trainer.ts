@@ -1,25 +1,35 @@
 // The training loop: batches in, optimizer steps, metrics and checkpoints out. Node only, for its files.
 
-import { appendFile, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError, FormatError, TrainingError } from "../errors.js";
-import { describeSystemError, isSystemError, reasonOf, writeFileAtomically } from "../storage/file-access.js";
+import { describeSystemError, isSystemError } from "../storage/file-access.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import {
+  type Checkpoint,
+  clearLeftOvers,
   latestCheckpoint,
   prepareOutputFolder,
   readNewestCheckpoint,
   restoreInto,
-  saveCheckpoint,
   setAside,
 } from "./checkpoint.js";
+import { type BestStep, CheckpointPolicy } from "./checkpoint-policy.js";
 import type { DiffusionBatches } from "./diffusion-batches.js";
+import { currentEngine, type Engine, engineChange } from "./engine.js";
 import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
+import { describeStepInputs, NonFiniteError } from "./non-finite.js";
 import { OptimizerStep } from "./optimizer-step.js";
 import type { Optimizer } from "./optimizers/optimizer.js";
-import type { DiffusionBatch, Losses, Trainable } from "./trainable.js";
+import { MetricsFile } from "./report/metrics-file.js";
+import type { StepMeasures, StepReport } from "./report/step-report.js";
+import type { DiffusionBatch, StepOutcome, Trainable } from "./trainable.js";
+
+export type { StepMeasures, StepReport } from "./report/step-report.js";
+
+/** What happens where a loss or gradient is not finite. */
+export const NON_FINITE_ACTIONS = ["stop", "rollback"] as const;
 
 /** Settings of a {@link Trainer}. */
 export interface TrainerOptions {
@@ -40,27 +50,31 @@ export interface TrainerOptions {
   average?: ParameterAverage;
   /** Steps between checkpoints; 0 for one at the end only. */
   checkpointEvery?: number;
+  /** How many of the newest checkpoints are kept; 0 for all. Default 2. The best by validation loss is kept, too. */
+  keepCheckpoints?: number;
+  /**
+   * Where a loss or gradient is not finite: `stop` with an error; or `rollback` to the newest checkpoint, go on without the
+   * batches of that step, and say so, {@link MAX_ROLLBACKS} times at most. Default `stop`.
+   */
+  onNonFinite?: (typeof NON_FINITE_ACTIONS)[number];
+  /** An image's name by its row in the data, for messages. */
+  nameOf?: (row: number) => string;
   /** Says what must agree for a resumed run to be the same run: seed, data, configuration. */
   fingerprint?: string;
+  /** What computes; kept in checkpoints, so that a resumed run can say what it cannot promise. */
+  engine?: Engine;
   /** Told what is good to know, such as that a damaged checkpoint was passed over; a warning of the process by default. */
   onMessage?: (message: string) => void;
+  /** Measures something after a step, and before the first (step 0), for its line of the metrics; undefined where nothing is due. */
+  measure?: (step: number) => Promise<StepMeasures | undefined>;
   /** Called after every step, before it is logged. */
-  onStep?: (report: StepReport) => void | Promise<void>;
+  onStep?: (report: StepReport, measures: StepMeasures) => void | Promise<void>;
+  /** Called before the step behind a checkpoint is done, or done again. */
+  onRestore?: (step: number) => void | Promise<void>;
+  /** Called around the writing of a checkpoint. */
+  onCheckpoint?: (event: "writing" | "written") => void;
   /** Ends the run after the current step, with a checkpoint. */
   signal?: AbortSignal;
-}
-
-/** What one step did: its loss terms by name, and the numbers around them. */
-export interface StepReport extends Losses {
-  /** Steps done, this one included. */
-  step: number;
-  steps: number;
-  learningRate: number;
-  /** L2 norm of all gradients together, before clipping. */
-  gradientNorm: number;
-  /** Since the run began. */
-  seconds: number;
-  stepsPerSecond: number;
 }
 
 /** How a run ended. */
@@ -71,6 +85,23 @@ export interface TrainingResult {
   checkpoint: string;
   /** The averaged parameters, or the parameters themselves without an average. */
   parameters: ReadonlyMap<string, Tensor<"float32">>;
+  /** The step with the lowest validation loss, where one was measured; its checkpoint is kept. */
+  best?: BestStep;
+}
+
+/** Most times that a run goes back for a loss or gradient that is not finite. */
+export const MAX_ROLLBACKS = 10;
+
+/** The batches of one step, and their number among all that were drawn. */
+interface Drawn {
+  number: number;
+  batches: DiffusionBatch[];
+}
+
+/** Where the stream of batches stands. */
+interface StreamPlace {
+  state: ReturnType<DiffusionBatches["state"]>;
+  drawn: number;
 }
 
 /**
@@ -81,17 +112,19 @@ export interface TrainingResult {
  */
 export class Trainer {
   private step = 0;
-  private lastCheckpoint: string | undefined;
+  private drawn = 0;
+  private readonly skipped = new Set<number>();
   private readonly optimizerStep: OptimizerStep;
-  private readonly checkpoints: string;
-  private readonly metrics: string;
+  private readonly folder: string;
+  private readonly checkpoints: CheckpointPolicy;
+  private readonly metrics: MetricsFile;
+  private readonly engine: Engine;
 
   constructor(private readonly options: TrainerOptions) {
     const { trainable, optimizer, average, steps } = options;
-    const { gradientAccumulation = 1, maxGradientNorm = 0, checkpointEvery = 0 } = options;
+    const { gradientAccumulation = 1, maxGradientNorm = 0, checkpointEvery = 0, keepCheckpoints } = options;
     checkInteger("steps", steps, 1);
     checkInteger("gradientAccumulation", gradientAccumulation, 1);
-    checkInteger("checkpointEvery", checkpointEvery, 0);
     if (!(maxGradientNorm >= 0))
       throw new ConfigError(`Trainer: maxGradientNorm must be 0 or more; got ${maxGradientNorm}.`);
     if (average && !average.isOf(trainable.parameters)) {
@@ -102,8 +135,11 @@ export class Trainer {
     }
     const clipped = maxGradientNorm === 0 ? undefined : maxGradientNorm;
     this.optimizerStep = new OptimizerStep({ trainable, optimizer, average, maxGradientNorm: clipped });
-    this.checkpoints = join(options.output, "checkpoints");
-    this.metrics = join(options.output, "metrics.jsonl");
+    this.folder = join(options.output, "checkpoints");
+    const keep = keepCheckpoints === undefined ? {} : { keep: keepCheckpoints };
+    this.checkpoints = new CheckpointPolicy({ folder: this.folder, every: checkpointEvery, ...keep });
+    this.metrics = new MetricsFile(join(options.output, "metrics.jsonl"));
+    this.engine = options.engine ?? currentEngine();
   }
 
   /**
@@ -114,14 +150,164 @@ export class Trainer {
    * @throws {TrainingError} If the checkpoint is of another training or has more steps than this one, or none can be read.
    */
   async resume(): Promise<number> {
-    const newest = await readNewestCheckpoint(this.checkpoints);
+    const newest = await readNewestCheckpoint(this.folder);
     if (newest === undefined) return 0;
     const { path, checkpoint: saved, damaged } = newest;
-    const { trainable, optimizer, average, batches, steps, fingerprint = "" } = this.options;
+    const { steps, fingerprint = "" } = this.options;
     refuseOtherFingerprint(path, saved.fingerprint, fingerprint);
     if (saved.step > steps) {
       throw new TrainingError(`${path}: ${saved.step} steps are done; steps must be that or more; got ${steps}.`);
     }
+    await this.restore(path, saved);
+    for (const { path: unreadable, reason } of damaged) {
+      this.say(`${reason} It is now ${await setAside(unreadable)}; ${path} is taken instead.`);
+    }
+    const change = engineChange(saved.engine, this.engine);
+    if (change !== undefined) this.say(`${path}: ${change}`);
+    return this.step;
+  }
+
+  /**
+   * Trains until `steps` are done or the signal fires; always leaves a checkpoint of where it ended.
+   *
+   * @throws {TrainingError} If a loss or gradient is not finite: names step, tensor and images; the last good checkpoint
+   *   stays. If a file cannot be written, as on a full disk: names it, and the newest checkpoint.
+   */
+  async run(): Promise<TrainingResult> {
+    const { options } = this;
+    await prepareOutputFolder(this.folder);
+    await clearLeftOvers(this.folder);
+    const rateOf = learningRateSchedule({
+      name: options.schedule ?? "constant",
+      learningRate: options.optimizer.lr,
+      warmupSteps: options.warmupSteps ?? 0,
+      totalSteps: options.steps,
+    });
+    let place = this.place();
+    if (this.step === 0) await this.startFresh(place);
+    const startedAt = performance.now();
+    let stepsDone = 0;
+    // The next batch is drawn while ONNX Runtime computes; its checkpoint is the state before the draw.
+    let upcoming = this.draw();
+    while (this.step < options.steps && !options.signal?.aborted) {
+      const drawn = await upcoming;
+      const learningRate = rateOf(this.step);
+      const pending = this.optimizerStep.run(drawn.batches, {
+        learningRate,
+        name: `step ${this.step + 1}`,
+        advice: () => this.adviceFor(drawn),
+      });
+      pending.catch(() => {});
+      place = this.place();
+      upcoming = this.draw();
+      upcoming.catch(() => {});
+      let outcome: StepOutcome;
+      try {
+        outcome = await pending;
+      } catch (cause) {
+        if (!(cause instanceof NonFiniteError) || options.onNonFinite !== "rollback") throw cause;
+        await upcoming;
+        place = await this.rollBack(cause, drawn);
+        upcoming = this.draw();
+        continue;
+      }
+      this.step++;
+      stepsDone++;
+      const seconds = (performance.now() - startedAt) / 1000;
+      const report: StepReport = {
+        step: this.step,
+        steps: options.steps,
+        ...outcome.losses,
+        learningRate,
+        gradientNorm: outcome.gradientNorm,
+        seconds,
+        stepsPerSecond: stepsDone / seconds,
+      };
+      await this.afterStep(report, outcome, place);
+    }
+    await upcoming;
+    const checkpoint = await this.save(place).catch((cause: unknown) => {
+      throw this.named(cause);
+    });
+    const parameters = options.average?.values ?? options.trainable.parameters;
+    const { best } = this.checkpoints;
+    return { step: this.step, finished: this.step >= options.steps, checkpoint, parameters, ...(best && { best }) };
+  }
+
+  /** Measures, tells, logs, and writes a checkpoint where one is due. */
+  private async afterStep(report: StepReport, { sampleLosses }: StepOutcome, place: StreamPlace): Promise<void> {
+    const { options } = this;
+    try {
+      const told = sampleLosses && { timesteps: sampleLosses.timesteps, sampleLosses: sampleLosses.losses };
+      const measures: StepMeasures = { ...told, ...(await options.measure?.(this.step)) };
+      if (measures.validation) this.checkpoints.observe(this.step, measures.validation.loss);
+      await options.onStep?.(report, measures);
+      await this.metrics.append({ ...report, ...measures });
+      if (this.step < options.steps && this.checkpoints.isDue(this.step)) await this.save(place);
+    } catch (cause) {
+      // There may be room for it still, or elsewhere.
+      if (isFailedWrite(cause)) await this.save(place).catch(() => undefined);
+      throw this.named(cause);
+    }
+  }
+
+  /** @throws {TrainingError} Where an earlier run left checkpoints: they would be mixed with this run's. */
+  private async startFresh(place: StreamPlace): Promise<void> {
+    const earlier = await latestCheckpoint(this.folder);
+    if (earlier !== undefined && earlier !== this.checkpoints.newest) {
+      throw new TrainingError(`${earlier}: left by an earlier run. Resume it, or choose another output folder.`);
+    }
+    try {
+      await this.metrics.clear();
+      const measures = await this.options.measure?.(0);
+      if (measures) {
+        await this.metrics.append({ step: 0, ...measures });
+        if (measures.validation) this.checkpoints.observe(0, measures.validation.loss);
+      }
+      // What to go back to must be there before anything can go wrong.
+      if (this.options.onNonFinite === "rollback" || this.checkpoints.isDue(0)) await this.save(place);
+    } catch (cause) {
+      throw this.named(cause);
+    }
+  }
+
+  private place(): StreamPlace {
+    return { state: this.options.batches.state(), drawn: this.drawn };
+  }
+
+  /** The next step's batches; those that are skipped are drawn and forgotten, so that all others stay the same. */
+  private async draw(): Promise<Drawn> {
+    for (;;) {
+      const number = this.drawn++;
+      const batches: DiffusionBatch[] = [];
+      for (let i = 0; i < (this.options.gradientAccumulation ?? 1); i++) {
+        batches.push(await this.options.batches.next());
+      }
+      if (!this.skipped.has(number)) return { number, batches };
+    }
+  }
+
+  /** Goes back to the newest checkpoint, from where the step's batches are left out. @throws The cause, if too often. */
+  private async rollBack(cause: NonFiniteError, { number }: Drawn): Promise<StreamPlace> {
+    if (this.skipped.size >= MAX_ROLLBACKS) {
+      throw new TrainingError(`${cause.message} It has gone back ${MAX_ROLLBACKS} times, and does not do so again.`, {
+        cause,
+      });
+    }
+    const newest = await readNewestCheckpoint(this.folder);
+    if (newest === undefined) throw cause;
+    this.skipped.add(number);
+    await this.restore(newest.path, newest.checkpoint);
+    this.say(
+      `${cause.message} Going back to step ${this.step}, and on without this batch ` +
+        `(${this.skipped.size} of at most ${MAX_ROLLBACKS} times).`,
+    );
+    return this.place();
+  }
+
+  /** Puts a checkpoint's state back, and forgets the metrics of later steps. */
+  private async restore(path: string, saved: Checkpoint): Promise<void> {
+    const { trainable, optimizer, average, batches } = this.options;
     restoreInto(trainable.parameters, saved.parameters, path);
     if (average) {
       restoreInto(average.values, saved.average ?? new Map(), path);
@@ -130,136 +316,53 @@ export class Trainer {
     optimizer.loadStateDict(new Map(saved.optimizer));
     batches.restore(saved.stream as ReturnType<DiffusionBatches["state"]>);
     this.step = saved.step;
-    this.lastCheckpoint = path;
-    for (const { path: unreadable, reason } of damaged) {
-      const { onMessage = process.emitWarning } = this.options;
-      onMessage(`${reason} It is now ${await setAside(unreadable)}; ${path} is taken instead.`);
-    }
-    await this.truncateMetrics();
-    return this.step;
+    this.drawn = saved.drawn ?? saved.step;
+    for (const number of saved.skipped ?? []) this.skipped.add(number);
+    this.checkpoints.restore(path, saved.best);
+    await this.metrics.truncate(this.step);
+    await this.options.onRestore?.(this.step);
   }
 
-  /**
-   * Trains until `steps` are done or the signal fires; always leaves a checkpoint of where it ended.
-   *
-   * @throws {TrainingError} If a loss or gradient is not finite: names step and tensor; the last good checkpoint stays. If a
-   *   file cannot be written, as on a full disk: names it, and the newest checkpoint.
-   */
-  async run(): Promise<TrainingResult> {
-    const { options } = this;
-    await prepareOutputFolder(this.checkpoints);
-    if (this.step === 0) await this.startFresh();
-    const rateOf = learningRateSchedule({
-      name: options.schedule ?? "constant",
-      learningRate: options.optimizer.lr,
-      warmupSteps: options.warmupSteps ?? 0,
-      totalSteps: options.steps,
-    });
-    const startedAt = performance.now();
-    const firstStep = this.step;
-    // The next batch is drawn and read while ONNX Runtime computes; its checkpoint is the state before the draw.
-    let stream = options.batches.state();
-    let upcoming = this.draw();
-    while (this.step < options.steps && !options.signal?.aborted) {
-      const learningRate = rateOf(this.step);
-      const pending = this.optimizerStep.run(await upcoming, {
-        learningRate,
-        name: `step ${this.step + 1}`,
-        advice: this.advice,
-      });
-      pending.catch(() => {});
-      stream = options.batches.state();
-      upcoming = this.draw();
-      const { losses, gradientNorm } = await pending;
-      this.step++;
-      const seconds = (performance.now() - startedAt) / 1000;
-      const stepsPerSecond = (this.step - firstStep) / seconds;
-      const report: StepReport = {
-        step: this.step,
-        steps: options.steps,
-        ...losses,
-        learningRate,
-        gradientNorm,
-        seconds,
-        stepsPerSecond,
-      };
-      try {
-        await options.onStep?.(report);
-        await this.log(report);
-        const due = options.checkpointEvery && this.step % options.checkpointEvery === 0;
-        if (due && this.step < options.steps) await this.save(stream);
-      } catch (cause) {
-        // There may be room for it still, or elsewhere.
-        if (isFailedWrite(cause)) await this.save(stream).catch(() => undefined);
-        throw this.named(cause);
-      }
-    }
-    const checkpoint = await this.save(stream).catch((cause: unknown) => {
-      throw this.named(cause);
-    });
-    const parameters = options.average?.values ?? options.trainable.parameters;
-    return { step: this.step, finished: this.step >= options.steps, checkpoint, parameters };
+  private adviceFor({ batches }: Drawn): string {
+    const { trainable, nameOf } = this.options;
+    const inputs = describeStepInputs(batches, trainable.parameters, nameOf);
+    return `${inputs === "" ? "" : `${inputs} `}${this.kept}; lower the learning rate or clip gradients.`;
   }
-
-  /** @throws {TrainingError} Where an earlier run left checkpoints: they would be mixed with this run's. */
-  private async startFresh(): Promise<void> {
-    const earlier = await latestCheckpoint(this.checkpoints);
-    if (earlier !== undefined) {
-      throw new TrainingError(`${earlier}: left by an earlier run. Resume it, or choose another output folder.`);
-    }
-    await writeFile(this.metrics, "");
-  }
-
-  private draw(): Promise<DiffusionBatch[]> {
-    const { batches, gradientAccumulation = 1 } = this.options;
-    const drawn = Promise.all(Array.from({ length: gradientAccumulation }, () => batches.next()));
-    // Heard of where it is awaited; after the last step it is not.
-    drawn.catch(() => undefined);
-    return drawn;
-  }
-
-  private readonly advice = (): string => `${this.kept}; lower the learning rate or clip gradients.`;
 
   private get kept(): string {
-    return this.lastCheckpoint === undefined ? "There is no checkpoint yet" : `${this.lastCheckpoint} is intact`;
+    const { newest } = this.checkpoints;
+    return newest === undefined ? "There is no checkpoint yet" : `${newest} is intact`;
   }
 
-  private async log(report: StepReport): Promise<void> {
-    await appendFile(this.metrics, `${JSON.stringify(report)}\n`).catch((cause: NodeJS.ErrnoException) => {
-      throw new FormatError(this.metrics, `cannot be written: ${reasonOf(cause)}.`, { cause });
-    });
+  private say(message: string): void {
+    const { onMessage = process.emitWarning } = this.options;
+    onMessage(message);
   }
 
   /** The error that a user can do something about, where a file could not be written; any other as it is. */
   private named(cause: unknown): unknown {
     if (!isFailedWrite(cause)) return cause;
     const message = describeSystemError(cause) ?? (cause as Error).message;
-    const next = this.lastCheckpoint === undefined ? "start again" : "resume";
+    const next = this.checkpoints.newest === undefined ? "start again" : "resume";
     return new TrainingError(`step ${this.step}: ${message} ${this.kept}; ${next} once this is mended.`, { cause });
   }
 
-  private async save(stream: unknown): Promise<string> {
-    const { trainable, optimizer, average, fingerprint = "" } = this.options;
-    this.lastCheckpoint = await saveCheckpoint(this.checkpoints, {
+  private async save({ state, drawn }: StreamPlace): Promise<string> {
+    const { trainable, optimizer, average, fingerprint = "", onCheckpoint } = this.options;
+    onCheckpoint?.("writing");
+    const path = await this.checkpoints.save({
       step: this.step,
       parameters: trainable.parameters,
       optimizer: optimizer.stateDict(),
       average: average?.values,
-      stream,
+      stream: state,
       fingerprint,
+      engine: this.engine,
+      drawn,
+      skipped: [...this.skipped],
     });
-    return this.lastCheckpoint;
-  }
-
-  /** Forgets the lines of steps after the checkpoint, which will be written again, and one that was cut off. */
-  private async truncateMetrics(): Promise<void> {
-    const text = await readFile(this.metrics, "utf8").catch(() => undefined);
-    const lines = (text ?? "").split("\n").filter((line) => {
-      const report = parsed(line) as Partial<StepReport> | undefined;
-      return typeof report?.step === "number" && report.step <= this.step;
-    });
-    const kept = lines.map((line) => `${line}\n`).join("");
-    if (kept !== text) await writeFileAtomically(this.metrics, [new TextEncoder().encode(kept)]);
+    onCheckpoint?.("written");
+    return path;
   }
 }
 
@@ -270,15 +373,6 @@ function checkInteger(name: string, value: number, least: number): void {
 }
 
 /** Whether it is the operating system that refused to write a file. */
-function isFailedWrite(error: unknown): boolean {
+export function isFailedWrite(error: unknown): boolean {
   return isSystemError(error) || (error instanceof FormatError && isSystemError(error.cause));
-}
-
-/** Undefined where the text is no JSON. */
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,19 +1,26 @@
-// Pictures along a training, of what would be saved at that step: drawn as `generate` draws them. Node only.
+// Pictures along a training, of what would be saved at that step, beside what the model draws without it: drawn as
+// `generate` draws them. Node only.
 
-import type { AdapterModel } from "../adapters/index.js";
+import { createHash } from "node:crypto";
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { renderGrid } from "../images/grid.js";
-import { writePng } from "../images/image-file.js";
+import { readImage, writePng } from "../images/image-file.js";
+import type { ImageLike } from "../images/pixels.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import type { Scheduler } from "../schedulers/index.js";
-import type { ParameterAverage } from "./average.js";
+import { writeFileAtomically } from "../storage/file-access.js";
 import { prepareOutputFolder } from "./checkpoint.js";
-import { outputPath, validationPicture } from "./output-folder.js";
+import { outputPath, PROMPT_FILE, stepName, validationPicture } from "./output-folder.js";
+import type { SavedModel } from "./saved-model.js";
 
 /** When and how pictures are drawn. */
 export interface ValidationOptions {
   validationPrompts?: readonly string[] | undefined;
   /** By default a quarter of all steps; the last step is always drawn. */
   validateEvery?: number | undefined;
+  /** Of each prompt, with seeds that count up from `seed`. */
+  numValidationImages: number;
   steps: number;
   seed: number;
   /** Side of the pictures in pixels: the training's. */
@@ -21,48 +28,177 @@ export interface ValidationOptions {
   output: string;
   /** The pipeline's own by default. */
   scheduler?: Scheduler | undefined;
+  signal?: AbortSignal | undefined;
 }
 
-/** Draws the validation prompts, with the averaged adapters where those are what is saved. */
-export class ValidationPictures {
-  /** Holds the average while the training goes on with its own adapters. */
-  private readonly averaged: AdapterModel | undefined;
+/** What was drawn at a step. */
+export interface DrawnPictures {
+  /** All prompts in one picture. */
+  path: string;
+  /** By prompt: what the model draws with the adapter, one per seed. */
+  images: ReadonlyMap<string, readonly ImageLike[]>;
+}
 
+/** In a prompt's folder: what it is drawn without the adapter. */
+const WITHOUT = "without";
+/** Most steps that the picture of a prompt shows, spread evenly. */
+const STEPS_SHOWN = 12;
+
+/** Draws the validation prompts. */
+export class ValidationPictures {
   constructor(
     private readonly pipeline: AnyPipeline,
-    private readonly model: AdapterModel,
-    private readonly average: ParameterAverage | undefined,
+    private readonly model: SavedModel,
     private readonly options: ValidationOptions,
-  ) {
-    if (average && (options.validationPrompts ?? []).length > 0) {
-      this.averaged = model.copy();
-    }
-  }
+  ) {}
 
-  /** Draws where this step is one to draw. @returns The picture's path. */
-  async draw(step: number): Promise<string | undefined> {
-    const { validationPrompts = [], steps, output, seed, size, scheduler } = this.options;
+  /** Whether this step is one to draw. */
+  isDue(step: number): boolean {
+    const { validationPrompts = [], steps } = this.options;
     const every = this.options.validateEvery ?? Math.ceil(steps / 4);
-    if (validationPrompts.length === 0 || (step % every !== 0 && step !== steps)) return undefined;
-    const shown = this.averaged ?? this.model;
-    if (this.averaged) {
-      for (const [name, { data }] of this.average!.values) this.averaged.parameters.get(name)!.data.set(data);
-    }
-    this.pipeline.useAdapters(shown);
-    const images = [];
-    // One by one: as `generate` with this adapter, prompt and seed draws them.
-    for (const prompt of validationPrompts) {
-      const result = await this.pipeline.generate({ prompt, seed, width: size, height: size, scheduler });
-      images.push(...result.images);
-    }
-    await prepareOutputFolder(outputPath(output, "validation"));
-    const path = validationPicture(output, step);
-    await writePng(path, await renderGrid({ rows: [images], columnTitles: [...validationPrompts] }));
-    return path;
+    return validationPrompts.length > 0 && step > 0 && (step % every === 0 || step === steps);
   }
 
-  /** Frees what was compiled for the average. */
-  async release(): Promise<void> {
-    await this.averaged?.release();
+  /** Pictures that one call of {@link draw} makes. */
+  get count(): number {
+    return (this.options.validationPrompts ?? []).length * this.options.numValidationImages;
+  }
+
+  /** Draws what the model makes of the prompts without the adapter, where that is not there yet. @returns Pictures made. */
+  async drawWithout(): Promise<number> {
+    let drawn = 0;
+    this.pipeline.disableAdapters();
+    try {
+      for (const prompt of this.options.validationPrompts ?? []) {
+        for (const seed of this.seeds()) {
+          const path = await this.pictureOf(prompt, WITHOUT, seed);
+          if (await isThere(path)) continue;
+          await writePng(path, await this.generate(prompt, seed));
+          drawn++;
+        }
+      }
+    } finally {
+      this.pipeline.enableAdapters();
+    }
+    // The training does not run the model alone; its memory is better used.
+    if (drawn > 0) await this.pipeline.unet.release();
+    return drawn;
+  }
+
+  /** Draws where this step is one to draw. @returns Undefined where it is none, or the signal came first. */
+  async draw(step: number): Promise<DrawnPictures | undefined> {
+    const { validationPrompts = [], output, signal } = this.options;
+    if (!this.isDue(step)) return undefined;
+    const images = new Map<string, ImageLike[]>();
+    try {
+      await this.drawWithout();
+      this.pipeline.useAdapters(this.model.current());
+      for (const prompt of validationPrompts) {
+        const drawn: ImageLike[] = [];
+        for (const seed of this.seeds()) {
+          const image = await this.generate(prompt, seed);
+          await writePng(await this.pictureOf(prompt, stepName(step), seed), image);
+          drawn.push(image);
+        }
+        images.set(prompt, drawn);
+      }
+    } catch (error) {
+      // What is not drawn now is drawn when the training goes on.
+      if (signal?.aborted && error === signal.reason) return undefined;
+      throw error;
+    }
+    const path = validationPicture(output, step);
+    await writePng(path, await this.overview(step, images));
+    for (const prompt of images.keys()) await this.drawStrip(prompt);
+    return { path, images };
+  }
+
+  /** As {@link draw}, where a run was cut off before its pictures were complete. */
+  async drawMissing(step: number): Promise<DrawnPictures | undefined> {
+    return (await isThere(validationPicture(this.options.output, step))) ? undefined : this.draw(step);
+  }
+
+  /** The prompts of one step, a column each; without the adapter above, with it below. */
+  private async overview(step: number, images: ReadonlyMap<string, readonly ImageLike[]>) {
+    const without: ImageLike[] = [];
+    for (const prompt of images.keys()) {
+      for (const seed of this.seeds()) without.push(await readImage(await this.pictureOf(prompt, WITHOUT, seed)));
+    }
+    return renderGrid({
+      rows: [without, [...images.values()].flat()],
+      rowLabels: ["without adapter", `step ${step}`],
+      columnTitles: [...images].flatMap(([prompt, each]) => each.map(() => prompt)),
+    });
+  }
+
+  /** One prompt over the steps: without the adapter, then step after step; a row for each seed. */
+  private async drawStrip(prompt: string): Promise<void> {
+    const folder = this.folderOf(prompt);
+    const names = (await readdir(folder)).filter((name) => /^step-\d+\.png$/.test(name)).sort();
+    const shown = thinned(names, STEPS_SHOWN).map((name) => name.replace(/\.png$/, ""));
+    const rows: (ImageLike | undefined)[][] = [];
+    for (const seed of this.seeds()) {
+      const row: (ImageLike | undefined)[] = [];
+      for (const name of [WITHOUT, ...shown]) {
+        const path = await this.pictureOf(prompt, name, seed);
+        row.push((await isThere(path)) ? await readImage(path) : undefined);
+      }
+      rows.push(row);
+    }
+    const columnTitles = ["without adapter", ...shown.map((name) => `step ${Number(name.slice("step-".length))}`)];
+    await writePng(`${folder}.png`, await renderGrid({ title: prompt, rows, columnTitles }));
+  }
+
+  /** One by one: as `generate` with this adapter, prompt and seed draws them. */
+  private async generate(prompt: string, seed: number): Promise<ImageLike> {
+    const { size, scheduler, signal } = this.options;
+    const { images } = await this.pipeline.generate({
+      prompt,
+      seed,
+      width: size,
+      height: size,
+      scheduler,
+      ...(signal && { signal }),
+    });
+    return images[0]!;
+  }
+
+  private seeds(): number[] {
+    const { seed, numValidationImages } = this.options;
+    return Array.from({ length: numValidationImages }, (_, i) => seed + i);
+  }
+
+  private async pictureOf(prompt: string, name: string, seed: number): Promise<string> {
+    const folder = this.folderOf(prompt);
+    const about = join(folder, PROMPT_FILE);
+    if (!(await isThere(about))) {
+      await prepareOutputFolder(folder);
+      const { size, seed: first } = this.options;
+      const text = JSON.stringify({ prompt, seed: first, size });
+      await writeFileAtomically(about, [new TextEncoder().encode(`${text}\n`)]);
+    }
+    const number = seed - this.options.seed;
+    return join(folder, `${name}${number === 0 ? "" : `-${number + 1}`}.png`);
+  }
+
+  /** Named by what the pictures depend on, so that a resumed run with other prompts does not take them for its own. */
+  private folderOf(prompt: string): string {
+    const { output, seed, size } = this.options;
+    const key = createHash("sha256")
+      .update(JSON.stringify([prompt, seed, size]))
+      .digest("hex");
+    return join(outputPath(output, "validation"), `prompt-${key.slice(0, 8)}`);
   }
 }
+
+/** At most `count` of them, evenly, the first and the last always. */
+function thinned<T>(items: readonly T[], count: number): T[] {
+  if (items.length <= count) return [...items];
+  return Array.from({ length: count }, (_, i) => items[Math.round((i * (items.length - 1)) / (count - 1))]!);
+}
+
+const isThere = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );

@@ -119,7 +119,9 @@ describe("fera train --resume", () => {
     expect(stderr).toContain("resuming after step 2");
     expect(stderr).toMatch(/training +4\/4 /);
     expect(code).toBe(0);
-    expect(readdirSync(at("moved/validation"))).toEqual(["step-000004.png"]);
+    expect(readdirSync(at("moved/validation"))).toContain("step-000004.png");
+    // Another number of threads is another engine.
+    expect(stderr).toMatch(/another engine: threads was 1, is 2\..* may differ in the last digits/);
     expect(JSON.parse(readFileSync(at("moved/run.json"), "utf8"))).toMatchObject({ steps: 4, data: at("same-images") });
     expect((await runFera(...train("longer", "--steps", "4"))).code).toBe(0);
     // Another number of threads rounds otherwise.

@@ -48,8 +48,16 @@ describe("fera train", () => {
     expect(stderr).toMatch(/training +16\/16 /);
     expect(metrics("whole").map(({ step }) => step)).toEqual(Array.from({ length: STEPS }, (_, i) => i + 1));
     expect(checkpoints("whole")).toEqual(["checkpoint-00000015.safetensors", "checkpoint-00000016.safetensors"]);
-    expect(readdirSync(join(dir, "whole/validation"))).toEqual(["step-000008.png", "step-000016.png"]);
+    const validation = readdirSync(join(dir, "whole/validation"));
+    const [blue, circle, ...steps] = validation.filter((name) => name.endsWith(".png"));
+    expect([blue, circle].every((name) => /^prompt-[0-9a-f]{8}\.png$/.test(name!))).toBe(true);
+    expect(steps).toEqual(["step-000008.png", "step-000016.png"]);
+    expect(readdirSync(join(dir, "whole/validation", blue!.replace(".png", "")))).toEqual([
+      ...["prompt.json", "step-000008.png", "step-000016.png", "without.png"],
+    ]);
     expect(readFileSync(join(dir, "whole/loss.png")).subarray(1, 4).toString()).toBe("PNG");
+    expect(readFileSync(join(dir, "whole/report.html"), "utf8")).toContain("<figcaption>a red circle</figcaption>");
+    expect(stderr.split("\n")[0]).toBe(`loading   ${model}`);
     const adapter = join(dir, "whole/adapter.safetensors");
     const { metadata } = await readSafetensors(adapter);
     expect(JSON.parse(metadata.fera_config!)).toMatchObject({ rank: 2, dropout: 0.1, num_experts: 3 });
@@ -114,7 +122,7 @@ describe("fera train", () => {
     expect(trained.stderr).not.toContain("error");
     expect(trained.code).toBe(0);
     expect(metrics("xl")).toHaveLength(6);
-    expect(readdirSync(join(output, "validation"))).toEqual(["step-000006.png"]);
+    expect(readdirSync(join(output, "validation"))).toContain("step-000006.png");
     const adapter = ["--adapter", join(output, "adapter.safetensors")];
     const measured = await runFera("evaluate", ...xl, ...adapter, "--data", data, "--split", "all");
     expect(measured.code).toBe(0);

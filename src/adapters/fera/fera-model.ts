@@ -41,6 +41,12 @@ export class FeRAModel extends AdapterModel<FeRAConfig> {
     super(model, options instanceof FeRAConfig ? options : new FeRAConfig(options), random);
   }
 
+  override copy(): FeRAModel {
+    const copied = new FeRAModel(this.model, this.config);
+    copied.useAdapter({ config: this.config, state: this.stateDict() });
+    return copied;
+  }
+
   /**
    * Energies and gates of latents `[B, C, H, W]`.
    *
