@@ -56,6 +56,7 @@ export class TrainBars {
       case "validation":
         this.say(`drawn     ${phase.path}`);
         break;
+      case "checkpoint":
       case "starting":
     }
   }

@@ -203,8 +203,12 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
 
   const validationDataset = await openValidationData(options, dataset, resolution, signal);
 
-  // Kept once a step has been done: what failed before is no training that could be resumed.
-  const keepSettings = () => writeSettings(output, settingsOf(options, resolution));
+  // Kept before a checkpoint is, or a step: what failed sooner is no training that could be resumed.
+  let isKept = false;
+  const keepSettings = () => {
+    if (!isKept) writeSettings(output, settingsOf(options, resolution));
+    isKept = true;
+  };
   const bars = new TrainBars(options.steps);
   const result = await fineTune({
     ...pickValues(TRAINING_OPTIONS, options),
@@ -219,6 +223,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
     onPhase: (phase) => {
       // Before the first step there is nothing to keep.
       if (phase.kind === "encoding") signal.throwIfAborted();
+      if (phase.kind === "checkpoint") keepSettings();
       bars.phase(phase);
       // Not before all is ready: what is replaced would be lost to a mistake in an option.
       if (phase.kind !== "starting" || !options.overwrite) return undefined;
@@ -226,7 +231,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
       return clearRun(output, adapter);
     },
     onStep: (report, secondsLeft) => {
-      if (!bars.stepping) keepSettings();
+      keepSettings();
       bars.step(report, secondsLeft);
     },
   });

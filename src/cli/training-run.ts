@@ -1,7 +1,7 @@
 // A training's output folder: what started it, and whether it may be written.
 
 import { renameSync, rmSync, writeFileSync } from "node:fs";
-import { readdir, rm, rmdir, stat } from "node:fs/promises";
+import { readdir, readFile, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FOLDER_CONFIG, FOLDER_WEIGHTS } from "../adapters/adapter-folder.js";
 import { adapterFormatOf } from "../adapters/index.js";
@@ -62,16 +62,24 @@ export function writeSettings(output: string, settings: object): void {
  */
 export async function refuseStartedRun(output: string, adapter: string): Promise<void> {
   const checkpoint = await latestCheckpoint(outputPath(output, "checkpoints"));
-  const files = [settingsPath(output), outputPath(output, "metrics"), ...(checkpoint ? [checkpoint] : []), adapter];
+  const metrics = outputPath(output, "metrics");
+  const files = [settingsPath(output), metrics, ...(checkpoint ? [checkpoint] : []), adapter];
   for (const path of files) {
-    // A training that failed at its first step leaves empty metrics, which are no loss.
     const known = await stat(path).catch(() => undefined);
     if (!known || known.size === 0) continue;
+    // A training that failed at its first step leaves what was measured before it, which is no loss.
+    if (path === metrics && !(await hasStep(path))) continue;
     throw new TrainingError(
       `output folder ${output}: already holds a training (${path}). ` +
         "Go on with it (--resume), replace it (--overwrite), or choose another --output.",
     );
   }
+}
+
+/** Whether metrics hold a step; what they are damaged with counts as one. */
+async function hasStep(metrics: string): Promise<boolean> {
+  const lines = (await readFile(metrics, "utf8")).split("\n").filter((line) => line !== "");
+  return lines.some((line) => !line.startsWith('{"step":0,'));
 }
 
 /** What a training writes beside its adapter and its folders. */

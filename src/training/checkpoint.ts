@@ -77,14 +77,6 @@ export async function pruneCheckpoints(folder: string, keep: number, best?: numb
 export const checkpointPath = (folder: string, step: number): string =>
   join(folder, `checkpoint-${String(step).padStart(8, "0")}.safetensors`);
 
-/** What a write under a temporary name leaves where the process is killed meanwhile. */
-const LEFT_OVER = /^\..+\.\d+\.[0-9a-f]{8}\.tmp$/;
-
-/** Deletes what killed writes have left in a folder that no other process writes to. */
-export async function clearLeftOvers(folder: string): Promise<void> {
-  for (const name of await namesIn(folder)) if (LEFT_OVER.test(name)) await unlink(join(folder, name));
-}
-
 /** The newest checkpoint of a folder, or undefined where there is none. */
 export async function latestCheckpoint(folder: string): Promise<string | undefined> {
   const last = (await checkpointNames(folder)).at(-1);

@@ -21,6 +21,7 @@ import type { EncodedRows } from "./encoded-dataset.js";
 import { currentEngine } from "./engine.js";
 import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type DatasetIdentity, datasetChanges, datasetIdentity, trainingFingerprint } from "./identity.js";
+import { clearRunLeftOvers } from "./left-overs.js";
 import { samplerFor } from "./objective-sampler.js";
 import { createOptimizer } from "./optimizers/index.js";
 import { noisingOptionsOf, objectiveOptionsOf, objectiveProblem } from "./options/objective-options.js";
@@ -83,6 +84,8 @@ export type FineTunePhase =
   | { kind: "resumed"; step: number }
   /** All is ready; nothing has been written yet. */
   | { kind: "starting" }
+  /** One will be written now. */
+  | { kind: "checkpoint" }
   | MonitorPhase;
 
 /** What a fine-tuning made. */
@@ -193,7 +196,10 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       measure: (step) => monitor.measure(step),
       onStep: (report, measures) => monitor.afterStep(report, measures),
       onRestore: (step) => monitor.restored(step),
-      onCheckpoint: (event) => monitor.checkpoint(event),
+      onCheckpoint: (event) => {
+        monitor.checkpoint(event);
+        if (event === "writing") onPhase?.({ kind: "checkpoint" });
+      },
     });
     let step = 0;
     if (options.resume) {
@@ -202,6 +208,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     }
     await onPhase?.({ kind: "starting" });
     await writeJson(outputPath(output, "dataset"), identity);
+    await clearRunLeftOvers(output);
     await monitor.begin(step);
     result = await trainer.run();
   } finally {

@@ -7,7 +7,6 @@ import type { Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import {
   type Checkpoint,
-  clearLeftOvers,
   latestCheckpoint,
   prepareOutputFolder,
   readNewestCheckpoint,
@@ -19,6 +18,7 @@ import type { DiffusionBatches } from "./diffusion-batches.js";
 import { currentEngine, type Engine, engineChange } from "./engine.js";
 import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
+import { clearLeftOvers } from "./left-overs.js";
 import { describeStepInputs, NonFiniteError } from "./non-finite.js";
 import { OptimizerStep } from "./optimizer-step.js";
 import type { Optimizer } from "./optimizers/optimizer.js";
