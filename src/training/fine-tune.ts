@@ -24,7 +24,7 @@ import { type DatasetIdentity, datasetChanges, datasetIdentity, trainingFingerpr
 import { clearRunLeftOvers } from "./left-overs.js";
 import { samplerFor } from "./objective-sampler.js";
 import { createOptimizer } from "./optimizers/index.js";
-import { noisingOptionsOf, objectiveOptionsOf, objectiveProblem } from "./options/objective-options.js";
+import { maskProblem, noisingOptionsOf, objectiveOptionsOf, objectiveProblem } from "./options/objective-options.js";
 import { pickValues, withDefaults } from "./options/option.js";
 import { TRAINING_OPTIONS, type TrainingOptionValues } from "./options/training-options.js";
 import { outputPath } from "./output-folder.js";
@@ -115,7 +115,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   await prepareOutputFolder(output);
   const adapter = join(output, values.adapterName);
   checkAdapterPath(adapter, config);
-  const problem = objectiveProblem(values);
+  const problem = objectiveProblem(values) ?? maskProblem(values, dataset);
   if (problem) throw new ConfigError(`fineTune: ${problem}`);
   const objective = createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values));
   const scheduler = samplerFor(pipeline, values, options.onMessage ?? process.emitWarning);

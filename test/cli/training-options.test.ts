@@ -46,6 +46,8 @@ const CHOSEN: Record<string, unknown> = {
 /** Of no use together with the others. */
 const UNFIT = [
   ...["p2Gamma", "p2K", "modeScale", "dynamicTimestepShift", "vPredLikeLoss", "targetPattern", "excludePattern"],
+  // For images with masks.
+  ...["unmaskedWeight", "normalizeMaskedLoss"],
 ];
 const ADAPTERS = ["fera", "lora", "dora", "lokr", "loha", "t-lora"];
 

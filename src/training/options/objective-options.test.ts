@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { OBJECTIVE_OPTIONS, objectiveProblem } from "./objective-options.js";
+import { maskProblem, OBJECTIVE_OPTIONS, objectiveProblem } from "./objective-options.js";
 import { withDefaults } from "./option.js";
 
 const problemOf = (given: object) =>
@@ -21,6 +21,13 @@ it.each([
   [{ minTimestep: 500, maxTimestep: 400 }, "--minTimestep 500 needs --maxTimestep above it; got 400."],
 ])("says of %j that an option would have no effect, or contradicts another", (given, problem) => {
   expect(problemOf(given)).toBe(problem);
+});
+
+it("options of masks need images with masks", () => {
+  const options = { unmaskedWeight: 0.1, normalizeMaskedLoss: false };
+  expect(maskProblem(options, { hasMasks: false })).toBe("unmaskedWeight 0.1 needs images with masks; none has one.");
+  expect(maskProblem(options, { hasMasks: true })).toBeUndefined();
+  expect(maskProblem({ ...options, unmaskedWeight: 0 }, { hasMasks: false })).toBeUndefined();
 });
 
 it.each([

@@ -157,6 +157,16 @@ export function objectiveProblem(
   return undefined;
 }
 
+/** An option for masks that is set where no image has one, if any. */
+export function maskProblem(
+  values: Pick<ObjectiveOptionValues, "unmaskedWeight" | "normalizeMaskedLoss">,
+  { hasMasks }: { readonly hasMasks: boolean },
+): string | undefined {
+  const set = (["unmaskedWeight", "normalizeMaskedLoss"] as const).find((option) => values[option]);
+  if (hasMasks || set === undefined) return undefined;
+  return `${set} ${values[set]} needs images with masks; none has one.`;
+}
+
 /** What `createObjective` takes of the options. */
 export const objectiveOptionsOf = (values: ObjectiveOptionValues): ObjectiveOptions =>
   pickValues({ ...PREDICTION_OPTIONS, ...LOSSES }, values);
