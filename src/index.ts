@@ -6,7 +6,10 @@ export * from "./node-inference.js";
 // Data and training
 
 export {
+  type BucketOptions,
+  bucketsOf,
   type CaptionSource,
+  type ContactSheetOptions,
   type DatasetOptions,
   encodeDataset,
   type FineTuneOptions,
@@ -14,9 +17,14 @@ export {
   type FineTuneResult,
   type FolderCaptionSource,
   fineTune,
+  type ImageBucket,
   type ImageDataset,
   type ImagePlacement,
+  type ImageShape,
+  type ImageTraits,
+  type ImageVariant,
   openDataset,
+  renderContactSheet,
   type Skipped,
   type StepReport,
   Trainer,

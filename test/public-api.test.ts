@@ -80,6 +80,8 @@ const TRAINING_FUNCTIONS = [
   "gradients",
   "fineTune",
   "openDataset",
+  "bucketsOf",
+  "renderContactSheet",
   "encodeDataset",
   "createObjective",
   "samplingConfig",

@@ -8,6 +8,7 @@ import {
   type CaptionSource,
   DATASET_SPLITS,
   type DatasetOptions,
+  findIn,
   type ImageDataset,
   openDataset,
   subsetOf,
@@ -148,6 +149,17 @@ export function describeBuckets(dataset: ImageDataset): string[] {
     `buckets   ${counted(buckets.length, "shape")}, width × height:`,
     ...formatTable(rows, 2),
     ...(more > 0 ? [`  … and ${formatCount(more)} more`] : []),
+  ];
+}
+
+/** Images with more to them than is learned; for stderr. */
+export function frameWarnings(dataset: ImageDataset): string[] {
+  const { animated } = findIn(dataset);
+  if (animated.length === 0) return [];
+  const first = printable(shortened(dataset.name(animated[0]!)));
+  const have = animated.length === 1 ? "has" : "have";
+  return [
+    `warning   ${counted(animated.length, "image")} ${have} several frames, of which the first is taken: ${first}.`,
   ];
 }
 

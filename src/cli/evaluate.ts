@@ -21,7 +21,14 @@ import {
 } from "./datasets.js";
 import { counted } from "./format.js";
 import { interruptible } from "./interrupt.js";
-import { checkedResolution, loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
+import {
+  checkBucketStep,
+  checkedResolution,
+  loadAdapters,
+  loadAnyPipeline,
+  MODEL_HELP,
+  MODEL_OPTIONS,
+} from "./model-options.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
@@ -72,6 +79,7 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
   for (const file of [json, options.skippedList]) if (file !== undefined) await prepareOutputFile(file);
   const pipeline = await loadAnyPipeline(model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
+  checkBucketStep(pipeline, options.bucketStep);
   const objective = createObjective(pipeline.schedulerConfig, pickValues(PREDICTION_OPTIONS, options));
   const loaded = adapter === undefined ? undefined : await loadAdapters(pipeline, adapter);
   const adaptedModel = loaded && adaptedBy(pipeline, loaded, adapter!);

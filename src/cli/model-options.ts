@@ -86,3 +86,18 @@ export function checkedResolution(
       `Nearest are ${below} and ${below + scale}; the model's own size is ${defaultSize}.`,
   );
 }
+
+/**
+ * Checks that every bucket can be encoded.
+ *
+ * @throws {ConfigError} If the step is no multiple of the pixels per latent pixel.
+ */
+export function checkBucketStep(
+  { latentScale: scale }: Pick<AnyPipeline, "latentScale">,
+  step: number | undefined,
+): void {
+  if (step === undefined || step % scale === 0) return;
+  throw new ConfigError(
+    `--bucket-step must be a multiple of ${scale}, this model's pixels per latent pixel; got ${step}.`,
+  );
+}

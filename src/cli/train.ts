@@ -43,6 +43,7 @@ import {
   describeTrainingData,
   evaluationArguments,
   examplePrompt,
+  frameWarnings,
   heldOutWarnings,
   openSplit,
   upscaleWarnings,
@@ -50,7 +51,7 @@ import {
 } from "./datasets.js";
 import { counted, formatCount, shellCommand } from "./format.js";
 import { interruptedExitCode, interruptible } from "./interrupt.js";
-import { checkedResolution, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
+import { checkBucketStep, checkedResolution, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
 import { addOptions, givenLayers, kebabCase, type OptionLayer, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
@@ -187,6 +188,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   printError(`loading   ${options.model}`);
   const pipeline = await loadAnyPipeline(options.model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
+  checkBucketStep(pipeline, options.bucketStep);
   if (options.validationPrompts) tokenizeCaptions(pipeline.tokenizer, options.validationPrompts);
   const dataset = await openSplit(options.data, "train", {
     ...dataOptionsOf(options),
@@ -197,7 +199,12 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
     signal,
   });
   for (const line of describeTrainingData(dataset, options.data, options.validationSplit)) print(line);
-  const warnings = [...captionWarnings(dataset), ...upscaleWarnings(dataset), ...heldOutWarnings(dataset)];
+  const warnings = [
+    ...captionWarnings(dataset),
+    ...frameWarnings(dataset),
+    ...upscaleWarnings(dataset),
+    ...heldOutWarnings(dataset),
+  ];
   for (const line of warnings) printError(line);
   for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
 

@@ -11,9 +11,10 @@ beforeAll(async () => {
 });
 afterAll(() => rm(root, { recursive: true }));
 
-async function read(file: string, content: string | Uint8Array) {
+async function read(file: string, content: string | Uint8Array, column?: string) {
   const repeats: string[] = [];
-  const captions = await readCaptionMetadata(await writeFolder(root, { [file]: content }), file, (image, before, now) =>
+  const dir = await writeFolder(root, { [file]: content });
+  const captions = await readCaptionMetadata(dir, file, column, (image, before, now) =>
     repeats.push(`${image} ${before.line} ${now.line}`),
   );
   return { texts: Object.fromEntries([...captions].map(([image, { text }]) => [image, text])), repeats };
@@ -48,11 +49,28 @@ describe("readCaptionMetadata", () => {
       JSON.stringify({ file_name: "a.png", text: "x".repeat(1e6) }),
       /"a\.png" has 1000000 characters/,
     ],
-    ["metadata.csv", "file,caption\na.png,x", /must name the columns file_name and text; got \["file","caption"\]/],
+    ["metadata.csv", "file,label\na.png,x", /must name the columns file_name and text \(or .*\); got \["file","label"\]/],
     ["metadata.csv", "file_name,text\na.png", /line 2 has 1 fields; the first line names 2/],
     ["metadata.csv", 'file_name,text\na.png,x\nb.png,"y', /line 3: a quotation mark is out of place/],
     ["metadata.csv", 'file_name,text\na.png,x "y" z', /line 2: a quotation mark/],
   ])("refuses a malformed %s by its line: %s", async (file, content, message) => {
     await expect(read(file, content)).rejects.toThrow(message);
+  });
+
+  it("takes the caption from caption or prompt where there is no text, or from the column asked for", async () => {
+    const line = (values: object) => JSON.stringify({ file_name: "a.png", ...values });
+    const textOf = async (values: object, column?: string) =>
+      (await read("metadata.jsonl", line(values), column)).texts["a.png"];
+    expect(await textOf({ prompt: "p", caption: "c" })).toBe("c");
+    expect(await textOf({ prompt: "p", text: null })).toBe("p");
+    expect(await textOf({ text: "t", description: "d" }, "description")).toBe("d");
+    expect((await read("metadata.csv", "file_name,prompt\na.png,p\n")).texts).toEqual({ "a.png": "p" });
+    await expect(textOf({ text: "t" }, "description")).rejects.toThrow(
+      /line 1 must have a "file_name" and a "description"/,
+    );
+    await expect(textOf({ label: "t" })).rejects.toThrow(
+      /"text" \(or "caption", "prompt"; another is named by captionColumn\)/,
+    );
+    await expect(read("metadata.csv", "file_name,text\na.png,x", "words")).rejects.toThrow(/file_name and words; got/);
   });
 });

@@ -12,6 +12,9 @@ export const MAX_CAPTION_BYTES = 65_536;
 
 const MAX_METADATA_BYTES = 2 ** 28;
 
+/** Names of the column of captions, the first that a line has. */
+const CAPTION_COLUMNS = ["text", "caption", "prompt"];
+
 /** One caption of the list. */
 export interface ListedCaption {
   text: string;
@@ -25,6 +28,7 @@ export interface ListedCaption {
  *
  * @param root - The data folder.
  * @param file - The list, relative to it, with forward slashes.
+ * @param column - The column of captions; by default `text`, `caption` or `prompt`, in this order.
  * @param onRepeat - Called for each image that is listed again; the last one stands.
  * @returns Captions by the image's path relative to the data folder.
  * @throws {FormatError} If it is not valid text, or a line is malformed or too long; the line is named.
@@ -32,16 +36,19 @@ export interface ListedCaption {
 export async function readCaptionMetadata(
   root: string,
   file: string,
+  column: string | undefined,
   onRepeat: (image: string, before: ListedCaption, now: ListedCaption) => void,
 ): Promise<Map<string, ListedCaption>> {
   const where = path.join(root, file);
   const content = await readTextFile(where, MAX_METADATA_BYTES);
-  const rows = file.endsWith(".csv") ? csvRows(content, where) : jsonRows(content, where);
+  const known = column === undefined ? CAPTION_COLUMNS : [column];
+  const rows = file.endsWith(".csv") ? csvRows(content, where, known) : jsonRows(content, where);
   const captions = new Map<string, ListedCaption>();
   for (const { line, row } of rows) {
-    const { file_name: name, text } = row;
+    const { file_name: name } = row;
+    const text = row[known.find((key) => row[key] !== undefined && row[key] !== null) ?? ""];
     if (typeof name !== "string" || typeof text !== "string") {
-      throw new FormatError(where, `line ${line} must have a "file_name" and a "text".`);
+      throw new FormatError(where, `line ${line} must have a "file_name" and a ${quoted(known[0])}${others(known)}.`);
     }
     if (text.length > MAX_CAPTION_BYTES) {
       throw new FormatError(
@@ -77,14 +84,21 @@ function* jsonRows(content: string, where: string): Generator<Row> {
   }
 }
 
-function* csvRows(content: string, where: string): Generator<Row> {
+/** What a caption's column may be called else. */
+function others(known: readonly string[]): string {
+  return known.length === 1 ? "" : ` (or ${known.slice(1).map(quoted).join(", ")}; another is named by captionColumn)`;
+}
+
+function* csvRows(content: string, where: string, known: readonly string[]): Generator<Row> {
   let header: string[] | undefined;
   for (const { line, fields } of parseCsv(content, where)) {
     if (!header) {
       header = fields;
-      const missing = ["file_name", "text"].filter((name) => !fields.includes(name));
-      if (missing.length > 0) {
-        throw new FormatError(where, `its first line must name the columns file_name and text; got ${quoted(fields)}.`);
+      if (!fields.includes("file_name") || !known.some((name) => fields.includes(name))) {
+        throw new FormatError(
+          where,
+          `its first line must name the columns file_name and ${known[0]}${others(known)}; got ${quoted(fields)}.`,
+        );
       }
       continue;
     }

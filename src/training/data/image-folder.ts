@@ -48,7 +48,7 @@ export async function openWalkedFolder(
   for (const file of contents.parquet) {
     skipped.push({ path: file, reason: "is not read, because there are images; name it as data by itself" });
   }
-  const captions = await readCaptions(dir, contents);
+  const captions = await readCaptions(dir, contents, options.captionColumn);
 
   const images: (SourceImage | undefined)[] = new Array(contents.images.length);
   const reasons = new Map<string, string>();
@@ -145,7 +145,7 @@ interface Captions {
 }
 
 /** Reads all captions, and adds to `skipped` what of them is not used. */
-async function readCaptions(dir: string, contents: FolderContents): Promise<Captions> {
+async function readCaptions(dir: string, contents: FolderContents, column: string | undefined): Promise<Captions> {
   const { skipped, refused } = contents;
   const own = new Map<string, string>();
   for (const [stem, [file]] of contents.captionFiles) {
@@ -160,7 +160,7 @@ async function readCaptions(dir: string, contents: FolderContents): Promise<Capt
 
   const listed = new Map<string, ListedCaption>();
   for (const file of contents.metadata) {
-    const captions = await readCaptionMetadata(dir, file, (image, before, now) => {
+    const captions = await readCaptionMetadata(dir, file, column, (image, before, now) => {
       const reason = `line ${before.line} is not used: line ${now.line} names ${printable(image)} again`;
       skipped.push({ path: file, reason });
     });

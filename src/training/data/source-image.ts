@@ -61,6 +61,8 @@ export interface OpenedSource {
 export interface SourceOptions {
   /** Caption of images that have none of their own. */
   instancePrompt?: string | undefined;
+  /** Column of captions in tables: Parquet, `metadata.jsonl` and `.csv`; found by itself where it is named as usual. */
+  captionColumn?: string | undefined;
   /** Caption of regularization images that have none of their own: the class, such as "photo of a dog". */
   regularizationPrompt?: string | undefined;
   /** Whether masks are used; otherwise they are left out, and said. */

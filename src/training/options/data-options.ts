@@ -26,13 +26,20 @@ export const DATA_OPTIONS = {
   captionPrefix: text("comes before every caption, and a space", "TEXT"),
   captionSuffix: text("comes after every caption, behind a space", "TEXT"),
   imageColumn: text("column of images in Parquet files; found by itself where it is named as usual", "NAME"),
-  captionColumn: text("column of captions in Parquet files; by default text, caption, prompt or description", "NAME"),
+  captionColumn: text(
+    "column of captions in Parquet files, metadata.jsonl and .csv; by default text, caption or prompt",
+    "NAME",
+  ),
   repeats: integer("how often each image comes in an epoch, times the number of a folder such as 10_dog", {
     min: 1,
   }).withDefault(1),
   bucket: flag("train each image at the shape nearest to its own (aspect-ratio buckets), not cut to a square"),
-  bucketMin: integer("shortest side of a bucket in pixels; by default half the resolution", { min: 1 }),
-  bucketMax: integer("longest side of a bucket in pixels; by default twice the resolution", { min: 1 }),
+  bucketMin: integer("shortest side of a bucket in pixels, rounded up to a step; by default half the resolution", {
+    min: 1,
+  }),
+  bucketMax: integer("longest side of a bucket in pixels, rounded down to a step; by default twice the resolution", {
+    min: 1,
+  }),
   bucketStep: integer(`sides of buckets are multiples of this; ${DEFAULT_BUCKET_STEP} by default`, { min: 1 }),
   bucketNoUpscale: flag("images smaller than the resolution keep their size, in buckets of their own"),
   mask: flag(
