@@ -64,6 +64,8 @@ interface SplitOptions
     Pick<DatasetOptions, "size" | "exclude" | "signal" | "regularizationData" | "regularizationWeight"> {
   /** Most images wanted; they are spread evenly over the dataset. */
   limit?: number | undefined;
+  /** Whether regularization images are left out, which are there for a training only. */
+  isForMeasuring?: boolean;
 }
 
 /** What is done sooner needs no bar. */
@@ -73,7 +75,7 @@ const QUIET_MS = 500;
 export async function openSplit(
   spec: string | readonly string[],
   split: (typeof DATASET_SPLITS)[number],
-  { limit, skippedList, ...options }: SplitOptions,
+  { limit, skippedList, isForMeasuring = false, ...options }: SplitOptions,
 ): Promise<ImageDataset> {
   let bar: Progress | undefined;
   const started = performance.now();
@@ -87,10 +89,13 @@ export async function openSplit(
     },
   }).finally(() => bar?.end());
   if (skippedList !== undefined) await writeSkipped(skippedList, whole.skipped);
-  if (limit === undefined || limit >= whole.size) return whole;
+  const all = Array.from({ length: whole.size }, (_, i) => i);
+  const wanted = isForMeasuring ? all.filter((i) => !whole.isRegularization(i)) : all;
+  const count = Math.min(limit ?? wanted.length, wanted.length);
+  if (count === whole.size) return whole;
   return subsetOf(
     whole,
-    Array.from({ length: limit }, (_, i) => Math.floor((i * whole.size) / limit)),
+    Array.from({ length: count }, (_, i) => wanted[Math.floor((i * wanted.length) / count)]!),
   );
 }
 

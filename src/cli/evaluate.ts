@@ -83,7 +83,13 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
   const objective = createObjective(pipeline.schedulerConfig, pickValues(PREDICTION_OPTIONS, options));
   const loaded = adapter === undefined ? undefined : await loadAdapters(pipeline, adapter);
   const adaptedModel = loaded && adaptedBy(pipeline, loaded, adapter!);
-  const dataset = await openSplit(data, split, { ...dataOptionsOf(options), size: resolution, limit, signal });
+  const dataset = await openSplit(data, split, {
+    ...dataOptionsOf(options),
+    size: resolution,
+    limit,
+    signal,
+    isForMeasuring: true,
+  });
   for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
   if (split === "heldOut") for (const line of heldOutWarnings(dataset)) printError(line);
   const kind = { heldOut: "held-out ", train: "training ", all: "" }[split];

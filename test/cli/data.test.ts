@@ -5,6 +5,7 @@ import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { writeFolder } from "../support/data-folder.js";
 import { runFera } from "../support/fera-program.js";
+import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 
 let dir: string;
 let folder: string;
@@ -27,6 +28,39 @@ beforeAll(async () => {
   });
 });
 afterAll(() => rm(dir, { recursive: true, force: true }));
+
+describe("fera train on a folder as kohya's scripts have it", () => {
+  it("trains on its images with their repeats and captions, on reg as regularization, never on a mask", async () => {
+    await writeTinyPipeline(join(dir, "model"));
+    const output = join(dir, "trained");
+    const train = await runFera(
+      ...["train", "--model", join(dir, "model"), "--data", folder, "--output", output, "--resolution", "32"],
+      ...["--bucket", "--bucket-step", "16", "--mask", "--flip", "--shuffle-caption", "--regularization-weight", "0.5"],
+      ...["--steps", "3", "--batch-size", "2", "--threads", "1", "--cache-dir", join(dir, "cache")],
+    );
+    expect([train.code, train.stderr]).toEqual([0, expect.not.stringContaining("fera:")]);
+    expect(train.stdout).toContain("1 regularization image, which count 0.5 times");
+    expect(train.stdout).toContain("the loss is weighted by masks");
+    const learned = JSON.parse(await readFile(join(output, "dataset.json"), "utf8"));
+    expect(Object.keys(learned)).toEqual([
+      ...["3_sks cat/a.png", "3_sks cat/b.png", "3_sks cat/copy.png", "reg/1_cat/c.png"],
+    ]);
+    expect(Object.values(learned).map((one) => (one as { weight: string }).weight)).toEqual([
+      ...["1 · 3", "1 · 3", "1 · 3", "0.5 · 9"],
+    ]);
+    // What it suggests to measure with sees the same images, less those of the class.
+    const suggested = /npx fera (evaluate .*)/.exec(train.stdout)![1]!;
+    expect(suggested).toContain("--bucket --bucket-step 16 --mask");
+    const words = suggested.match(/'[^']*'|\S+/g)!.map((word) => word.replaceAll("'", ""));
+    const measured = await runFera(...words, "--threads", "1", "--timesteps-per-image", "1", "--resolution", "32");
+    expect(measured.stdout).toContain("3 training images");
+    expect(measured.code).toBe(0);
+    const resumed = await runFera("train", "--resume", "--output", output, "--steps", "4");
+    expect(resumed.stderr).toContain("resuming after step 3");
+    const other = await runFera("train", "--resume", "--output", output, "--steps", "5", "--repeats", "2");
+    expect([other.code, other.stderr]).toEqual([2, expect.stringContaining("--repeats was 1; got 2")]);
+  });
+});
 
 describe("fera data", () => {
   it("shows images, buckets, captions, copies, and what is skipped and why", async () => {

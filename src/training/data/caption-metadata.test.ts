@@ -49,7 +49,11 @@ describe("readCaptionMetadata", () => {
       JSON.stringify({ file_name: "a.png", text: "x".repeat(1e6) }),
       /"a\.png" has 1000000 characters/,
     ],
-    ["metadata.csv", "file,label\na.png,x", /must name the columns file_name and text \(or .*\); got \["file","label"\]/],
+    [
+      "metadata.csv",
+      "file,label\na.png,x",
+      /must name the columns file_name and text \(or .*\); got \["file","label"\]/,
+    ],
     ["metadata.csv", "file_name,text\na.png", /line 2 has 1 fields; the first line names 2/],
     ["metadata.csv", 'file_name,text\na.png,x\nb.png,"y', /line 3: a quotation mark is out of place/],
     ["metadata.csv", 'file_name,text\na.png,x "y" z', /line 2: a quotation mark/],

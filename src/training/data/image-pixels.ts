@@ -34,7 +34,7 @@ export async function describeImage(bytes: Uint8Array, source: string): Promise<
       own: { width: autoOrient.width, height: autoOrient.height },
       isDrawing: format === "svg",
       isTurned: orientation > 1,
-      isAnimated: (pages > 1 && (format === "gif" || format === "webp")) || (format === "png" && isAnimatedPng(bytes)),
+      isAnimated: pages > 1 || (format === "png" && isAnimatedPng(bytes)),
       isTransparent,
     };
   });
