@@ -21,7 +21,7 @@ beforeAll(async () => {
     "3_sks cat/a.png": red,
     "3_sks cat/copy.png": red,
     "3_sks cat/b.png": await png("lime", 64, 96),
-    "3_sks cat/b.caption": "another",
+    "3_sks cat/b.caption": "red",
     "reg/1_cat/c.png": await png("blue", 32, 32),
     "mask/a.png": await png("white"),
     "notes.pdf": "x",
@@ -74,7 +74,7 @@ describe("fera data", () => {
       /buckets {3}3 shapes, width × height:\n {2}48×80 +1 image, 3 an epoch\n {2}64×64 +1 image, 9 an/,
     );
     expect(stdout).toContain("captions  3 from folders' names, 1 from text files");
-    expect(stdout).toContain("3_sks cat/b.png: another");
+    expect(stdout).toContain("3_sks cat/b.png: red");
     expect(stdout).toContain("2 copies of one file: 3_sks cat/a.png, 3_sks cat/copy.png");
     expect(stderr).toMatch(/1 image is smaller .*reg\/1_cat\/c\.png of 32×32 pixels 2 times/);
     expect(stderr).toMatch(/mask\/a\.png: is a mask; masks count only where they are asked for/);
