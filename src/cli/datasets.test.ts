@@ -16,6 +16,7 @@ import {
   heldOutWarnings,
   openSplit,
   upscaleWarnings,
+  validationWarnings,
 } from "./datasets.js";
 
 let root: string;
@@ -90,6 +91,15 @@ describe("what is said of training data", () => {
     expect(await warnings(copies, 0.25)).toEqual([expect.stringMatching(/the held-out image is a copy/)]);
     expect(await warnings(copies, 0.5)).toEqual([expect.stringMatching(/2 of 2 held-out images are copies/)]);
     expect(await warnings(await data({ a: "a", b: "b" }), 0.5)).toEqual([]);
+  });
+
+  it("warns of validation images that are trained on", async () => {
+    const [own, other] = [await data({ a: "a", b: "b" }), await data({ x: "x", y: "y", z: "z" })];
+    const open = (dir: string) => openSplit(dir, "all", { size: 8 });
+    const [warning] = validationWarnings(await open(own), await open(other));
+    expect(warning).toMatch(/2 of 3 validation images are trained on, too, such as x\.png/);
+    const apart = await writeFolder(root, { "n.png": await plainPng(77) });
+    expect(validationWarnings(await open(own), await open(apart))).toEqual([]);
   });
 
   it("suggests the evaluation that sees the data as the training did", async () => {

@@ -17,6 +17,7 @@ import {
 import { DATA_OPTIONS, type DataOptionValues } from "../training/options/data-options.js";
 import { pickValues } from "../training/options/option.js";
 import { counted, formatCount, formatTable } from "./format.js";
+import { downloadMessages } from "./model-options.js";
 import { kebabCase } from "./options.js";
 import { printable, shortened } from "./printable.js";
 import { Progress } from "./progress.js";
@@ -78,11 +79,19 @@ export async function openSplit(
   { limit, skippedList, isForMeasuring = false, ...options }: SplitOptions,
 ): Promise<ImageDataset> {
   let bar: Progress | undefined;
+  let ofTotal = 0;
   const started = performance.now();
   const whole = await openDataset(spec, {
     ...options,
     split,
+    hub: downloadMessages(),
     onProgress: (done, total) => {
+      // The next of several folders.
+      if (total !== ofTotal) {
+        bar?.end();
+        bar = undefined;
+        ofTotal = total;
+      }
       if (!bar && performance.now() - started < QUIET_MS) return;
       bar ??= new Progress({ label: "reading", total, unit: "images" });
       bar.update(done);
@@ -231,6 +240,20 @@ export function heldOutWarnings({ heldOut, heldOutCopies }: ImageDataset): strin
       ? "the held-out image is a copy"
       : `${formatCount(heldOutCopies)} of ${formatCount(heldOut)} held-out images are copies`;
   return [`warning   ${which} of what is trained on: an error measured there says nothing about new images.`];
+}
+
+/** What speaks against measuring on a folder beside the training's; for stderr. */
+export function validationWarnings(dataset: ImageDataset, validation: ImageDataset): string[] {
+  const learned = new Set(Array.from({ length: dataset.size }, (_, i) => dataset.contentHash(i)));
+  const copies = Array.from({ length: validation.size }, (_, i) => i).filter((i) =>
+    learned.has(validation.contentHash(i)),
+  );
+  if (copies.length === 0) return [];
+  const first = printable(shortened(validation.name(copies[0]!)));
+  return [
+    `warning   ${formatCount(copies.length)} of ${counted(validation.size, "validation image")} are trained on, too, such as ` +
+      `${first}: a loss measured there says nothing about new images.`,
+  ];
 }
 
 /** What stands in an example where no caption tells what the data shows. */

@@ -34,11 +34,14 @@ export function loadAnyPipeline(model: string, options: ModelOptionValues): Prom
   return loadPipeline(model, loadingOptions(options));
 }
 
-/** What is told while a model is fetched or converted goes to stderr. */
 function loadingOptions({ device, threads, variant, revision }: ModelOptionValues): PipelineOptions {
+  return { ...{ device, threads, variant, revision }, ...downloadMessages() };
+}
+
+/** What is told while a model or a data set is fetched or converted goes to stderr. */
+export function downloadMessages(): Pick<PipelineOptions, "onMessage" | "onProgress"> {
   let progress: Progress | undefined;
   return {
-    ...{ device, threads, variant, revision },
     onMessage: printError,
     onProgress: ({ receivedBytes, totalBytes }) => {
       progress ??= new Progress({ label: "downloading", total: Math.ceil(totalBytes / 1e6), unit: "MB" });

@@ -47,6 +47,7 @@ import {
   heldOutWarnings,
   openSplit,
   upscaleWarnings,
+  validationWarnings,
   WHOLE_LIST,
 } from "./datasets.js";
 import { counted, formatCount, shellCommand } from "./format.js";
@@ -209,6 +210,9 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
 
   const validationDataset = await openValidationData(options, dataset, resolution, signal);
+  if (validationDataset && options.validationData) {
+    for (const line of validationWarnings(dataset, validationDataset)) printError(line);
+  }
 
   // Kept before a checkpoint is, or a step: what failed sooner is no training that could be resumed.
   let isKept = false;
@@ -263,7 +267,10 @@ async function openValidationData(
 ): Promise<ImageDataset | undefined> {
   const { validationData, validationLossEvery, data, output } = options;
   if (validationData === undefined && !validationLossEvery) return undefined;
-  const settings = { ...dataOptionsOf(options), skippedList: undefined, size, exclude: [output], signal };
+  const settings = {
+    ...dataOptionsOf(options),
+    ...{ skippedList: undefined, size, exclude: [output], signal, isForMeasuring: true },
+  };
   if (validationData !== undefined) return openSplit(validationData, "all", settings);
   if (heldOut > 0) return openSplit(data, "heldOut", settings);
   throw new ConfigError(
