@@ -1,8 +1,9 @@
 import { mkdtempSync, rmSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { writeTinyImages } from "../../test/support/fera-program.js";
 import { writeTinyPipeline } from "../../test/support/tiny-pipeline.js";
 import "../index.js";
 import { AdapterModel, LoRAConfig } from "../adapters/index.js";
@@ -26,31 +27,21 @@ const objective = createObjective({});
 beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), "fera-buckets-"));
   await writeTinyPipeline(join(dir, "model"));
-  await writeTinyImages(join(dir, "images"));
+  await mkdir(join(dir, "images"));
+  // Shapes of three buckets: two, three and one image.
+  for (const [i, height] of [24, 32, 16, 32, 24, 32].entries()) {
+    const pixels = Uint8Array.from({ length: 3 * 32 * height }, (_, k) => (k * (5 + i)) % 251);
+    await sharp(pixels, { raw: { width: 32, height, channels: 3 } }).toFile(join(dir, "images", `red ${i}.png`));
+  }
   pipeline = await StableDiffusionPipeline.fromPretrained(join(dir, "model"));
-  dataset = inBuckets(await openDataset(join(dir, "images"), { size: 32, validationSplit: 0 }));
+  const buckets = { bucket: true, bucketMin: 16, bucketMax: 32, bucketStep: 8, bucketNoUpscale: true };
+  dataset = await openDataset(join(dir, "images"), { size: 32, validationSplit: 0, ...buckets });
   rows = await openDatasetRows(pipeline, dataset, { cacheDir: join(dir, "cache") });
 });
 afterAll(async () => {
   await rows.close();
   rmSync(dir, { recursive: true, force: true });
 });
-
-/** Images of three shapes, cut out of squares: two, three, one. */
-function inBuckets(square: ImageDataset): ImageDataset {
-  const sides = [24, 32, 16, 32, 24, 32] as const;
-  const shape = (index: number) => ({ width: 32, height: sides[index]! });
-  return {
-    ...square,
-    shape,
-    image: async (index, variant) => {
-      const pixels = await square.image(index, variant);
-      const { width, height } = shape(index);
-      const planes = [0, 1, 2].map((c) => [...pixels.subarray(c * 32 * 32, c * 32 * 32 + height * width)]);
-      return Float32Array.from(planes.flat());
-    },
-  };
-}
 
 const adapters = () => new AdapterModel(pipeline.unet, new LoRAConfig({ rank: 2 }), { seed: 1 });
 const batchesOf = (seed: number) =>

@@ -96,6 +96,12 @@ export async function openDatasetRows(
   return new CachedRows(pipeline, dataset, latents, text, [textStore, latentStore]);
 }
 
+/** Where the cut lies in the mirrored image, which SDXL is told of: as far from the left as it was from the right. */
+function asSeen(variant: ImageVariant | undefined): ImageVariant | undefined {
+  if (!variant?.flip || !variant.crop) return variant;
+  return { ...variant, crop: { ...variant.crop, x: 1 - variant.crop.x } };
+}
+
 /** @throws {ConfigError} If what differs each time shall be kept. */
 function modeOf(option: string, given: CacheMode | undefined, isVaried: boolean | undefined, why: string): CacheMode {
   if (!isVaried) return given ?? "disk";
@@ -167,7 +173,7 @@ class CachedRows implements DatasetRows {
   private async timeIds(draws: readonly RowDraw[]): Promise<Tensor<"float32">> {
     const rows = await Promise.all(
       draws.map(async ({ index, variant }) => {
-        const { originalSize, cropTopLeft } = await this.dataset.placement(index, variant);
+        const { originalSize, cropTopLeft } = await this.dataset.placement(index, asSeen(variant));
         const { width, height } = this.dataset.shape(index);
         return [...originalSize, ...cropTopLeft, height, width];
       }),

@@ -24,7 +24,8 @@ export type EntryTensors = ReadonlyMap<string, Tensor>;
 export interface EntryPlace {
   offset: number;
   length: number;
-  digest: Uint8Array;
+  /** SHA-256 of key and content, in hexadecimal digits. */
+  digest: string;
 }
 
 /** @param key - 64 hexadecimal digits. @returns The bytes of a record, in parts. */
@@ -36,7 +37,7 @@ export function encodeEntry(key: string, tensors: EntryTensors): { parts: Uint8A
   head.set(Buffer.from(key, "hex"), MAGIC.length);
   new DataView(head.buffer).setBigUint64(LENGTH_AT, BigInt(length), true);
   const digest = digestOf(key, content);
-  head.set(digest, DIGEST_AT);
+  head.set(Buffer.from(digest, "hex"), DIGEST_AT);
   return { parts: [head, ...content], place: { offset: HEAD_BYTES, length, digest } };
 }
 
@@ -57,7 +58,7 @@ export async function scanEntries(path: string): Promise<Map<string, EntryPlace>
       const offset = at + HEAD_BYTES;
       if (length > MAX_CONTENT_BYTES || offset + length > size) break;
       const key = Buffer.from(head.subarray(MAGIC.length, LENGTH_AT)).toString("hex");
-      places.set(key, { offset, length, digest: head.slice(DIGEST_AT) });
+      places.set(key, { offset, length, digest: Buffer.from(head.subarray(DIGEST_AT)).toString("hex") });
       at = offset + length;
     }
   } finally {
@@ -70,12 +71,12 @@ export async function scanEntries(path: string): Promise<Map<string, EntryPlace>
 export async function readEntry(file: FileHandle, key: string, place: EntryPlace): Promise<EntryTensors | undefined> {
   const bytes = new Uint8Array(place.length);
   const { bytesRead } = await file.read(bytes, 0, bytes.length, place.offset);
-  if (bytesRead < bytes.length || !digestOf(key, [bytes]).equals(place.digest)) return undefined;
+  if (bytesRead < bytes.length || digestOf(key, [bytes]) !== place.digest) return undefined;
   return decodeSafetensors(bytes, "cache").tensors;
 }
 
-function digestOf(key: string, content: readonly Uint8Array[]): Buffer {
+function digestOf(key: string, content: readonly Uint8Array[]): string {
   const hash = createHash("sha256").update(key);
   for (const part of content) hash.update(part);
-  return hash.digest();
+  return hash.digest("hex");
 }
