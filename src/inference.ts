@@ -202,6 +202,7 @@ export {
 // Pipelines
 
 export {
+  type AdapterChoice,
   type AdapterSelection,
   type AnyPipeline,
   AutoPipelineForText2Image,

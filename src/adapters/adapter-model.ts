@@ -122,13 +122,12 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
   }
 
   /**
-   * The adapter and its values, for a graph that holds it among others. Values that are changed here in place are not
-   * noticed: change those of {@link parameters}.
+   * The adapter and its values, for a graph that holds it among others.
    *
    * @internal
    */
   get attachable(): AttachableAdapter {
-    return { adapter: this.current.adapter, parameters: this.values, isShared: this.isShared };
+    return { adapter: this.current.adapter, parameters: this.values };
   }
 
   /** Number of trainable values. */

@@ -102,6 +102,8 @@ export interface Adapter<Config extends AdapterConfig = AdapterConfig> {
    * @throws {ShapeError} If ranks or counts are not the configuration's.
    */
   withLayersOf(state: ReadonlyMap<string, Tensor>, source: string): Adapter<Config>;
+  /** Whether what it changes is twice as much at twice the scale. */
+  readonly isLinearInScale: boolean;
   /** A layer's weight with the adapter in it, exactly. Absent where no weight can hold what the adapter adds. */
   fuse?(fusion: WeightFusion): Value;
 }
@@ -115,10 +117,8 @@ export interface AdapterState {
   residence: DeviceResident;
 }
 
-/** An adapter with its values, for a graph that holds it among others. */
+/** An adapter with its values, for a graph that holds it among others. Every run takes the values as they are then. */
 export interface AttachableAdapter {
   adapter: Adapter;
   parameters: ReadonlyMap<string, Tensor<"float32">>;
-  /** Whether values may change in place, so that every run must take them; otherwise they are part of the graph. */
-  isShared: boolean;
 }

@@ -27,6 +27,7 @@ export interface ProductContext {
  */
 export abstract class LowRankAdapter<Config extends LowRankConfig> implements Adapter<Config> {
   readonly lossNames: readonly string[] = [];
+  readonly isLinearInScale = true;
   readonly shapes: ReadonlyMap<string, readonly number[]>;
 
   /** @param layers - The layers that are adapted, each with its tensors' shapes by the end of their names. */

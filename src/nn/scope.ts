@@ -45,8 +45,8 @@ export interface LayerAdapters {
 
 /** Adapters for the graphs that a model compiles itself, such as a text encoder's. */
 export interface GraphAdapters {
-  /** What is part of the graphs: they are compiled anew where one of these is another object. */
-  readonly identity: readonly object[];
+  /** What is part of the graphs: they are compiled anew where one of these is another. */
+  readonly identity: readonly unknown[];
   /** Declares what the adapters need in a graph. */
   attach(graph: Graph): LayerAdapters;
   /** The values of the inputs that {@link attach} declares. */

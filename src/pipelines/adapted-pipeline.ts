@@ -6,7 +6,7 @@ import type { FeRAModel } from "../adapters/fera/fera-model.js";
 import type { Denoiser } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
 import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
-import { type AdapterSelection, AdapterSet, type Releasable } from "./adapter-set.js";
+import { type AdapterSelection, AdapterSet, type PromptAdapters, type Releasable } from "./adapter-set.js";
 import { fuseInto } from "./fused-lora.js";
 
 /** A pipeline whose denoiser and text encoders can have adapters. */
@@ -118,7 +118,7 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
   }
 
   /**
-   * Adds plain LoRA to the models' weights, after the runs under way, so that it costs nothing at every step.
+   * Adds LoRA, DoRA, LoKr and LoHa to the models' weights, after the runs under way, so that it costs nothing at every step.
    *
    * Until {@link unfuseLora} it is part of the model, and no adapter in use.
    *
@@ -182,9 +182,9 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
     return this.dispose();
   }
 
-  /** The adapters that act now. @param isWanted - False for none. */
-  protected selectAdapters(isWanted?: boolean): AdapterSelection {
-    return this.#adapters.select(isWanted);
+  /** The adapters that act now. @param wanted - False for none; or which ones act on which prompt. */
+  protected selectAdapters(wanted?: boolean | PromptAdapters): AdapterSelection {
+    return this.#adapters.select(wanted);
   }
 
   /** Runs something after everything that was asked for before. */

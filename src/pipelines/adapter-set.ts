@@ -2,7 +2,7 @@
 
 import type { AttachableAdapter } from "../adapters/adapter.js";
 import type { LoadedAdapter, TextEncoderName } from "../adapters/adapter-format.js";
-import type { AdapterModel } from "../adapters/adapter-model.js";
+import { AdapterModel } from "../adapters/adapter-model.js";
 import {
   AdapterStack,
   attachableAdapter,
@@ -14,7 +14,7 @@ import { FeRAConfig } from "../adapters/fera/fera-config.js";
 import { FeRAModel } from "../adapters/fera/fera-model.js";
 import { recordLayers, targetLayers } from "../adapters/target-layers.js";
 import type { Denoiser, DenoiserInputs } from "../diffusion/index.js";
-import { ConfigError, FormatError } from "../errors.js";
+import { ConfigError, FormatError, quoted } from "../errors.js";
 import type { CLIPTextModel, ClipHiddenStateOptions } from "../models/clip-text/clip-text-model.js";
 
 /** The name of an adapter that was given none. */
@@ -30,11 +30,30 @@ export interface NamedAdapter {
   isOwned: boolean;
 }
 
+/**
+ * Which adapters act on one prompt's images: none, those in use, one or several by name, or several with scales of their
+ * own.
+ */
+export type AdapterChoice = boolean | string | readonly string[] | Readonly<Record<string, number>>;
+
 /** Those that act, each with its scale, as they are at one moment. */
 export interface AdapterSelection {
   predict(inputs: DenoiserInputs): Promise<StackPrediction>;
-  /** For the text encoder of that number; undefined where none acts on it. */
-  ofTextEncoder(index: number): ClipHiddenStateOptions["adapters"];
+  /**
+   * For the text encoder of that number; undefined where none acts on it.
+   *
+   * @param prompt - The prompt's number, where each has adapters of its own.
+   */
+  ofTextEncoder(index: number, prompt?: number): ClipHiddenStateOptions["adapters"];
+  /** Equal for prompts on which the same adapters act. */
+  choiceOf(prompt: number): string;
+}
+
+/** The prompts of a batch, each with adapters of its own. */
+export interface PromptAdapters {
+  choices: readonly AdapterChoice[];
+  /** Images of each prompt, which are neighbours in a batch. */
+  numImages: number;
 }
 
 /** Something to be released once the runs that use it are over. */
@@ -104,7 +123,7 @@ export class AdapterSet {
   add(loaded: LoadedAdapter, source: string, name?: string): Releasable[] {
     if (name !== undefined) this.#checkFree(name);
     const added = this.#place(loaded, source);
-    const released = name === undefined ? this.delete(this.names) : [];
+    const released = name === undefined ? this.#remove(this.names, added) : [];
     this.#put(name ?? DEFAULT_ADAPTER, added);
     return released;
   }
@@ -165,15 +184,23 @@ export class AdapterSet {
    */
   delete(names: readonly string[]): Releasable[] {
     this.#checkKnown("deleteAdapters", names);
-    const released = new Set<Releasable>();
-    for (const name of names) {
-      const { denoiser, textEncoders, isOwned } = this.#loaded.get(name)!;
-      if (denoiser && !("release" in denoiser)) released.add(this.#stack);
-      else if (denoiser && isOwned) released.add(denoiser);
-      for (const index of textEncoders.keys()) released.add(this.#textEncoders()[index]!);
-      this.#loaded.delete(name);
-    }
+    return this.#remove(names);
+  }
+
+  /** @param next - What takes their place: graphs that it can have are kept. */
+  #remove(names: readonly string[], next?: NamedAdapter): Releasable[] {
+    const removed = names.map((name) => this.#loaded.get(name)!);
+    for (const name of names) this.#loaded.delete(name);
     this.#active = new Map([...this.#active].filter(([name]) => this.#loaded.has(name)));
+    const kept = [...this.#loaded.values(), ...(next ? [next] : [])];
+    const released = new Set<Releasable>();
+    for (const { denoiser, textEncoders, isOwned } of removed) {
+      if (denoiser && isOwned && denoiser instanceof AdapterModel) released.add(denoiser);
+      if (denoiser && isOwned && !kept.some((each) => each.isOwned && each.denoiser)) released.add(this.#stack);
+      for (const index of textEncoders.keys()) {
+        if (!kept.some((each) => each.textEncoders.has(index))) released.add(this.#textEncoders()[index]!);
+      }
+    }
     return [...released];
   }
 
@@ -183,23 +210,63 @@ export class AdapterSet {
     return names.map((name) => this.#loaded.get(name)!);
   }
 
-  /** Those that act now. @param isWanted - False for none. */
-  select(isWanted = true): AdapterSelection {
-    const active = isWanted && this.#isEnabled ? [...this.#active] : [];
-    const all = active.map(([name, scale]) => ({ name, scale: scale * this.#scale, ...this.#loaded.get(name)! }));
-    const onDenoiser = all.flatMap(({ name, scale, denoiser }): StackedAdapter[] =>
-      denoiser ? [{ name, on: denoiser, scale }] : [],
-    );
+  /**
+   * Those that act now.
+   *
+   * @param wanted - False for none; or which ones act on which prompt.
+   * @throws {ConfigError} If a name is unknown or given twice, or a scale is not finite.
+   */
+  select(wanted: boolean | PromptAdapters = true): AdapterSelection {
+    const choices = typeof wanted === "boolean" ? [wanted] : wanted.choices;
+    const scales = choices.map((choice) => this.#scalesOf(choice));
+    const names = [...new Set(scales.flatMap((each) => [...each.keys()]))];
+    const all = names.map((name) => ({ name, ...this.#loaded.get(name)! }));
+    const scaleOf = (name: string, prompt: number) => scales[prompt]!.get(name) ?? 0;
+    const numImages = typeof wanted === "boolean" ? 1 : wanted.numImages;
+    // Where all prompts have the same adapters, a batch needs no scales for its rows.
+    const isMixed = scales.some((each) => names.some((name) => each.get(name) !== scales[0]!.get(name)));
+    const onDenoiser = (rows: number): StackedAdapter[] =>
+      all.flatMap(({ name, denoiser, isOwned }): StackedAdapter[] => {
+        if (!denoiser) return [];
+        const scale = isMixed
+          ? Array.from({ length: rows }, (_, row) => scaleOf(name, Math.floor(row / numImages) % choices.length))
+          : scaleOf(name, 0);
+        // Files' adapters share one graph, in which they can be swapped.
+        return [{ name, on: isOwned && denoiser instanceof AdapterModel ? denoiser.attachable : denoiser, scale }];
+      });
     return {
-      predict: (inputs) => this.#stack.predict(inputs, onDenoiser),
-      ofTextEncoder(index) {
-        const parts = all.flatMap(({ scale, textEncoders }) => {
+      predict: (inputs) => this.#stack.predict(inputs, onDenoiser(inputs.latents.shape[0]!)),
+      choiceOf: (prompt) => (isMixed ? JSON.stringify([...scales[prompt]!]) : ""),
+      ofTextEncoder(index, prompt = 0) {
+        const own = isMixed ? prompt : 0;
+        const parts = all.flatMap(({ name, textEncoders }) => {
           const part = textEncoders.get(index);
-          return part ? [{ ...part, scale }] : [];
+          return part && scales[own]!.has(name) ? [{ ...part, scale: scaleOf(name, own) }] : [];
         });
         return parts.length > 0 ? graphAdapters(parts) : undefined;
       },
     };
+  }
+
+  /** Scales by name of what a choice means. */
+  #scalesOf(choice: AdapterChoice): Map<string, number> {
+    const usual = (name: string) => this.#active.get(name) ?? 1;
+    let chosen: [string, number][];
+    if (typeof choice === "boolean") chosen = choice ? [...this.#active] : [];
+    else if (typeof choice === "string") chosen = [[choice, usual(choice)]];
+    else if (Array.isArray(choice)) chosen = choice.map((name: string) => [name, usual(name)]);
+    else if (typeof choice === "object" && choice !== null) chosen = Object.entries(choice as Record<string, number>);
+    else {
+      throw new ConfigError(
+        `generate: adapters must be true, false, a name, names, or names with scales; got ${quoted(choice)}.`,
+      );
+    }
+    const names = chosen.map(([name]) => name);
+    this.#checkKnown("generate: adapters", names);
+    if (!this.#isEnabled) return new Map();
+    return new Map(
+      chosen.map(([name, scale]) => [name, checkedScale(`generate: adapters ("${name}")`, scale) * this.#scale]),
+    );
   }
 
   /** Frees what was compiled; it is compiled again when needed. */

@@ -2,6 +2,7 @@
 // becomes conditioning is each family's own.
 
 import { conditioningShapes, type Denoiser, repeatConditioning } from "../diffusion/index.js";
+import { ConfigError, quoted } from "../errors.js";
 import type { AutoencoderKL } from "../models/autoencoder-kl/autoencoder-kl.js";
 import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
 import { createScheduler, type Scheduler, type SchedulerConfig } from "../schedulers/index.js";
@@ -9,7 +10,7 @@ import { Generator, randn } from "../tensor/random.js";
 import { repeatRows } from "../tensor/rows.js";
 import { Tensor, tensor } from "../tensor/tensor.js";
 import { AdaptedPipeline } from "./adapted-pipeline.js";
-import type { AdapterSelection } from "./adapter-set.js";
+import type { AdapterSelection, PromptAdapters } from "./adapter-set.js";
 import { denoise, type GuidedConditioning } from "./denoise.js";
 import type { GenerateOptions, GenerateResult, GenerationProgress } from "./generate-options.js";
 import { type GenerationPlan, generationPlan } from "./generation-plan.js";
@@ -110,7 +111,7 @@ export abstract class DiffusionPipeline<
    */
   async generate(options: Options): Promise<GenerateResult> {
     // Adapters and scheduler are those of the call, whatever happens while it waits.
-    const adapters = this.selectAdapters(options.adapters);
+    const adapters = this.selectAdapters(wantedAdapters(options));
     const scheduler = options.scheduler ?? this.scheduler;
     return this.inTurn(() => this.#generate(options, scheduler, adapters));
   }
@@ -174,6 +175,15 @@ export abstract class DiffusionPipeline<
     const [route] = routes.values();
     return { images, latents, seed, ...(route && { route }), routes };
   }
+}
+
+/** One entry of `adapters` for each prompt, or what holds for all. */
+function wantedAdapters({ adapters, prompt, numImages = 1 }: GenerateOptions): boolean | PromptAdapters | undefined {
+  if (adapters === undefined || typeof adapters === "boolean") return adapters;
+  const prompts = typeof prompt === "string" ? 1 : prompt.length;
+  if (Array.isArray(adapters) && adapters.length === prompts) return { choices: adapters, numImages };
+  const came = Array.isArray(adapters) ? `${adapters.length} for ${prompts}` : quoted(adapters);
+  throw new ConfigError(`generate: adapters must be true, false, or a list with one entry per prompt; got ${came}.`);
 }
 
 const isScheduler = (value: Scheduler | SchedulerConfig): value is Scheduler =>

@@ -3,6 +3,7 @@
 import type { ImageTensor } from "../images/image-tensor.js";
 import type { Scheduler } from "../schedulers/index.js";
 import type { Tensor } from "../tensor/tensor.js";
+import type { AdapterChoice } from "./adapter-set.js";
 import type { GenerationStep, RoutingTrace } from "./denoise.js";
 
 /** Options of `generate` in every pipeline. P prompts, N = P · numImages images. */
@@ -41,8 +42,11 @@ export interface GenerateOptions {
   scheduler?: Scheduler;
   /** Standard normal float32 noise `[N, C, h, w]` to start with, instead of what the seed gives. */
   latents?: Tensor;
-  /** False leaves loaded adapters out. Default true. */
-  adapters?: boolean;
+  /**
+   * False leaves loaded adapters out; true (default) takes those in use. A list has one entry per prompt: true, false, a
+   * name, names, or names with scales, so that one batch has several adapters: `["inks", { inks: 0.5, film: 1 }, false]`.
+   */
+  adapters?: boolean | readonly AdapterChoice[];
   /** Called after every step; the next one waits for it. */
   onStep?: (step: GenerationStep) => void | Promise<void>;
   /** Called as parts of the work are done, the steps among them. */

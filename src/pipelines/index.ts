@@ -1,4 +1,4 @@
-export type { AdapterSelection } from "./adapter-set.js";
+export type { AdapterChoice, AdapterSelection, PromptAdapters } from "./adapter-set.js";
 export type { GenerationStep, RoutingTrace } from "./denoise.js";
 export type { GenerateOptions, GenerateResult, GenerationProgress } from "./generate-options.js";
 export { type AnyPipeline, AutoPipelineForText2Image, loadPipeline } from "./load-pipeline.js";

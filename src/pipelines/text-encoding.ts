@@ -5,6 +5,7 @@ import type { CLIPTextModel, ClipHiddenStateOptions } from "../models/clip-text/
 import type { CLIPTokenizer } from "../models/clip-tokenizer/clip-tokenizer.js";
 import { concatRows } from "../tensor/rows.js";
 import { Tensor } from "../tensor/tensor.js";
+import type { AdapterSelection } from "./adapter-set.js";
 
 /** A text encoder, and the tokenizer whose ids it knows. */
 export interface PromptEncoder {
@@ -20,6 +21,11 @@ export interface EncodedPrompts {
   pooled: Tensor<"float32">;
 }
 
+/** Which hidden state is taken, and what acts on the encoder. */
+export interface PromptOptions extends Omit<ClipHiddenStateOptions, "adapters"> {
+  adapters?: { selection: AdapterSelection; encoder: number };
+}
+
 /**
  * Encodes prompts; each text is encoded once, however often it occurs.
  *
@@ -30,17 +36,20 @@ export interface EncodedPrompts {
 export async function encodePrompts(
   { tokenizer, textEncoder }: PromptEncoder,
   prompts: readonly string[],
-  options: ClipHiddenStateOptions = {},
+  { adapters, ...options }: PromptOptions = {},
 ): Promise<EncodedPrompts> {
   if (prompts.length === 0) throw new ConfigError("encodePrompt: needs at least one prompt.");
   const tokens = new Map(prompts.map((prompt) => [prompt, tokenize(tokenizer, prompt)]));
+  const keys = prompts.map((prompt, i) => JSON.stringify([prompt, adapters?.selection.choiceOf(i)]));
   // One at a time: a single compiled graph serves every number of prompts.
   const encoded = new Map<string, EncodedPrompts>();
-  for (const [prompt, ids] of tokens) {
-    const { hiddenState: states, pooled } = await textEncoder.encodeAll(ids, options);
-    encoded.set(prompt, { states, pooled });
+  for (const [i, key] of keys.entries()) {
+    if (encoded.has(key)) continue;
+    const own = adapters?.selection.ofTextEncoder(adapters.encoder, i);
+    const all = await textEncoder.encodeAll(tokens.get(prompts[i]!)!, { ...options, adapters: own });
+    encoded.set(key, { states: all.hiddenState, pooled: all.pooled });
   }
-  const all = prompts.map((prompt) => encoded.get(prompt)!);
+  const all = keys.map((key) => encoded.get(key)!);
   return {
     states: concatRows(all.map(({ states }) => states)),
     pooled: concatRows(all.map(({ pooled }) => pooled)),

@@ -28,6 +28,8 @@ type Axis = "output" | "input";
  */
 export class DoRAAdapter implements Adapter<DoRAConfig> {
   readonly lossNames: readonly string[] = [];
+  /** The norm has the scale in it. */
+  readonly isLinearInScale = false;
   readonly shapes: ReadonlyMap<string, readonly number[]>;
   private readonly lora: LoRAAdapter;
 

@@ -33,6 +33,7 @@ import { createRouter } from "./routers/index.js";
  */
 export class FeRAAdapter implements Adapter<FeRAConfig> {
   readonly lossNames = ["fecl"];
+  readonly isLinearInScale = true;
   readonly layout: FeRALayout;
   readonly shapes: ReadonlyMap<string, readonly number[]>;
 

@@ -94,7 +94,7 @@ export class StableDiffusionPipeline extends DiffusionPipeline<GenerateOptions, 
     prompts: readonly string[],
     { clipSkip = 0, adapters = this.selectAdapters() }: { clipSkip?: number; adapters?: AdapterSelection } = {},
   ): Promise<Tensor<"float32">> {
-    const options = { hiddenLayersFromEnd: clipSkip, adapters: adapters.ofTextEncoder(0) };
+    const options = { hiddenLayersFromEnd: clipSkip, adapters: { selection: adapters, encoder: 0 } };
     return (await encodePrompts(this, prompts, options)).states;
   }
 

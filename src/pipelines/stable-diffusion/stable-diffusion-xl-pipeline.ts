@@ -154,8 +154,11 @@ export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusion
   ): Promise<XLPromptStates> {
     const options = { hiddenLayersFromEnd: clipSkip + 1, finalNorm: false };
     const encoder2 = { tokenizer: this.tokenizer2, textEncoder: this.textEncoder2 };
-    const first = await encodePrompts(this, prompts, { ...options, adapters: adapters.ofTextEncoder(0) });
-    const second = await encodePrompts(encoder2, prompts2, { ...options, adapters: adapters.ofTextEncoder(1) });
+    const first = await encodePrompts(this, prompts, { ...options, adapters: { selection: adapters, encoder: 0 } });
+    const second = await encodePrompts(encoder2, prompts2, {
+      ...options,
+      adapters: { selection: adapters, encoder: 1 },
+    });
     return { encoderHiddenStates: concatFeatures(first.states, second.states), textEmbeds: second.pooled };
   }
 
