@@ -93,9 +93,17 @@ export async function measure<Result>(
 }
 
 /** Runs {@link file://./measured-part.ts} with a task, in the Node and with the loader of this process. */
-export function measurePart<Result>(task: object, options?: MeasureOptions): Promise<Measured<Result>> {
+export const measurePart = <Result>(task: object, options?: MeasureOptions): Promise<Measured<Result>> =>
+  measureProgram("measured-part.ts", task, options);
+
+/** Runs a program of this folder with a task, in the Node and with the loader of this process. */
+export function measureProgram<Result>(
+  file: string,
+  task: object,
+  options?: MeasureOptions,
+): Promise<Measured<Result>> {
   const timer = new URL("./onnx-timer.js", import.meta.url).href;
-  const program = fileURLToPath(new URL("./measured-part.ts", import.meta.url));
+  const program = fileURLToPath(new URL(file, import.meta.url));
   const args = [...process.execArgv, "--import", timer, program, JSON.stringify(task)];
   return measure<Result>(process.execPath, args, options);
 }

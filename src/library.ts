@@ -39,7 +39,7 @@ export {
 
 // Training without files
 
-export { ParameterAverage } from "./training/average.js";
+export { type AverageOptions, ParameterAverage } from "./training/average.js";
 export {
   type BatchOptions,
   type BatchStreamState,
@@ -57,6 +57,7 @@ export { type EvaluationOptions, type NoisePredictionError, noisePredictionError
 export {
   type LearningRateOptions,
   type LearningRateScheduleName,
+  type LearningRateShape,
   learningRateSchedule,
 } from "./training/learning-rate.js";
 export {
@@ -66,10 +67,34 @@ export {
   type NoisingOptions,
   noisedBatch,
 } from "./training/noised-batch.js";
-export { AdamW, type AdamWOptions } from "./training/optimizers/adamw.js";
-export { createOptimizer, OPTIMIZER_NAMES, type OptimizerName } from "./training/optimizers/create-optimizer.js";
-export { Lion, type LionOptions } from "./training/optimizers/lion.js";
-export type { GraphStep, Optimizer, StateSlot } from "./training/optimizers/optimizer.js";
+export {
+  Adafactor,
+  type AdafactorOptions,
+  AdamW,
+  AdamW8bit,
+  type AdamW8bitOptions,
+  type AdamWOptions,
+  createOptimizer,
+  type ElementwiseOptimizer,
+  type GraphStep,
+  Lion,
+  type LionOptions,
+  Muon,
+  type MuonOptions,
+  type MuonRate,
+  OPTIMIZER_NAMES,
+  type Optimizer,
+  type OptimizerName,
+  type ParameterState,
+  type ParameterUpdate,
+  Prodigy,
+  type ProdigyOptions,
+  ScheduleFreeAdamW,
+  type ScheduleFreeAdamWOptions,
+  type StateArray,
+  type StateSlot,
+  type StepRate,
+} from "./training/optimizers/index.js";
 export type { RowOrderState } from "./training/row-order.js";
 export type {
   DeviceStepOptions,

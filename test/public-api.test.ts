@@ -71,7 +71,12 @@ const FUNCTIONS = [
 ];
 const TRAINING_CLASSES: Readonly<Record<string, string>> = {
   AdamW: "step stateDict loadStateDict",
-  Lion: "step stateDict loadStateDict",
+  ...Object.fromEntries(
+    ["AdamW8bit", "Adafactor", "Lion", "Prodigy", "ScheduleFreeAdamW", "Muon"].map((name) => [
+      name,
+      "step stateDict loadStateDict",
+    ]),
+  ),
   Trainer: "run resume",
   DiffusionBatches: "next state restore",
   ParameterAverage: "update",

@@ -3,13 +3,22 @@
 import type { DenoiserInputs, LossTerms } from "../diffusion/index.js";
 import type { Tensor } from "../tensor/tensor.js";
 
+/** Settings of one step of an optimizer. */
+export interface OptimizerStepSettings {
+  /** Replaces the optimizer's own for this step. */
+  learningRate?: number;
+  /** A factor on the learning rate by the parameter's name, 0 or more; 0 leaves the parameter as it is. Default 1. */
+  rateOf?: (name: string) => number;
+  /** By parameter; some optimizers need them. */
+  shapes?: ReadonlyMap<string, readonly number[]>;
+}
+
 /** What updates parameters in place; `AdamW` is one. */
 export interface StepOptimizer {
-  /** @param options - `learningRate` replaces the optimizer's own for this step. */
   step(
     parameters: ReadonlyMap<string, Float32Array>,
     gradients: ReadonlyMap<string, Float32Array>,
-    options?: { learningRate?: number },
+    settings?: OptimizerStepSettings,
   ): void;
 }
 
@@ -40,6 +49,8 @@ export interface TrainStepOptions {
   lossMask?: boolean;
   /** Needed for `run`, and for a trainer whose state shall stay on the device. */
   optimizer?: StepOptimizer;
+  /** A factor on the learning rate by the name of a trained tensor, 0 or more; 0 leaves it as it is. Default 1. */
+  rateOf?: (name: string) => number;
   /** An average of the adapters (`new ParameterAverage(fera.parameters, decay)`), updated by every step of `optimizer`. */
   average?: StepAverage;
   /** Largest common norm of all gradients, above 0. Not clipped by default. */
@@ -55,8 +66,8 @@ export interface TrainStepOptions {
   gradientCheckpointing?: boolean;
   /**
    * Keeps adapters, the optimizer's state and the average on the device between steps of `run` or of a trainer; they come
-   * back when something here asks for them. Needs an optimizer of this library and Node. Default: on GPUs, where both are
-   * given.
+   * back when something here asks for them. Needs an optimizer with a graph form (AdamW, Lion, ScheduleFreeAdamW) and Node.
+   * Default: on GPUs, where both are given.
    */
   stateOnDevice?: boolean;
 }

@@ -23,6 +23,7 @@ import {
 } from "../training/options/adapter-options.js";
 import { DATA, TRAINING_DATA_OPTIONS } from "../training/options/data-options.js";
 import { objectiveProblem } from "../training/options/objective-options.js";
+import { optimizerProblem } from "../training/options/optimizer-options.js";
 import {
   flag,
   integer,
@@ -134,7 +135,7 @@ async function readTrainOptions(command: Command): Promise<TrainOptions> {
 }
 
 function trainProblem(options: TrainOptions): string | undefined {
-  const { resume, overwrite, adapterName, warmupSteps, steps, validateEvery, validationPrompts } = options;
+  const { resume, overwrite, adapterName, validateEvery, validationPrompts } = options;
   if (resume && overwrite) return "--resume and --overwrite exclude each other.";
   if (basename(adapterName) !== adapterName || adapterName === "." || adapterName === "..") {
     return `--adapter-name must be a plain name inside --output; got ${JSON.stringify(adapterName)}.`;
@@ -142,9 +143,13 @@ function trainProblem(options: TrainOptions): string | undefined {
   if (isOwnName(adapterName)) {
     return `--adapter-name must not be the name of another file of the training; got ${JSON.stringify(adapterName)}.`;
   }
-  if (warmupSteps > steps) return `--warmup-steps must not exceed --steps; got ${warmupSteps} and ${steps}.`;
   if (validateEvery !== undefined && !validationPrompts) return "--validate-every needs --validation-prompts.";
-  return sigmaProblem(options, flagOf) ?? objectiveProblem(options, flagOf) ?? adapterProblem(options);
+  return (
+    optimizerProblem(options, flagOf) ??
+    sigmaProblem(options, flagOf) ??
+    objectiveProblem(options, flagOf) ??
+    adapterProblem(options)
+  );
 }
 
 /** An option of another kind of adapter, if one is set, or a file that the adapter cannot be written to. */

@@ -7,9 +7,21 @@ import * as ops from "../graph/index.js";
 import { DeviceResident } from "../runtime/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 
+/** How an average's decay rises at first, with the names and defaults of diffusers' `EMAModel`. */
+export interface AverageOptions {
+  /** d = 1 − (1 + k/inverseGamma)^−power instead of (1 + k)/(10 + k). Default false. */
+  warmup?: boolean;
+  /** Above 0. Default 1. */
+  inverseGamma?: number;
+  /** Above 0: 2/3 where a million steps and more are done, 3/4 for fewer. Default 2/3. */
+  power?: number;
+}
+
 /**
- * Keeps average ← d·average + (1 − d)·parameter with d = min(decay, (1 + k)/(10 + k)) at update k, the first being 0, so
- * that the first steps do not weigh on the result.
+ * Keeps average ← d·average + (1 − d)·parameter with d = min(decay, (1 + k)/(10 + k)) at update k; the first, k = 0, takes
+ * the parameters as they are. The first steps so do not weigh on the result.
+ *
+ * @see diffusers' `EMAModel`, whose numbers these are
  */
 export class ParameterAverage implements StepAverage {
   /** Where the current values are, for updates that are done on a device. */
@@ -17,6 +29,8 @@ export class ParameterAverage implements StepAverage {
   /** Number of updates done; a step that is done elsewhere, and saved values that are restored, are counted here. */
   updates = 0;
   private readonly own: Map<string, Tensor<"float32">>;
+  /** The decay of update k, before its limit. */
+  private readonly rise: (k: number) => number;
 
   /**
    * Starts from the parameters as they are.
@@ -26,10 +40,15 @@ export class ParameterAverage implements StepAverage {
   constructor(
     private readonly parameters: ReadonlyMap<string, Tensor<"float32">>,
     private readonly decay: number,
+    { warmup = false, inverseGamma = 1, power = 2 / 3 }: AverageOptions = {},
   ) {
     if (!(decay >= 0 && decay < 1)) {
       throw new ConfigError(`ParameterAverage: decay must lie in 0 … 1, 1 excluded; got ${decay}.`);
     }
+    for (const [name, value] of Object.entries({ inverseGamma, power })) {
+      if (!(value > 0)) throw new ConfigError(`ParameterAverage: ${name} must be above 0; got ${value}.`);
+    }
+    this.rise = warmup ? (k) => 1 - (1 + k / inverseGamma) ** -power : (k) => (1 + k) / (10 + k);
     this.own = new Map([...parameters].map(([name, { data, shape }]) => [name, tensor(data.slice(), shape)]));
   }
 
@@ -41,7 +60,7 @@ export class ParameterAverage implements StepAverage {
 
   /** d of the next update. */
   get nextDecay(): number {
-    return Math.min(this.decay, (1 + this.updates) / (10 + this.updates));
+    return this.updates === 0 ? 0 : Math.min(this.decay, this.rise(this.updates));
   }
 
   /** Whether it is an average of these very tensors. */

@@ -69,6 +69,7 @@ export class BucketedTrainStep implements Trainable<TrainStepInputs> {
     const onDevice: DeviceSteps<TrainStepInputs> | undefined = first.deviceSteps && {
       optimizer: first.deviceSteps.optimizer,
       ...(first.deviceSteps.average && { average: first.deviceSteps.average }),
+      ...(first.deviceSteps.rateOf && { rateOf: first.deviceSteps.rateOf }),
       step: (batch: TrainStepInputs, stepOptions: DeviceStepOptions): Promise<StepOutcome> =>
         steps.with(batch, (step) => step.deviceSteps!.step(batch, stepOptions)),
     };

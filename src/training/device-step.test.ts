@@ -53,10 +53,15 @@ const errorBetween = (a: ReadonlyMap<string, Tensor>, b: ReadonlyMap<string, Ten
   relativeError(flattened(a), flattened(b));
 
 /** A model with its optimizer and its step, the state on the device or in main memory. */
-async function training(stateOnDevice: boolean, gradientClip?: number, name: OptimizerName = "adamw") {
+async function training(
+  stateOnDevice: boolean,
+  gradientClip?: number,
+  name: OptimizerName = "adamw",
+  rateOf?: (name: string) => number,
+) {
   const fera = await initial();
   const optimizer = createOptimizer(name, { lr: 1e-2, weightDecay: 0.1 });
-  const step = await fera.compileTrainStep({ ...shape, optimizer, gradientClip, stateOnDevice });
+  const step = await fera.compileTrainStep({ ...shape, optimizer, gradientClip, rateOf, stateOnDevice });
   return { fera, optimizer, step };
 }
 
@@ -85,7 +90,10 @@ describe("a training step whose state stays on the device", () => {
     await step.release();
   });
 
-  for (const [name, clip] of [["adamw"], ["adamw", 0.01], ["lion", 0.01]] as [OptimizerName, number?][]) {
+  for (const [name, clip] of [["adamw"], ["adamw", 0.01], ["lion", 0.01], ["schedule-free"]] as [
+    OptimizerName,
+    number?,
+  ][]) {
     it(`does what ${name} in main memory does, clipped at ${clip ?? "nothing"}`, async () => {
       const [device, host] = [await training(true, clip, name), await training(false, clip, name)];
       for (let i = 0; i < STEPS; i++) {
@@ -102,6 +110,29 @@ describe("a training step whose state stays on the device", () => {
       for (const { step } of [device, host]) await step.release();
     });
   }
+
+  it("gives parts learning rates of their own, and leaves alone what has none, as in main memory", async () => {
+    const rateOf = (name: string) => (name.startsWith("router") ? 0 : name.endsWith("up") ? 3 : 1);
+    const [device, host] = [await training(true, 0.01, "adamw", rateOf), await training(false, 0.01, "adamw", rateOf)];
+    const before = new Map([...host.fera.parameters].map(([name, { data }]) => [name, data.slice()]));
+    for (let i = 0; i < 4; i++) for (const { step } of [device, host]) await step.run(batchOf(i));
+    expect(errorBetween(device.fera.stateDict(), host.fera.stateDict())).toBeLessThan(SAME_FORMULA_TOLERANCE);
+    for (const { fera } of [device, host]) {
+      for (const [name, { data }] of fera.parameters) {
+        if (rateOf(name) === 0) expect(data, name).toEqual(before.get(name));
+        else expect(data, name).not.toEqual(before.get(name));
+      }
+    }
+    for (const { step } of [device, host]) await step.release();
+  });
+
+  it("is refused by name for optimizers without a graph form", async () => {
+    for (const name of ["adamw-8bit", "adafactor", "prodigy", "muon"] as const) {
+      await expect(training(true, undefined, name)).rejects.toThrow(
+        /stateOnDevice needs an optimizer with a graph form \(AdamW, Lion, ScheduleFreeAdamW\); got \w+\. Leave/,
+      );
+    }
+  });
 
   it("shows current values to whatever asks, and takes up what is changed there", async () => {
     const { fera, optimizer, step } = await training(true);

@@ -5,8 +5,8 @@ import type { LossesAndGradients, TrainStepInputs } from "../adapters/train-step
 import type { CompiledGraph, DeviceResident } from "../runtime/index.js";
 import { flatValues, type Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
+import type { ElementwiseOptimizer } from "./optimizers/elementwise-optimizer.js";
 import { fedMaxNorm } from "./optimizers/gradient-clipping.js";
-import type { Optimizer } from "./optimizers/optimizer.js";
 import type { StepFeeds } from "./step-feeds.js";
 import {
   AVERAGE,
@@ -29,8 +29,9 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
     private readonly graph: Pick<DeviceStepGraph, "packing" | "scalars" | "lossNames">,
     private readonly trained: AdapterState,
     private readonly feeds: StepFeeds,
-    readonly optimizer: Optimizer,
+    readonly optimizer: ElementwiseOptimizer,
     readonly average?: ParameterAverage,
+    readonly rateOf?: (name: string) => number,
   ) {}
 
   /** One step, which takes effect only where it is accepted. */
@@ -43,7 +44,7 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
       const outcome = { losses, gradientNorm, ...sampleLossesOf(result, batch) };
       options.accept(outcome, () => this.lastGradients());
       await this.compiled.advance();
-      this.optimizer.countStep();
+      this.optimizer.countStep(options);
       if (this.average) this.average.updates++;
       // Also where the state was read back while the device computed: the step made a newer one there.
       this.takeOver();
@@ -118,9 +119,9 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
     const { trained, average, optimizer } = this;
     trained.residence.syncToHost();
     const state = new Map<string, ReadonlyMap<string, Float32Array>>([[PARAMETERS, flatValues(trained.parameters)]]);
-    const slots = optimizer.stateOf(new Map([...trained.parameters].map(([name, { size }]) => [name, size])));
+    const slots = optimizer.stateOf(trained.parameters);
     for (const slot of optimizer.slotNames) {
-      state.set(stateInput(slot), new Map([...slots].map(([name, values]) => [name, values[slot]!])));
+      state.set(stateInput(slot), new Map([...slots].map(([name, values]) => [name, values[slot]! as Float32Array])));
     }
     if (average) state.set(AVERAGE, flatValues(average.values));
     return state;

@@ -12,6 +12,7 @@ import { StableDiffusionPipeline } from "../pipelines/index.js";
 import { readCheckpoint } from "./checkpoint.js";
 import { type FineTuneOptions, fineTune } from "./fine-tune.js";
 import { type ImageDataset, openDataset, type StepReport } from "./index.js";
+import { OPTIMIZER_NAMES } from "./optimizers/index.js";
 
 const STEPS = 3;
 
@@ -33,7 +34,7 @@ async function tune(name: string, options: Partial<FineTuneOptions>) {
   const output = join(dir, name);
   const { adapter } = await fineTune({
     ...{ pipeline, dataset, output, config: new FeRAConfig({ rank: 2, dropout: 0.1 }), seed: 0 },
-    ...{ steps: STEPS, batchSize: 2, learningRate: 1e-3, averageDecay: 0.9, maxGradientNorm: 0.1, checkpointEvery: 2 },
+    ...{ steps: STEPS, batchSize: 2, learningRate: 1e-3, ema: 0.9, maxGradientNorm: 0.1, checkpointEvery: 2 },
     onStep: (report) => void reports.push(report),
     ...options,
   });
@@ -74,4 +75,41 @@ it("takes what is left out from the table of options, and refuses what it does n
   await expect(fineTune({ ...other, learningRate: -1 })).rejects.toThrow(/fineTune: learningRate must be .*; got -1/);
   const uniform = { ...other, config: new FeRAConfig({ router: "uniform" }), adapterName: "own.pt" };
   await expect(fineTune(uniform)).rejects.toThrow(/own\.pt: a \.pt file cannot say/);
+});
+
+it("every optimizer trains, and what is saved by schedule-free AdamW is its average", async () => {
+  for (const optimizer of OPTIMIZER_NAMES) {
+    const { reports } = await tune(`by ${optimizer}`, { optimizer, ema: 0, learningRate: undefined });
+    expect(reports).toHaveLength(STEPS);
+  }
+  const output = join(dir, "by schedule-free");
+  const saved = (await readSafetensors(join(output, "adapter.safetensors"))).tensors;
+  const { parameters } = await readCheckpoint(join(output, "checkpoints", `checkpoint-0000000${STEPS}.safetensors`));
+  const name = [...parameters.keys()].find((key) => key.startsWith("router."))!;
+  expect([...saved.keys()].filter((key) => key.endsWith(name))).toHaveLength(1);
+  const average = [...saved].find(([key]) => key.endsWith(name))![1];
+  expect(relativeError(average.data as Float32Array, parameters.get(name)!.data)).toBeGreaterThan(1e-6);
+});
+
+it("resumes a training by schedule-free AdamW, by block, to the bit", async () => {
+  const options = { optimizer: "schedule-free", ema: 0, routerLr: 0.5, blockLr: ["mid_block=0"] } as const;
+  const whole = await tune("whole", { ...options, blockLr: [...options.blockLr] });
+  const stop = new AbortController();
+  const cut = { ...options, blockLr: [...options.blockLr], signal: stop.signal };
+  await tune("cut", { ...cut, onStep: ({ step }) => void (step === 2 && stop.abort()) });
+  const { trained } = await tune("cut", { ...options, blockLr: [...options.blockLr], resume: true });
+  expect(trained).toEqual(whole.trained);
+});
+
+it("refuses optimizer options that do nothing, or exclude each other", async () => {
+  for (const [options, message] of [
+    [{ ema: 0, emaWarmup: true }, /fineTune: emaWarmup needs ema/],
+    [{ optimizer: "schedule-free" }, /ema and the optimizer schedule-free exclude each other/],
+    [{ restarts: 2 }, /restarts is for the schedule cosine-restarts/],
+    [{ decaySteps: 0.5 }, /decaySteps needs a schedule that falls/],
+    [{ warmup: 9 }, /warmup must not exceed steps; got 9 and 3/],
+    [{ blockLr: ["nothing=1"] }, /"nothing" fits the name of no trained tensor/],
+  ] as [Partial<FineTuneOptions>, RegExp][]) {
+    await expect(tune("refused", options)).rejects.toThrow(message);
+  }
 });

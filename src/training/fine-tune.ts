@@ -21,15 +21,18 @@ import type { EncodedRows } from "./encoded-dataset.js";
 import { currentEngine } from "./engine.js";
 import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type DatasetIdentity, datasetChanges, datasetIdentity, trainingFingerprint } from "./identity.js";
+import { stepsOf } from "./learning-rate.js";
 import { clearRunLeftOvers } from "./left-overs.js";
 import { samplerFor } from "./objective-sampler.js";
-import { createOptimizer } from "./optimizers/index.js";
+import { createOptimizer, FINE_TUNING_RATES, type Optimizer } from "./optimizers/index.js";
 import { maskProblem, noisingOptionsOf, objectiveOptionsOf, objectiveProblem } from "./options/objective-options.js";
+import { optimizerProblem } from "./options/optimizer-options.js";
 import { pickValues, withDefaults } from "./options/option.js";
 import { TRAINING_OPTIONS, type TrainingOptionValues } from "./options/training-options.js";
 import { outputPath } from "./output-folder.js";
+import { rateFactors } from "./parameter-groups.js";
 import { type MonitorPhase, RunMonitor } from "./report/run-monitor.js";
-import { SavedModel } from "./saved-model.js";
+import { type DeliveredParameters, SavedModel } from "./saved-model.js";
 import { isFailedWrite, type StepReport, Trainer, type TrainingResult } from "./trainer.js";
 import { ValidationPictures } from "./validation-pictures.js";
 
@@ -111,11 +114,14 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   const { pipeline, dataset, config, output, onPhase, signal } = options;
   refuseUnknown(options);
   const values = withDefaults(TRAINING_OPTIONS, pickValues(TRAINING_OPTIONS, options), "fineTune");
-  const { seed, batchSize, gradientAccumulation, averageDecay } = values;
+  values.learningRate ??= FINE_TUNING_RATES[values.optimizer];
+  const { seed, batchSize, gradientAccumulation, ema } = values;
   await prepareOutputFolder(output);
   const adapter = join(output, values.adapterName);
   checkAdapterPath(adapter, config);
-  const problem = objectiveProblem(values) ?? maskProblem(values, dataset);
+  const sameName = (name: string) => name;
+  const problem =
+    optimizerProblem(values, sameName) ?? objectiveProblem(values, sameName) ?? maskProblem(values, dataset);
   if (problem) throw new ConfigError(`fineTune: ${problem}`);
   const objective = createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values));
   const scheduler = samplerFor(pipeline, values, options.onMessage ?? process.emitWarning);
@@ -152,7 +158,8 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   let result: TrainingResult;
   try {
     const optimizer = createOptimizer(values.optimizer, { lr: values.learningRate, weightDecay: values.weightDecay });
-    const average = averageDecay === 0 ? undefined : new ParameterAverage(model.parameters, averageDecay);
+    const average = ema === 0 ? undefined : new ParameterAverage(model.parameters, ema, { warmup: values.emaWarmup });
+    const rateOf = rateFactors(model.parameters.keys(), values);
     if (validationDataset && validationLossEvery > 0) {
       validationData = await open(validationDataset, { flip: false, randomCrop: false, variedCaptions: false });
     }
@@ -160,13 +167,13 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     const drawing = { ...{ batchSize, captionDropout, objective }, ...noisingOptionsOf(values) };
     onPhase?.({ kind: "compiling" });
     trainable = await compileForSizes(model, { rows, sizes: rows.sizes }, drawing, {
-      ...{ batchSize, optimizer, average, objective },
+      ...{ batchSize, optimizer, average, rateOf, objective },
       ...{ lossWeights: rows.hasLossWeights, lossMask: rows.hasMasks },
       tokens: pipeline.tokenizer.maxLength,
       gradientCheckpointing: values.gradientCheckpointing,
       stateOnDevice: gradientAccumulation === 1 ? options.stateOnDevice : false,
     });
-    saved = new SavedModel(model, average);
+    saved = new SavedModel(model, deliveredBy(model, optimizer, average));
     const monitor = new RunMonitor({
       ...{ model: saved, objective, data: rows, validationData, validationLossEvery, output, onPhase },
       ...{ batchSize, steps: values.steps, checkpointEvery: values.checkpointEvery, log: values.log },
@@ -182,10 +189,12 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     const trainer = new Trainer({
       trainable,
       batches: new DiffusionBatches(rows, { ...drawing, variation, generator: new Generator(seed) }),
-      ...{ optimizer, average, output, gradientAccumulation, fingerprint, signal },
+      ...{ optimizer, average, rateOf, output, gradientAccumulation, fingerprint, signal },
       steps: values.steps,
       schedule: values.schedule,
-      warmupSteps: values.warmupSteps,
+      scheduleShape: { restarts: values.restarts, power: values.power },
+      warmupSteps: stepsOf("warmup", values.warmup, values.steps),
+      ...(values.decaySteps !== undefined && { decaySteps: stepsOf("decaySteps", values.decaySteps, values.steps) }),
       maxGradientNorm: values.maxGradientNorm,
       checkpointEvery: values.checkpointEvery,
       keepCheckpoints: values.keepCheckpoints,
@@ -239,6 +248,20 @@ function variationOf(values: TrainingOptionValues, dataset: ImageDataset): RowVa
     ...(isVaried(tags) && {
       caption: (index: number, generator: Generator) => variedCaption(dataset.caption(index), tags, generator),
     }),
+  };
+}
+
+/** What is saved and drawn, where that is not what is trained; current whenever it is asked for. */
+function deliveredBy(
+  model: AdapterModel,
+  optimizer: Optimizer,
+  average: ParameterAverage | undefined,
+): DeliveredParameters | undefined {
+  if (average || !optimizer.deliversAverage) return average;
+  return {
+    get values() {
+      return optimizer.delivered(model.parameters);
+    },
   };
 }
 

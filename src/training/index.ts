@@ -31,16 +31,21 @@ export {
 export { LEARNING_RATE_SCHEDULES, type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
 export { diffusionBatch, noisedBatch } from "./noised-batch.js";
 export {
+  Adafactor,
   AdamW,
+  AdamW8bit,
   type AdamWOptions,
   clipGradients,
   createOptimizer,
   gradientNorm,
   Lion,
   type LionOptions,
+  Muon,
   OPTIMIZER_NAMES,
   Optimizer,
   type OptimizerName,
+  Prodigy,
+  ScheduleFreeAdamW,
 } from "./optimizers/index.js";
 export { type LossCurve, lossCurve, readMetrics, smoother } from "./report/metrics-file.js";
 export { writeRunReport } from "./report/run-report.js";

@@ -1,5 +1,6 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { type LearningRateOptions, learningRateSchedule } from "./learning-rate.js";
+import { type LearningRateOptions, learningRateSchedule, stepsOf } from "./learning-rate.js";
 
 const rates = (options: LearningRateOptions, steps: number[]) => {
   const schedule = learningRateSchedule(options);
@@ -32,13 +33,48 @@ describe("learningRateSchedule", () => {
   });
 
   it("refuses options out of their range, by name", () => {
-    expect(() => learningRateSchedule({ name: "polynomial" as "linear", learningRate: 1 })).toThrow(/polynomial/);
+    expect(() => learningRateSchedule({ name: "step" as "linear", learningRate: 1 })).toThrow(/got "step"/);
     expect(() => learningRateSchedule({ learningRate: -1 })).toThrow(/learningRate/);
     expect(() => learningRateSchedule({ learningRate: Number.NaN })).toThrow(/learningRate/);
     expect(() => learningRateSchedule({ learningRate: 1, warmupSteps: 1.5 })).toThrow(/warmupSteps/);
     expect(() => learningRateSchedule({ name: "linear", learningRate: 1 })).toThrow(/totalSteps is required/);
     expect(() => learningRateSchedule({ name: "cosine", learningRate: 1, totalSteps: -1 })).toThrow(/totalSteps/);
     expect(() => learningRateSchedule({ learningRate: 1, warmupSteps: 9, totalSteps: 5 })).toThrow(/must not exceed/);
+  });
+
+  it("gives diffusers' rates at every step", () => {
+    const { learningRate, totalSteps, cases } = JSON.parse(readFileSync("test/reference/learning-rates.json", "utf8"));
+    expect(cases.length).toBeGreaterThan(8);
+    for (const { schedule, diffusers, warmupSteps, num_cycles: restarts, power, rates: wanted } of cases) {
+      const rateOf = learningRateSchedule({
+        ...{ name: schedule, learningRate, totalSteps, warmupSteps },
+        ...(restarts !== undefined && { restarts }),
+        ...(power !== undefined && { power }),
+      });
+      // Beyond the last step diffusers' cosine rises again.
+      wanted.slice(0, totalSteps + 1).forEach((rate: number, step: number) => {
+        expect(rateOf(step), `${diffusers}, step ${step}`).toBeCloseTo(rate, 15);
+      });
+    }
+  });
+
+  it("falls by REX's formula, late and steeply", () => {
+    const options = { name: "rex", learningRate: 3, totalSteps: 4 } as const;
+    expect(rates(options, [0, 1, 2, 3, 4, 9])).toEqual(
+      [3, (3 * 0.75) / 0.875, (3 * 0.5) / 0.75, (3 * 0.25) / 0.625, 0, 0].map((rate) => Number(rate.toFixed(12))),
+    );
+  });
+
+  it("stays constant until the steps in which it decays", () => {
+    const options = { name: "linear", learningRate: 1, warmupSteps: 2, decaySteps: 4, totalSteps: 10 } as const;
+    expect(rates(options, [0, 1, 2, 5, 6, 7, 8, 9, 10])).toEqual([0, 0.5, 1, 1, 1, 0.75, 0.5, 0.25, 0]);
+    expect(() => learningRateSchedule({ ...options, decaySteps: 9 })).toThrow(/warmupSteps=2 and decaySteps=9/);
+    expect(() => learningRateSchedule({ learningRate: 1, decaySteps: 1 })).toThrow(/decaySteps needs a schedule/);
+  });
+
+  it("takes steps as a number or as a share of all", () => {
+    expect([stepsOf("warmup", 0.05, 1000), stepsOf("warmup", 1, 1000), stepsOf("warmup", 0, 10)]).toEqual([50, 1, 0]);
+    expect(() => stepsOf("warmup", 1.5, 10)).toThrow(/warmup must be an integer/);
   });
 
   it("refuses a step that is none", () => {

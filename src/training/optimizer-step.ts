@@ -15,6 +15,8 @@ export interface OptimizerStepParts<Batch extends TrainStepInputs = DiffusionBat
   average?: StepAverage;
   /** Largest L2 norm of all gradients together, above 0; not clipped by default. */
   maxGradientNorm?: number;
+  /** A factor on the learning rate by parameter; a gradient whose factor is 0 counts in nothing. Default 1. */
+  rateOf?: (name: string) => number;
 }
 
 /** Settings of one step. */
@@ -42,18 +44,26 @@ export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
    * @throws {NonFiniteError} If a loss or a gradient is not finite: names it; nothing is changed then.
    */
   async run(batches: readonly Batch[], options: OptimizerStepOptions): Promise<StepOutcome> {
-    const { trainable, optimizer, average, maxGradientNorm } = this.parts;
+    const { trainable, optimizer, average, maxGradientNorm, rateOf } = this.parts;
     const { learningRate } = options;
     const { deviceSteps } = trainable;
-    if (batches.length === 1 && deviceSteps?.optimizer === optimizer && deviceSteps.average === average) {
+    if (
+      batches.length === 1 &&
+      deviceSteps?.optimizer === optimizer &&
+      deviceSteps.average === average &&
+      deviceSteps.rateOf === rateOf
+    ) {
       const accept = (outcome: StepOutcome, gradients: Gradients) => requireFinite(outcome, gradients, options);
       return deviceSteps.step(batches[0]!, { learningRate, maxGradientNorm, accept });
     }
     const { losses, gradients, sampleLosses } = await meanOver(trainable, batches);
+    if (rateOf) for (const name of [...gradients.keys()]) if (rateOf(name) === 0) gradients.delete(name);
     const norm = maxGradientNorm === undefined ? gradientNorm(gradients) : clipGradients(gradients, maxGradientNorm);
     const outcome = { losses, gradientNorm: norm, ...(sampleLosses && { sampleLosses }) };
     requireFinite(outcome, () => gradients, options);
-    optimizer.step(flatValues(trainable.parameters), gradients, { learningRate });
+    const { parameters } = trainable;
+    const shapes = new Map([...parameters].map(([name, { shape }]) => [name, shape]));
+    optimizer.step(flatValues(parameters), gradients, { learningRate, rateOf, shapes });
     average?.update();
     return outcome;
   }

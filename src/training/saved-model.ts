@@ -1,7 +1,12 @@
 // The model as it would be saved at any step of a training: with the average of its adapters, where there is one.
 
 import type { AdapterConfig, AdapterModel } from "../adapters/index.js";
-import type { ParameterAverage } from "./average.js";
+import type { Tensor } from "../tensor/tensor.js";
+
+/** Parameters that are saved instead of those that are trained, such as a `ParameterAverage`. */
+export interface DeliveredParameters {
+  readonly values: ReadonlyMap<string, Tensor<"float32">>;
+}
 
 /** What pictures and validation look at. */
 export class SavedModel {
@@ -10,7 +15,7 @@ export class SavedModel {
 
   constructor(
     private readonly model: AdapterModel,
-    private readonly average: ParameterAverage | undefined,
+    private readonly average: DeliveredParameters | undefined,
   ) {}
 
   /** Of its adapters. */

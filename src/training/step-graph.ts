@@ -15,10 +15,11 @@ import {
 import type { Graph, Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
 import type { IoBinding } from "../runtime/index.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { sizeOf, type Tensor } from "../tensor/tensor.js";
 import { addAverage } from "./average.js";
+import type { ElementwiseOptimizer } from "./optimizers/elementwise-optimizer.js";
 import { addGradientClipping } from "./optimizers/gradient-clipping.js";
-import type { Optimizer } from "./optimizers/optimizer.js";
+import { factorOf } from "./optimizers/optimizer.js";
 import { PackedScalars, Packing } from "./packing.js";
 
 /** What a step is built from. */
@@ -144,7 +145,7 @@ export interface DeviceStepGraph {
 export function buildDeviceStep(
   graph: Graph,
   parts: StepParts,
-  options: Pick<TrainStepOptions, "gradientCheckpointing" | "average"> & { optimizer: Optimizer },
+  options: Pick<TrainStepOptions, "gradientCheckpointing" | "average" | "rateOf"> & { optimizer: ElementwiseOptimizer },
 ): DeviceStepGraph {
   const { optimizer } = options;
   const packing = new Packing(parts.adapter.shapes);
@@ -159,8 +160,12 @@ export function buildDeviceStep(
   const own: (keyof StepScalars)[] = options.average ? ["maxGradientNorm", "averageDecay"] : ["maxGradientNorm"];
   const scalars = new PackedScalars([...optimizer.coefficientNames, ...own]);
   const values = scalars.input(graph, "scalars");
+  const factors = rateFactors(graph, packing, parts.adapter.shapes, options);
+  if (factors) for (const name of optimizer.rateCoefficients) values[name] = ops.mul(values[name]!, factors.rates);
   const [clipped, stepped] = graph.inPhase("optimizer", () => {
-    const clipped = addGradientClipping(gradient, values.maxGradientNorm!);
+    // What is not trained does not count in the norm.
+    const counted = factors?.trained ? ops.mul(gradient, factors.trained) : gradient;
+    const clipped = addGradientClipping(counted, values.maxGradientNorm!);
     return [clipped, optimizer.addToGraph({ parameters, state }, clipped.gradient, values)] as const;
   });
   graph.output("gradient", gradient);
@@ -178,6 +183,23 @@ export function buildDeviceStep(
   const inPlace = Object.fromEntries([...next.keys()].map((name) => [name, `next.${name}`]));
   const ioBinding = { state: inPlace, outputs: ["gradient"] };
   return { masks: attached.masks, packing, scalars, ioBinding, lossNames: lossNamesOf(parts) };
+}
+
+/** The factors on the learning rate `[P]`, and 0 where they are 0, 1 elsewhere; undefined where all are 1. */
+function rateFactors(
+  graph: Graph,
+  packing: Packing,
+  shapes: Adapter["shapes"],
+  { optimizer, rateOf }: Pick<TrainStepOptions, "rateOf"> & { optimizer: ElementwiseOptimizer },
+): { rates: Value; trained?: Value } | undefined {
+  const factors = [...shapes.keys()].map((name) => factorOf(optimizer.name, name, rateOf));
+  if (factors.every((factor) => factor === 1)) return undefined;
+  const constant = (of: (factor: number) => number) => {
+    const filled = [...shapes].map(([name, shape], i) => [name, new Float32Array(sizeOf(shape)).fill(of(factors[i]!))]);
+    return graph.constant(packing.pack(new Map(filled as [string, Float32Array][])));
+  };
+  const rates = constant((factor) => factor);
+  return factors.includes(0) ? { rates, trained: constant((factor) => (factor === 0 ? 0 : 1)) } : { rates };
 }
 
 /**

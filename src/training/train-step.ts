@@ -19,7 +19,8 @@ import type { Tensor } from "../tensor/tensor.js";
 import { canBeOnDevice } from "./average.js";
 import { DeviceStep } from "./device-step.js";
 import { OptimizerStep } from "./optimizer-step.js";
-import { hasGraphForm } from "./optimizers/optimizer.js";
+import { hasGraphForm } from "./optimizers/elementwise-optimizer.js";
+import { Optimizer } from "./optimizers/optimizer.js";
 import { type StepDropout, StepFeeds } from "./step-feeds.js";
 import {
   buildDeviceStep,
@@ -56,9 +57,10 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     private readonly feeds: StepFeeds,
     private readonly computation: Computation,
   ) {
-    const { optimizer, average } = options;
+    const { optimizer, average, rateOf } = options;
     const maxGradientNorm = maxGradientNormOf(options);
-    this.optimizerStep = optimizer && new OptimizerStep({ trainable: this, optimizer, average, maxGradientNorm });
+    this.optimizerStep =
+      optimizer && new OptimizerStep({ trainable: this, optimizer, average, maxGradientNorm, rateOf });
   }
 
   /**
@@ -89,12 +91,15 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
       const built = buildDeviceStep(graph, parts, { ...options, optimizer });
       const compiled = await compile(graph, { ...model.runtime, ioBinding: built.ioBinding });
       const feeds = feedsWith(built.masks);
-      const device = new DeviceStep(compiled, built, trained, feeds, optimizer, average);
+      const device = new DeviceStep(compiled, built, trained, feeds, optimizer, average, options.rateOf);
       return new TrainStep(trained, parts, options, feeds, { device });
     }
     if (options.stateOnDevice) {
       throw new ConfigError(
-        "compileTrainStep: stateOnDevice needs an optimizer of this library, an average of it or none, and Node.",
+        optimizer instanceof Optimizer && !hasGraphForm(optimizer)
+          ? `compileTrainStep: stateOnDevice needs an optimizer with a graph form (AdamW, Lion, ScheduleFreeAdamW); got ` +
+              `${optimizer.name}. Leave stateOnDevice out: its steps are done in main memory.`
+          : "compileTrainStep: stateOnDevice needs an optimizer of this library, an average of it or none, and Node.",
       );
     }
     const masks = new Map<string, readonly number[]>();

@@ -48,6 +48,8 @@ export interface DeviceSteps<Batch extends TrainStepInputs = DiffusionBatch> {
   readonly optimizer: Optimizer;
   /** The average that is there, and updated by every step; it shows current values when asked. */
   readonly average?: ParameterAverage;
+  /** The factors on the learning rate that the steps have. */
+  readonly rateOf?: (name: string) => number;
   /** One step on a batch. Rejects with what `accept` throws; nothing is changed then. */
   step(batch: Batch, options: DeviceStepOptions): Promise<StepOutcome>;
 }

@@ -17,7 +17,7 @@ import { type BestStep, CheckpointPolicy } from "./checkpoint-policy.js";
 import type { DiffusionBatches } from "./diffusion-batches.js";
 import { currentEngine, type Engine, engineChange } from "./engine.js";
 import { refuseOtherFingerprint } from "./fingerprint.js";
-import { type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
+import { type LearningRateScheduleName, type LearningRateShape, learningRateSchedule } from "./learning-rate.js";
 import { clearLeftOvers } from "./left-overs.js";
 import { describeStepInputs, NonFiniteError } from "./non-finite.js";
 import { OptimizerStep } from "./optimizer-step.js";
@@ -41,7 +41,13 @@ export interface TrainerOptions {
   /** Folder for `metrics.jsonl` and `checkpoints/`. */
   output: string;
   schedule?: LearningRateScheduleName;
+  /** Restarts or power of the schedule. */
+  scheduleShape?: Omit<LearningRateShape, "name">;
   warmupSteps?: number;
+  /** Steps at the end over which the learning rate falls; by default all after the warm-up. */
+  decaySteps?: number;
+  /** A factor on the learning rate by the parameter's name; the same function as the trainable's, where that steps itself. */
+  rateOf?: (name: string) => number;
   /** Batches whose gradients are averaged into one step. */
   gradientAccumulation?: number;
   /** Largest L2 norm of all gradients together; 0 for no clipping. */
@@ -83,7 +89,7 @@ export interface TrainingResult {
   /** False where the signal ended it early. */
   finished: boolean;
   checkpoint: string;
-  /** The averaged parameters, or the parameters themselves without an average. */
+  /** The averaged parameters, what the optimizer delivers without an average, or the parameters themselves. */
   parameters: ReadonlyMap<string, Tensor<"float32">>;
   /** The step with the lowest validation loss, where one was measured; its checkpoint is kept. */
   best?: BestStep;
@@ -133,8 +139,12 @@ export class Trainer {
           "Make it with new ParameterAverage(trainable.parameters, decay).",
       );
     }
+    if (average && optimizer.deliversAverage) {
+      throw new ConfigError(`Trainer: ${optimizer.name} delivers an average of its own; leave average out.`);
+    }
     const clipped = maxGradientNorm === 0 ? undefined : maxGradientNorm;
-    this.optimizerStep = new OptimizerStep({ trainable, optimizer, average, maxGradientNorm: clipped });
+    const { rateOf } = options;
+    this.optimizerStep = new OptimizerStep({ trainable, optimizer, average, maxGradientNorm: clipped, rateOf });
     this.folder = join(options.output, "checkpoints");
     const keep = keepCheckpoints === undefined ? {} : { keep: keepCheckpoints };
     this.checkpoints = new CheckpointPolicy({ folder: this.folder, every: checkpointEvery, ...keep });
@@ -178,7 +188,9 @@ export class Trainer {
     await prepareOutputFolder(this.folder);
     await clearLeftOvers(this.folder);
     const rateOf = learningRateSchedule({
+      ...options.scheduleShape,
       name: options.schedule ?? "constant",
+      ...(options.decaySteps !== undefined && { decaySteps: options.decaySteps }),
       learningRate: options.optimizer.lr,
       warmupSteps: options.warmupSteps ?? 0,
       totalSteps: options.steps,
@@ -229,7 +241,7 @@ export class Trainer {
     const checkpoint = await this.save(place).catch((cause: unknown) => {
       throw this.named(cause);
     });
-    const parameters = options.average?.values ?? options.trainable.parameters;
+    const parameters = options.average?.values ?? options.optimizer.delivered(options.trainable.parameters);
     const { best } = this.checkpoints;
     return { step: this.step, finished: this.step >= options.steps, checkpoint, parameters, ...(best && { best }) };
   }

@@ -68,7 +68,7 @@ describe("validation pictures", () => {
   it("are what generate draws with the saved average, at the training's size, at every quarter and at the end", async () => {
     const prompts = ["--validation-prompts", "a red circle", "--validation-prompts", "blue"];
     const { code } = await runFera(
-      ...train("average", "--steps", "10", "--average-decay", "0.9", "--resolution", "64", "--seed", "3", ...prompts),
+      ...train("average", "--steps", "10", "--ema", "0.9", "--resolution", "64", "--seed", "3", ...prompts),
     );
     expect(code).toBe(0);
     const names = ["step-000003.png", "step-000006.png", "step-000009.png", "step-000010.png"];

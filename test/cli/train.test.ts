@@ -66,8 +66,8 @@ describe("fera train", () => {
 
   it("interrupted by Ctrl-C leaves a checkpoint and exit code 130; resumed, it has the losses of a run never cut", async () => {
     // One that is never cut, and one that is cut as soon as its third step is logged.
-    const whole = runFera(...train("uncut", "--schedule", "cosine", "--average-decay", "0.9"));
-    const running = startFera(...train("cut", "--schedule", "cosine", "--average-decay", "0.9"));
+    const whole = runFera(...train("uncut", "--schedule", "cosine", "--ema", "0.9"));
+    const running = startFera(...train("cut", "--schedule", "cosine", "--ema", "0.9"));
     const watch = setInterval(() => {
       if (existsSync(join(dir, "cut/metrics.jsonl")) && metrics("cut").length >= 3) {
         running.interrupt();

@@ -23,7 +23,7 @@ const NAMES = Object.keys(DECLARED);
 const CHOSEN: Record<string, unknown> = {
   steps: 2,
   batchSize: 2,
-  warmupSteps: 1,
+  warmup: 1,
   sigmaDivisor: 8,
   targetModules: ["to_q", "to_k", "conv1"],
   excludeModules: ["to_k"],

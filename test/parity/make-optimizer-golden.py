@@ -1,7 +1,7 @@
 """Makes test/reference/optimizers.safetensors: steps of published optimizers on given gradients.
 
-Run from the repository root, with torch, transformers, lion-pytorch, prodigyopt, schedulefree, numpy and safetensors
-installed:
+Run from the repository root, with torch, transformers, lion-pytorch, prodigyopt, schedulefree, bitsandbytes, numpy and
+safetensors installed:
 
     python test/parity/make-optimizer-golden.py
 
@@ -13,7 +13,9 @@ to the whole optimizer. The metadata's `cases` give class, options, parameters a
 Of the parameters, `up` starts at zero as a LoRA's up matrix does, and the first gradient of `bias` is always zero.
 Adafactor averages over the last two axes of `conv`. torch's Muon takes matrices only and orthogonalizes in bfloat16;
 `muon_float32` is the same with the iteration in float32. Schedule-free AdamW trains at the point `C.P` and delivers the
-average, `C.P.averaged`, which is given after the last step only.
+average, `C.P.averaged`, which is given after the last step only. bitsandbytes' AdamW runs on the CPU, but with the
+nearest codes, as on GPUs: the CPU's own table is too coarse for small values (it codes 1e-9 as 8e-6). `wide` has three blocks, the
+last of which is not full, and is in its cases only. Codes are given as float32.
 """
 
 import inspect
@@ -22,8 +24,10 @@ import math
 from importlib.metadata import version
 from pathlib import Path
 
+import bitsandbytes.backends.cpu.ops as bitsandbytes_cpu
 import torch
 import torch.optim._muon as torch_muon
+from bitsandbytes.optim import AdamW8bit
 from lion_pytorch import Lion
 from prodigyopt import Prodigy
 from safetensors import safe_open
@@ -33,11 +37,12 @@ from torch.optim import AdamW, Muon
 from transformers import Adafactor
 
 TARGET = Path("test/reference/optimizers.safetensors")
-STEPS = 10
-SHAPES = {"down": (3, 5), "up": (6, 3), "tall": (7, 2), "bias": (7,), "conv": (4, 2, 3, 3)}
+STEPS = 20
+SHAPES = {"down": (3, 5), "up": (6, 3), "tall": (7, 2), "bias": (7,), "conv": (4, 2, 3, 3), "wide": (24, 25)}
 MATRICES = ("down", "up", "tall")
+IN_ALL = tuple(name for name in SHAPES if name != "wide")
 IMPLEMENTATION = (
-    "params", "foreach", "fused", "capturable", "differentiable", "maximize", "use_triton", "fsdp_in_use", "slice_p",
+    "params", "args", "is_paged", "optim_bits", "foreach", "fused", "capturable", "differentiable", "maximize", "use_triton", "fsdp_in_use", "slice_p",
 )  # fmt: skip
 
 # Per case: the class, its options other than the defaults, the states of every parameter, those of the whole optimizer.
@@ -104,6 +109,12 @@ CASES = {
         ["z", "exp_avg_sq"],
         [],
     ),
+    "adamw_8bit": (
+        AdamW8bit,
+        {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1, "min_8bit_size": 64},
+        ["state1", "state2", "absmax1", "absmax2"],
+        [],
+    ),
     "muon": (Muon, {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95, "nesterov": True}, ["momentum_buffer"], []),
     "muon_float32": (
         Muon, {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95, "nesterov": True}, ["momentum_buffer"], [],
@@ -129,9 +140,19 @@ def orthogonalize(matrix: torch.Tensor, coefficients: tuple, steps: int, eps: fl
     return x.T if flip else x
 
 
+def quantize_nearest(values, code, absmax_out, codes_out, blocksize) -> None:
+    """The nearest code of every value, relative to the largest of its block."""
+    flat, codes = values.flatten(), codes_out.view(-1)
+    for block, start in enumerate(range(0, flat.numel(), blocksize)):
+        part = flat[start : start + blocksize]
+        absmax_out[block] = part.abs().max()
+        scaled = part * (1 / absmax_out[block])
+        codes[start : start + blocksize] = (scaled[:, None] - code).abs().argmin(1).to(torch.uint8)
+
+
 def run(case: str, initial: dict, gradients: dict) -> dict[str, torch.Tensor]:
     kind, options, states, numbers = CASES[case]
-    names = MATRICES if kind is Muon else tuple(initial)
+    names = names_of(kind)
     parameters = {name: initial[name].clone().requires_grad_() for name in names}
     extra = {"foreach": False} if kind in (AdamW, AdamWScheduleFree) else {}
     optimizer = kind(parameters.values(), **options, **extra)
@@ -151,7 +172,7 @@ def run(case: str, initial: dict, gradients: dict) -> dict[str, torch.Tensor]:
             state = optimizer.state[parameter]
             for key in states:
                 if key in state:
-                    keep(f"{name}.{key}", state[key].reshape(parameter.shape) if key == "s" else state[key])
+                    keep(f"{name}.{key}", state[key].reshape(parameter.shape) if key == "s" else state[key].float())
         for key in numbers:
             keep(key, torch.tensor(optimizer.param_groups[0][key]))
     result = {name: torch.stack(values) for name, values in found.items()}
@@ -159,6 +180,10 @@ def run(case: str, initial: dict, gradients: dict) -> dict[str, torch.Tensor]:
         optimizer.eval()
         result |= {f"{case}.{name}.averaged": parameter.detach() for name, parameter in parameters.items()}
     return result
+
+
+def names_of(kind: type) -> tuple[str, ...]:
+    return MATRICES if kind is Muon else tuple(SHAPES) if kind is AdamW8bit else IN_ALL
 
 
 def every_option(kind: type, options: dict) -> dict:
@@ -173,7 +198,7 @@ def check_lion(expected: dict) -> None:
     for case in ("lion", "lion_other_betas"):
         options = CASES[case][1]
         (beta1, beta2), rate, decay = options["betas"], options["lr"], options["weight_decay"]
-        for name in SHAPES:
+        for name in IN_ALL:
             weight = expected[f"initial.{name}"].double()
             momentum = torch.zeros_like(weight)
             for step, gradient in enumerate(expected[f"gradients.{name}"].double()):
@@ -197,6 +222,7 @@ def main() -> None:
         expected[f"gradients.{name}"] = gradients
     initial = {name: expected[f"initial.{name}"] for name in SHAPES}
     gradients = {name: expected[f"gradients.{name}"] for name in SHAPES}
+    bitsandbytes_cpu._quant_blockwise_fp32_direct = quantize_nearest
     in_bfloat16 = torch_muon._zeropower_via_newtonschulz
     for case in CASES:
         torch_muon._zeropower_via_newtonschulz = orthogonalize if "float32" in case else in_bfloat16
@@ -209,16 +235,16 @@ def main() -> None:
     for case in ("prodigy", "prodigy_safeguard"):
         assert expected[f"{case}.d"][-1] > 1.2 * CASES[case][1]["d0"], expected[f"{case}.d"]
     for case, (kind, *_) in CASES.items():
-        for name in MATRICES if kind is Muon else SHAPES:
+        for name in names_of(kind):
             change = (expected[f"{case}.{name}"][-1] - initial[name]).norm()
             assert change > 1e-4, (case, name, change)
 
-    packages = ("torch", "transformers", "lion-pytorch", "prodigyopt", "schedulefree")
+    packages = ("torch", "transformers", "lion-pytorch", "prodigyopt", "schedulefree", "bitsandbytes")
     cases = {
         case: {
             "class": f"{kind.__module__}.{kind.__qualname__}",
             "options": every_option(kind, options),
-            "parameters": list(MATRICES if kind is Muon else SHAPES),
+            "parameters": list(names_of(kind)),
             "states": states,
             "numbers": numbers,
         }

@@ -2,7 +2,9 @@
 
 import type { Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
-import { checkBetas, checkNonNegative, type GraphStep, Optimizer, refuseUnknown } from "./optimizer.js";
+import { ElementwiseOptimizer, type GraphStep } from "./elementwise-optimizer.js";
+import { checkBetas, checkNonNegative, refuseUnknown } from "./hyperparameters.js";
+import type { StepRate } from "./optimizer.js";
 
 /** Hyperparameters of AdamW, with PyTorch's defaults. */
 export interface AdamWOptions {
@@ -43,7 +45,8 @@ type Coefficient =
  *
  * @see Loshchilov & Hutter 2017, arXiv:1711.05101
  */
-export class AdamW extends Optimizer<Slot, Coefficient> {
+export class AdamW extends ElementwiseOptimizer<Slot, Coefficient> {
+  readonly rateCoefficients = ["decay", "stepSize"] as const;
   readonly betas: readonly [number, number];
   readonly eps: number;
   readonly weightDecay: number;
@@ -61,7 +64,7 @@ export class AdamW extends Optimizer<Slot, Coefficient> {
     this.weightDecay = weightDecay;
   }
 
-  protected coefficientsOf(learningRate: number, k: number): Record<Coefficient, number> {
+  protected coefficientsOf({ learningRate, k }: StepRate): Record<Coefficient, number> {
     const [beta1, beta2] = this.betas;
     return {
       decay: learningRate * this.weightDecay,

@@ -1,5 +1,12 @@
+export { Adafactor, type AdafactorOptions } from "./adafactor.js";
 export { AdamW, type AdamWOptions } from "./adamw.js";
-export { createOptimizer, OPTIMIZER_NAMES, type OptimizerName } from "./create-optimizer.js";
+export { AdamW8bit, type AdamW8bitOptions } from "./adamw-8bit.js";
+export { createOptimizer, FINE_TUNING_RATES, OPTIMIZER_NAMES, type OptimizerName } from "./create-optimizer.js";
+export { ElementwiseOptimizer, type GraphStep, hasGraphForm } from "./elementwise-optimizer.js";
 export { clipGradients, gradientNorm } from "./gradient-clipping.js";
 export { Lion, type LionOptions } from "./lion.js";
-export { Optimizer } from "./optimizer.js";
+export { Muon, type MuonOptions, type MuonRate } from "./muon.js";
+export { Optimizer, type ParameterUpdate, type StepRate } from "./optimizer.js";
+export type { ParameterState, StateArray, StateSlot } from "./optimizer-state.js";
+export { Prodigy, type ProdigyOptions } from "./prodigy.js";
+export { ScheduleFreeAdamW, type ScheduleFreeAdamWOptions } from "./schedule-free.js";

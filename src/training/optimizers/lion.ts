@@ -2,7 +2,9 @@
 
 import type { Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
-import { checkBetas, checkNonNegative, type GraphStep, Optimizer, refuseUnknown } from "./optimizer.js";
+import { ElementwiseOptimizer, type GraphStep } from "./elementwise-optimizer.js";
+import { checkBetas, checkNonNegative, refuseUnknown } from "./hyperparameters.js";
+import type { StepRate } from "./optimizer.js";
 
 /** Hyperparameters of Lion, with the paper's defaults. */
 export interface LionOptions {
@@ -37,7 +39,8 @@ type Coefficient =
  *
  * @see Chen et al. 2023, arXiv:2302.06675, algorithm 2
  */
-export class Lion extends Optimizer<Slot, Coefficient> {
+export class Lion extends ElementwiseOptimizer<Slot, Coefficient> {
+  readonly rateCoefficients = ["decay", "stepSize"] as const;
   readonly betas: readonly [number, number];
   readonly weightDecay: number;
 
@@ -52,7 +55,7 @@ export class Lion extends Optimizer<Slot, Coefficient> {
     this.weightDecay = weightDecay;
   }
 
-  protected coefficientsOf(learningRate: number): Record<Coefficient, number> {
+  protected coefficientsOf({ learningRate }: StepRate): Record<Coefficient, number> {
     const [beta1, beta2] = this.betas;
     return {
       decay: learningRate * this.weightDecay,
