@@ -95,6 +95,14 @@ export {
   type StateSlot,
   type StepRate,
 } from "./training/optimizers/index.js";
+export {
+  type AverageSnapshot,
+  POST_HOC_WIDTHS,
+  PowerFunctionAverages,
+  postHocAverage,
+  postHocWeights,
+  powerOfWidth,
+} from "./training/post-hoc-average.js";
 export type { RowOrderState } from "./training/row-order.js";
 export type {
   DeviceStepOptions,

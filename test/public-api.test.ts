@@ -80,6 +80,7 @@ const TRAINING_CLASSES: Readonly<Record<string, string>> = {
   Trainer: "run resume",
   DiffusionBatches: "next state restore",
   ParameterAverage: "update",
+  PowerFunctionAverages: "update snapshots restore",
 };
 const TRAINING_FUNCTIONS = [
   "gradients",
@@ -98,6 +99,7 @@ const TRAINING_FUNCTIONS = [
   "dynamicShift",
   "noisedBatch",
   "createOptimizer",
+  "postHocAverage",
 ];
 
 type Named = Readonly<Record<string, unknown>>;
