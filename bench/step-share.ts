@@ -1,6 +1,7 @@
 // Where a trainer's step goes: seconds inside ONNX Runtime against seconds in all, for adapters on the embedded model and for
 // the embedded model as a whole. Usage: npx tsx bench/step-share.ts [adapters|whole ...] [--steps N] [--batch N]
 
+import { readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -44,6 +45,9 @@ interface Share {
   /** Median of the steps. */
   medianStep: number;
   loss: number;
+  /** Processor time of the main thread, and of all threads: what a busy machine does not change. */
+  mainProcessor: number;
+  allProcessor: number;
 }
 
 const [, , first, ...more] = process.argv;
@@ -59,7 +63,8 @@ async function report(args: string[]): Promise<void> {
     console.log(
       `${what}: ${formatSeconds(result.step)} per step (median ${formatSeconds(result.medianStep)}), of it ` +
         `${formatSeconds(result.onnx)} in ONNX Runtime, ${formatPercent(result.onnx / result.step)}; ` +
-        `last loss ${result.loss}`,
+        `last loss ${result.loss}; processor time of the main thread ${formatSeconds(result.mainProcessor)}, of all ` +
+        `${formatSeconds(result.allProcessor)}`,
     );
   }
 }
@@ -76,10 +81,13 @@ async function measureShare({ what, steps, batchSize }: Task): Promise<Share> {
   const output = await mkdtemp(join(tmpdir(), "fera-bench-"));
   const endedAt: number[] = [];
   let loss = Number.NaN;
+  let [before, after] = [processorSeconds(), processorSeconds()];
   const common = {
     ...{ optimizer, output, steps: steps + STEPS_TO_SETTLE, maxGradientNorm: 1 },
     onStep: (report: { loss: number }) => {
       endedAt.push(performance.now());
+      if (endedAt.length === STEPS_TO_SETTLE) before = processorSeconds();
+      if (endedAt.length === STEPS_TO_SETTLE + steps) after = processorSeconds();
       loss = report.loss;
     },
   };
@@ -114,5 +122,22 @@ async function measureShare({ what, steps, batchSize }: Task): Promise<Share> {
   const each = ends.slice(1).map((end, i) => (end - ends[i]!) / 1000);
   const onnx = times.run.slice(STEPS_TO_SETTLE, STEPS_TO_SETTLE + steps).reduce((sum, value) => sum + value, 0) / steps;
   const medianStep = [...each].sort((a, b) => a - b)[Math.floor(each.length / 2)]!;
-  return { step: each.reduce((sum, value) => sum + value, 0) / steps, onnx, medianStep, loss };
+  return {
+    step: each.reduce((sum, value) => sum + value, 0) / steps,
+    onnx,
+    medianStep,
+    loss,
+    mainProcessor: (after.main - before.main) / steps,
+    allProcessor: (after.all - before.all) / steps,
+  };
+}
+
+/** Processor time so far, of the main thread and of all; Linux only. */
+function processorSeconds(): { main: number; all: number } {
+  const ticks = (file: string) => {
+    // Behind the program's name in brackets; fields 14 and 15 of proc(5).
+    const fields = readFileSync(file, "utf8").split(") ").at(-1)!.split(" ");
+    return (Number(fields[11]) + Number(fields[12])) / 100;
+  };
+  return { main: ticks(`/proc/self/task/${process.pid}/stat`), all: ticks("/proc/self/stat") };
 }

@@ -14,7 +14,7 @@ import {
 } from "../../src/models/unet-2d-condition/unet-2d-condition.js";
 import { ModelWeights, Scope, TrainableParameters } from "../../src/nn/index.js";
 import { compileDataParallel, type DataParallelGraph, type RuntimeOptions } from "../../src/runtime/index.js";
-import type { Tensor } from "../../src/tensor/tensor.js";
+import { Tensor } from "../../src/tensor/tensor.js";
 import type { DiffusionBatch, LossesAndGradients, Trainable } from "../../src/training/trainable.js";
 
 const UNET = "unet.";
@@ -131,8 +131,15 @@ function prefixed(prefix: string, model: Model<unknown>): [string, Tensor<"float
         `WholeModel: the weight "${name}" lies in a file; whole-model training needs it in memory.`,
       );
     }
-    return [prefix + name, weight.tensor];
+    return [prefix + name, inSharedMemory(weight.tensor)];
   });
+}
+
+/** A copy that worker threads read by themselves, side by side. */
+function inSharedMemory({ data, shape }: Tensor<"float32">): Tensor<"float32"> {
+  const shared = new Float32Array(new SharedArrayBuffer(data.byteLength));
+  shared.set(data);
+  return new Tensor("float32", shape, shared);
 }
 
 function weightsOf(weights: ReadonlyMap<string, Tensor<"float32">>, prefix: string): ModelWeights {

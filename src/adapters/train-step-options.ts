@@ -13,6 +13,14 @@ export interface OptimizerStepSettings {
   shapes?: ReadonlyMap<string, readonly number[]>;
 }
 
+/** What goes along with a step of an optimizer of this library, in the same pass over memory. */
+export interface AccompaniedStepSettings extends OptimizerStepSettings {
+  /** Multiplies every gradient first, rounded to float32; in place or not. */
+  gradientScale?: number;
+  /** Takes in every parameter once it is changed: `average ← parameter + decay·(average − parameter)`. */
+  average?: { decay: number; values: ReadonlyMap<string, Float32Array> };
+}
+
 /** What updates parameters in place; `AdamW` is one. */
 export interface StepOptimizer {
   step(

@@ -47,7 +47,8 @@ export class CompiledGraph {
   /**
    * Runs once.
    *
-   * @param feeds - One tensor per graph input that is not bound, of its exact dtype and shape.
+   * @param feeds - One tensor per graph input that is not bound, of its exact dtype and shape. Taken as they are now; those in
+   *   shared memory as they are until the run is over.
    * @returns One tensor per graph output that is not bound.
    * @throws {ShapeError} If an input is missing, unknown, or of another dtype or shape.
    */

@@ -90,3 +90,33 @@ it("names an input with another number of samples", async () => {
   await expect(graph.run({ x: randn([2, 3]) }, {})).rejects.toThrow(/input "w" is missing/);
   await graph.release();
 });
+
+it("reads inputs in shared memory anew at every run, and gives what it gives for others", async () => {
+  const batch = { x: randn([6, 3], { generator: new Generator(1) }) };
+  const w = tensor(new Float32Array(new SharedArrayBuffer(12)), [3, 1]);
+  const graph = await compileDataParallel(regression, { batchSize: 6, parameterBytes: 12, threads: THREADS });
+  for (const values of [
+    [1, 2, 3],
+    [-4, 0, 0.5],
+  ]) {
+    w.data.set(values);
+    expect(await graph.run(batch, { w })).toEqual(await graph.run(batch, { w: tensor(values, [3, 1]) }));
+  }
+  await graph.release();
+});
+
+it("adds up long outputs as short ones", async () => {
+  const size = 1000;
+  const build = (graph: Graph, batchSize: number) => {
+    const x = graph.input("x", "float32", [batchSize, size]);
+    graph.output("mean", ops.reduceMean(x, [0]));
+  };
+  const x = randn([4, size], { generator: new Generator(1) });
+  const graph = await compileDataParallel(build, { batchSize: 4, parameterBytes: 4, threads: THREADS });
+  const { mean } = await graph.run({ x }, {});
+  mean!.data.forEach((value, i) => {
+    const wanted = [0, 1, 2, 3].reduce((sum, row) => sum + x.data[row * size + i]! / 4, 0);
+    expect(Number(value)).toBeCloseTo(wanted, 5);
+  });
+  await graph.release();
+});

@@ -10,6 +10,7 @@ import { RuntimeError } from "../errors.js";
 import { Graph } from "../graph/index.js";
 import { lower } from "../onnx/index.js";
 import { concatRows } from "../tensor/rows.js";
+import { compileKernel, onceCompiled, quads } from "../tensor/simd-kernel.js";
 import { Tensor } from "../tensor/tensor.js";
 import { backend } from "./backend.js";
 import { type CompiledGraph, type CompileOptions, checkFeeds, deviceOf, load, withoutGraph } from "./compile.js";
@@ -183,7 +184,21 @@ function average(first: Float32Array, others: readonly Float32Array[]): void {
   });
 }
 
-/** sum ← (sum + other) · factor. */
+/** sum ← (sum + other) · factor. The same bits with SIMD and without where the factor is a power of 2. */
 function addScaled(sum: Float32Array, other: Float32Array, factor: number): void {
+  const kernel = addScaledKernel();
+  if (kernel && sum.length >= LEAST_FOR_KERNEL) {
+    kernel({ sum, other }, { factor });
+    return;
+  }
   for (let i = 0; i < sum.length; i++) sum[i] = (sum[i]! + other[i]!) * factor;
 }
+
+/** Elements below which a kernel's copies take longer than the sum. */
+const LEAST_FOR_KERNEL = 256;
+
+const addScaledKernel = onceCompiled(() =>
+  compileKernel(["sum", "other"], ["factor"], ({ load, scalar, store }) => {
+    store("sum", quads.mul(quads.add(load("sum"), load("other")), scalar("factor")));
+  }),
+);

@@ -153,15 +153,17 @@ interface Message {
   data: TensorData;
 }
 
-/** Copies that the worker may have: a message that is cloned takes four times as long, and a view's whole buffer along. */
+const isShared = ({ buffer }: TensorData): boolean => buffer instanceof SharedArrayBuffer;
+
+/** Copies that the worker may have, and shared memory as it is, which the worker copies: a message that is cloned takes four times as long, and a view's whole buffer along. */
 function copied(tensors: Record<string, Tensor>): { messages: Record<string, Message>; buffers: ArrayBuffer[] } {
   const entries = Object.entries(tensors).map(([name, { dtype, shape, data }]): [string, Message] => [
     name,
-    { dtype, shape, data: data.slice() },
+    { dtype, shape, data: isShared(data) ? data : data.slice() },
   ]);
   return {
     messages: Object.fromEntries(entries),
-    buffers: entries.map(([, { data }]) => data.buffer as ArrayBuffer),
+    buffers: entries.filter(([, { data }]) => !isShared(data)).map(([, { data }]) => data.buffer as ArrayBuffer),
   };
 }
 

@@ -13,7 +13,7 @@ import { nativeFolder, onnxRuntime as ort } from "./onnxruntime.js";
 
 /**
  * `state` are the bound inputs by name, `made` the bound outputs of the last run, `readers` sessions that copy a value of a
- * bound one's type into main memory.
+ * bound one's type into main memory, `copies` memory for inputs that come in shared memory.
  *
  * @typedef {{
  *   loaded: InferenceSession,
@@ -21,6 +21,7 @@ import { nativeFolder, onnxRuntime as ort } from "./onnxruntime.js";
  *   state: Record<string, OrtTensor>,
  *   made: Record<string, OrtTensor>,
  *   readers: Map<string, InferenceSession>,
+ *   copies: Map<string, any>,
  * }} Session
  */
 
@@ -36,6 +37,25 @@ function sessionOf(id) {
 
 /** @param {Message} message */
 const asTensor = ({ dtype, shape, data }) => new ort.Tensor(/** @type {any} */ (dtype), data, shape);
+
+/**
+ * An input as ONNX Runtime takes it, which has no access to shared memory: copied into memory that is kept for the next run.
+ *
+ * @param {Session} session
+ * @param {string} name
+ * @param {Message} message
+ */
+function inputOf({ copies }, name, message) {
+  const { data } = message;
+  if (!(data.buffer instanceof SharedArrayBuffer)) return asTensor(message);
+  let copy = copies.get(name);
+  if (copy?.length !== data.length) {
+    copy = new data.constructor(data.length);
+    copies.set(name, copy);
+  }
+  copy.set(data);
+  return asTensor({ ...message, data: copy });
+}
 
 /**
  * Frees GPU memory now instead of when JavaScript's garbage is collected.
@@ -75,7 +95,7 @@ function providerFile(name) {
 const handlers = {
   async create({ session, bytes, options, ioBinding = { state: {}, outputs: [] } }) {
     const loaded = await ort.InferenceSession.create(bytes, options);
-    sessions.set(session, { loaded, ioBinding, state: {}, made: {}, readers: new Map() });
+    sessions.set(session, { loaded, ioBinding, state: {}, made: {}, readers: new Map(), copies: new Map() });
     return {};
   },
   async run({ session: id, feeds }) {
@@ -83,7 +103,7 @@ const handlers = {
     /** @type {Record<string, OrtTensor>} */
     const inputs = { ...session.state };
     for (const [name, message] of Object.entries(/** @type {Record<string, Message>} */ (feeds))) {
-      inputs[name] = asTensor(message);
+      inputs[name] = inputOf(session, name, message);
     }
     const outputs = await session.loaded.run(inputs);
     const stays = new Set([...Object.values(session.ioBinding.state), ...session.ioBinding.outputs]);
@@ -107,7 +127,8 @@ const handlers = {
     const { state } = sessionOf(id);
     for (const [name, message] of Object.entries(/** @type {Record<string, Message>} */ (values))) {
       discard(state[name]);
-      state[name] = asTensor(message);
+      const { data } = message;
+      state[name] = asTensor({ ...message, data: data.buffer instanceof SharedArrayBuffer ? data.slice() : data });
     }
     return {};
   },

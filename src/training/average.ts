@@ -6,6 +6,7 @@ import type { Value } from "../graph/index.js";
 import * as ops from "../graph/index.js";
 import { DeviceResident } from "../runtime/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
+import { takeIn } from "./optimizers/optimizer.js";
 
 /** How an average's decay rises at first, with the names and defaults of diffusers' `EMAModel`. */
 export interface AverageOptions {
@@ -72,10 +73,7 @@ export class ParameterAverage implements StepAverage {
   /** Takes in the parameters as they are. */
   update(): void {
     const { values, nextDecay } = this;
-    for (const [name, { data }] of this.parameters) {
-      const average = values.get(name)!.data;
-      for (let i = 0; i < average.length; i++) average[i] = data[i]! + nextDecay * (average[i]! - data[i]!);
-    }
+    for (const [name, { data }] of this.parameters) takeIn(values.get(name)!.data, data, nextDecay);
     this.updates++;
   }
 }

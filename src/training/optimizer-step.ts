@@ -3,8 +3,10 @@
 
 import type { StepAverage, StepOptimizer, TrainStepInputs } from "../adapters/train-step-options.js";
 import { allFinite, flatValues } from "../tensor/tensor.js";
+import { ParameterAverage } from "./average.js";
 import { NonFiniteError } from "./non-finite.js";
-import { clipGradients, gradientNorm } from "./optimizers/gradient-clipping.js";
+import { clippingFactor, gradientNorm } from "./optimizers/gradient-clipping.js";
+import { Optimizer, scale } from "./optimizers/optimizer.js";
 import type { DiffusionBatch, Losses, LossesAndGradients, SampleLosses, StepOutcome, Trainable } from "./trainable.js";
 
 /** What a step works with. */
@@ -58,13 +60,22 @@ export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
     }
     const { losses, gradients, sampleLosses } = await meanOver(trainable, batches);
     if (rateOf) for (const name of [...gradients.keys()]) if (rateOf(name) === 0) gradients.delete(name);
-    const norm = maxGradientNorm === undefined ? gradientNorm(gradients) : clipGradients(gradients, maxGradientNorm);
+    const norm = gradientNorm(gradients);
     const outcome = { losses, gradientNorm: norm, ...(sampleLosses && { sampleLosses }) };
     requireFinite(outcome, () => gradients, options);
     const { parameters } = trainable;
     const shapes = new Map([...parameters].map(([name, { shape }]) => [name, shape]));
-    optimizer.step(flatValues(parameters), gradients, { learningRate, rateOf, shapes });
-    average?.update();
+    const settings = { learningRate, rateOf, shapes };
+    const gradientScale = maxGradientNorm === undefined ? 1 : clippingFactor(norm, maxGradientNorm);
+    if (optimizer instanceof Optimizer && (average === undefined || average instanceof ParameterAverage)) {
+      const along = average && { decay: average.nextDecay, values: flatValues(average.values) };
+      optimizer.step(flatValues(parameters), gradients, { ...settings, gradientScale, average: along });
+      if (average) average.updates++;
+    } else {
+      for (const gradient of gradients.values()) if (gradientScale !== 1) scale(gradient, gradientScale);
+      optimizer.step(flatValues(parameters), gradients, settings);
+      average?.update();
+    }
     return outcome;
   }
 }

@@ -2,9 +2,12 @@
 
 import type { Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
+import { compileKernel, onceCompiled, quads } from "../../tensor/simd-kernel.js";
 import { ElementwiseOptimizer, type GraphStep } from "./elementwise-optimizer.js";
 import { checkBetas, checkNonNegative, refuseUnknown } from "./hyperparameters.js";
-import type { StepRate } from "./optimizer.js";
+import type { Accompaniment, ParameterUpdate, StepRate } from "./optimizer.js";
+
+const { add, sub, mul, div, sqrt } = quads;
 
 /** Hyperparameters of AdamW, with PyTorch's defaults. */
 export interface AdamWOptions {
@@ -78,6 +81,28 @@ export class AdamW extends ElementwiseOptimizer<Slot, Coefficient> {
     };
   }
 
+  /** As one after another, but in float32 throughout, as PyTorch computes it: a third of the time. */
+  protected override updateAccompanied(
+    updates: readonly ParameterUpdate<Slot>[],
+    rate: StepRate,
+    along: Accompaniment,
+  ): void {
+    const { gradientScale, average } = along;
+    const kernel = average ? adamwWithAverage() : adamwAlone();
+    if (!kernel) {
+      super.updateAccompanied(updates, rate, along);
+      return;
+    }
+    const plain = this.coefficientsOf(rate);
+    for (const { name, parameter, gradient, state, factor } of updates) {
+      const coefficients = this.scaled(plain, factor);
+      const { exp_avg: first, exp_avg_sq: second } = state as Readonly<Record<Slot, Float32Array>>;
+      const scalars = { ...coefficients, gradientScale, averageDecay: average?.decay ?? 0 };
+      // Without an average, nothing reads the array in its place.
+      kernel({ parameter, gradient, first, second, average: average?.values.get(name) ?? parameter }, scalars);
+    }
+  }
+
   /** In float64 between float32 loads and stores: rounding each step to float32 is slower. */
   protected update(
     parameter: Float32Array,
@@ -111,3 +136,29 @@ export class AdamW extends ElementwiseOptimizer<Slot, Coefficient> {
     return { parameters: ops.sub(parameters, change), state: { exp_avg: m, exp_avg_sq: v } };
   }
 }
+
+const adamwKernel = (hasAverage: boolean) =>
+  compileKernel(
+    ["parameter", "gradient", "first", "second", "average"],
+    [
+      ...(["decay", "beta1", "oneMinusBeta1", "beta2", "oneMinusBeta2", "stepSize"] as const),
+      ...(["invSqrtBiasCorrection2", "eps", "gradientScale", "averageDecay"] as const),
+    ],
+    ({ load, scalar, keep, store }) => {
+      const g = keep(mul(load("gradient"), scalar("gradientScale")));
+      const m = keep(add(mul(scalar("beta1"), load("first")), mul(scalar("oneMinusBeta1"), g)));
+      const v = keep(add(mul(scalar("beta2"), load("second")), mul(mul(scalar("oneMinusBeta2"), g), g)));
+      store("first", m);
+      store("second", v);
+      const root = add(mul(sqrt(v), scalar("invSqrtBiasCorrection2")), scalar("eps"));
+      // Subtracted together: a factor 1 − γλ would lose most of γλ to rounding.
+      const parameter = keep(load("parameter"));
+      const change = add(mul(parameter, scalar("decay")), div(mul(scalar("stepSize"), m), root));
+      const next = keep(sub(parameter, change));
+      store("parameter", next);
+      if (hasAverage) store("average", add(next, mul(scalar("averageDecay"), sub(load("average"), next))));
+    },
+  );
+
+const adamwAlone = onceCompiled(() => adamwKernel(false));
+const adamwWithAverage = onceCompiled(() => adamwKernel(true));

@@ -68,12 +68,14 @@ export abstract class ElementwiseOptimizer<
   protected updateAll(updates: readonly ParameterUpdate<Slot>[], rate: StepRate): void {
     const plain = this.coefficientsOf(rate);
     for (const { parameter, gradient, state, factor } of updates) {
-      const coefficients = factor === 1 ? plain : this.scaled(plain, factor);
+      const coefficients = this.scaled(plain, factor);
       this.update(parameter, gradient, state as Readonly<Record<Slot, Float32Array>>, coefficients);
     }
   }
 
-  private scaled(plain: Record<Coefficient, number>, factor: number): Record<Coefficient, number> {
+  /** The numbers of a parameter whose learning rate has that factor. */
+  protected scaled(plain: Record<Coefficient, number>, factor: number): Record<Coefficient, number> {
+    if (factor === 1) return plain;
     const scaled = { ...plain };
     for (const name of this.rateCoefficients) scaled[name] *= factor;
     return scaled;

@@ -32,13 +32,19 @@ export function gradientNorm(gradients: ReadonlyMap<string, Float32Array>): numb
 export function clipGradients(gradients: ReadonlyMap<string, Float32Array>, maxNorm: number): number {
   if (!(maxNorm > 0)) throw new ConfigError(`clipGradients: maxNorm must be above 0; got ${maxNorm}.`);
   const norm = gradientNorm(gradients);
-  const factor = maxNorm / (norm + EPSILON);
-  if (factor < 1 && Number.isFinite(norm)) {
+  const factor = clippingFactor(norm, maxNorm);
+  if (factor < 1) {
     for (const gradient of gradients.values()) {
       for (let i = 0; i < gradient.length; i++) gradient[i]! *= factor;
     }
   }
   return norm;
+}
+
+/** What {@link clipGradients} multiplies gradients of a norm by; 1 where they stay as they are. */
+export function clippingFactor(norm: number, maxNorm: number): number {
+  const factor = maxNorm / (norm + EPSILON);
+  return factor < 1 && Number.isFinite(norm) ? factor : 1;
 }
 
 /** Stands for "no clipping" in a graph: infinities in shaders are not reliable. */

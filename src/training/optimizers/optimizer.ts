@@ -1,7 +1,11 @@
 // What an optimizer is: state of every parameter, and one step in main memory. The bookkeeping of all of them is here;
 // options and formula of each are in a file of its own.
 
-import type { OptimizerStepSettings, StepOptimizer } from "../../adapters/train-step-options.js";
+import type {
+  AccompaniedStepSettings,
+  OptimizerStepSettings,
+  StepOptimizer,
+} from "../../adapters/train-step-options.js";
 import { ConfigError, ShapeError } from "../../errors.js";
 import { DeviceResident } from "../../runtime/index.js";
 import { Tensor } from "../../tensor/tensor.js";
@@ -20,6 +24,14 @@ export interface ParameterUpdate<Slot extends string = string> {
   state: ParameterState<Slot>;
   /** Factor on the learning rate, above 0. */
   factor: number;
+}
+
+/** What is done with a parameter around its update. */
+export interface Accompaniment {
+  /** Before: the gradient is multiplied; in place or not. */
+  gradientScale: number;
+  /** After: the average takes the parameter in. */
+  average?: AccompaniedStepSettings["average"];
 }
 
 /** What a whole step knows. */
@@ -64,6 +76,19 @@ export abstract class Optimizer<Slot extends string = string> implements StepOpt
   /** The formula, in place, on all parameters that have a gradient and a learning rate. */
   protected abstract updateAll(updates: readonly ParameterUpdate<Slot>[], rate: StepRate): void;
 
+  /** The formula with what goes along. Here one after another; overridden where one pass over memory does all. */
+  protected updateAccompanied(
+    updates: readonly ParameterUpdate<Slot>[],
+    rate: StepRate,
+    { gradientScale, average }: Accompaniment,
+  ): void {
+    if (gradientScale !== 1) for (const { gradient } of updates) scale(gradient, gradientScale);
+    this.updateAll(updates, rate);
+    for (const { name, parameter } of updates) {
+      if (average) takeIn(average.values.get(name)!, parameter, average.decay);
+    }
+  }
+
   /** Changes the numbers of the whole optimizer, where they follow from the rates alone; before the step is counted. */
   protected advance(_rate: StepRate): void {}
 
@@ -98,18 +123,19 @@ export abstract class Optimizer<Slot extends string = string> implements StepOpt
    * allocates. Non-finite gradients are not looked for: `gradientNorm` shows them.
    *
    * @param parameters - Under the names that `gradients` uses.
-   * @param gradients - Of the same lengths; not changed.
-   * @param settings - Learning rate, factors on it and shapes.
+   * @param gradients - Of the same lengths; not changed, but maybe scaled in place where there is a `gradientScale`.
+   * @param settings - Learning rate, factors on it and shapes; scaling and average that go along. The average takes in
+   *   every parameter, those that are left as they are too.
    * @throws {ShapeError} If a gradient has no parameter, or lengths differ; nothing is changed then.
    * @throws {ConfigError} If a learning rate is negative or not finite, or shapes are missing that the formula needs.
    */
   step(
     parameters: ReadonlyMap<string, Float32Array>,
     gradients: ReadonlyMap<string, Float32Array>,
-    settings: OptimizerStepSettings = {},
+    settings: AccompaniedStepSettings = {},
   ): void {
     this.residence.syncToHost();
-    const { rateOf, shapes } = settings;
+    const { rateOf, shapes, gradientScale = 1, average } = settings;
     const rate = this.rateOfStep(settings);
     const chosen: Omit<ParameterUpdate<Slot>, "state">[] = [];
     for (const [name, gradient] of gradients) {
@@ -125,7 +151,11 @@ export abstract class Optimizer<Slot extends string = string> implements StepOpt
       if (factor > 0) chosen.push({ name, parameter, gradient, shape: known, factor });
     }
     const updates = chosen.map((each) => ({ ...each, state: this.#state.of(each.name, each.parameter, each.shape) }));
-    this.updateAll(updates, rate);
+    this.updateAccompanied(updates, rate, { gradientScale, average });
+    const updated = new Set(updates.map(({ name }) => name));
+    for (const [name, values] of average?.values ?? []) {
+      if (!updated.has(name)) takeIn(values, parameters.get(name)!, average!.decay);
+    }
     this.#count(rate);
   }
 
@@ -199,6 +229,19 @@ export abstract class Optimizer<Slot extends string = string> implements StepOpt
   #count(rate: StepRate): void {
     this.advance(rate);
     this.#step++;
+  }
+}
+
+/** values ← values · factor. */
+export function scale(values: Float32Array, factor: number): void {
+  for (let i = 0; i < values.length; i++) values[i] = values[i]! * factor;
+}
+
+/** average ← parameter + decay·(average − parameter). */
+export function takeIn(average: Float32Array, parameter: Float32Array, decay: number): void {
+  for (let i = 0; i < average.length; i++) {
+    const value = parameter[i]!;
+    average[i] = value + decay * (average[i]! - value);
   }
 }
 
