@@ -1,5 +1,5 @@
-// Which images and captions are learned from, and how they are read: for every command that opens data. How they vary from
-// one time to the next is part of the batches' options.
+// Which images and captions are learned from, and how they are read: for every command that opens data. And how they vary
+// from one time to the next, which is part of a batch's options.
 
 import { DEFAULT_BUCKET_STEP } from "../data/buckets.js";
 import { DEFAULT_VALIDATION_SPLIT } from "../data/dataset.js";
@@ -61,4 +61,15 @@ export const TRAINING_DATA_OPTIONS = {
     "FOLDER",
   ),
   regularizationWeight: number("factor of their loss", { min: 0 }).withDefault(1),
+};
+
+/** How images and captions vary from one time to the next: part of a batch's options. */
+export const VARIATION_OPTIONS = {
+  flip: flag("mirror images left for right, half of the time"),
+  randomCrop: flag("cut images at a random place instead of the centre"),
+  shuffleCaption: flag("shuffle the parts of captions between commas each time"),
+  keepTokens: integer("how many parts of a caption stay in front when they are shuffled or left out", {
+    min: 0,
+  }).withDefault(0),
+  tagDropout: number("share of the parts of captions that are left out each time", { min: 0, below: 1 }).withDefault(0),
 };
