@@ -128,7 +128,7 @@ describe("fineTune with buckets", () => {
     const output = join(dir, name);
     const { adapter, finished } = await fineTune({
       ...{ pipeline, dataset, output, config: new LoRAConfig({ rank: 2 }), seed: 3, steps: 5, batchSize: 2 },
-      ...{ learningRate: 1e-3, averageDecay: 0.9, checkpointEvery: 2, cacheDir: join(dir, "cache") },
+      ...{ learningRate: 1e-3, ema: 0.9, checkpointEvery: 2, cacheDir: join(dir, "cache") },
       onStep: (report) => void reports.push(report),
       ...options,
     });

@@ -2,7 +2,13 @@ import { expect, it } from "vitest";
 import { relativeError } from "../../test/support/relative-error.js";
 import { Generator, randn } from "../tensor/random.js";
 import { tensor } from "../tensor/tensor.js";
-import { type AverageSnapshot, PowerFunctionAverages, postHocAverage, postHocWeights, powerOfWidth } from "./post-hoc-average.js";
+import {
+  type AverageSnapshot,
+  PowerFunctionAverages,
+  postHocAverage,
+  postHocWeights,
+  powerOfWidth,
+} from "./post-hoc-average.js";
 
 const STEPS = 400;
 

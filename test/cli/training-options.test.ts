@@ -23,7 +23,12 @@ const NAMES = Object.keys(DECLARED);
 const CHOSEN: Record<string, unknown> = {
   steps: 2,
   batchSize: 2,
+  router: "timestep",
+  optimizer: "lion",
+  schedule: "cosine-restarts",
   warmup: 1,
+  decaySteps: 1,
+  blockLr: ["attn1=0.5"],
   sigmaDivisor: 8,
   targetModules: ["to_q", "to_k", "conv1"],
   excludeModules: ["to_k"],
@@ -46,6 +51,7 @@ const CHOSEN: Record<string, unknown> = {
 /** Of no use together with the others. */
 const UNFIT = [
   ...["p2Gamma", "p2K", "modeScale", "dynamicTimestepShift", "vPredLikeLoss", "targetPattern", "excludePattern"],
+  "power",
   // For images with masks.
   ...["unmaskedWeight", "normalizeMaskedLoss"],
 ];
@@ -116,7 +122,7 @@ describe("every option of a training", () => {
       if (UNFIT.includes(name)) continue;
       if (name !== "adapter" && (name in TRAINING_OPTIONS || isOwn(name, value))) given[name] = value;
     }
-    if (adapter !== "fera") for (const name of ["sigmaRule", "sigmaDivisor"]) delete given[name];
+    if (adapter !== "fera") for (const name of ["sigmaRule", "sigmaDivisor", "routerLr"]) delete given[name];
     else given.sigmaRule = "latent";
     await writeFile(at(`${adapter}.json`), JSON.stringify({ model: at("model"), data: at("images"), ...given }));
     const output = ["--output", at(adapter), "--threads", "1"];
