@@ -249,16 +249,22 @@ export class Trainer {
   /** Measures, tells, logs, and writes a checkpoint where one is due. */
   private async afterStep(report: StepReport, { sampleLosses }: StepOutcome, place: StreamPlace): Promise<void> {
     const { options } = this;
+    let line: object | undefined;
     try {
       const told = sampleLosses && { timesteps: sampleLosses.timesteps, sampleLosses: sampleLosses.losses };
       const measures: StepMeasures = { ...told, ...(await options.measure?.(this.step)) };
       if (measures.validation) this.checkpoints.observe(this.step, measures.validation.loss);
+      line = { ...report, ...measures };
       await options.onStep?.(report, measures);
-      await this.metrics.append({ ...report, ...measures });
+      await this.metrics.append(line);
+      line = undefined;
       if (this.step < options.steps && this.checkpoints.isDue(this.step)) await this.save(place);
     } catch (cause) {
       // There may be room for it still, or elsewhere.
-      if (isFailedWrite(cause)) await this.save(place).catch(() => undefined);
+      if (isFailedWrite(cause)) {
+        if (line) await this.metrics.append(line).catch(() => undefined);
+        await this.save(place).catch(() => undefined);
+      }
       throw this.named(cause);
     }
   }
