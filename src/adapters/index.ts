@@ -21,6 +21,7 @@ export {
   type TextEncoderName,
   type WriteOptions,
   writeAdapter,
+  writeLycoris,
 } from "./adapter-format.js";
 export { AdapterModel, type AdapterModelInputs, type AdapterPrediction } from "./adapter-model.js";
 export {
@@ -78,7 +79,7 @@ export { isLoadedLora, type LoadedLora } from "./lora/read-lora.js";
 export { defaultLoraNames, type LoraFileNames, type LoraFileOptions, writeLora } from "./lora/write-lora.js";
 export { LowRankAdapter } from "./low-rank-adapter.js";
 export { LowRankConfig, type LowRankOptions } from "./low-rank-config.js";
-export { TLoRAAdapter } from "./t-lora/t-lora-adapter.js";
+export { isTLoRAState, TLoRAAdapter } from "./t-lora/t-lora-adapter.js";
 export { TLoRAConfig, type TLoRAOptions } from "./t-lora/t-lora-config.js";
 export {
   ALL_LINEAR,

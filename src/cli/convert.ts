@@ -6,7 +6,7 @@ import { Command } from "commander";
 import {
   adapterFormatOf,
   asFeRAAdapter,
-  isLoadedLora,
+  FeRAConfig,
   plainLoraPathProblem,
   readAdapter,
   writeAdapter,
@@ -14,7 +14,7 @@ import {
 import { adapterPathProblem, sigmaProblem, toFeRAConfig, UNTOLD_OPTIONS } from "../training/options/adapter-options.js";
 import { choice, type OptionSpecs, type OptionValues } from "../training/options/option.js";
 import { convertToLora, LORA_OPTIONS, parseGates } from "./convert-lora.js";
-import { convertPlainLora } from "./convert-plain-lora.js";
+import { convertPlainLora, describeKind } from "./convert-plain-lora.js";
 import { counted } from "./format.js";
 import { addOptions, givenLayers, kebabCase, readOptions } from "./options.js";
 import { prepareParent } from "./output-file.js";
@@ -43,8 +43,8 @@ export function convertCommand(): Command {
         "--to into a plain LoRA: kohya (ComfyUI, A1111, kohya's scripts), diffusers (load_lora_weights) or peft " +
         "(PeftModel). A plain LoRA cannot route, so the gates are frozen: the file acts exactly as the adapter does " +
         "while its gates are those, and the error against live routing is measured and printed. " +
-        "Where IN has no configuration, such as a .pt, options say what it does not. A plain LoRA as IN is written in the " +
-        "names of another program; kohya's and cloneofsimo's names need --model.",
+        "Where IN has no configuration, such as a .pt, options say what it does not. A plain LoRA, DoRA, LoKr or LoHa as IN is " +
+        "written in the names of another program; kohya's and cloneofsimo's names need --model.",
     )
     .argument("<IN>", "the adapter")
     .argument("<OUT>", "a .safetensors or .pt file; any other name is a folder");
@@ -58,9 +58,9 @@ async function convert(command: Command, from: string, to: string): Promise<void
   if (problem) throw new UsageError(command, problem);
   if (resolve(from) === resolve(to)) throw new UsageError(command, `IN and OUT are the same: ${from}.`);
   const read = await readAdapter(from, toFeRAConfig(options));
-  if (isLoadedLora(read)) {
+  if (!(read.config instanceof FeRAConfig)) {
     const stray = (await givenNames(command, OPTIONS)).find((name) => !PLAIN_OPTIONS.includes(name));
-    if (stray) throw new UsageError(command, `${from} is a plain LoRA; leave ${stray} out.`);
+    if (stray) throw new UsageError(command, `${from} is ${describeKind(read.config)}; leave ${stray} out.`);
     return convertPlainLora(command, from, to, read, options);
   }
   const adapter = asFeRAAdapter(read, from);

@@ -1,7 +1,7 @@
 // What a plain LoRA holds, in lines: kohya's, diffusers' and PEFT's files, and LyCORIS's relatives of them.
 
 import { join } from "node:path";
-import { readAdapter } from "../adapters/index.js";
+import { readAdapter, type TLoRAConfig } from "../adapters/index.js";
 import {
   type LoraFormat,
   type LoraLayer,
@@ -14,7 +14,7 @@ import { asFloat32 } from "../storage/float32-weights.js";
 import { readJsonObject } from "../storage/index.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { describeWeights } from "./describe-model.js";
-import { counted } from "./format.js";
+import { counted, formatCount } from "./format.js";
 import { attendsToText, familyOf } from "./model-family.js";
 import { openTensorFile, type TensorFile } from "./open-tensor-file.js";
 import { shortened } from "./printable.js";
@@ -74,6 +74,19 @@ export async function describeLora(file: TensorFile, format: LoraFormat, adapter
     ...describeFrozen(metadata[FROZEN_KEY]),
     ...SHOWN_METADATA.flatMap((key) => (metadata[key] ? [`  ${key} ${shortened(metadata[key])}`] : [])),
     `  ${await describeLoading(adapterPath ?? path)}`,
+  ];
+}
+
+/** A T-LoRA, which has names of its own. */
+export async function describeTLora(path: string): Promise<string[]> {
+  const { config, layers, state } = await readAdapter(path);
+  const { rank, alpha, minRank, maskPower } = config as TLoRAConfig;
+  const parameters = [...state.values()].reduce((sum, { size }) => sum + size, 0);
+  return [
+    `${path}: T-LoRA adapter`,
+    `  rank ${rank}, of which ${minRank} act at the noisiest timestep (power ${maskPower}), alpha ${alpha}`,
+    `  ${counted(layers.length, "layer")}, ${formatCount(parameters)} parameters`,
+    `  targets ${targetsOf(layers.map(({ path: name }) => ({ name })))}`,
   ];
 }
 
@@ -157,7 +170,7 @@ function describeAlpha(alphas: readonly number[], hasConfig: boolean): string {
 const TARGET = /_((?:attn\d|self_attn|mlp|ff|time_emb_proj|emb_layers|proj_in|proj_out|conv)(?:_.*)?)$/;
 
 /** Kinds of layers with their numbers, the most frequent first. */
-function targetsOf(layers: readonly LoraLayer[]): string {
+function targetsOf(layers: readonly Pick<LoraLayer, "name">[]): string {
   const counts = new Map<string, number>();
   for (const { name } of layers) {
     const plain = name.replaceAll(".", "_");

@@ -3,12 +3,12 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
-import { isFeRAState } from "../adapters/index.js";
+import { isFeRAState, isTLoRAState } from "../adapters/index.js";
 import { FormatError } from "../errors.js";
 import { latestCheckpoint } from "../training/index.js";
 import { anyText, flag, integer, type OptionValues, text } from "../training/options/option.js";
 import { describeAdapter } from "./describe-adapter.js";
-import { describeLora, describePeftFolder, loraOf, readPeftConfig } from "./describe-lora.js";
+import { describeLora, describePeftFolder, describeTLora, loraOf, readPeftConfig } from "./describe-lora.js";
 import { describeModel, describePipelineFolder, describeTensors, type LoadingChoice } from "./describe-model.js";
 import { describeSingleFile, isSingleFile } from "./describe-single-file.js";
 import { describeCheckpoint, describeRun } from "./describe-training.js";
@@ -58,7 +58,8 @@ export function inspectCommand(): Command {
     }
     if (plot !== undefined) await prepareOutputFile(plot);
     const kind = await kindOf(path);
-    const isPlain = kind === "peft" || (typeof kind !== "string" && !isAdapter(kind) && loraOf(kind) !== undefined);
+    const isOther = (file: TensorFile) => isTLoRAState(file.entries) || loraOf(file) !== undefined;
+    const isPlain = kind === "peft" || (typeof kind !== "string" && !isAdapter(kind) && isOther(kind));
     const adapter = isAdapter(kind) || isPlain ? (typeof kind === "string" ? path : kind.path) : undefined;
     if (isPlain && plot !== undefined) {
       throw new UsageError(command, `--plot draws routing; ${path} is a plain LoRA, which routes nothing.`);
@@ -92,8 +93,10 @@ async function describe(
   switch (kind) {
     case "adapter":
       return describeAdapter(path, { all });
-    case "peft":
-      return describePeftFolder(path, await readPeftConfig(path));
+    case "peft": {
+      const config = await readPeftConfig(path);
+      return config.peft_type === "T_LORA" ? describeTLora(path) : describePeftFolder(path, config);
+    }
     case "pipeline":
       return describePipelineFolder(path, choice);
     case "model":
@@ -103,6 +106,7 @@ async function describe(
   }
   if (isAdapter(kind)) return describeAdapter(kind.path, { all });
   if ("fera_checkpoint" in kind.metadata) return describeCheckpoint(kind.path);
+  if (isTLoRAState(kind.entries)) return describeTLora(kind.path);
   const lora = loraOf(kind);
   if (lora) return describeLora(kind, lora);
   return isSingleFile(kind) ? describeSingleFile(kind, choice) : describeTensors(kind);

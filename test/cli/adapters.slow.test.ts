@@ -3,8 +3,18 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readFeRAAdapter } from "../../src/adapters/index.js";
+import {
+  AdapterModel,
+  DoRAConfig,
+  LoHaConfig,
+  LoKrConfig,
+  readFeRAAdapter,
+  TLoRAConfig,
+} from "../../src/adapters/index.js";
+import { StableDiffusionPipeline } from "../../src/pipelines/index.js";
+import "../../src/runtime/node.js";
 import { readSafetensors } from "../../src/storage/index.js";
+import "../../src/storage/node.js";
 import { runFera, writeTinyAdapter, writeTinyImages } from "../support/fera-program.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 
@@ -87,12 +97,52 @@ describe("fera convert of a plain LoRA", () => {
     ],
     ["gates", 2, ["bare.safetensors", "x", "--to", "peft", "--gates", "1"], /is a plain LoRA; leave --gates out/],
     ["a text encoder's layers in PEFT's folder", 1, ["diffusers.safetensors", "x"], /cannot also hold layers of text/],
-    ["DoRA", 1, ["peft-dora", "x.safetensors"], /is a dora adapter; this needs a FeRA adapter/],
   ])("ends with a message for %s, with exit code %i", async (_, expected, [from, to, ...flags], message) => {
     const { code, stderr } = await runFera("convert", `${golden}/${from}`, at(to!), ...flags);
     expect(stderr).toMatch(message);
     expect(code).toBe(expected);
     expect(existsSync(at(to!))).toBe(false);
+  });
+});
+
+describe("fera convert and inspect of LoRA's relatives", () => {
+  const tiny = "test/reference/pipeline-tiny";
+  const kinds = [
+    ["DoRA", new DoRAConfig({ rank: 2 }), /DoRA for peft, 32 layers/, /DoRA .*kohya's names/],
+    ["LoKr", new LoKrConfig({ rank: 1, targetModules: ["to_q", "conv1"] }), /LoKr for peft/, /LoKr \(LyCORIS\), kohya/],
+    ["LoHa", new LoHaConfig({ rank: 2, targetModules: ["to_q", "conv1"] }), /LoHa for peft/, /LoHa \(LyCORIS\), kohya/],
+  ] as const;
+  it.each(kinds)("%s goes from kohya's names to PEFT's folder and back", async (name, config, converted, inspected) => {
+    const { unet } = await StableDiffusionPipeline.fromPretrained(tiny);
+    await (await AdapterModel.create(unet, config)).saveAdapters(at(`${name}.safetensors`));
+    const from = await runFera("inspect", at(`${name}.safetensors`));
+    expect(from.stdout).toMatch(inspected);
+    expect(from.stdout).toContain("fera can load it");
+    const there = await runFera("convert", at(`${name}.safetensors`), at(name), "--to", "peft", "--model", tiny);
+    expect(there.stderr).toBe("");
+    expect(there.stdout).toMatch(converted);
+    expect((await runFera("inspect", at(name))).stdout).toContain(
+      `peft_type ${config.adapterType === "dora" ? "LORA" : name.toUpperCase()}`,
+    );
+    const back = await runFera("convert", at(name), at(`${name}-back.safetensors`), "--to", "kohya", "--model", tiny);
+    expect(back.stderr).toBe("");
+    const [before, after] = [`${name}.safetensors`, `${name}-back.safetensors`].map((file) =>
+      readSafetensors(at(file)),
+    );
+    expect((await after!).tensors).toEqual((await before!).tensors);
+  });
+
+  it("T-LoRA goes between fera's file and folder, and into no other program's format", async () => {
+    const { unet } = await StableDiffusionPipeline.fromPretrained(tiny);
+    await new AdapterModel(unet, new TLoRAConfig({ rank: 3, minRank: 2 })).saveAdapters(at("timed.safetensors"));
+    expect((await runFera("inspect", at("timed.safetensors"))).stdout).toMatch(
+      /T-LoRA adapter\n +rank 3, of which 2 act/,
+    );
+    expect((await runFera("convert", at("timed.safetensors"), at("timed"))).code).toBe(0);
+    expect((await runFera("inspect", at("timed"))).stdout).toMatch(/T-LoRA adapter\n +rank 3, of which 2 act/);
+    const refused = await runFera("convert", at("timed"), at("x.safetensors"), "--to", "kohya");
+    expect(refused.stderr).toMatch(/is a T-LoRA, whose ranks follow the timestep: no other program's format/);
+    expect(refused.code).toBe(2);
   });
 });
 
