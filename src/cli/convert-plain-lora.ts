@@ -80,6 +80,12 @@ export async function convertPlainLora(
       `${from} is ${kind}, which diffusers has no names for: take --to kohya or --to peft.`,
     );
   }
+  if (isLycoris && names === "peft" && !model) {
+    throw new UsageError(
+      command,
+      `PEFT splits the layers of ${kind} by their sizes, which only its model tells: give --model.`,
+    );
+  }
   for (const note of notes) printError(`${from}: ${note}`);
   await prepareParent(to);
   if (isTimed) await writeAdapter(to, part);

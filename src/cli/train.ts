@@ -94,7 +94,9 @@ type TrainOptions = OptionValues<typeof OPTIONS>;
 
 /** The command. */
 export function trainCommand(): Command {
-  const command = new Command("train").description("Fine-tunes a diffusion model with adapters: FeRA or LoRA.");
+  const command = new Command("train").description(
+    "Fine-tunes a diffusion model with adapters: FeRA, LoRA and its relatives.",
+  );
   addOptions(command, OPTIONS, { config: true });
   return command.action(async () => {
     const options = await readTrainOptions(command);
