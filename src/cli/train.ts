@@ -255,7 +255,11 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
   });
   bars.end();
   if (!result.finished) keepSettings();
-  const reported = await writeReport(options, settingsOf(options, resolution), result.finished);
+  const reported = await writeReport(options, settingsOf(options, resolution), result.finished).catch((cause) => {
+    // What was trained is there, whatever becomes of its pictures.
+    print(`adapter   ${result.adapter}`);
+    throw cause;
+  });
   if (!result.finished) {
     print(`stopped   after step ${result.step} of ${options.steps}; checkpoint ${result.checkpoint}`);
     print(`To go on: ${shellCommand(["npx", "fera", command.name(), "--resume", "--output", output])}`);

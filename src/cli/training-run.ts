@@ -9,6 +9,7 @@ import { FormatError, TrainingError } from "../errors.js";
 import { isSystemError, readJsonObject } from "../storage/file-access.js";
 import { withFileLock } from "../storage/file-lock.js";
 import { clearCheckpoints } from "../training/checkpoint.js";
+import { LIBRARY_VERSION } from "../training/engine.js";
 import { latestCheckpoint } from "../training/index.js";
 import {
   isPromptFolder,
@@ -22,12 +23,16 @@ import { isEventFile } from "../training/report/event-log.js";
 /** The file with the options of a run, for those who resume it. */
 export const settingsPath = (output: string): string => outputPath(output, "run");
 
+/** Beside the options: the version of this library that wrote them. A checkpoint tells more, and is what a resumed run heeds. */
+const VERSION = "fera";
+
 /** Options of the run that was started in a folder; undefined where there was none. @throws {FormatError} If they are damaged. */
 export async function readSettings(output: string): Promise<Record<string, unknown> | undefined> {
   const names = await readdir(output).catch(() => [] as string[]);
   if (!names.includes(OUTPUT_NAMES.run)) return undefined;
   try {
-    return await readJsonObject(settingsPath(output));
+    const { [VERSION]: _, ...settings } = await readJsonObject(settingsPath(output));
+    return settings;
   } catch (cause) {
     // What the system refuses is no damage.
     if (!(cause instanceof FormatError) || isSystemError(cause.cause)) throw cause;
@@ -46,7 +51,9 @@ export function writeSettings(output: string, settings: object): void {
   // Whole or not at all: half a file would keep the run from being resumed.
   const temporary = `${path}.tmp`;
   try {
-    writeFileSync(temporary, `${JSON.stringify(settings, undefined, 2)}\n`, { flush: true });
+    writeFileSync(temporary, `${JSON.stringify({ [VERSION]: LIBRARY_VERSION, ...settings }, undefined, 2)}\n`, {
+      flush: true,
+    });
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });

@@ -58,6 +58,7 @@ describe("fera train", () => {
     expect(readFileSync(join(dir, "whole/loss.png")).subarray(1, 4).toString()).toBe("PNG");
     expect(readFileSync(join(dir, "whole/report.html"), "utf8")).toContain("<figcaption>a red circle</figcaption>");
     expect(stderr.split("\n")[0]).toBe(`loading   ${model}`);
+    expect(JSON.parse(readFileSync(join(dir, "whole/run.json"), "utf8")).fera).toMatch(/^\d+\.\d+\.\d+/);
     const adapter = join(dir, "whole/adapter.safetensors");
     const { metadata } = await readSafetensors(adapter);
     expect(JSON.parse(metadata.fera_config!)).toMatchObject({ rank: 2, dropout: 0.1, num_experts: 3 });
