@@ -76,14 +76,17 @@ export async function openDatasetRows(
 
   const textKey = await encoderKey(pipeline.textEncoders, signal);
   const textStore = await open(textMode, "text", textKey);
-  const text = await TextRows.open({ pipeline, store: textStore, modelKey: textKey });
+  const text = await TextRows.open({ pipeline, store: textStore, modelKey: textKey, staysLoaded: textMode === "none" });
   if (textMode !== "none") await text.encode(captions, (done, of) => onProgress?.("captions", done, of), signal);
   await text.release();
 
   const { vae } = pipeline;
   const latentKey = await encoderKey([vae], signal);
   const latentStore = await open(latentMode, "latents", latentKey);
-  const latents = new LatentRows({ vae, dataset, store: latentStore, modelKey: latentKey });
+  const latents = new LatentRows({
+    ...{ vae, dataset, store: latentStore, modelKey: latentKey },
+    staysLoaded: latentMode === "none",
+  });
   const variants: ImageVariant[] = flip ? [{}, { flip: true }] : [{}];
   const draws = Array.from({ length: dataset.size }, (_, index) => index).flatMap((index) =>
     variants.map((variant): ImageDraw => ({ index, variant })),

@@ -33,10 +33,18 @@ export interface LatentParts {
   store: EntryStore;
   /** Of the autoencoder; see `encoderKey`. */
   modelKey: string;
+  /** Whether images are encoded at each draw, so that the autoencoder stays loaded between them. */
+  staysLoaded?: boolean;
 }
+
+/** From this size on, the graph of one image size is freed before that of another is made: each holds a gigabyte. */
+const LARGE_PIXELS = 256 * 256;
 
 /** The images of a dataset as latents. */
 export class LatentRows {
+  /** Of what was encoded last. */
+  private lastPixels: string | undefined;
+
   constructor(private readonly parts: LatentParts) {}
 
   /** Size of an image's latents. */
@@ -87,7 +95,7 @@ export class LatentRows {
 
   /** The rows of images of one size. What is not kept, or damaged, is encoded now. */
   async read(draws: readonly ImageDraw[]): Promise<LatentBatch> {
-    const { store } = this.parts;
+    const { store, vae, staysLoaded } = this.parts;
     const entries = await Promise.all(draws.map((draw) => store.get(this.keyOf(draw))));
     const missing = draws.filter((_, i) => entries[i] === undefined);
     if (missing.length > 0) {
@@ -97,6 +105,7 @@ export class LatentRows {
         entries[i] = made.shift()!;
         await store.put(this.keyOf(draw), entries[i]);
       }
+      if (!staysLoaded) await vae.release();
     }
     const column = (name: string): Tensor<"float32"> | undefined => {
       if (!entries.some((entry) => entry!.has(name))) return undefined;
@@ -118,6 +127,9 @@ export class LatentRows {
   private async make(draws: readonly ImageDraw[]): Promise<EntryTensors[]> {
     const { dataset, vae } = this.parts;
     const shape = dataset.shape(draws[0]!.index);
+    const pixels = `${shape.width}x${shape.height}`;
+    if (this.lastPixels !== pixels && shape.width * shape.height > LARGE_PIXELS) await vae.release();
+    this.lastPixels = pixels;
     const images = await Promise.all(draws.map(({ index, variant }) => dataset.image(index, variant)));
     const encoded = await encodeImageBatch(vae, images, shape);
     const made: EntryTensors[] = [];

@@ -14,6 +14,8 @@ export interface TextParts {
   store: EntryStore;
   /** Of the text encoders; see `encoderKey`. */
   modelKey: string;
+  /** Whether captions are encoded at each draw, so that the text encoders stay loaded between them. */
+  staysLoaded?: boolean;
 }
 
 /**
@@ -63,8 +65,13 @@ export class TextRows {
 
   /** A row per caption. What is not kept, or damaged, is encoded now. */
   async read(captions: readonly string[]): Promise<Conditioning> {
+    const { staysLoaded } = this.parts;
     const rows: Conditioning[] = [];
-    for (const caption of captions) rows.push(await this.row(caption));
+    let made = 0;
+    for (const caption of captions) {
+      rows.push(await this.row(caption, () => made++));
+    }
+    if (made > 0 && !staysLoaded) await this.release();
     return concatConditioning(rows);
   }
 
@@ -73,12 +80,13 @@ export class TextRows {
     for (const encoder of this.parts.pipeline.textEncoders) await encoder.release();
   }
 
-  private async row(caption: string): Promise<Conditioning> {
+  private async row(caption: string, onMade?: () => void): Promise<Conditioning> {
     const { store } = this.parts;
     const key = this.keyOf(caption);
     const kept = await store.get(key);
     if (kept) return Object.fromEntries(kept);
     const made = await this.make(caption);
+    onMade?.();
     await store.put(key, new Map(Object.entries(made)));
     return made;
   }
