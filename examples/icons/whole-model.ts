@@ -74,7 +74,7 @@ export class WholeModel implements Trainable {
       });
       if (textEncoder) {
         const ids = graph.input("inputIds", "int64", [batchSize, options.tokens]);
-        inputs.encoderHiddenStates = clipTextModel(new Scope(graph, textSource), ids, textEncoder.config);
+        inputs.encoderHiddenStates = clipTextModel(new Scope(graph, textSource), { inputIds: ids }, textEncoder.config);
         graph.inputs.delete("encoderHiddenStates");
       }
       const output = unet(new Scope(graph, source), inputs, unetModel.config);

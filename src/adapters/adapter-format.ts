@@ -34,6 +34,7 @@ import {
 import { isTLoRAState, TLoRAAdapter } from "./t-lora/t-lora-adapter.js";
 import { TLoRAConfig } from "./t-lora/t-lora-config.js";
 import { pathSuffix, type TargetLayer } from "./target-layers.js";
+import { loraParts, splitTextEncoders, type TextEncoderParts, textEncoderTensors } from "./text-encoder-parts.js";
 
 export type { AdapterData, AdapterPart, LoadedAdapter, TextEncoderName } from "./loaded-adapter.js";
 
@@ -123,16 +124,24 @@ export interface WriteOptions {
  *
  * @throws {ConfigError | FormatError} If it is a plain LoRA on layers that other programs have no names for.
  */
-export function encodeAdapter({ config, state }: AdapterData, options: WriteOptions = {}): Uint8Array<ArrayBuffer> {
-  if (config instanceof TLoRAConfig) return encodeSafetensors(state, withKind(config));
-  const lycoris = lycorisPartOf({ config, state }, ADAPTER_DATA);
+export function encodeAdapter(data: AdapterData, options: WriteOptions = {}): Uint8Array<ArrayBuffer> {
+  const { config, state, textEncoders = new Map<TextEncoderName, AdapterPart>() } = data;
+  const lycoris = lycorisPartOf(data, ADAPTER_DATA);
   if (lycoris) {
-    const tensors = lycorisTensors(lycoris, ADAPTER_DATA, { blocks: options.modelLayers });
+    const tensors = lycorisTensors(lycoris, ADAPTER_DATA, { blocks: options.modelLayers }, kohyaParts(textEncoders));
     return encodeSafetensors(tensors, { format: "pt", ...lycorisMetadata(lycoris), ...withKind(config) });
   }
-  const part = loraPartOf({ config, state }, ADAPTER_DATA);
-  if (!part) return encodeSafetensors(state, { [METADATA_KEY]: JSON.stringify(config) });
-  return encodeLora(part, defaultLoraNames(part.layers), ADAPTER_DATA, { blocks: options.modelLayers });
+  const part = loraPartOf(data, ADAPTER_DATA);
+  if (!part) {
+    const beside = textEncoderTensors(textEncoders);
+    const own = config instanceof TLoRAConfig ? withKind(config) : { [METADATA_KEY]: JSON.stringify(config) };
+    return encodeSafetensors(new Map([...state, ...beside.tensors]), { ...own, ...beside.metadata });
+  }
+  const ofText = loraParts(textEncoders, ({ config }) => loraConfigOf(config), ADAPTER_DATA);
+  return encodeLora(part, defaultLoraNames(part.layers), ADAPTER_DATA, {
+    blocks: options.modelLayers,
+    textEncoders: ofText,
+  });
 }
 
 /**
@@ -144,22 +153,23 @@ export function encodeAdapter({ config, state }: AdapterData, options: WriteOpti
  * @throws {FormatError} If it cannot be written; what was there before is then still whole.
  * @throws {ConfigError} If the format cannot say what the adapter is: a `.pt` knows the published router only.
  */
-export async function writeAdapter(
-  path: string,
-  { config, state }: AdapterData,
-  { modelLayers }: WriteOptions = {},
-): Promise<void> {
+export async function writeAdapter(path: string, data: AdapterData, { modelLayers }: WriteOptions = {}): Promise<void> {
+  const { config, state, textEncoders = new Map<TextEncoderName, AdapterPart>() } = data;
   const format = adapterFormatOf(path);
-  checkAdapterPath(path, config);
-  const lycoris = lycorisPartOf({ config, state }, path);
-  if (lycoris) return writeLycoris(path, lycoris, format === "folder" ? "peft" : "kohya", { blocks: modelLayers });
-  const part = loraPartOf({ config, state }, path);
+  checkAdapterPath(path, config, textEncoders.size > 0);
+  const lycoris = lycorisPartOf(data, path);
+  if (lycoris) {
+    const names = format === "folder" ? "peft" : "kohya";
+    return writeLycoris(path, lycoris, names, { blocks: modelLayers, textEncoders });
+  }
+  const part = loraPartOf(data, path);
   if (part) {
     const names = format === "folder" ? "peft" : defaultLoraNames(part.layers);
-    return writeLora(path, part, names, { blocks: modelLayers });
+    const ofText = loraParts(textEncoders, ({ config }) => loraConfigOf(config), path);
+    return writeLora(path, part, names, { blocks: modelLayers, textEncoders: ofText });
   }
   if (format === "torch") return writeFileAt(path, encodeTorch(state, path));
-  const bytes = encodeAdapter({ config, state });
+  const bytes = encodeAdapter(data);
   if (format === "safetensors") return writeFileAt(path, bytes);
   const type = config instanceof TLoRAConfig ? PEFT_T_LORA : PEFT_TYPE;
   await writeAdapterFolder(path, bytes, { peft_type: type, ...config.toJSON() });
@@ -190,15 +200,21 @@ export async function writeLycoris(
     const { bytes, json } = peftFolder(part, { format: "pt", ...withKind(part.config) });
     return writeAdapterFolder(path, bytes, json);
   }
-  const isXl = textEncoders.has("text_encoder_2");
-  const ofText = [...textEncoders].map(([encoder, own]): [string, LycorisPart] => [
-    encoder === "text_encoder_2" ? "lora_te2" : isXl ? "lora_te1" : "lora_te",
-    own as LycorisPart,
-  ]);
-  const tensors = lycorisTensors(part, path, options, new Map(ofText));
+  const tensors = lycorisTensors(part, path, options, kohyaParts(textEncoders));
   if (/\.(pt|pth)$/i.test(path)) return writeFileAt(path, encodeTorch(tensors, path));
   const metadata = { format: "pt", ...lycorisMetadata(part), ...withKind(part.config) };
   return writeFileAt(path, encodeSafetensors(tensors, metadata));
+}
+
+/** Parts for text encoders by the beginning of kohya's names. */
+function kohyaParts(textEncoders: TextEncoderParts): Map<string, LycorisPart> {
+  const isXl = textEncoders.has("text_encoder_2");
+  return new Map(
+    [...textEncoders].map(([encoder, own]) => [
+      encoder === "text_encoder_2" ? "lora_te2" : isXl ? "lora_te1" : "lora_te",
+      own as LycorisPart,
+    ]),
+  );
 }
 
 /** A LoKr or LoHa with its layers; undefined for other kinds. */
@@ -210,19 +226,34 @@ function lycorisPartOf({ config, state }: AdapterData, source: string): LycorisP
 
 /** What the formats of other programs hold of a LoRA or DoRA; undefined for other kinds. */
 function loraPartOf({ config, state }: AdapterData, source: string): AdapterPart<LoRAConfig> | undefined {
-  const lora = config instanceof DoRAConfig ? config.lora : config;
-  if (!(lora instanceof LoRAConfig)) return undefined;
+  const lora = loraConfigOf(config);
+  if (!lora) return undefined;
   const products = new Map([...state].filter(([name]) => !name.endsWith(".lora_magnitude_vector")));
   return { config: lora, state, layers: new LoRAAdapter(lora, []).withLayersOf(products, source).layers };
+}
+
+/** The LoRA of a LoRA or DoRA; undefined for other kinds. */
+function loraConfigOf(config: AdapterConfig): LoRAConfig | undefined {
+  const lora = config instanceof DoRAConfig ? config.lora : config;
+  return lora instanceof LoRAConfig ? lora : undefined;
 }
 
 /**
  * Refuses a path that an adapter of this configuration cannot be written to: before a training, not at its end.
  *
+ * @param hasTextEncoders - Whether it has parts for text encoders.
  * @throws {ConfigError} As {@link adapterFormatOf}, and for a `.pt` of T-LoRA or with a router other than the published one:
- *   it has no configuration, so that the router would be taken for the published one when it is read.
+ *   it has no configuration, so that the router would be taken for the published one when it is read. With text encoders,
+ *   for any `.pt` of FeRA, and for PEFT's folder.
  */
-export function checkAdapterPath(path: string, config: AdapterConfig): void {
+export function checkAdapterPath(path: string, config: AdapterConfig, hasTextEncoders = false): void {
+  if (hasTextEncoders && (adapterFormatOf(path) === "folder" || config instanceof FeRAConfig)) {
+    const isFera = config instanceof FeRAConfig || config instanceof TLoRAConfig;
+    if (adapterFormatOf(path) === "torch" || (adapterFormatOf(path) === "folder" && !isFera)) {
+      const what = isFera ? "a .pt file" : "PEFT's folder";
+      throw new ConfigError(`${path}: ${what} cannot hold adapters of text encoders. Write a .safetensors file.`);
+    }
+  }
   if (adapterFormatOf(path) === "torch" && config instanceof TLoRAConfig) {
     throw new ConfigError(
       `${path}: a .pt file cannot say which ranks of a T-LoRA act when. Write a .safetensors file or a folder.`,
@@ -243,11 +274,21 @@ interface DecodeContext {
 }
 
 function decodeAdapter(bytes: Uint8Array, format: "safetensors" | "torch", context: DecodeContext): LoadedAdapter {
-  const { assumed, source, folder } = context;
+  const { source } = context;
   const { tensors, metadata } =
     format === "torch" ? { tensors: decodeTorch(bytes, source), metadata: {} } : decodeSafetensors(bytes, source);
-  const embedded = (metadata as Record<string, string>)[METADATA_KEY];
-  const kind = writtenKind((metadata as Record<string, string>)[ADAPTER_CONFIG_KEY], source);
+  const { rest, textEncoders } = splitTextEncoders(tensors, metadata, source);
+  if (textEncoders) return { ...decodeTensors(rest, metadata, context), textEncoders };
+  return decodeTensors(tensors, metadata, context);
+}
+
+function decodeTensors(
+  tensors: ReadonlyMap<string, Tensor>,
+  metadata: Readonly<Record<string, string>>,
+  { assumed, source, folder }: DecodeContext,
+): LoadedAdapter {
+  const embedded = metadata[METADATA_KEY];
+  const kind = writtenKind(metadata[ADAPTER_CONFIG_KEY], source);
   if (isTLoRAState(tensors)) return decodeTLoRA(tensors, folder, kind, source);
   const isFeRA = folder ? folder.peft_type === PEFT_TYPE : embedded !== undefined || isFeRAState(tensors);
   if (!isFeRA) {

@@ -7,7 +7,14 @@ import { CompiledGraphs, compile, DeviceResident } from "../runtime/index.js";
 import { Generator } from "../tensor/random.js";
 import { flatValues, type Tensor, tensor } from "../tensor/tensor.js";
 import type { Adapter, AdapterConfig, AdapterState, AttachableAdapter } from "./adapter.js";
-import { ADAPTER_DATA, encodeAdapter, type LoadedAdapter, readAdapter, writeAdapter } from "./adapter-format.js";
+import {
+  ADAPTER_DATA,
+  type AdapterData,
+  encodeAdapter,
+  type LoadedAdapter,
+  readAdapter,
+  writeAdapter,
+} from "./adapter-format.js";
 import { createAdapter } from "./create-adapter.js";
 import { floatState } from "./float-state.js";
 import { checkLayers, type TargetLayer, targetLayers } from "./target-layers.js";
@@ -87,7 +94,8 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
     config: Config,
     { seed = 0 }: { seed?: number } = {},
   ): Promise<AdapterModel<Config>> {
-    return new AdapterModel(model, config, { seed, begun: await fromFrozenWeights(model, config) });
+    const begun = await fromFrozenWeights(createAdapter(config, targetLayers(model)), model);
+    return new AdapterModel(model, config, { seed, begun });
   }
 
   /** A model of the same kind on the same layers around the same denoiser, with copies of the values. */
@@ -185,11 +193,20 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
    */
   async compileTrainStep(options: TrainStepOptions): Promise<CompiledTrainStep> {
     const { TrainStep } = await import("../training/train-step.js");
+    return TrainStep.compile(this.model, this.trained(), options);
+  }
+
+  /**
+   * What a training step changes. Values are taken as inputs by all graphs from now on.
+   *
+   * @internal
+   */
+  trained(): AdapterState & { isCurrent: () => boolean } {
     this.isShared = true;
     const { current, model } = this;
     const { weights } = model;
     const isCurrent = () => this.current.parameters === current.parameters && model.weights === weights;
-    return TrainStep.compile(model, { ...current, isCurrent }, options);
+    return { ...current, isCurrent };
   }
 
   /**
@@ -204,10 +221,12 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
   /**
    * Writes the adapters; see {@link writeAdapter} for the formats.
    *
+   * @param beside - What else is written: parts for text encoders that were trained with them.
    * @throws {FormatError} If the file cannot be written; in a browser, which has none: take {@link toSafetensors} there.
    */
-  saveAdapters(path: string): Promise<void> {
-    return writeAdapter(path, { config: this.config, state: this.stateDict() }, { modelLayers: this.available });
+  saveAdapters(path: string, { textEncoders }: Pick<AdapterData, "textEncoders"> = {}): Promise<void> {
+    const data = { config: this.config, state: this.stateDict(), textEncoders };
+    return writeAdapter(path, data, { modelLayers: this.available });
   }
 
   /**
@@ -316,11 +335,10 @@ function sameShapes(a: Adapter, b: Adapter): boolean {
 }
 
 /** The trained tensors that begin as something of a model's weights; undefined where a kind has none. */
-async function fromFrozenWeights(
-  model: Denoiser,
-  config: AdapterConfig,
+export async function fromFrozenWeights(
+  adapter: Adapter,
+  model: Pick<Denoiser, "weights" | "runtime">,
 ): Promise<Map<string, Tensor<"float32">> | undefined> {
-  const adapter = createAdapter(config, targetLayers(model));
   if (!adapter.fromWeights) return undefined;
   const graph = new Graph();
   const values = adapter.fromWeights(({ path }) => {

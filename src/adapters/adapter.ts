@@ -47,6 +47,8 @@ export interface AttachedAdapter {
   layers: LayerAdapters;
   /** Dropout masks that a run must feed, by input name; complete once the model is built. */
   masks: ReadonlyMap<string, readonly number[]>;
+  /** Values that the model is built with beside its declared inputs, by name. */
+  inputs?: Readonly<Record<string, Value>>;
   /** What a prediction reports beside its output, such as `energies [B, K]` and `gates [B, E]`. */
   reports: Readonly<Record<string, Value>>;
   /** The losses that the adapter's {@link Adapter.lossNames} name, scalars with their weights applied; undefined for weight 0. */
@@ -108,9 +110,12 @@ export interface Adapter<Config extends AdapterConfig = AdapterConfig> {
   fuse?(fusion: WeightFusion): Value;
 }
 
+/** What a training step needs of an adapter. */
+export type StepAdapter = Pick<Adapter, "config" | "shapes" | "lossNames" | "attach" | "toStateDict">;
+
 /** The trained tensors of a model, and where their current values are. */
-export interface AdapterState {
-  adapter: Adapter;
+export interface AdapterState<Kind extends StepAdapter = Adapter> {
+  adapter: Kind;
   /** By the adapter's names; trainers change the values in place. */
   parameters: ReadonlyMap<string, Tensor<"float32">>;
   /** Tells whether a training step has newer values on a device. */

@@ -6,6 +6,7 @@ export type {
   AttachableAdapter,
   AttachedAdapter,
   AttachInputs,
+  StepAdapter,
   WeightFusion,
 } from "./adapter.js";
 export {

@@ -9,10 +9,13 @@ export interface AdapterData<Config extends AdapterConfig = AdapterConfig> {
   config: Config;
   /** Under the names of files. */
   state: ReadonlyMap<string, Tensor<"float32">>;
+  /** Parts for text encoders beside it, under the encoders' own module paths. */
+  textEncoders?: ReadonlyMap<TextEncoderName, AdapterPart> | undefined;
 }
 
 /** An adapter's part for one component of a pipeline. */
-export interface AdapterPart<Config extends AdapterConfig = AdapterConfig> extends AdapterData<Config> {
+export interface AdapterPart<Config extends AdapterConfig = AdapterConfig>
+  extends Omit<AdapterData<Config>, "textEncoders"> {
   /** The layers that its tensors name. */
   layers: readonly TargetLayer[];
 }

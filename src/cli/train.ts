@@ -33,6 +33,7 @@ import {
   repeated,
   text,
 } from "../training/options/option.js";
+import { textProblem } from "../training/options/text-options.js";
 import { TRAINING_OPTIONS } from "../training/options/training-options.js";
 import { isOwnName, outputPath } from "../training/output-folder.js";
 import {
@@ -148,6 +149,7 @@ function trainProblem(options: TrainOptions): string | undefined {
   if (validateEvery !== undefined && !validationPrompts) return "--validate-every needs --validation-prompts.";
   return (
     optimizerProblem(options, flagOf) ??
+    textProblem(options, flagOf) ??
     sigmaProblem(options, flagOf) ??
     objectiveProblem(options, flagOf) ??
     adapterProblem(options)
@@ -157,7 +159,7 @@ function trainProblem(options: TrainOptions): string | undefined {
 /** An option of another kind of adapter, if one is set, or a file that the adapter cannot be written to. */
 function adapterProblem(options: TrainOptions): string | undefined {
   try {
-    return adapterPathProblem(options.adapterName, toAdapterConfig(options, flagOf));
+    return adapterPathProblem(options.adapterName, toAdapterConfig(options, flagOf), options.trainTextEncoder);
   } catch (error) {
     if (error instanceof ConfigError) return error.message;
     throw error;
@@ -322,6 +324,8 @@ function tellResult(options: TrainOptions, result: FineTuneResult, dataset: Imag
   const { smoothed, report: page, picture } = reported;
   const { layers, parameterCount } = result.model;
   print(`adapter   ${result.adapter} (${counted(layers.length, "layer")}, ${formatCount(parameterCount)} parameters)`);
+  const { text } = result;
+  if (text) print(`text      ${formatCount(text.textParameterCount)} parameters of text encoders are in it, too`);
   const drawn = picture ? `, drawn in ${picture}` : "";
   // A resumed run whose metrics were deleted has none.
   if (smoothed.length > 0) print(`loss      ${smoothed.at(-1)!.toFixed(4)} (mean of the last steps)${drawn}`);

@@ -43,8 +43,12 @@ export interface Denoiser {
   shapeOf(inputs: DenoiserInputs): DenoiserShape;
   /** The tensors for {@link declareInputs}, by name; timesteps as float32, a single one repeated. */
   feedsOf(inputs: DenoiserInputs): Record<string, Tensor>;
-  /** Declares the graph's inputs: `latents`, `timesteps`, and what the conditioning is called. */
-  declareInputs(graph: Graph, shape: DenoiserShape): Record<string, Value>;
+  /**
+   * Declares the graph's inputs: `latents`, `timesteps`, and what the conditioning is called.
+   *
+   * @param without - Names that are left out: who builds the graph has Values for them.
+   */
+  declareInputs(graph: Graph, shape: DenoiserShape, without?: readonly string[]): Record<string, Value>;
   /** The model as a function from Values to Values. @returns `[B, C, H, W]`. */
   build(scope: Scope, inputs: Readonly<Record<string, Value>>): Value;
   /** A scope that reads the frozen weights, with adapters on its layers where given. */

@@ -1,5 +1,6 @@
 // The adapters of a pipeline: loading, choosing, scaling, fusing. What is done with them is in diffusion-pipeline.ts.
 
+import type { AttachableAdapter } from "../adapters/adapter.js";
 import { ADAPTER_DATA, type LoadedAdapter, readAdapter } from "../adapters/adapter-format.js";
 import type { AdapterModel } from "../adapters/adapter-model.js";
 import type { FeRAModel } from "../adapters/fera/fera-model.js";
@@ -64,11 +65,15 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
   /**
    * Uses a model's adapters in place of all others, for example while it is being trained; `undefined` uses none.
    *
+   * @param beside - Adapters of the text encoders that act with them, by the encoder's number.
    * @throws {ConfigError} If they are made for another denoiser than this pipeline's.
    */
-  useAdapters(model: AdapterModel | undefined): void {
+  useAdapters(
+    model: AdapterModel | undefined,
+    beside: { textEncoders?: ReadonlyMap<number, AttachableAdapter> } = {},
+  ): void {
     this.#checkNotFused("useAdapters", this.adapterNames);
-    this.#releaseLater(this.#adapters.use(model));
+    this.#releaseLater(this.#adapters.use(model, beside.textEncoders));
   }
 
   /**

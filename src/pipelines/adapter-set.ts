@@ -12,7 +12,7 @@ import {
 } from "../adapters/adapter-stack.js";
 import { FeRAConfig } from "../adapters/fera/fera-config.js";
 import { FeRAModel } from "../adapters/fera/fera-model.js";
-import { recordLayers, targetLayers } from "../adapters/target-layers.js";
+import { recordLayers, type TargetLayer, targetLayers } from "../adapters/target-layers.js";
 import type { Denoiser, DenoiserInputs } from "../diffusion/index.js";
 import { ConfigError, FormatError, quoted } from "../errors.js";
 import type { CLIPTextModel, ClipHiddenStateOptions } from "../models/clip-text/clip-text-model.js";
@@ -131,10 +131,12 @@ export class AdapterSet {
   /**
    * Takes a model's adapters in place of all others, or none.
    *
+   * @param textEncoders - Adapters of the text encoders beside them, by the encoder's number; by default those that the
+   *   model's adapters were loaded with, if any.
    * @returns What is to be released.
    * @throws {ConfigError} If they are made for another denoiser.
    */
-  use(model: AdapterModel | undefined): Releasable[] {
+  use(model: AdapterModel | undefined, textEncoders?: ReadonlyMap<number, AttachableAdapter>): Releasable[] {
     if (model && model.model !== this.#denoiser) {
       throw new ConfigError(
         `useAdapters: the ${model.constructor.name} must be made around this pipeline's own ${this.#denoiser.className}.`,
@@ -143,9 +145,11 @@ export class AdapterSet {
     const known = this.names.find((name) => this.#loaded.get(name)!.denoiser === model);
     if (!model || known === undefined) {
       const released = this.delete(this.names);
-      if (model) this.#put(DEFAULT_ADAPTER, { denoiser: model, textEncoders: new Map(), isOwned: false });
+      if (model)
+        this.#put(DEFAULT_ADAPTER, { denoiser: model, textEncoders: textEncoders ?? new Map(), isOwned: false });
       return released;
     }
+    if (textEncoders) this.#loaded.set(known, { ...this.#loaded.get(known)!, textEncoders });
     this.set([known]);
     return this.delete(this.names.filter((name) => name !== known));
   }
@@ -327,7 +331,7 @@ export class AdapterSet {
 const numberOf = (component: TextEncoderName): number => (component === "text_encoder" ? 0 : 1);
 
 /** All layers of a text encoder that adapters can change. */
-function textEncoderLayers(encoder: CLIPTextModel) {
+function textEncoderLayers(encoder: CLIPTextModel): TargetLayer[] {
   return recordLayers((graph, adapters) => {
     encoder.build(encoder.frozenScope(graph, adapters), graph.input("input_ids", "int64", [1, 1]));
   });

@@ -1,6 +1,6 @@
 // A training step whose adapters, optimizer state and average stay on the device: uploaded once, read back when asked for.
 
-import type { AdapterState } from "../adapters/adapter.js";
+import type { AdapterState, StepAdapter } from "../adapters/adapter.js";
 import type { LossesAndGradients, TrainStepInputs } from "../adapters/train-step-options.js";
 import type { CompiledGraph, DeviceResident } from "../runtime/index.js";
 import { flatValues, type Tensor } from "../tensor/tensor.js";
@@ -27,7 +27,7 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
   constructor(
     private readonly compiled: CompiledGraph,
     private readonly graph: Pick<DeviceStepGraph, "packing" | "scalars" | "lossNames">,
-    private readonly trained: AdapterState,
+    private readonly trained: AdapterState<StepAdapter>,
     private readonly feeds: StepFeeds,
     readonly optimizer: ElementwiseOptimizer,
     readonly average?: ParameterAverage,

@@ -5,8 +5,9 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { writeTinyImages } from "../../test/support/fera-program.js";
 import { relativeError } from "../../test/support/relative-error.js";
 import { writeTinyPipeline } from "../../test/support/tiny-pipeline.js";
-import { FeRAConfig } from "../adapters/index.js";
+import { FeRAConfig, LoRAConfig } from "../adapters/index.js";
 import { readSafetensors } from "../storage/index.js";
+import type { Tensor } from "../tensor/tensor.js";
 import "../index.js";
 import { StableDiffusionPipeline } from "../pipelines/index.js";
 import { readCheckpoint } from "./checkpoint.js";
@@ -113,3 +114,58 @@ it("refuses optimizer options that do nothing, or exclude each other", async () 
     await expect(tune("refused", options)).rejects.toThrow(message);
   }
 });
+
+const TEXT = { trainTextEncoder: true, textEncoderLr: 5e-4, stopTextEncoder: 2, captionDropout: 0.3 } as const;
+
+for (const [what, options] of [
+  ["LoRA", { config: new LoRAConfig({ rank: 2, dropout: 0.1 }), ema: 0 }],
+  ["FeRA, averaged", { config: new FeRAConfig({ rank: 2 }), ema: 0.9 }],
+] as const) {
+  it(`trains the text encoder, too, and goes on after a cut as if there had been none: ${what}`, async () => {
+    const settings = {
+      ...TEXT,
+      ...options,
+      ...VALIDATED,
+      checkpointEvery: 1,
+      keepCheckpoints: 0,
+      validationDataset: dataset,
+      validationLossEvery: 1,
+    };
+    const whole = await tune(`text ${what}`, settings);
+    const cut = new AbortController();
+    const onStep = ({ step }: StepReport) => {
+      if (step === 1) cut.abort();
+    };
+    const name = `text cut ${what}`;
+    await tune(name, { ...settings, onStep, signal: cut.signal });
+    const { tensors: atCut } = await readSafetensors(checkpointOf(name, 1));
+    const resumed = await tune(name, { ...settings, resume: true });
+    expect(resumed.trained).toEqual(whole.trained);
+    // One step at the text encoder's rate, and after its stop none: the optimizer's steps are about the rate in size.
+    const { tensors: atStop } = await readSafetensors(checkpointOf(`text ${what}`, 2));
+    const { tensors: atEnd } = await readSafetensors(checkpointOf(`text ${what}`, 3));
+    const ofText = [...atEnd.keys()].filter((key) => key.startsWith("parameter.text_encoder."));
+    expect(ofText.length).toBe(2 * 4 * 2);
+    for (const key of ofText) expect(atEnd.get(key)!.data, key).toEqual(atStop.get(key)!.data);
+    expect(ofText.some((key) => !isSame(atStop.get(key)!, atCut.get(key)!))).toBe(true);
+    const others = [...atEnd.keys()].filter((key) => /^parameter\.(?!text_encoder)/.test(key));
+    expect(others.some((key) => !isSame(atEnd.get(key)!, atStop.get(key)!))).toBe(true);
+  });
+}
+
+it("keeps no text states where what makes them is trained, and says what contradicts itself", async () => {
+  const lora = { config: new LoRAConfig({ rank: 2 }) };
+  await expect(tune("kept text", { ...TEXT, ...lora, cacheTextEncoderOutputs: "memory" })).rejects.toThrow(
+    /cacheTextEncoderOutputs: what makes them of captions is trained, so that nothing can be kept; got "memory"/,
+  );
+  await expect(tune("no text", { ...lora, textEncoderLr: 1e-4 })).rejects.toThrow(
+    /textEncoderLr needs trainTextEncoder/,
+  );
+  await expect(tune("folder", { ...lora, ...TEXT, adapterName: "adapter" })).rejects.toThrow(
+    /PEFT's folder cannot hold adapters of text encoders/,
+  );
+});
+
+const checkpointOf = (name: string, step: number) =>
+  join(dir, name, "checkpoints", `checkpoint-0000000${step}.safetensors`);
+const isSame = (a: Tensor, b: Tensor) => a.data.every((value, i) => value === b.data[i]);

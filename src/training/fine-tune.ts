@@ -28,11 +28,15 @@ import { createOptimizer, FINE_TUNING_RATES, type Optimizer } from "./optimizers
 import { maskProblem, noisingOptionsOf, objectiveOptionsOf, objectiveProblem } from "./options/objective-options.js";
 import { optimizerProblem } from "./options/optimizer-options.js";
 import { pickValues, withDefaults } from "./options/option.js";
+import { lastTextStep, textFactorOf, textProblem } from "./options/text-options.js";
 import { TRAINING_OPTIONS, type TrainingOptionValues } from "./options/training-options.js";
 import { outputPath } from "./output-folder.js";
 import { rateFactors } from "./parameter-groups.js";
 import { type MonitorPhase, RunMonitor } from "./report/run-monitor.js";
 import { type DeliveredParameters, SavedModel } from "./saved-model.js";
+import { textEncoderConfig } from "./text/text-encoder-config.js";
+import { isOfText } from "./text/text-encoders.js";
+import { TextTraining } from "./text/text-training.js";
 import { isFailedWrite, type StepReport, Trainer, type TrainingResult } from "./trainer.js";
 import { ValidationPictures } from "./validation-pictures.js";
 
@@ -97,6 +101,8 @@ export interface FineTuneResult extends TrainingResult {
   model: AdapterModel;
   /** The model, where FeRA was trained. */
   fera?: FeRAModel;
+  /** What of the text encoders was trained, as it was saved. */
+  text?: TextTraining;
   /** The adapter's path. */
   adapter: string;
 }
@@ -118,10 +124,13 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   const { seed, batchSize, gradientAccumulation, ema } = values;
   await prepareOutputFolder(output);
   const adapter = join(output, values.adapterName);
-  checkAdapterPath(adapter, config);
+  checkAdapterPath(adapter, config, values.trainTextEncoder);
   const sameName = (name: string) => name;
   const problem =
-    optimizerProblem(values, sameName) ?? objectiveProblem(values, sameName) ?? maskProblem(values, dataset);
+    optimizerProblem(values, sameName) ??
+    textProblem(values, sameName) ??
+    objectiveProblem(values, sameName) ??
+    maskProblem(values, dataset);
   if (problem) throw new ConfigError(`fineTune: ${problem}`);
   const objective = createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values));
   const scheduler = samplerFor(pipeline, values, options.onMessage ?? process.emitWarning);
@@ -129,6 +138,13 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     config instanceof FeRAConfig
       ? new FeRAModel(pipeline.unet, config, { seed })
       : await AdapterModel.create(pipeline.unet, config, { seed });
+  const text = values.trainTextEncoder
+    ? await TextTraining.create({
+        ...{ pipeline, denoiser: model, seed },
+        config: textEncoderConfig(config, values.textEncoderTargets),
+      })
+    : undefined;
+  const trained = text ?? model;
   const identity = datasetIdentity(dataset);
   const fingerprint = await trainingFingerprint({
     ...{ pipeline, dataset, identity, config, values, signal },
@@ -143,6 +159,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       cacheTextEncoderOutputs: values.cacheTextEncoderOutputs,
       cacheDir: values.cacheDir,
       ...varied,
+      trainsText: text !== undefined,
       onMessage: options.onMessage ?? process.emitWarning,
       onProgress: (what, done, of) => onPhase?.({ kind: "encoding", what, done, of }),
       signal,
@@ -158,22 +175,23 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   let result: TrainingResult;
   try {
     const optimizer = createOptimizer(values.optimizer, { lr: values.learningRate, weightDecay: values.weightDecay });
-    const average = ema === 0 ? undefined : new ParameterAverage(model.parameters, ema, { warmup: values.emaWarmup });
-    const rateOf = rateFactors(model.parameters.keys(), values);
+    const average = ema === 0 ? undefined : new ParameterAverage(trained.parameters, ema, { warmup: values.emaWarmup });
+    const rateOf = rateFactors(trained.parameters.keys(), { ...values, textFactor: textFactorOf(values) });
+    const lastText = lastTextStep(values.stopTextEncoder, values.steps);
     if (validationDataset && validationLossEvery > 0) {
       validationData = await open(validationDataset, { flip: false, randomCrop: false, variedCaptions: false });
     }
     const { captionDropout } = values;
     const drawing = { ...{ batchSize, captionDropout, objective }, ...noisingOptionsOf(values) };
     onPhase?.({ kind: "compiling" });
-    trainable = await compileForSizes(model, { rows, sizes: rows.sizes }, drawing, {
+    trainable = await compileForSizes(trained, { rows, sizes: rows.sizes }, drawing, {
       ...{ batchSize, optimizer, average, rateOf, objective },
       ...{ lossWeights: rows.hasLossWeights, lossMask: rows.hasMasks },
       tokens: pipeline.tokenizer.maxLength,
       gradientCheckpointing: values.gradientCheckpointing,
       stateOnDevice: gradientAccumulation === 1 ? options.stateOnDevice : false,
     });
-    saved = new SavedModel(model, deliveredBy(model, optimizer, average));
+    saved = new SavedModel(model, deliveredBy(trained, optimizer, average), text);
     const monitor = new RunMonitor({
       ...{ model: saved, objective, data: rows, validationData, validationLossEvery, output, onPhase },
       ...{ batchSize, steps: values.steps, checkpointEvery: values.checkpointEvery, log: values.log },
@@ -190,6 +208,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       trainable,
       batches: new DiffusionBatches(rows, { ...drawing, variation, generator: new Generator(seed) }),
       ...{ optimizer, average, rateOf, output, gradientAccumulation, fingerprint, signal },
+      ...(lastText !== undefined && { isFrozen: (name: string, step: number) => step >= lastText && isOfText(name) }),
       steps: values.steps,
       schedule: values.schedule,
       scheduleShape: { restarts: values.restarts, power: values.power },
@@ -226,17 +245,17 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     await rows.close();
     await validationData?.close();
   }
-  if (result.parameters !== model.parameters) {
-    for (const [name, { data }] of result.parameters) model.parameters.get(name)!.data.set(data);
+  if (result.parameters !== trained.parameters) {
+    for (const [name, { data }] of result.parameters) trained.parameters.get(name)!.data.set(data);
   }
-  await model.saveAdapters(adapter).catch((cause: unknown) => {
+  await model.saveAdapters(adapter, { textEncoders: text?.fileParts() }).catch((cause: unknown) => {
     if (!isFailedWrite(cause)) throw cause;
     throw new TrainingError(
       `${(cause as Error).message} ${result.checkpoint} is intact; resume once this is mended, which writes the adapter.`,
       { cause },
     );
   });
-  return { ...result, model, ...(model instanceof FeRAModel && { fera: model }), adapter };
+  return { ...result, model, ...(text && { text }), ...(model instanceof FeRAModel && { fera: model }), adapter };
 }
 
 /** What of images and captions differs each time. */
@@ -253,7 +272,7 @@ function variationOf(values: TrainingOptionValues, dataset: ImageDataset): RowVa
 
 /** What is saved and drawn, where that is not what is trained; current whenever it is asked for. */
 function deliveredBy(
-  model: AdapterModel,
+  model: Pick<AdapterModel, "parameters">,
   optimizer: Optimizer,
   average: ParameterAverage | undefined,
 ): DeliveredParameters | undefined {

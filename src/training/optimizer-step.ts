@@ -27,6 +27,8 @@ export interface OptimizerStepOptions {
   learningRate?: number;
   /** The step's name, for messages. */
   name: string;
+  /** What of the parameters stays as it is in this step: its gradients count in nothing. Nothing by default. */
+  isFrozen?: ((name: string) => boolean) | undefined;
   /** What to do where a loss or gradient is not finite, for messages. */
   advice: () => string;
 }
@@ -47,10 +49,11 @@ export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
    */
   async run(batches: readonly Batch[], options: OptimizerStepOptions): Promise<StepOutcome> {
     const { trainable, optimizer, average, maxGradientNorm, rateOf } = this.parts;
-    const { learningRate } = options;
+    const { learningRate, isFrozen } = options;
     const { deviceSteps } = trainable;
     if (
       batches.length === 1 &&
+      !isFrozen &&
       deviceSteps?.optimizer === optimizer &&
       deviceSteps.average === average &&
       deviceSteps.rateOf === rateOf
@@ -59,7 +62,7 @@ export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
       return deviceSteps.step(batches[0]!, { learningRate, maxGradientNorm, accept });
     }
     const { losses, gradients, sampleLosses } = await meanOver(trainable, batches);
-    if (rateOf) for (const name of [...gradients.keys()]) if (rateOf(name) === 0) gradients.delete(name);
+    for (const name of [...gradients.keys()]) if (rateOf?.(name) === 0 || isFrozen?.(name)) gradients.delete(name);
     const norm = gradientNorm(gradients);
     const outcome = { losses, gradientNorm: norm, ...(sampleLosses && { sampleLosses }) };
     requireFinite(outcome, () => gradients, options);

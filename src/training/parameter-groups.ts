@@ -1,6 +1,7 @@
 // Learning rates by group: a factor for every trained tensor whose name fits a pattern.
 
 import { ConfigError, quoted } from "../errors.js";
+import { isOfText } from "./text/text-encoders.js";
 
 /** What groups are made from. */
 export interface ParameterGroups {
@@ -8,6 +9,8 @@ export interface ParameterGroups {
   blockLr?: readonly string[] | undefined;
   /** Of FeRA's router. Default 1. */
   routerLr?: number;
+  /** Of what is trained of text encoders. Default 1. */
+  textFactor?: number;
 }
 
 /** Begins the names of the tensors of FeRA's router. */
@@ -25,7 +28,7 @@ const ROUTER = "router.";
  */
 export function rateFactors(
   names: Iterable<string>,
-  { blockLr = [], routerLr = 1 }: ParameterGroups,
+  { blockLr = [], routerLr = 1, textFactor = 1 }: ParameterGroups,
 ): ((name: string) => number) | undefined {
   const groups = blockLr.map(parseGroup);
   const all = [...names];
@@ -41,7 +44,10 @@ export function rateFactors(
   const factors = new Map(
     all.map((name) => {
       const group = groups.findLast(({ expression }) => expression.test(name));
-      return [name, (group?.factor ?? 1) * (name.startsWith(ROUTER) ? routerLr : 1)];
+      return [
+        name,
+        (group?.factor ?? 1) * (name.startsWith(ROUTER) ? routerLr : 1) * (isOfText(name) ? textFactor : 1),
+      ];
     }),
   );
   const values = [...factors.values()];

@@ -1,7 +1,7 @@
 // The graphs of a training step: adapted pass, base pass where a loss needs it, all losses, the gradients of everything
 // that is trained, and where the state stays on a device, the optimizer's step. For any denoiser and any adapter.
 
-import type { Adapter, AttachedAdapter } from "../adapters/adapter.js";
+import type { AttachedAdapter, StepAdapter } from "../adapters/adapter.js";
 import type { Losses, SampleLosses, TrainStepInputs, TrainStepOptions } from "../adapters/train-step-options.js";
 import { gradients } from "../autodiff/index.js";
 import {
@@ -25,7 +25,7 @@ import { PackedScalars, Packing } from "./packing.js";
 /** What a step is built from. */
 export interface StepParts {
   model: Denoiser;
-  adapter: Adapter;
+  adapter: StepAdapter;
   shape: DenoiserShape;
   /** The objective's loss terms, to which the adapter's are added. Default: the mean squared error. */
   objective?: LossTerms;
@@ -82,13 +82,14 @@ function buildAdaptedPass(
   training: boolean,
   parameters = parameterInputs(graph, adapter),
 ): AdaptedPass {
-  const inputs = model.declareInputs(graph, shape);
-  const attached = graph.inLayer("adapter", () => adapter.attach(graph, parameters, { ...inputs, training }));
+  const declared = model.declareInputs(graph, shape);
+  const attached = graph.inLayer("adapter", () => adapter.attach(graph, parameters, { ...declared, training }));
+  const inputs = { ...declared, ...attached.inputs };
   const output = model.build(model.frozenScope(graph, attached.layers), inputs);
   return { inputs, output, attached, parameters };
 }
 
-function parameterInputs(graph: Graph, { shapes }: Adapter): Map<string, Value> {
+function parameterInputs(graph: Graph, { shapes }: StepAdapter): Map<string, Value> {
   return new Map([...shapes].map(([name, shape]) => [name, graph.input(name, "float32", shape)]));
 }
 
@@ -189,7 +190,7 @@ export function buildDeviceStep(
 function rateFactors(
   graph: Graph,
   packing: Packing,
-  shapes: Adapter["shapes"],
+  shapes: StepAdapter["shapes"],
   { optimizer, rateOf }: Pick<TrainStepOptions, "rateOf"> & { optimizer: ElementwiseOptimizer },
 ): { rates: Value; trained?: Value } | undefined {
   const factors = [...shapes.keys()].map((name) => factorOf(optimizer.name, name, rateOf));

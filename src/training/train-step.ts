@@ -1,7 +1,7 @@
 // One training step of any adapter on any denoiser, compiled: losses, gradients, and steps of an optimizer in main memory
 // or on the device.
 
-import type { AdapterState } from "../adapters/adapter.js";
+import type { AdapterState, StepAdapter } from "../adapters/adapter.js";
 import type { CompiledTrainStep, TrainStepInputs, TrainStepOptions } from "../adapters/train-step-options.js";
 import type { Denoiser, DenoiserShape } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
@@ -35,7 +35,7 @@ import {
 import type { Losses, LossesAndGradients, Trainable } from "./trainable.js";
 
 /** The adapters that a step trains. */
-export interface TrainedAdapter extends AdapterState {
+export interface TrainedAdapter extends AdapterState<StepAdapter> {
   /** Whether they are still the model's. */
   isCurrent: () => boolean;
 }

@@ -48,6 +48,8 @@ export interface TrainerOptions {
   decaySteps?: number;
   /** A factor on the learning rate by the parameter's name; the same function as the trainable's, where that steps itself. */
   rateOf?: (name: string) => number;
+  /** Whether a parameter stays as it is in the step after `step` steps. Such steps are done in main memory. */
+  isFrozen?: (name: string, step: number) => boolean;
   /** Batches whose gradients are averaged into one step. */
   gradientAccumulation?: number;
   /** Largest L2 norm of all gradients together; 0 for no clipping. */
@@ -203,9 +205,12 @@ export class Trainer {
     let upcoming = this.draw();
     while (this.step < options.steps && !options.signal?.aborted) {
       const drawn = await upcoming;
-      const learningRate = rateOf(this.step);
+      const { step } = this;
+      const { isFrozen } = options;
+      const learningRate = rateOf(step);
       const pending = this.optimizerStep.run(drawn.batches, {
         learningRate,
+        isFrozen: isFrozen && ((name) => isFrozen(name, step)),
         name: `step ${this.step + 1}`,
         advice: () => this.adviceFor(drawn),
       });

@@ -92,7 +92,7 @@ export class ValidationPictures {
     const images = new Map<string, ImageLike[]>();
     try {
       await this.drawWithout();
-      this.pipeline.useAdapters(this.model.current());
+      this.model.useIn(this.pipeline);
       for (const prompt of validationPrompts) {
         const drawn: ImageLike[] = [];
         for (const seed of this.seeds()) {

@@ -131,7 +131,7 @@ async function encodeWith(family: Family, name: TextEncoderName, part: AdapterPa
   } = tokenizer.encodeBatch([golden[family].prompt]);
   const build = (graph: Graph, adapters: LayerAdapters) => {
     const scope = encoder.frozenScope(graph, adapters);
-    const states = clipTextModel(scope, graph.input("ids", "int64", ids.shape), config);
+    const states = clipTextModel(scope, { inputIds: graph.input("ids", "int64", ids.shape) }, config);
     if (!isProjected) return { states };
     const end = ops.slice(states, 1, length! - 1, length!);
     const { projection_dim: features } = config as CLIPTextModelWithProjection["config"];

@@ -22,7 +22,7 @@ const CLASS: ModelClass<CLIPTextProjectionConfig> = {
   weightsName: "model",
   parse: (config, source) => parseConfig(schema, config, source),
   build(scope, config) {
-    project(scope, clipTextModel(scope, scope.graph.input("input_ids", "int64", [1, 1]), config), config);
+    project(scope, clipTextModel(scope, { inputIds: scope.graph.input("input_ids", "int64", [1, 1]) }, config), config);
   },
 };
 

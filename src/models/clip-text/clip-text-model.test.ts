@@ -87,7 +87,7 @@ it("has gradients in the token embeddings and in a weight that agree with finite
       const source: ParameterSource = {
         parameter: (graph, path, shape) => values[path] ?? weights.parameter(graph, path, shape),
       };
-      return clipTextModel(new Scope(values.ids!.graph, source), values.ids!, config);
+      return clipTextModel(new Scope(values.ids!.graph, source), { inputIds: values.ids! }, config);
     },
   });
 });

@@ -3,7 +3,7 @@
 
 import { z } from "zod";
 import { ConfigError, ShapeError } from "../../errors.js";
-import type { Value } from "../../graph/index.js";
+import type { Graph, Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import { embedding, type GraphAdapters, layerNorm, linear, ModelWeights, type Scope } from "../../nn/index.js";
 import type { RuntimeOptions } from "../../runtime/index.js";
@@ -13,12 +13,18 @@ import { type Tensor, tensor } from "../../tensor/tensor.js";
 import { depth, width } from "../config-limits.js";
 import { freshWeights, Model } from "../model.js";
 import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
+import {
+  type AddedTokenValues,
+  type ClipInputOptions,
+  type ClipTextValues,
+  checkedIds,
+  clipTextFeeds,
+  clipTextInputs,
+} from "./clip-text-inputs.js";
 
 const PREFIX = "text_model";
 /** Standard deviation of fresh embeddings; transformers' initializer_range. */
 const EMBEDDING_STD = 0.02;
-/** The `eos_token_id` that configurations carried by mistake until transformers 4.32; see {@link endTokenRows}. */
-const LEGACY_EOS_TOKEN_ID = 2;
 
 /** Known to transformers, without effect on what is computed here. */
 const ignored = z.unknown().optional();
@@ -62,7 +68,7 @@ const CLASS: ModelClass<CLIPTextConfig> = {
   weightsName: "model",
   parse: (config, source) => parseConfig(clipTextSchema, config, source),
   build(scope, config) {
-    clipTextModel(scope, scope.graph.input("input_ids", "int64", [1, 1]), config);
+    clipTextModel(scope, { inputIds: scope.graph.input("input_ids", "int64", [1, 1]) }, config);
   },
   currentNames: withPrefix,
 };
@@ -115,9 +121,21 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
   }
 
   /**
+   * Vectors of tokens behind the vocabulary, `[N, hidden_size]`: textual inversion's, which the ids vocab_size …
+   * vocab_size + N − 1 mean. Their values may change in place.
+   */
+  addedVectors: Tensor<"float32"> | undefined;
+
+  /** How many ids there are, those of {@link addedVectors} included. */
+  get vocabularySize(): number {
+    return this.config.vocab_size + (this.addedVectors?.shape[0] ?? 0);
+  }
+
+  /**
    * The last hidden state after the final normalization.
    *
-   * @param inputIds - `[B, L]` with L up to `max_position_embeddings`; ids in 0 … vocab_size−1.
+   * @param inputIds - `[B, L]` with L up to `max_position_embeddings`; ids in 0 … vocab_size−1, and those of
+   *   {@link addedVectors}.
    * @returns `[B, L, hidden_size]`.
    * @throws {ShapeError} If the shape or an id breaks these limits.
    */
@@ -125,18 +143,64 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
     inputIds: Tensor<"int64">,
     { adapters }: Pick<ClipHiddenStateOptions, "adapters"> = {},
   ): Promise<Tensor<"float32">> {
-    const { shape } = this.checkedIds(inputIds);
+    const feeds = this.feedsOf(inputIds);
+    const [batchSize, tokens] = inputIds.shape as [number, number];
     const build = (scope: Scope) => {
-      const ids = scope.graph.input("input_ids", "int64", shape);
-      scope.graph.output("last_hidden_state", clipTextModel(scope, ids, this.config));
+      const values = clipTextInputs(scope.graph, { batchSize, tokens, vectors: this.vectorsInput(scope) });
+      scope.graph.output("last_hidden_state", clipTextModel(scope, values, this.config));
     };
-    const result = await this.runWith(adapters, `encode ${shape.join("x")}`, build, { input_ids: inputIds });
+    const result = await this.runWith(adapters, `encode ${this.keyOf(inputIds)}`, build, { ...feeds, ...this.vectors });
     return result.last_hidden_state as Tensor<"float32">;
   }
 
   /** The encoder as a function from Values to Values: what adapters are made for. @returns `[B, L, hidden_size]`. */
   build(scope: Scope, inputIds: Value): Value {
-    return clipTextModel(scope, inputIds, this.config);
+    return clipTextModel(scope, { inputIds }, this.config);
+  }
+
+  /** Declares what {@link buildStates} takes. */
+  declareInputs(graph: Graph, options: ClipInputOptions): ClipTextValues {
+    return clipTextInputs(graph, options);
+  }
+
+  /**
+   * The tensors for {@link declareInputs}, by name.
+   *
+   * @throws {ShapeError} If the ids are not int64 `[B, L]`, or one is not known.
+   */
+  feedsOf(inputIds: Tensor, { pooled = false, prefix = "" }: Pick<ClipInputOptions, "pooled" | "prefix"> = {}) {
+    const added = this.addedVectors?.shape[0] ?? 0;
+    return clipTextFeeds(checkedIds(inputIds, this.vocabularySize), this.config, { added, pooled, prefix });
+  }
+
+  /**
+   * All that pipelines take from a text encoder, as a function from Values to Values.
+   *
+   * @returns As {@link encodeAll}; `pooled` only where the inputs have `ends`. Layers that neither depends on are not built.
+   * @throws {ConfigError} If the model has no such layer.
+   */
+  buildStates(
+    scope: Scope,
+    inputs: ClipTextValues,
+    options: ClipHiddenStateOptions = {},
+  ): { last?: Value; hidden: Value; pooled?: Value } {
+    const { hiddenLayersFromEnd: skipped = 0, finalNorm = true } = options;
+    const { num_hidden_layers: layers, layer_norm_eps: epsilon, hidden_size: features } = this.config;
+    if (!Number.isInteger(skipped) || skipped < 0 || skipped > layers) {
+      throw new ConfigError(
+        `CLIPTextModel.encodeAll: hiddenLayersFromEnd (clip_skip) must be an integer in 0 … ${layers}; got ${skipped}.`,
+      );
+    }
+    const isLast = skipped === 0 && finalNorm;
+    const isWhole = isLast || inputs.ends !== undefined;
+    const states = hiddenStates(scope, inputs, this.config, isWhole ? layers : layers - skipped);
+    const norm = scope.in(PREFIX).in("final_layer_norm");
+    const last = isWhole ? layerNorm(norm, states.at(-1)!, epsilon) : undefined;
+    const state = states[layers - skipped]!;
+    const hidden = isLast ? last! : finalNorm ? layerNorm(norm, state, epsilon) : state;
+    if (!inputs.ends || !last) return { hidden, ...(last && { last }) };
+    const ended = ops.reshape(ops.matMul(inputs.ends, last), [last.shape[0]!, features]);
+    return { last, hidden, pooled: this.project(scope, ended) };
   }
 
   /**
@@ -152,32 +216,25 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
    */
   async encodeAll(inputIds: Tensor<"int64">, options: ClipHiddenStateOptions = {}): Promise<ClipTextStates> {
     const { hiddenLayersFromEnd: skipped = 0, finalNorm = true, adapters } = options;
-    const { num_hidden_layers: layers, layer_norm_eps: epsilon } = this.config;
-    if (!Number.isInteger(skipped) || skipped < 0 || skipped > layers) {
-      throw new ConfigError(
-        `CLIPTextModel.encodeAll: hiddenLayersFromEnd (clip_skip) must be an integer in 0 … ${layers}; got ${skipped}.`,
-      );
-    }
-    const [batch, length] = this.checkedIds(inputIds).shape as [number, number];
-    const isLast = skipped === 0 && finalNorm;
+    const feeds = this.feedsOf(inputIds, { pooled: true });
+    const [batchSize, tokens] = inputIds.shape as [number, number];
     const build = (scope: Scope) => {
       const { graph } = scope;
-      const states = hiddenStates(scope, graph.input("input_ids", "int64", [batch, length]), this.config);
-      const norm = scope.in(PREFIX).in("final_layer_norm");
-      const last = layerNorm(norm, states.at(-1)!, epsilon);
-      const rows = ops.reshape(last, [batch * length, this.config.hidden_size]);
-      graph.output("last_hidden_state", last);
-      graph.output("pooled", this.project(scope, ops.gather(rows, graph.input("end_rows", "int64", [batch]))));
-      if (isLast) return;
-      const state = states.at(-1 - skipped)!;
-      graph.output("hidden_state", finalNorm ? layerNorm(norm, state, epsilon) : state);
+      const vectors = this.vectorsInput(scope);
+      const values = clipTextInputs(graph, { batchSize, tokens, pooled: true, vectors });
+      const { last, hidden, pooled } = this.buildStates(scope, values, { hiddenLayersFromEnd: skipped, finalNorm });
+      graph.output("last_hidden_state", last!);
+      graph.output("pooled", pooled!);
+      if (hidden !== last) graph.output("hidden_state", hidden);
     };
-    const endRows = tensor(endTokenRows(inputIds, this.config.eos_token_id), [batch], "int64");
-    const key = `encodeAll ${batch}x${length} ${skipped} ${finalNorm}`;
-    const feeds = { input_ids: inputIds, end_rows: endRows };
-    const results = (await this.runWith(adapters, key, build, feeds)) as Record<string, Tensor<"float32">>;
-    const lastHiddenState = results.last_hidden_state!;
-    return { lastHiddenState, hiddenState: results.hidden_state ?? lastHiddenState, pooled: results.pooled! };
+    const key = `encodeAll ${this.keyOf(inputIds)} ${skipped} ${finalNorm}`;
+    const results = await this.runWith(adapters, key, build, { ...feeds, ...this.vectors });
+    const { last_hidden_state: lastHiddenState, ...rest } = results as Record<string, Tensor<"float32">>;
+    return {
+      lastHiddenState: lastHiddenState!,
+      hiddenState: rest.hidden_state ?? lastHiddenState!,
+      pooled: rest.pooled!,
+    };
   }
 
   /** What becomes of the pooled state `[B, C]`; nothing here. */
@@ -185,21 +242,17 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
     return pooled;
   }
 
-  private checkedIds(inputIds: Tensor<"int64">): Tensor<"int64"> {
-    const { shape, data } = inputIds;
-    if (inputIds.dtype !== "int64" || shape.length !== 2) {
-      throw new ShapeError(
-        `CLIPTextModel.encode: inputIds must be int64 [B, L]; got ${inputIds.dtype}[${shape.join(",")}].`,
-      );
-    }
-    const wrong = data.find((id) => id < 0n || id >= this.config.vocab_size);
-    if (wrong !== undefined) {
-      throw new ShapeError(
-        `CLIPTextModel.encode: ids must be in 0 … ${this.config.vocab_size - 1} (vocab_size); got ${wrong}. ` +
-          "Use the tokenizer that came with this model.",
-      );
-    }
-    return inputIds;
+  private keyOf({ shape }: Tensor): string {
+    return `${shape.join("x")}+${this.addedVectors?.shape[0] ?? 0}`;
+  }
+
+  /** Not part of the graphs: a training changes them. */
+  private vectorsInput({ graph }: Scope): Value | undefined {
+    return this.addedVectors && graph.input("added_vectors", "float32", this.addedVectors.shape);
+  }
+
+  private get vectors(): Record<string, Tensor> {
+    return this.addedVectors ? { added_vectors: this.addedVectors } : {};
   }
 }
 
@@ -208,17 +261,21 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
  *
  * B batch, L tokens.
  *
- * @param inputIds - int64 `[B, L]`.
  * @returns float32 `[B, L, hidden_size]`.
  * @throws {ShapeError} If L exceeds `max_position_embeddings`.
  */
-export function clipTextModel(scope: Scope, inputIds: Value, config: CLIPTextConfig): Value {
-  const last = hiddenStates(scope, inputIds, config).at(-1)!;
+export function clipTextModel(scope: Scope, inputs: ClipTextValues, config: CLIPTextConfig): Value {
+  const last = hiddenStates(scope, inputs, config).at(-1)!;
   return layerNorm(scope.in(PREFIX).in("final_layer_norm"), last, config.layer_norm_eps);
 }
 
-/** The embeddings and every layer's output, before the final normalization: num_hidden_layers + 1 of `[B, L, C]`. */
-function hiddenStates(scope: Scope, inputIds: Value, config: CLIPTextConfig): Value[] {
+/** The embeddings and the outputs of so many layers, before the final normalization: layers + 1 of `[B, L, C]`. */
+function hiddenStates(
+  scope: Scope,
+  { inputIds, added }: ClipTextValues,
+  config: CLIPTextConfig,
+  layers = config.num_hidden_layers,
+): Value[] {
   const { hidden_size: hidden, layer_norm_eps: epsilon, max_position_embeddings: limit } = config;
   const length = inputIds.shape[1]!;
   if (inputIds.rank !== 2 || length < 1 || length > limit) {
@@ -228,13 +285,14 @@ function hiddenStates(scope: Scope, inputIds: Value, config: CLIPTextConfig): Va
   }
   const model = scope.in(PREFIX);
   const embeddings = model.in("embeddings");
-  const tokens = embedding(embeddings.in("token_embedding"), inputIds, config.vocab_size, hidden, EMBEDDING_STD);
+  const known = embedding(embeddings.in("token_embedding"), inputIds, config.vocab_size, hidden, EMBEDDING_STD);
+  const tokens = added ? withAdded(known, added) : known;
   const positions = embeddings
     .in("position_embedding")
     .parameter("weight", [limit, hidden], { kind: "normal", std: EMBEDDING_STD });
   let x = ops.add(tokens, ops.slice(positions, 0, 0, length));
   const states = [x];
-  for (let index = 0; index < config.num_hidden_layers; index++) {
+  for (let index = 0; index < layers; index++) {
     const layer = model.in(`encoder.layers.${index}`);
     x = ops.add(x, selfAttention(layer.in("self_attn"), layerNorm(layer.in("layer_norm1"), x, epsilon), config));
     x = ops.add(x, feedForward(layer.in("mlp"), layerNorm(layer.in("layer_norm2"), x, epsilon), config));
@@ -243,19 +301,12 @@ function hiddenStates(scope: Scope, inputIds: Value, config: CLIPTextConfig): Va
   return states;
 }
 
-/**
- * Where each prompt ends, as rows of `[B·L, C]`.
- *
- * The end is the first `eos_token_id`, and position 0 where there is none, as in transformers. With the legacy
- * `eos_token_id` 2 it is the largest id: CLIP's end token is the last of its vocabulary.
- */
-function endTokenRows({ data, shape }: Tensor<"int64">, eosTokenId: number): number[] {
-  const [batch, length] = shape as [number, number];
-  return Array.from({ length: batch }, (_, index) => {
-    const ids = Array.from(data.subarray(index * length, (index + 1) * length), Number);
-    const end = eosTokenId === LEGACY_EOS_TOKEN_ID ? ids.indexOf(Math.max(...ids)) : ids.indexOf(eosTokenId);
-    return index * length + Math.max(end, 0);
-  });
+/** x where a position has no vector, and its vector where it has one. */
+function withAdded(x: Value, { places, vectors }: AddedTokenValues): Value {
+  const count = vectors.shape[0]!;
+  const ones = x.graph.constant(tensor(new Float32Array(count).fill(1), [count, 1]));
+  const isKnown = ops.add(ops.neg(ops.matMul(places, ones)), 1);
+  return ops.add(ops.mul(x, isKnown), ops.matMul(places, vectors));
 }
 
 function selfAttention(scope: Scope, x: Value, config: CLIPTextConfig): Value {

@@ -52,8 +52,8 @@ export class UNet2DConditionModel extends Model<UNet2DConditionConfig> implement
     return unetFeeds(inputs);
   }
 
-  declareInputs(graph: Graph, shape: DenoiserShape): Record<string, Value> {
-    return { ...unetInputs(graph, this.config, shape) };
+  declareInputs(graph: Graph, shape: DenoiserShape, without: readonly string[] = []): Record<string, Value> {
+    return { ...unetInputs(graph, this.config, shape, without) };
   }
 
   build(scope: Scope, inputs: Readonly<Record<string, Value>>): Value {

@@ -57,28 +57,39 @@ export function classLabelsOf(
   return { kind: "vector", features: config[option]!, option };
 }
 
-/** Declares the UNet's graph inputs. */
-export function unetInputs(graph: Graph, config: UNet2DConditionConfig, shape: UNetShape): UNetValues {
+/**
+ * Declares the UNet's graph inputs.
+ *
+ * @param without - Names that are left out, for Values that are put in their place.
+ */
+export function unetInputs(
+  graph: Graph,
+  config: UNet2DConditionConfig,
+  shape: UNetShape,
+  without: readonly string[] = [],
+): UNetValues {
   const { batchSize, latentHeight, latentWidth, tokens } = shape;
-  const values: UNetValues = {
-    latents: graph.input("latents", "float32", [batchSize, config.in_channels, latentHeight, latentWidth]),
-    timesteps: graph.input("timesteps", "float32", [batchSize]),
-    encoderHiddenStates: graph.input("encoderHiddenStates", "float32", [batchSize, tokens, config.cross_attention_dim]),
+  const values: Partial<Record<keyof UNetValues, Value>> = {};
+  const declare = (name: keyof UNetValues, sizes: readonly number[]) => {
+    if (!without.includes(name)) values[name] = graph.input(name, "float32", sizes);
   };
+  declare("latents", [batchSize, config.in_channels, latentHeight, latentWidth]);
+  declare("timesteps", [batchSize]);
+  declare("encoderHiddenStates", [batchSize, tokens, config.cross_attention_dim]);
   if (config.addition_embed_type === "text_time") {
     const numbers = shape.timeIds ?? usualTimeIds(config);
-    values.textEmbeds = graph.input("textEmbeds", "float32", [batchSize, pooledFeatures(config, numbers)]);
-    values.timeIds = graph.input("timeIds", "float32", [batchSize, numbers]);
+    declare("textEmbeds", [batchSize, pooledFeatures(config, numbers)]);
+    declare("timeIds", [batchSize, numbers]);
   }
   const labels = classLabelsOf(config);
   if (labels) {
     const features = labels.kind === "vector" ? [labels.features] : [];
-    values.classLabels = graph.input("classLabels", "float32", [batchSize, ...features]);
+    declare("classLabels", [batchSize, ...features]);
   }
   if (config.time_cond_proj_dim !== null) {
-    values.timestepCond = graph.input("timestepCond", "float32", [batchSize, config.time_cond_proj_dim]);
+    declare("timestepCond", [batchSize, config.time_cond_proj_dim]);
   }
-  return values;
+  return values as UNetValues;
 }
 
 /** The tensors for {@link unetInputs}, by name. Timesteps and classes become float32; a single timestep is repeated. */

@@ -15,7 +15,8 @@ import { encoderKey } from "./cache-key.js";
 import type { CacheMode } from "./cache-modes.js";
 import { DiskEntries, type EntryStore, MemoryEntries, NO_ENTRIES } from "./entry-store.js";
 import { type ImageDraw, LatentRows } from "./latent-rows.js";
-import { TextRows } from "./text-rows.js";
+import { type CaptionRows, TextRows } from "./text-rows.js";
+import { TokenRows } from "./token-rows.js";
 
 /** How {@link openDatasetRows} encodes and keeps. */
 export interface DatasetRowsOptions {
@@ -31,6 +32,8 @@ export interface DatasetRowsOptions {
   randomCrop?: boolean;
   /** Whether captions differ each time: they are encoded when they are drawn. */
   variedCaptions?: boolean;
+  /** Whether something of the text encoders is trained: rows then have token ids in place of text states. */
+  trainsText?: boolean;
   onProgress?: (what: "captions" | "images", done: number, of: number) => void;
   onMessage?: (message: string) => void;
   signal?: AbortSignal | undefined;
@@ -60,10 +63,12 @@ export async function openDatasetRows(
   dataset: ImageDataset,
   options: DatasetRowsOptions = {},
 ): Promise<DatasetRows> {
-  const { flip, randomCrop, variedCaptions, onProgress, onMessage = () => undefined, signal } = options;
+  const { flip, randomCrop, variedCaptions, trainsText, onProgress, onMessage = () => undefined, signal } = options;
   const { cacheDir = join(cacheFolder(), "encoded") } = options;
   const latentMode = modeOf("cacheLatents", options.cacheLatents, randomCrop, "the crop is random");
-  const textMode = modeOf("cacheTextEncoderOutputs", options.cacheTextEncoderOutputs, variedCaptions, "captions vary");
+  const whyNoText = trainsText ? "what makes them of captions is trained" : "captions vary";
+  const keepsNoText = trainsText || variedCaptions;
+  const textMode = modeOf("cacheTextEncoderOutputs", options.cacheTextEncoderOutputs, keepsNoText, whyNoText);
   const open = (mode: CacheMode, kind: string, modelKey: string): EntryStore | Promise<EntryStore> => {
     if (mode === "disk") return DiskEntries.open(join(cacheDir, `${kind}-${modelKey.slice(0, 16)}`), onMessage);
     return mode === "memory" ? new MemoryEntries() : NO_ENTRIES;
@@ -74,11 +79,18 @@ export async function openDatasetRows(
     pipeline instanceof StableDiffusionXLPipeline ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];
   for (const tokenizer of tokenizers) tokenizeCaptions(tokenizer, captions, (i) => dataset.name(i));
 
-  const textKey = await encoderKey(pipeline.textEncoders, signal);
-  const textStore = await open(textMode, "text", textKey);
-  const text = await TextRows.open({ pipeline, store: textStore, modelKey: textKey, staysLoaded: textMode === "none" });
-  if (textMode !== "none") await text.encode(captions, (done, of) => onProgress?.("captions", done, of), signal);
-  await text.release();
+  const stores: EntryStore[] = [];
+  let text: CaptionRows;
+  if (trainsText) text = new TokenRows(pipeline);
+  else {
+    const textKey = await encoderKey(pipeline.textEncoders, signal);
+    const store = await open(textMode, "text", textKey);
+    stores.push(store);
+    const encoded = await TextRows.open({ pipeline, store, modelKey: textKey, staysLoaded: textMode === "none" });
+    if (textMode !== "none") await encoded.encode(captions, (done, of) => onProgress?.("captions", done, of), signal);
+    await encoded.release();
+    text = encoded;
+  }
 
   const { vae } = pipeline;
   const latentKey = await encoderKey([vae], signal);
@@ -96,7 +108,7 @@ export async function openDatasetRows(
     await latents.encode(draws, report, signal);
   }
   await vae.release();
-  return new CachedRows(pipeline, dataset, latents, text, [textStore, latentStore]);
+  return new CachedRows(pipeline, dataset, latents, text, [...stores, latentStore]);
 }
 
 /** Where the cut lies in the mirrored image, which SDXL is told of: as far from the left as it was from the right. */
@@ -125,7 +137,7 @@ class CachedRows implements DatasetRows {
     private readonly pipeline: AnyPipeline,
     private readonly dataset: ImageDataset,
     private readonly latents: LatentRows,
-    private readonly text: TextRows,
+    private readonly text: CaptionRows,
     private readonly stores: readonly EntryStore[],
   ) {
     this.size = dataset.size;

@@ -18,11 +18,21 @@ export interface TextParts {
   staysLoaded?: boolean;
 }
 
+/** What a batch has of its captions. */
+export interface CaptionRows {
+  /** The row of the empty caption. */
+  readonly empty: Conditioning;
+  /** A row per caption. */
+  read(captions: readonly string[]): Promise<Conditioning>;
+  /** Frees what was compiled. */
+  release(): Promise<void>;
+}
+
 /**
  * Captions as a pipeline's denoiser is told of them: `encoderHiddenStates`, in SDXL with `textEmbeds`. By the text encoders
  * alone, without adapters.
  */
-export class TextRows {
+export class TextRows implements CaptionRows {
   private readonly keys = new Map<string, string>();
 
   private constructor(

@@ -215,10 +215,14 @@ function numbersByPattern(where: string, texts: readonly string[] | undefined): 
   return Object.fromEntries(values);
 }
 
-/** Why a path is none that an adapter can be written to, one of this configuration if given; undefined if it is one. */
-export function adapterPathProblem(path: string, config?: AdapterConfig): string | undefined {
+/**
+ * Why a path is none that an adapter can be written to, one of this configuration if given; undefined if it is one.
+ *
+ * @param hasTextEncoders - Whether it has parts for text encoders.
+ */
+export function adapterPathProblem(path: string, config?: AdapterConfig, hasTextEncoders = false): string | undefined {
   try {
-    if (config) checkAdapterPath(path, config);
+    if (config) checkAdapterPath(path, config, hasTextEncoders);
     else adapterFormatOf(path);
     return undefined;
   } catch (error) {

@@ -6,10 +6,12 @@ import { OBJECTIVE_OPTIONS } from "./objective-options.js";
 import { OPTIMIZER_OPTIONS } from "./optimizer-options.js";
 import type { OptionValues } from "./option.js";
 import { RUN_OPTIONS } from "./run-options.js";
+import { TEXT_OPTIONS } from "./text-options.js";
 
 /** Whatever has a default is left out freely. */
 export const TRAINING_OPTIONS = {
   ...OPTIMIZER_OPTIONS,
+  ...TEXT_OPTIONS,
   ...BATCH_OPTIONS,
   ...OBJECTIVE_OPTIONS,
   ...RUN_OPTIONS,

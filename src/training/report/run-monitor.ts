@@ -93,7 +93,7 @@ export class RunMonitor {
     if (this.validation && isDue(validationLossEvery)) {
       this.measuredStep = step;
       const startedAt = performance.now();
-      measures.validation = await this.validation.measure(model.current());
+      measures.validation = await this.validation.measure(model.predictor());
       this.took("validation", performance.now() - startedAt);
       onPhase?.({ kind: "validated", step, report: measures.validation });
     }
