@@ -27,7 +27,10 @@ export {
   renderContactSheet,
   type Skipped,
   type StepReport,
+  TextTraining,
+  type TextTrainingOptions,
   Trainer,
   type TrainerOptions,
   type TrainingResult,
+  textEncoderConfig,
 } from "./training/index.js";

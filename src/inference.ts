@@ -213,10 +213,13 @@ export {
   type PipelineOptions,
   type PixelPair,
   type RoutingTrace,
+  readTokenEmbedding,
   type StableDiffusionComponents,
   StableDiffusionPipeline,
   type StableDiffusionXLComponents,
   type StableDiffusionXLOptions,
   StableDiffusionXLPipeline,
+  type TokenEmbedding,
+  writeTokenEmbedding,
   type XLPromptStates,
 } from "./pipelines/index.js";

@@ -39,7 +39,7 @@ const CLASSES: Readonly<Record<string, string>> = {
     ["StableDiffusionPipeline", "StableDiffusionXLPipeline"].map((name) => [
       name,
       "generate loadAdapters setAdapterScale unloadAdapters setAdapters deleteAdapters disableAdapters enableAdapters " +
-        "fuseLora dispose:fromPretrained fromSingleFile",
+        "fuseLora loadTextualInversion unloadTextualInversion dispose:fromPretrained fromSingleFile",
     ]),
   ),
   ...Object.fromEntries(
@@ -68,6 +68,7 @@ const FUNCTIONS = [
     "writeTorch",
   ],
   ...["frequencyEnergyConsistencyLoss", "readAdapter", "writeAdapter", "encodeAdapter", "readImage", "writeImage"],
+  ...["readTokenEmbedding", "writeTokenEmbedding"],
 ];
 const TRAINING_CLASSES: Readonly<Record<string, string>> = {
   AdamW: "step stateDict loadStateDict",
@@ -80,6 +81,7 @@ const TRAINING_CLASSES: Readonly<Record<string, string>> = {
   Trainer: "run resume",
   DiffusionBatches: "next state restore",
   ParameterAverage: "update",
+  TextTraining: "compileTrainStep:create",
   PowerFunctionAverages: "update snapshots restore",
 };
 const TRAINING_FUNCTIONS = [
@@ -99,6 +101,7 @@ const TRAINING_FUNCTIONS = [
   "dynamicShift",
   "noisedBatch",
   "createOptimizer",
+  "textEncoderConfig",
   "postHocAverage",
 ];
 

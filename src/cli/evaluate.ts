@@ -24,6 +24,7 @@ import { interruptible } from "./interrupt.js";
 import {
   checkBucketStep,
   checkedResolution,
+  EMBEDDING,
   loadAdapters,
   loadAnyPipeline,
   MODEL_HELP,
@@ -38,6 +39,7 @@ import { Progress } from "./progress.js";
 const OPTIONS = {
   model: text(MODEL_HELP, "MODEL").required(),
   adapter: text("adapter to compare with the model by itself", "PATH"),
+  embedding: EMBEDDING,
   data: DATA.required(),
   split: choice("which images: those that fera train leaves out, those it trains on, or all", SPLITS).withDefault(
     "heldOut",
@@ -80,6 +82,7 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
   const pipeline = await loadAnyPipeline(model, options);
   const resolution = checkedResolution(pipeline, options.resolution);
   checkBucketStep(pipeline, options.bucketStep);
+  for (const file of options.embedding ?? []) await pipeline.loadTextualInversion(file);
   const objective = createObjective(pipeline.schedulerConfig, pickValues(PREDICTION_OPTIONS, options));
   const loaded = adapter === undefined ? undefined : await loadAdapters(pipeline, adapter);
   const adaptedModel = loaded && adaptedBy(pipeline, loaded, adapter!);

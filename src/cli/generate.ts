@@ -12,7 +12,7 @@ import { createScheduler, type Scheduler } from "../schedulers/index.js";
 import { PREDICTION_OPTIONS } from "../training/options/objective-options.js";
 import { anyText, choice, integer, number, type OptionValues, repeated, text } from "../training/options/option.js";
 import { interruptible } from "./interrupt.js";
-import { loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
+import { EMBEDDING, loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
@@ -42,6 +42,7 @@ const OPTIONS = {
   model: text(MODEL_HELP, "MODEL").required(),
   adapter: text("adapter to use: a .safetensors or .pt file, or a folder", "PATH"),
   adapterScale: number("how strongly the adapter acts; 0 is not at all").withDefault(1),
+  embedding: EMBEDDING,
   prompt: repeated("what to draw", "PROMPT").required(),
   output: text("the image, a .png, .jpg or .webp; several become NAME-1.png, NAME-2.png, …", "FILE").required(),
   negativePrompt: anyText("what to be guided away from", "PROMPT"),
@@ -91,6 +92,7 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
   const size = { width, height, multipleOf: pipeline.latentScale };
   const image = options.image === undefined ? undefined : await readImage(options.image, size);
   if (adapter !== undefined) await loadAdapters(pipeline, adapter);
+  for (const file of options.embedding ?? []) await pipeline.loadTextualInversion(file);
   pipeline.setAdapterScale(options.adapterScale);
 
   const seed = options.seed ?? randomInt(2 ** 32);

@@ -4,7 +4,7 @@ import { FeRAConfig, type LoadedAdapter } from "../adapters/index.js";
 import { ConfigError } from "../errors.js";
 import { type AnyPipeline, loadPipeline, type PipelineOptions } from "../pipelines/index.js";
 import { DEVICES } from "../runtime/index.js";
-import { choice, integer, type OptionValues, text } from "../training/options/option.js";
+import { choice, integer, type OptionValues, repeated, text } from "../training/options/option.js";
 import { printError } from "./printable.js";
 import { Progress } from "./progress.js";
 
@@ -15,6 +15,12 @@ export const RUNTIME_OPTIONS = {
   device: choice("where the model runs", NODE_DEVICES).withDefault("cpu").changesNothing(),
   threads: integer("threads of the CPU; by default all", { min: 1, max: 1024 }).changesNothing(),
 };
+
+/** Of commands that use what textual inversion learned. */
+export const EMBEDDING = repeated(
+  "vectors of a token that prompts can then have: learned_embeds.safetensors of diffusers, A1111's .pt or .safetensors",
+  "FILE",
+);
 
 /** Where a model comes from, beside `--model` itself. A token comes from HF_TOKEN only: it has no place in a history. */
 export const MODEL_OPTIONS = {

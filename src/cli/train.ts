@@ -323,13 +323,21 @@ function tellResult(options: TrainOptions, result: FineTuneResult, dataset: Imag
   const { model, data } = options;
   const { smoothed, report: page, picture } = reported;
   const { layers, parameterCount } = result.model;
-  print(`adapter   ${result.adapter} (${counted(layers.length, "layer")}, ${formatCount(parameterCount)} parameters)`);
-  const { text } = result;
-  if (text) print(`text      ${formatCount(text.textParameterCount)} parameters of text encoders are in it, too`);
+  const { text, embedding } = result;
+  const isTokenAlone = result.adapter === embedding;
+  const size = `${counted(layers.length, "layer")}, ${formatCount(parameterCount)} parameters`;
+  if (!isTokenAlone) print(`adapter   ${result.adapter} (${size})`);
+  if (text && options.trainTextEncoder)
+    print(`text      ${formatCount(text.textParameterCount)} parameters of text encoders`);
+  if (embedding) print(`token     ${embedding} (${printable(options.trainTokens!)})`);
   const drawn = picture ? `, drawn in ${picture}` : "";
   // A resumed run whose metrics were deleted has none.
   if (smoothed.length > 0) print(`loss      ${smoothed.at(-1)!.toFixed(4)} (mean of the last steps)${drawn}`);
-  const scaled = ["--model", model, "--adapter", result.adapter];
+  const scaled = [
+    ...["--model", model],
+    ...(isTokenAlone ? [] : ["--adapter", result.adapter]),
+    ...(embedding ? ["--embedding", embedding] : []),
+  ];
   if (result.best) {
     const { step, loss } = result.best;
     print(`best      validation loss ${loss.toFixed(5)} at step ${step}, whose checkpoint is kept`);

@@ -7,14 +7,18 @@ import type { FeRAModel } from "../adapters/fera/fera-model.js";
 import type { Denoiser } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
 import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
+import type { CLIPTokenizer } from "../models/clip-tokenizer/clip-tokenizer.js";
 import { type AdapterSelection, AdapterSet, type PromptAdapters, type Releasable } from "./adapter-set.js";
 import { fuseInto } from "./fused-lora.js";
+import { AddedTokens } from "./textual-inversion.js";
+import { readTokenEmbedding, type TokenEmbedding } from "./token-embedding.js";
 
 /** A pipeline whose denoiser and text encoders can have adapters. */
 export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
   /** The model that is run at every step. */
   readonly denoiser: Model;
   readonly #adapters: AdapterSet;
+  readonly #tokens: AddedTokens;
   /** What was fused, and how to undo it. */
   #fused: { names: readonly string[]; restore: () => Promise<void> } | undefined;
   #queue: Promise<unknown> = Promise.resolve();
@@ -22,10 +26,51 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
   protected constructor(denoiser: Model) {
     this.denoiser = denoiser;
     this.#adapters = new AdapterSet(denoiser, () => this.textEncoders);
+    this.#tokens = new AddedTokens(() =>
+      this.textEncoders.map((textEncoder, i) => ({ textEncoder, tokenizer: this.tokenizers[i]! })),
+    );
   }
 
   /** The text encoders, the first one first. */
   abstract get textEncoders(): readonly CLIPTextModel[];
+
+  /** The text encoders' tokenizers, in their order. */
+  abstract get tokenizers(): readonly CLIPTokenizer[];
+
+  /** Tokens that {@link loadTextualInversion} has added. */
+  get addedTokens(): readonly string[] {
+    return this.#tokens.names;
+  }
+
+  /**
+   * Lets prompts have a token that textual inversion learned, of one or several vectors, from now on.
+   *
+   * @param source - A path, the bytes of a file, or vectors as `readTokenEmbedding` gives them: diffusers'
+   *   `learned_embeds.safetensors`, A1111's `.pt` or `.safetensors`, SDXL's with `clip_l` and `clip_g`.
+   * @param options.token - What prompts have; default: what the file says, and where it says nothing the file's name.
+   * @returns The token.
+   * @throws {FormatError} If the file is none of these, or damaged.
+   * @throws {ConfigError} If the token is known already, or the vectors are for other text encoders; nothing is changed then.
+   */
+  async loadTextualInversion(
+    source: string | Uint8Array | TokenEmbedding,
+    { token }: { token?: string | undefined } = {},
+  ): Promise<string> {
+    const isFile = typeof source === "string" || source instanceof Uint8Array;
+    const embedding = isFile ? await readTokenEmbedding(source) : source;
+    const stem = typeof source === "string" ? /([^/\\]+?)\.[^.]*$/.exec(source)?.[1] : undefined;
+    const name = token ?? embedding.token ?? stem;
+    if (name === undefined) {
+      throw new ConfigError("loadTextualInversion: the data does not say which token it is for; give { token }.");
+    }
+    await this.inTurn(async () => this.#tokens.add(name, embedding.vectors));
+    return name;
+  }
+
+  /** Forgets a token. @throws {ConfigError} If there is no such token. */
+  unloadTextualInversion(token: string): Promise<void> {
+    return this.inTurn(async () => this.#tokens.remove(token));
+  }
 
   /** The model of the first routed adapter among those in use. */
   get fera(): FeRAModel | undefined {

@@ -14,3 +14,4 @@ export {
   StableDiffusionXLPipeline,
   type XLPromptStates,
 } from "./stable-diffusion/stable-diffusion-xl-pipeline.js";
+export { readTokenEmbedding, type TokenEmbedding, writeTokenEmbedding } from "./token-embedding.js";

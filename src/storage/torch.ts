@@ -61,11 +61,7 @@ class TorchStorage {
  *   hold something other than one flat dict of tensors.
  */
 export function decodeTorch(bytes: Uint8Array, source = "torch data"): Map<string, Tensor> {
-  const archive = openArchive(bytes, source);
-  const dict = unpickle(archive.pickle, torchContext(archive.records, bytes.length, source), source);
-  if (!(dict instanceof Map)) {
-    throw new FormatError(source, `must hold a state dict; it holds ${describeValue(dict)}. Save model.state_dict().`);
-  }
+  const dict = decodeTorchDict(bytes, source);
   const tensors = new Map<string, Tensor>();
   for (const [name, value] of dict) {
     if (typeof name !== "string" || name === "__proto__") {
@@ -81,6 +77,18 @@ export function decodeTorch(bytes: Uint8Array, source = "torch data"): Map<strin
     tensors.set(name, value);
   }
   return tensors;
+}
+
+/**
+ * As {@link decodeTorch}, of a dict of anything that can be read: also numbers, texts and dicts.
+ *
+ * @throws {FormatError} If the bytes are damaged, refer to any other Python object (by its name), or hold no dict.
+ */
+export function decodeTorchDict(bytes: Uint8Array, source = "torch data"): Map<unknown, unknown> {
+  const archive = openArchive(bytes, source);
+  const dict = unpickle(archive.pickle, torchContext(archive.records, bytes.length, source), source);
+  if (dict instanceof Map) return dict;
+  throw new FormatError(source, `must hold a state dict; it holds ${describeValue(dict)}. Save model.state_dict().`);
 }
 
 /**

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -164,6 +164,48 @@ it("keeps no text states where what makes them is trained, and says what contrad
   await expect(tune("folder", { ...lora, ...TEXT, adapterName: "adapter" })).rejects.toThrow(
     /PEFT's folder cannot hold adapters of text encoders/,
   );
+});
+
+const TOKEN = { trainTokens: "<sks>", initializeTokens: "red", tokenVectors: 2, captionDropout: 0 } as const;
+
+for (const [what, options] of [
+  ["alone", { config: new FeRAConfig({ rank: 2 }), tokensOnly: true, ema: 0, maxGradientNorm: 0 }],
+  ["with adapters of denoiser and text encoder, averaged", { config: new LoRAConfig({ rank: 2 }), ...TEXT, ema: 0.9 }],
+] as const) {
+  it(`learns a new token, and goes on after a cut as if there had been none: ${what}`, async () => {
+    const captioned = await openDataset(join(dir, "images"), { size: 32, captionPrefix: "<sks>" });
+    const settings = { dataset: captioned, ...TOKEN, ...options, ...VALIDATED, checkpointEvery: 1, keepCheckpoints: 0 };
+    const name = `token ${what}`;
+    const learned = async (run: string) => {
+      const { tensors } = await readSafetensors(join(dir, run, "learned_embeds.safetensors"));
+      expect([...tensors.keys()]).toEqual(["<sks>"]);
+      return tensors.get("<sks>")!;
+    };
+    const whole = await tune(name, settings);
+    const vectors = await learned(name);
+    expect(vectors.shape).toEqual([2, 24]);
+    const red = await pipeline.textEncoder.tokenVectors(pipeline.tokenizer.encode("red").ids.slice(1, 2));
+    expect(Array.from((vectors.data as Float32Array).subarray(0, 24))).not.toEqual(Array.from(red.data));
+    const adapter = join(dir, name, "adapter.safetensors");
+    expect(existsSync(adapter)).toBe(what !== "alone");
+
+    const cut = new AbortController();
+    const onStep = ({ step }: StepReport) => {
+      if (step === 1) cut.abort();
+    };
+    await tune(`${name} cut`, { ...settings, onStep, signal: cut.signal });
+    const resumed = await tune(`${name} cut`, { ...settings, resume: true });
+    expect(resumed.trained).toEqual(whole.trained);
+    expect((await learned(`${name} cut`)).data).toEqual(vectors.data);
+    await pipeline.unloadTextualInversion("<sks>");
+  });
+}
+
+it("refuses a token that no caption has, or that begins with nothing", async () => {
+  const lora = { config: new LoRAConfig({ rank: 2 }) };
+  await expect(tune("absent token", { ...lora, ...TOKEN })).rejects.toThrow(/no caption has "<sks>"/);
+  const { initializeTokens: _, ...rest } = TOKEN;
+  await expect(tune("no beginning", { ...lora, ...rest })).rejects.toThrow(/trainTokens needs initializeTokens/);
 });
 
 const checkpointOf = (name: string, step: number) =>

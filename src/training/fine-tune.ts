@@ -34,6 +34,7 @@ import { outputPath } from "./output-folder.js";
 import { rateFactors } from "./parameter-groups.js";
 import { type MonitorPhase, RunMonitor } from "./report/run-monitor.js";
 import { type DeliveredParameters, SavedModel } from "./saved-model.js";
+import { addNewToken, saveNewToken } from "./text/new-tokens.js";
 import { textEncoderConfig } from "./text/text-encoder-config.js";
 import { isOfText } from "./text/text-encoders.js";
 import { TextTraining } from "./text/text-training.js";
@@ -103,8 +104,10 @@ export interface FineTuneResult extends TrainingResult {
   fera?: FeRAModel;
   /** What of the text encoders was trained, as it was saved. */
   text?: TextTraining;
-  /** The adapter's path. */
+  /** The adapter's path; of the token's vectors where nothing else was trained. */
   adapter: string;
+  /** The path of a new token's vectors, where one was trained. */
+  embedding?: string;
 }
 
 /**
@@ -123,8 +126,10 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   values.learningRate ??= FINE_TUNING_RATES[values.optimizer];
   const { seed, batchSize, gradientAccumulation, ema } = values;
   await prepareOutputFolder(output);
-  const adapter = join(output, values.adapterName);
-  checkAdapterPath(adapter, config, values.trainTextEncoder);
+  const { trainTextEncoder, trainTokens, tokensOnly } = values;
+  const embedding = trainTokens === undefined ? undefined : outputPath(output, "embedding");
+  const adapter = tokensOnly ? undefined : join(output, values.adapterName);
+  if (adapter !== undefined) checkAdapterPath(adapter, config, trainTextEncoder);
   const sameName = (name: string) => name;
   const problem =
     optimizerProblem(values, sameName) ??
@@ -138,12 +143,19 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     config instanceof FeRAConfig
       ? new FeRAModel(pipeline.unet, config, { seed })
       : await AdapterModel.create(pipeline.unet, config, { seed });
-  const text = values.trainTextEncoder
-    ? await TextTraining.create({
-        ...{ pipeline, denoiser: model, seed },
-        config: textEncoderConfig(config, values.textEncoderTargets),
-      })
-    : undefined;
+  if (trainTokens !== undefined) {
+    const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
+    const { initializeTokens: initialize, tokenVectors: vectors } = values;
+    await addNewToken(pipeline, { token: trainTokens, initialize: initialize!, vectors, captions });
+  }
+  const text =
+    trainTextEncoder || trainTokens !== undefined
+      ? await TextTraining.create({
+          ...{ pipeline, denoiser: model, seed, trainsDenoiser: !tokensOnly },
+          config: trainTextEncoder ? textEncoderConfig(config, values.textEncoderTargets) : undefined,
+          trainsVectors: trainTokens !== undefined,
+        })
+      : undefined;
   const trained = text ?? model;
   const identity = datasetIdentity(dataset);
   const fingerprint = await trainingFingerprint({
@@ -248,14 +260,25 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   if (result.parameters !== trained.parameters) {
     for (const [name, { data }] of result.parameters) trained.parameters.get(name)!.data.set(data);
   }
-  await model.saveAdapters(adapter, { textEncoders: text?.fileParts() }).catch((cause: unknown) => {
+  text?.useOwnVectors();
+  try {
+    if (adapter !== undefined) await model.saveAdapters(adapter, { textEncoders: text?.fileParts() });
+    if (embedding !== undefined) await saveNewToken(pipeline, trainTokens!, embedding);
+  } catch (cause) {
     if (!isFailedWrite(cause)) throw cause;
     throw new TrainingError(
       `${(cause as Error).message} ${result.checkpoint} is intact; resume once this is mended, which writes the adapter.`,
       { cause },
     );
-  });
-  return { ...result, model, ...(text && { text }), ...(model instanceof FeRAModel && { fera: model }), adapter };
+  }
+  return {
+    ...result,
+    model,
+    ...(text && { text }),
+    ...(model instanceof FeRAModel && { fera: model }),
+    adapter: adapter ?? embedding!,
+    ...(embedding !== undefined && { embedding }),
+  };
 }
 
 /** What of images and captions differs each time. */

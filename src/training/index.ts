@@ -49,6 +49,8 @@ export {
 } from "./optimizers/index.js";
 export { type LossCurve, lossCurve, readMetrics, smoother } from "./report/metrics-file.js";
 export { writeRunReport } from "./report/run-report.js";
+export { TEXT_ENCODER_TARGETS, textEncoderConfig } from "./text/text-encoder-config.js";
+export { TextTraining, type TextTrainingOptions } from "./text/text-training.js";
 export type {
   DiffusionBatch,
   Losses,

@@ -7,6 +7,7 @@ import { join } from "node:path";
  * - `dataset.json`: the images and captions that it is trained on, by their hashes.
  * - `metrics.jsonl`: a line per step. `loss.png`, `validation-loss.png`, `learning-rate.png`, `gates.png`: its plots.
  * - `report.html`: all of it in one page.
+ * - `learned_embeds.safetensors`: vectors of a new token, where one is trained.
  * - `checkpoints/`: the newest states, and the best. `validation/`: pictures along the way. `tensorboard/`: event files.
  * - `.training.lock`: held while a training runs.
  */
@@ -19,6 +20,7 @@ export const OUTPUT_NAMES = {
   learningRatePlot: "learning-rate.png",
   gatesPlot: "gates.png",
   report: "report.html",
+  embedding: "learned_embeds.safetensors",
   eventLog: "tensorboard",
   checkpoints: "checkpoints",
   validation: "validation",

@@ -37,6 +37,10 @@ const CHOSEN: Record<string, unknown> = {
   rank: 5,
   predictionType: "v_prediction",
   loss: "huber",
+  trainTokens: "<sks>",
+  initializeTokens: "red",
+  tokenVectors: 2,
+  tokensOnly: false,
   textEncoderTargets: ["q_proj", "out_proj"],
   textEncoderLr: 1e-3,
   stopTextEncoder: 1,
@@ -128,7 +132,9 @@ describe("every option of a training", () => {
     }
     if (adapter !== "fera") for (const name of ["sigmaRule", "sigmaDivisor", "routerLr"]) delete given[name];
     else given.sigmaRule = "latent";
-    await writeFile(at(`${adapter}.json`), JSON.stringify({ model: at("model"), data: at("images"), ...given }));
+    // Captions have the token that is trained.
+    const sources = { model: at("model"), data: at("images"), captionPrefix: "<sks>" };
+    await writeFile(at(`${adapter}.json`), JSON.stringify({ ...sources, ...given }));
     const output = ["--output", at(adapter), "--threads", "1"];
     const trained = await runFera("train", "--config", at(`${adapter}.json`), ...output);
     expect(trained.stderr).not.toMatch(/^fera: /m);

@@ -237,6 +237,18 @@ export class CLIPTextModel<Config extends CLIPTextConfig = CLIPTextConfig> exten
     };
   }
 
+  /** Vectors of the vocabulary's tokens, `[N, hidden_size]`. @throws {ShapeError} If an id is not known. */
+  async tokenVectors(ids: readonly number[]): Promise<Tensor<"float32">> {
+    const wanted = checkedIds(tensor(ids, [1, ids.length], "int64"), this.config.vocab_size);
+    const { vocab_size: rows, hidden_size: features } = this.config;
+    const build = (graph: Graph) => {
+      const scope = this.frozenScope(graph).in(`${PREFIX}.embeddings.token_embedding`);
+      const vectors = embedding(scope, graph.input("ids", "int64", [1, ids.length]), rows, features);
+      graph.output("vectors", ops.reshape(vectors, [ids.length, features]));
+    };
+    return (await this.run(`vectors ${ids.length}`, build, { ids: wanted })).vectors as Tensor<"float32">;
+  }
+
   /** What becomes of the pooled state `[B, C]`; nothing here. */
   protected project(_scope: Scope, pooled: Value): Value {
     return pooled;

@@ -9,6 +9,7 @@ import { openStorage } from "../../storage/storage.js";
 import { Tensor } from "../../tensor/tensor.js";
 import { type ClipTokenizerFiles, describeClipTokenizer } from "./clip-tokenizer-description.js";
 import { readClipTokenizer } from "./clip-tokenizer-folder.js";
+import { CLIP_END_OF_WORD } from "./clip-words.js";
 
 /** One encoded prompt. */
 export interface ClipEncoding {
@@ -53,6 +54,8 @@ export class CLIPTokenizer {
   /** One more than the largest id: the rows that a token embedding needs. */
   readonly vocabSize: number;
   readonly #bpe: Bpe;
+  /** Ids of added tokens, by their text. */
+  readonly #added = new Map<string, readonly number[]>();
 
   /**
    * @throws {FormatError} If vocabulary or merges are missing or contradict each other.
@@ -107,12 +110,54 @@ export class CLIPTokenizer {
     if (prompt.length > MAX_CHARACTERS) {
       throw new ConfigError(`a prompt may have ${MAX_CHARACTERS} characters at most; got ${quoted(prompt)}.`);
     }
-    const { ids: words } = this.#bpe.encode(prompt, { add_special_tokens: false });
+    const words = this.#parts(prompt).flatMap((part) => this.#added.get(part) ?? this.#wordsOf(part));
     const room = this.maxLength - 2;
     const ids = [this.bosTokenId, ...words.slice(0, room), this.eosTokenId];
     const length = ids.length;
     while (ids.length < this.maxLength) ids.push(this.padTokenId);
     return { ids, length, overflow: words.length > room ? this.#textOf(words.slice(room), false) : undefined };
+  }
+
+  /**
+   * Lets a text mean ids of its own from now on, wherever it stands in a prompt, written as it is here: a token of textual
+   * inversion, of one or several vectors.
+   *
+   * @param ids - Behind those of the vocabulary.
+   * @throws {ConfigError} If the text is empty, has white space, or is known already.
+   */
+  addToken(token: string, ids: readonly number[]): void {
+    const problem =
+      typeof token !== "string" || token === "" || /\s/.test(token)
+        ? "must be a text without white space"
+        : this.#added.has(token)
+          ? "is added already; remove it first"
+          : this.#isKnown(token)
+            ? "is a token of this vocabulary already; choose another, such as <token>"
+            : undefined;
+    if (problem) throw new ConfigError(`the token ${quoted(token)} ${problem}.`);
+    this.#added.set(token, [...ids]);
+  }
+
+  /** Forgets an added token. */
+  removeToken(token: string): void {
+    this.#added.delete(token);
+  }
+
+  #isKnown(token: string): boolean {
+    const vocabulary = this.#bpe.get_vocab(true);
+    return vocabulary.has(token) || vocabulary.has(`${token}${CLIP_END_OF_WORD}`);
+  }
+
+  /** The prompt cut at added tokens, the longest that fits first. */
+  #parts(prompt: string): string[] {
+    if (this.#added.size === 0) return [prompt];
+    const tokens = [...this.#added.keys()].sort((a, b) => b.length - a.length);
+    const pattern = tokens.map((token) => token.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")).join("|");
+    return prompt.split(new RegExp(`(${pattern})`)).filter((part) => part.trim() !== "");
+  }
+
+  #wordsOf(text: string): number[] {
+    return this.#bpe.encode(text, { add_special_tokens: false }).ids;
   }
 
   /** Encodes prompts into one tensor. */
@@ -134,6 +179,17 @@ export class CLIPTokenizer {
   #textOf(ids: readonly number[], skipSpecial: boolean): string {
     if (ids.length === 0) return "";
     const options = { skip_special_tokens: skipSpecial, clean_up_tokenization_spaces: false };
-    return this.#bpe.decode([...ids], options).trim();
+    const starts = new Map([...this.#added].map(([token, [first]]) => [first, token]));
+    const known = new Set([...this.#added.values()].flat());
+    const texts: string[] = [];
+    for (let from = 0; from < ids.length; ) {
+      let to = from;
+      while (to < ids.length && !known.has(ids[to]!)) to++;
+      if (to > from) texts.push(this.#bpe.decode(ids.slice(from, to), options).trim());
+      // Further vectors of a token are part of it.
+      if (to < ids.length) texts.push(starts.get(ids[to]) ?? "");
+      from = to + 1;
+    }
+    return texts.filter((text) => text !== "").join(" ");
   }
 }

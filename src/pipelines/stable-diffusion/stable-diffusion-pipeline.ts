@@ -52,6 +52,10 @@ export class StableDiffusionPipeline extends DiffusionPipeline<GenerateOptions, 
     return [this.textEncoder];
   }
 
+  override get tokenizers(): readonly CLIPTokenizer[] {
+    return [this.tokenizer];
+  }
+
   /**
    * Loads a pipeline from a folder in diffusers' layout. The safety checker, if there is one, is left out.
    *

@@ -100,6 +100,10 @@ export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusion
     return [this.textEncoder, this.textEncoder2];
   }
 
+  override get tokenizers(): readonly CLIPTokenizer[] {
+    return [this.tokenizer, this.tokenizer2];
+  }
+
   /**
    * Loads a pipeline from a folder in diffusers' layout.
    *

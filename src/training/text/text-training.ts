@@ -26,6 +26,8 @@ export interface TextTrainingOptions {
   pipeline: AnyPipeline;
   /** The denoiser's adapters. */
   denoiser: AdapterModel;
+  /** Whether these are trained. Default true. */
+  trainsDenoiser?: boolean;
   /** Of the adapters of text encoders; none are trained without it. */
   config?: AdapterConfig | undefined;
   /** Whether the vectors of new tokens that the text encoders have are trained. */
@@ -60,17 +62,17 @@ export class TextTraining implements StepCompiler {
     private readonly encoders: readonly EncoderPart[],
     ofText: ReadonlyMap<string, Tensor<"float32">>,
   ) {
-    const { pipeline, denoiser } = options;
+    const { pipeline, denoiser, trainsDenoiser = true } = options;
     this.model = new TextConditionedDenoiser(pipeline);
     const vectors = options.trainsVectors ? vectorsOf(pipeline) : new Map<string, Tensor<"float32">>();
     const shapes = new Map([...vectors].map(([name, { shape }]) => [name, shape]));
     const parts: JointPart[] = [
-      { adapter: denoiser.adapter, seesLatents: true },
+      ...(trainsDenoiser ? [{ adapter: denoiser.adapter, seesLatents: true }] : []),
       ...encoders.map(({ inStep }) => ({ adapter: inStep, seesLatents: false })),
       { adapter: new LooseTensors(denoiser.config, shapes), seesLatents: false },
     ];
     this.joint = new JointAdapter(denoiser.config, parts);
-    this.all = new Map([...denoiser.parameters, ...ofText, ...vectors]);
+    this.all = new Map([...(trainsDenoiser ? denoiser.parameters : []), ...ofText, ...vectors]);
   }
 
   /**
@@ -143,6 +145,13 @@ export class TextTraining implements StepCompiler {
         return [part.name, { config, layers, state }];
       }),
     );
+  }
+
+  /** Lets the text encoders have the vectors that are trained, where pictures were drawn with others. */
+  useOwnVectors(): void {
+    for (const [i, encoder] of this.model.encoders.entries()) {
+      encoder.addedVectors = this.parameters.get(vectorsName(i)) ?? encoder.addedVectors;
+    }
   }
 
   /** Copies of all values of text encoders. */
