@@ -157,6 +157,11 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
         })
       : undefined;
   const trained = text ?? model;
+  if (text) {
+    options.onMessage?.(
+      "Captions are encoded in every step, and no text states are kept: what makes them of captions is trained.",
+    );
+  }
   const identity = datasetIdentity(dataset);
   const fingerprint = await trainingFingerprint({
     ...{ pipeline, dataset, identity, config, values, signal },
