@@ -23,20 +23,16 @@ import { LoRAConfig } from "./lora/lora-config.js";
 import { loraFormatOf } from "./lora/lora-format.js";
 import { readLora } from "./lora/read-lora.js";
 import { defaultLoraNames, encodeLora, writeLora } from "./lora/write-lora.js";
+import { ADAPTER_CONFIG_KEY, kohyaParts, withKind, writeLycoris } from "./lycoris/lycoris-file.js";
 import { readLycoris } from "./lycoris/read-lycoris.js";
-import {
-  type LycorisNames,
-  type LycorisPart,
-  lycorisMetadata,
-  lycorisTensors,
-  peftFolder,
-} from "./lycoris/write-lycoris.js";
+import { type LycorisPart, lycorisMetadata, lycorisTensors } from "./lycoris/write-lycoris.js";
 import { isTLoRAState, TLoRAAdapter } from "./t-lora/t-lora-adapter.js";
 import { TLoRAConfig } from "./t-lora/t-lora-config.js";
 import { pathSuffix, type TargetLayer } from "./target-layers.js";
-import { loraParts, splitTextEncoders, type TextEncoderParts, textEncoderTensors } from "./text-encoder-parts.js";
+import { loraParts, splitTextEncoders, textEncoderTensors } from "./text-encoder-parts.js";
 
 export type { AdapterData, AdapterPart, LoadedAdapter, TextEncoderName } from "./loaded-adapter.js";
+export { writeLycoris } from "./lycoris/lycoris-file.js";
 
 /** `safetensors`, `torch` (the reference's, no configuration) or `folder` (as PEFT lays adapters out). */
 export type AdapterFormat = "safetensors" | "torch" | "folder";
@@ -48,8 +44,6 @@ const PEFT_TYPE = "FERA";
 const PEFT_T_LORA = "T_LORA";
 /** PEFT's own kinds that are supported. */
 const PEFT_KINDS: readonly unknown[] = ["LORA", "LOKR", "LOHA"];
-/** Metadata's key of the configuration of kinds that fera writes in others' names or its own; its kind is among it. */
-const ADAPTER_CONFIG_KEY = "fera_adapter_config";
 /** Keys that PEFT adds to every adapter_config.json; they say nothing about the adapter's function. */
 const PEFT_KEYS = ["peft_type", "auto_mapping", "base_model_name_or_path", "inference_mode", "revision", "task_type"];
 
@@ -173,48 +167,6 @@ export async function writeAdapter(path: string, data: AdapterData, { modelLayer
   if (format === "safetensors") return writeFileAt(path, bytes);
   const type = config instanceof TLoRAConfig ? PEFT_T_LORA : PEFT_TYPE;
   await writeAdapterFolder(path, bytes, { peft_type: type, ...config.toJSON() });
-}
-
-/** A configuration with its kind, as metadata. */
-const withKind = (config: AdapterConfig): Record<string, string> => ({
-  [ADAPTER_CONFIG_KEY]: JSON.stringify({ adapter_type: config.adapterType, ...config.toJSON() }),
-});
-
-/**
- * Writes a LoKr or LoHa in the names of LyCORIS, as one file, or of PEFT, as a folder.
- *
- * @throws {ConfigError} If kohya has no name for a layer, or PEFT would make tensors of other shapes.
- * @throws {FormatError} If two layers would get the same name, or a file cannot be written.
- */
-export async function writeLycoris(
-  path: string,
-  part: LycorisPart,
-  names: "kohya" | "peft",
-  options: LycorisNames & { textEncoders?: ReadonlyMap<TextEncoderName, AdapterPart> | undefined } = {},
-): Promise<void> {
-  const { textEncoders = new Map<TextEncoderName, AdapterPart>() } = options;
-  if (names === "peft") {
-    if (textEncoders.size > 0) {
-      throw new ConfigError(`${path}: PEFT's folder is for one model; it cannot also hold layers of text encoders.`);
-    }
-    const { bytes, json } = peftFolder(part, { format: "pt", ...withKind(part.config) });
-    return writeAdapterFolder(path, bytes, json);
-  }
-  const tensors = lycorisTensors(part, path, options, kohyaParts(textEncoders));
-  if (/\.(pt|pth)$/i.test(path)) return writeFileAt(path, encodeTorch(tensors, path));
-  const metadata = { format: "pt", ...lycorisMetadata(part), ...withKind(part.config) };
-  return writeFileAt(path, encodeSafetensors(tensors, metadata));
-}
-
-/** Parts for text encoders by the beginning of kohya's names. */
-function kohyaParts(textEncoders: TextEncoderParts): Map<string, LycorisPart> {
-  const isXl = textEncoders.has("text_encoder_2");
-  return new Map(
-    [...textEncoders].map(([encoder, own]) => [
-      encoder === "text_encoder_2" ? "lora_te2" : isXl ? "lora_te1" : "lora_te",
-      own as LycorisPart,
-    ]),
-  );
 }
 
 /** A LoKr or LoHa with its layers; undefined for other kinds. */
