@@ -70,6 +70,7 @@ export type { ImageLike, RgbImage } from "./images/pixels.js";
 // Layers and models
 
 export {
+  type AddedTokenValues,
   AutoencoderKL,
   AutoencoderTiny,
   type CLIPTextConfig,
@@ -79,7 +80,9 @@ export {
   type ClipBatch,
   type ClipEncoding,
   type ClipHiddenStateOptions,
+  type ClipInputOptions,
   type ClipTextStates,
+  type ClipTextValues,
   type ClipTokenizerFiles,
   type LatentDistribution,
   type PretrainedOptions,
@@ -110,6 +113,7 @@ export {
   DPMSolverMultistepScheduler,
   EulerAncestralDiscreteScheduler,
   EulerDiscreteScheduler,
+  type FlowMatchingConfig,
   LCMScheduler,
   PNDMScheduler,
   type PredictionType,
@@ -128,6 +132,7 @@ export type { Conditioning, ConditioningInputs, Denoiser, DenoiserInputs, Denois
 // Adapters
 
 export {
+  type AccompaniedStepSettings,
   ADAPTER_TYPES,
   type AdaptedPrediction,
   type Adapter,
@@ -173,6 +178,7 @@ export {
   type LowRankOptions,
   meanGates,
   type NoisyLatents,
+  type OptimizerStepSettings,
   type PatternValues,
   type PlainLoraFormat,
   type PlainLoraOptions,

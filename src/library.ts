@@ -15,6 +15,7 @@ export {
   drawTimesteps,
   dynamicShift,
   type HuberSchedule,
+  type LevelWeight,
   type LossInputName,
   type LossInputs,
   type LossKind,
@@ -35,6 +36,7 @@ export {
   type TimestepOptions,
   type TimestepSampling,
   type TrainedPrediction,
+  type TrainingNoise,
 } from "./diffusion/index.js";
 
 // Training without files
@@ -99,6 +101,7 @@ export {
   type AverageSnapshot,
   POST_HOC_WIDTHS,
   PowerFunctionAverages,
+  type Profile,
   postHocAverage,
   postHocWeights,
   powerOfWidth,
@@ -108,6 +111,7 @@ export type {
   DeviceStepOptions,
   DeviceSteps,
   DiffusionBatch,
+  SampleLosses,
   StepOutcome,
   Trainable,
 } from "./training/trainable.js";

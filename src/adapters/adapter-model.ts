@@ -53,7 +53,7 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
    *
    * @param random - How they are drawn.
    * @param random.seed - Default 0.
-   * @param random.begun - Values of {@link fromFrozenWeights}.
+   * @param random.begun - Values of `fromFrozenWeights`.
    * @throws {ConfigError} If the model is none, the configuration's targets name no layer of the model, its rank is
    *   larger than any of these layers can have, or the kind needs the model's weights.
    */

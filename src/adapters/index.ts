@@ -94,9 +94,11 @@ export {
   targetLayers,
 } from "./target-layers.js";
 export type {
+  AccompaniedStepSettings,
   CompiledTrainStep,
   Losses,
   LossesAndGradients,
+  OptimizerStepSettings,
   StepAverage,
   StepOptimizer,
   TrainStepInputs,

@@ -60,7 +60,7 @@ export function matchesTarget(path: string, target: string, matching: LayerMatch
 export interface LayerChoice {
   /**
    * A list of names, see {@link LayerMatching}; or one text: a regular expression that is the whole path, or
-   * {@link ALL_LINEAR}.
+   * `ALL_LINEAR`.
    */
   readonly targetModules: readonly string[] | string;
   /** Of these, which are left as they are; a list or a pattern as above. None by default. */

@@ -12,6 +12,7 @@ export { conditioningShapes } from "./conditioning-shapes.js";
 export type { Denoiser, DenoiserInputs, DenoiserShape } from "./denoiser.js";
 export { checkMaskOptions, lossMaskOf, type MaskOptions } from "./loss-mask.js";
 export {
+  type LevelWeight,
   LOSS_WEIGHTINGS,
   type LossWeighting,
   type LossWeightingOptions,
@@ -46,4 +47,10 @@ export {
   type TimestepOptions,
   type TimestepSampling,
 } from "./timestep-sampling.js";
-export { checkNoiseOptions, DEFAULT_MULTIRES_DISCOUNT, drawNoise, type NoiseOptions } from "./training-noise.js";
+export {
+  checkNoiseOptions,
+  DEFAULT_MULTIRES_DISCOUNT,
+  drawNoise,
+  type NoiseOptions,
+  type TrainingNoise,
+} from "./training-noise.js";

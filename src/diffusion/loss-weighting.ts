@@ -7,7 +7,7 @@ import type { TrainedPrediction } from "./prediction-types.js";
 /** Kinds of weights, after the papers and the trainers that have them. */
 export const LOSS_WEIGHTINGS = ["none", "min-snr", "debiased", "p2", "sigma-sqrt", "cosmap"] as const;
 
-/** One of {@link LOSS_WEIGHTINGS}. */
+/** One of `LOSS_WEIGHTINGS`. */
 export type LossWeighting = (typeof LOSS_WEIGHTINGS)[number];
 
 /** Numbers of the weightings that have some. */

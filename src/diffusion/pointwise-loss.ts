@@ -23,7 +23,7 @@ export interface LossInputs {
 /** Inputs of a loss that a batch brings beside its target. */
 export const LOSS_INPUT_NAMES = ["lossWeights", "lossMask", "huberC"] as const;
 
-/** One of {@link LOSS_INPUT_NAMES}. */
+/** One of `LOSS_INPUT_NAMES`. */
 export type LossInputName = (typeof LOSS_INPUT_NAMES)[number];
 
 /** Loss terms by name, which add up to the loss. */
@@ -41,7 +41,7 @@ export interface LossTerms {
 /** Kinds of losses, kohya's `loss_type` (its `l2` is `mse`). */
 export const LOSS_KINDS = ["mse", "l1", "huber", "smooth-l1"] as const;
 
-/** One of {@link LOSS_KINDS}. */
+/** One of `LOSS_KINDS`. */
 export type LossKind = (typeof LOSS_KINDS)[number];
 
 /** Names under which the kinds are reported. */
@@ -95,7 +95,7 @@ export const MEAN_SQUARED_ERROR: LossTerms = pointwiseLoss("mse");
 /** How the threshold c of `huber` and `smooth-l1` follows the timestep. */
 export const HUBER_SCHEDULES = ["constant", "exponential", "snr"] as const;
 
-/** One of {@link HUBER_SCHEDULES}. */
+/** One of `HUBER_SCHEDULES`. */
 export type HuberSchedule = (typeof HUBER_SCHEDULES)[number];
 
 /** kohya's defaults. */

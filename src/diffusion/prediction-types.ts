@@ -16,7 +16,7 @@ export interface PredictionKind {
 /** diffusers' names for what a model predicts. */
 export const PREDICTION_TYPES = ["epsilon", "v_prediction", "sample", "flow_prediction"] as const;
 
-/** One of {@link PREDICTION_TYPES}. */
+/** One of `PREDICTION_TYPES`. */
 export type TrainedPrediction = (typeof PREDICTION_TYPES)[number];
 
 /** By diffusers' `prediction_type`. */

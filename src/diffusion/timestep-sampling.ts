@@ -8,7 +8,7 @@ import type { Objective } from "./objective.js";
 /** How timesteps are spread over the range. */
 export const TIMESTEP_SAMPLINGS = ["uniform", "stratified", "logit-normal", "mode"] as const;
 
-/** One of {@link TIMESTEP_SAMPLINGS}. */
+/** One of `TIMESTEP_SAMPLINGS`. */
 export type TimestepSampling = (typeof TIMESTEP_SAMPLINGS)[number];
 
 /** How timesteps are drawn. */

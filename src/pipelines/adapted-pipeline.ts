@@ -47,7 +47,7 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
    *
    * @param source - A path, the bytes of a file, or vectors as `readTokenEmbedding` gives them: diffusers'
    *   `learned_embeds.safetensors`, A1111's `.pt` or `.safetensors`, SDXL's with `clip_l` and `clip_g`.
-   * @param options.token - What prompts have; default: what the file says, and where it says nothing the file's name.
+   * @param options - `token`: what prompts have; default: what the file says, and where it says nothing the file's name.
    * @returns The token.
    * @throws {FormatError} If the file is none of these, or damaged.
    * @throws {ConfigError} If the token is known already, or the vectors are for other text encoders; nothing is changed then.

@@ -35,7 +35,7 @@ export interface BatchStreamState extends RowOrderState {
   generator: string;
 }
 
-/** An endless, seeded stream of batches; which images come when, {@link RowOrder} says. */
+/** An endless, seeded stream of batches; which images come when, `RowOrder` says. */
 export class DiffusionBatches {
   private readonly rows: EncodedRows;
   private readonly order: RowOrder;

@@ -1,6 +1,8 @@
 export { ParameterAverage } from "./average.js";
+export type { StepCompiler } from "./bucketed-train-step.js";
 export { latestCheckpoint, prepareOutputFolder } from "./checkpoint.js";
-export { type BucketOptions, bucketsOf, type ImageBucket } from "./data/buckets.js";
+export type { BestStep } from "./checkpoint-policy.js";
+export { type BucketOptions, bucketsOf, type ImageBucket, type ShapedImages } from "./data/buckets.js";
 export { type ContactSheetOptions, renderContactSheet } from "./data/contact-sheet.js";
 export {
   type CaptionSource,
@@ -48,7 +50,10 @@ export {
   ScheduleFreeAdamW,
 } from "./optimizers/index.js";
 export { type LossCurve, lossCurve, readMetrics, smoother } from "./report/metrics-file.js";
+export type { MonitorPhase } from "./report/run-monitor.js";
 export { writeRunReport } from "./report/run-report.js";
+export type { ErrorAtTimesteps, GatesAtStep, ValidationReport } from "./report/step-report.js";
+export { TextConditionedDenoiser } from "./text/text-conditioned-denoiser.js";
 export { TEXT_ENCODER_TARGETS, textEncoderConfig } from "./text/text-encoder-config.js";
 export { TextTraining, type TextTrainingOptions } from "./text/text-training.js";
 export type {
@@ -57,4 +62,4 @@ export type {
   StepOutcome,
   Trainable,
 } from "./trainable.js";
-export { type StepReport, Trainer, type TrainerOptions, type TrainingResult } from "./trainer.js";
+export { type StepMeasures, type StepReport, Trainer, type TrainerOptions, type TrainingResult } from "./trainer.js";

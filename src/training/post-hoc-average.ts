@@ -109,7 +109,7 @@ export class PowerFunctionAverages {
 }
 
 /** What a snapshot is of. */
-type Profile = Pick<AverageSnapshot, "step" | "width">;
+export type Profile = Pick<AverageSnapshot, "step" | "width">;
 
 /**
  * The sum of snapshots that is nearest to another average: least squares between their weights over time.

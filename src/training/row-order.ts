@@ -4,7 +4,7 @@ import { ConfigError } from "../errors.js";
 import { type Generator, randperm } from "../tensor/random.js";
 import type { EncodedRows } from "./encoded-dataset.js";
 
-/** What a checkpoint holds of a {@link RowOrder}. */
+/** What a checkpoint holds of a `RowOrder`. */
 export interface RowOrderState {
   /** What is left of the epoch. */
   order: number[];

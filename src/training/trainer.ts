@@ -62,7 +62,7 @@ export interface TrainerOptions {
   keepCheckpoints?: number;
   /**
    * Where a loss or gradient is not finite: `stop` with an error; or `rollback` to the newest checkpoint, go on without the
-   * batches of that step, and say so, {@link MAX_ROLLBACKS} times at most. Default `stop`.
+   * batches of that step, and say so, `MAX_ROLLBACKS` times at most. Default `stop`.
    */
   onNonFinite?: (typeof NON_FINITE_ACTIONS)[number];
   /** An image's name by its row in the data, for messages. */

@@ -14,9 +14,10 @@ import { openDataset } from "../index.js";
 import type { CacheMode } from "./cache-modes.js";
 import { openDatasetRows } from "./dataset-rows.js";
 
-const IMAGES = 80;
+const IMAGES = 60;
+const SIDE = 192;
 /** Of text states, 16×40 and 20 numbers each, and of latents with their spread. */
-const BYTES_PER_IMAGE = 4 * (16 * 40 + 20 + 2 * 4 * 16 * 16);
+const BYTES_PER_IMAGE = 4 * (16 * 40 + 20 + 2 * 4 * (SIDE / 2) ** 2);
 
 let dir: string;
 let pipeline: StableDiffusionXLPipeline;
@@ -27,7 +28,7 @@ beforeAll(async () => {
   for (let i = 0; i < IMAGES; i++) {
     const background = { r: i, g: 255 - i, b: (7 * i) % 255 };
     const file = join(dir, "images", `${i}.png`);
-    await sharp({ create: { width: 32, height: 32, channels: 3, background } }).toFile(file);
+    await sharp({ create: { width: SIDE, height: SIDE, channels: 3, background } }).toFile(file);
     await writeFile(join(dir, "images", `${i}.txt`), `a ${Array.from(i.toString(4)).join(" ")}`);
   }
 });
@@ -36,11 +37,20 @@ afterAll(() => rm(dir, { recursive: true, force: true }));
 setFlagsFromString("--expose-gc");
 const collectGarbage = runInNewContext("gc") as () => void;
 
-/** Bytes of tensors that are held once everything is encoded and two epochs of batches were drawn. */
+/** Bytes of tensors that stay: threads let go of theirs a little later, when there is time. */
+async function heldNow(): Promise<number> {
+  let least = Number.POSITIVE_INFINITY;
+  for (let round = 0; round < 3; round++) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    collectGarbage();
+    least = Math.min(least, process.memoryUsage().arrayBuffers);
+  }
+  return least;
+}
+
+/** Bytes of tensors in all, once everything is encoded and two epochs of batches were drawn. */
 async function heldBy(mode: CacheMode): Promise<number> {
-  const dataset = await openDataset(join(dir, "images"), { size: 32, validationSplit: 0 });
-  collectGarbage();
-  const before = process.memoryUsage().arrayBuffers;
+  const dataset = await openDataset(join(dir, "images"), { size: SIDE, validationSplit: 0 });
   const cacheDir = await mkdtemp(join(dir, "cache-"));
   const rows = await openDatasetRows(pipeline, dataset, {
     cacheLatents: mode,
@@ -49,11 +59,12 @@ async function heldBy(mode: CacheMode): Promise<number> {
   });
   const objective = createObjective(pipeline.schedulerConfig);
   const batches = new DiffusionBatches(rows, { batchSize: 4, objective, generator: new Generator(0) });
-  for (let i = 0; i < IMAGES / 2; i++) await batches.next();
-  // What has ended waits for the next turn to be let go.
-  await new Promise((resolve) => setTimeout(resolve, 100));
-  collectGarbage();
-  const held = process.memoryUsage().arrayBuffers - before;
+  let held = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < IMAGES / 2; i++) {
+    await batches.next();
+    // What is held all the time, whatever else has not been let go of at one moment or the other.
+    if (i % 3 === 2) held = Math.min(held, await heldNow());
+  }
   expect(batches.state().epochs).toBe(2);
   await rows.close();
   return held;
@@ -63,7 +74,6 @@ it("SDXL's rows on disk take no memory that grows with the number of images and 
   // What is loaded once.
   await heldBy("disk");
   const [disk, memory] = [await heldBy("disk"), await heldBy("memory")];
-  expect(memory).toBeGreaterThan(IMAGES * BYTES_PER_IMAGE);
-  // A batch of four or two, and what ONNX Runtime's thread has not let go of yet.
-  expect(disk).toBeLessThan(0.25 * IMAGES * BYTES_PER_IMAGE);
+  // Both hold what is loaded once, and a batch or two of four.
+  expect(memory - disk).toBeGreaterThan(0.7 * IMAGES * BYTES_PER_IMAGE);
 });

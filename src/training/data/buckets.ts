@@ -10,7 +10,7 @@ export interface ImageBucket extends ImageShape {
 }
 
 /** What {@link bucketsOf} needs of a dataset. */
-interface ShapedImages {
+export interface ShapedImages {
   readonly size: number;
   shape(index: number): ImageShape;
 }
@@ -36,7 +36,7 @@ export interface BucketOptions {
   bucketMin?: number | undefined;
   /** Longest side; twice the resolution by default. */
   bucketMax?: number | undefined;
-  /** Sides are multiples of this; {@link DEFAULT_BUCKET_STEP} by default. */
+  /** Sides are multiples of this; `DEFAULT_BUCKET_STEP` by default. */
   bucketStep?: number | undefined;
   /** Whether images smaller than the resolution keep their size, in buckets of their own. */
   bucketNoUpscale?: boolean | undefined;

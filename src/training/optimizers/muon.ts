@@ -51,7 +51,7 @@ type Slot = "momentum_buffer" | "exp_avg" | "exp_avg_sq";
  * Orthogonalized momentum for matrices, AdamW for biases, norms and convolutions.
  *
  * With gradient G of a matrix: M ← µ·M + (1 − µ)·G; U = µ·M + (1 − µ)·G with Nesterov's momentum, else M;
- * θ ← θ·(1 − γλ) − γ·f(A, B)·{@link orthogonalized}(U).
+ * θ ← θ·(1 − γλ) − γ·f(A, B)·`orthogonalized`(U).
  * Takes 10·A·B·min(A, B) multiplications and more a step, on one core: made for adapters, not for whole models.
  *
  * @see Jordan et al. 2024, Muon: An optimizer for hidden layers in neural networks; torch 2.15

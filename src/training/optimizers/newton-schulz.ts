@@ -1,6 +1,6 @@
 // The orthogonal matrix that is nearest to another, approximately: the iteration at the heart of Muon.
 
-/** Settings of {@link orthogonalized}. */
+/** Settings of `orthogonalized`. */
 export interface NewtonSchulzOptions {
   /** a, b and c. */
   nsCoefficients: readonly [number, number, number];

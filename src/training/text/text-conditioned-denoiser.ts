@@ -8,7 +8,6 @@ import { ShapeError } from "../../errors.js";
 import type { Graph, Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import type { CLIPTextModel, ClipHiddenStateOptions } from "../../models/clip-text/clip-text-model.js";
-import type { UNet2DConditionModel } from "../../models/unet-2d-condition/unet-2d-condition.js";
 import { type LayerAdapters, ModelWeights, Scope } from "../../nn/index.js";
 import { type AnyPipeline, StableDiffusionXLPipeline } from "../../pipelines/index.js";
 import { concatFeatures } from "../../pipelines/text-encoding.js";
@@ -30,7 +29,7 @@ const TEXT_INPUTS = ["encoderHiddenStates", "textEmbeds"];
  * text at all. All else is the denoiser's.
  */
 export class TextConditionedDenoiser implements Denoiser {
-  readonly unet: UNet2DConditionModel;
+  readonly unet: AnyPipeline["unet"];
   readonly encoders: readonly CLIPTextModel[];
   /** Whether zeros stand for an empty caption. */
   readonly zeroesEmpty: boolean;
