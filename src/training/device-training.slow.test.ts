@@ -100,9 +100,13 @@ function errorBetween(a: ReadonlyMap<string, Tensor>, b: ReadonlyMap<string, Ten
 function expectSameMetrics(output: string, expected: string): void {
   const [made, wanted] = [numbers(output), numbers(expected)];
   expect(made).toHaveLength(wanted.length);
-  for (const [i, { loss, mse, fecl, gradientNorm, ...rest }] of made.entries()) {
+  for (const [i, { loss, mse, fecl, gradientNorm, sampleLosses, ...rest }] of made.entries()) {
     const other = wanted[i]!;
-    expect(rest).toEqual({ step: other.step, steps: other.steps, learningRate: other.learningRate });
+    const { step, steps, learningRate, timesteps } = other;
+    expect(rest).toEqual({ step, steps, learningRate, timesteps });
+    expect(relativeError(sampleLosses as unknown as number[], other.sampleLosses as unknown as number[])).toBeLessThan(
+      TOLERANCE,
+    );
     // Of a loss in the rounding of the other one, only that.
     const errors = [loss - other.loss, mse! - other.mse!, fecl! - other.fecl!].map((error) => error / other.loss);
     for (const error of [...errors, gradientNorm / other.gradientNorm - 1]) {

@@ -88,7 +88,7 @@ describe("fera train", () => {
     try {
       expect((await runFera(...train("hub-run", "--model", "someone/tiny"))).code).toBe(0);
       const settings = JSON.parse(readFileSync(at("hub-run/run.json"), "utf8"));
-      expect(settings).toMatchObject({ model: "someone/tiny", data });
+      expect(settings).toMatchObject({ model: "someone/tiny", data: [data] });
       const resumed = await runFera("train", "--resume", "--output", at("hub-run"));
       expect(resumed.stderr).toContain("resuming after step 2");
       expect(resumed.code).toBe(0);

@@ -122,7 +122,10 @@ describe("fera train --resume", () => {
     expect(readdirSync(at("moved/validation"))).toContain("step-000004.png");
     // Another number of threads is another engine.
     expect(stderr).toMatch(/another engine: threads was 1, is 2\..* may differ in the last digits/);
-    expect(JSON.parse(readFileSync(at("moved/run.json"), "utf8"))).toMatchObject({ steps: 4, data: at("same-images") });
+    expect(JSON.parse(readFileSync(at("moved/run.json"), "utf8"))).toMatchObject({
+      steps: 4,
+      data: [at("same-images")],
+    });
     expect((await runFera(...train("longer", "--steps", "4"))).code).toBe(0);
     // Another number of threads rounds otherwise.
     expect(relativeError(await weights("moved"), await weights("longer"))).toBeLessThan(1e-3);
