@@ -21,18 +21,7 @@ let dir: string;
 const at = (...parts: string[]) => join(dir, ...parts);
 const begin = (output: string) => [
   ...["train", "--model", at("model"), "--data", at("images"), "--output", at(output), "--steps", String(STEPS)],
-  ...[
-    "--batch-size",
-    "2",
-    "--learning-rate",
-    "1e-2",
-    "--schedule",
-    "cosine",
-    "--average-decay",
-    "0.9",
-    "--threads",
-    "1",
-  ],
+  ...["--batch-size", "2", "--learning-rate", "1e-2", "--schedule", "cosine", "--ema", "0.9", "--threads", "1"],
   ...["--dropout", "0.1", "--cache-dir", at("cache"), "--checkpoint-every", "2", "--keep-checkpoints", "1"],
   ...["--validation-split", "0.4", "--validation-loss-every", "5", "--log", "tensorboard"],
   ...["--validation-prompts", "red", "--validate-every", "20"],
