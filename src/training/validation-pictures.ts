@@ -21,6 +21,9 @@ export interface ValidationOptions {
   validateEvery?: number | undefined;
   /** Of each prompt, with seeds that count up from `seed`. */
   numValidationImages: number;
+  /** Of the sampling; as `generate` by default. */
+  validationSteps?: number | undefined;
+  validationGuidanceScale?: number | undefined;
   steps: number;
   seed: number;
   /** Side of the pictures in pixels: the training's. */
@@ -80,8 +83,8 @@ export class ValidationPictures {
     } finally {
       this.pipeline.enableAdapters();
     }
-    // The training does not run the model alone; its memory is better used.
-    if (drawn > 0) await this.pipeline.unet.release();
+    // The training needs no autoencoder, no text encoder, and the model not alone; their memory is better used.
+    if (drawn > 0) await this.pipeline.release();
     return drawn;
   }
 
@@ -110,6 +113,7 @@ export class ValidationPictures {
     const path = validationPicture(output, step);
     await writePng(path, await this.overview(step, images));
     for (const prompt of images.keys()) await this.drawStrip(prompt);
+    await this.pipeline.release();
     return { path, images };
   }
 
@@ -151,13 +155,15 @@ export class ValidationPictures {
 
   /** One by one: as `generate` with this adapter, prompt and seed draws them. */
   private async generate(prompt: string, seed: number): Promise<ImageLike> {
-    const { size, scheduler, signal } = this.options;
+    const { size, scheduler, signal, validationSteps: steps, validationGuidanceScale: guidanceScale } = this.options;
     const { images } = await this.pipeline.generate({
       prompt,
       seed,
       width: size,
       height: size,
       scheduler,
+      ...(steps !== undefined && { steps }),
+      ...(guidanceScale !== undefined && { guidanceScale }),
       ...(signal && { signal }),
     });
     return images[0]!;
@@ -183,9 +189,11 @@ export class ValidationPictures {
 
   /** Named by what the pictures depend on, so that a resumed run with other prompts does not take them for its own. */
   private folderOf(prompt: string): string {
-    const { output, seed, size } = this.options;
+    const { output, seed, size, validationSteps, validationGuidanceScale } = this.options;
+    // What is left out leaves no trace: JSON drops it.
+    const sampling = { steps: validationSteps, guidanceScale: validationGuidanceScale };
     const key = createHash("sha256")
-      .update(JSON.stringify([prompt, seed, size]))
+      .update(JSON.stringify([prompt, seed, size, sampling]))
       .digest("hex");
     return join(outputPath(output, "validation"), `prompt-${key.slice(0, 8)}`);
   }

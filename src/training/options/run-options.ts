@@ -1,6 +1,6 @@
 // How a training runs, what it keeps and what it shows.
 
-import { choice, flag, integer, repeated, text } from "./option.js";
+import { choice, flag, integer, number, repeated, text } from "./option.js";
 
 /** Viewers that a training can write files for. */
 export const LOGS = ["none", "tensorboard"] as const;
@@ -36,6 +36,12 @@ export const RUN_OPTIONS = {
   numValidationImages: integer("drawings of each prompt, with seeds that count up from --seed", { min: 1 })
     .withDefault(1)
     .changesNothing(),
+  validationSteps: integer("sampling steps of these drawings; by default as generate does", {
+    min: 1,
+  }).changesNothing(),
+  validationGuidanceScale: number("guidance of these drawings; by default as generate does", {
+    min: 0,
+  }).changesNothing(),
   validationLossEvery: integer(
     "steps between measurements of the loss on --validation-data, or on the held-out images where there are some; the " +
       "first and the last step always; 0 for none; by default a tenth of all steps with --validation-data, else none",
