@@ -40,7 +40,7 @@ describe.skipIf(missing.length > 0)(suite, () => {
     timeout: TIME_LIMIT_MS,
   }, async () => {
     const checks = await run(TIME_LIMIT_MS, "small", ...MODELS);
-    expect(checks).toHaveLength(8 * MODELS.length + 11);
+    expect(checks).toHaveLength(8 * MODELS.length + 13);
     expectWithin(checks);
   });
 
