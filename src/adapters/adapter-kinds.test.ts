@@ -4,6 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { referenceBatch } from "../../test/support/reference-batch.js";
 import { relativeError } from "../../test/support/relative-error.js";
 import { UNet2DConditionModel } from "../models/index.js";
 import "../runtime/node.js";
@@ -47,14 +48,7 @@ let folder: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "fera-kinds-"));
   unet = await UNet2DConditionModel.fromPretrained(`${REFERENCE}/unet`);
-  const { tensors } = await readSafetensors(`${REFERENCE}/expected.safetensors`);
-  const value = (name: string) => tensors.get(name)!;
-  batch = {
-    latents: value("latents"),
-    timesteps: value("timesteps"),
-    encoderHiddenStates: value("encoder_hidden_states"),
-    target: value("target"),
-  };
+  batch = await referenceBatch(REFERENCE);
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 

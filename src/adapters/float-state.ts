@@ -21,3 +21,13 @@ export function floatState(state: ReadonlyMap<string, Tensor>, source: string): 
   }
   return converted;
 }
+
+/** Values times a factor; the same tensor where that is 1. */
+export function scaled(value: Tensor<"float32">, factor: number): Tensor<"float32"> {
+  if (factor === 1) return value;
+  return new Tensor(
+    "float32",
+    value.shape,
+    value.data.map((each) => each * factor),
+  );
+}

@@ -216,6 +216,18 @@ export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === "string";
 }
 
+/** Whether it is the operating system that refused to write a file. */
+export function isFailedWrite(error: unknown): boolean {
+  return isSystemError(error) || (error instanceof FormatError && isSystemError(error.cause));
+}
+
+/** Whether there is a file or a folder of that name, behind links too. */
+export const pathExists = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
+
 /**
  * What the operating system refused, with the path that it names and what to do; undefined for what is no such
  * refusal, or none that a user could meet with a program in order.

@@ -147,10 +147,10 @@ class Unpickler {
         this.#memo.set(this.#u32(), this.#top());
         return;
       case 0x68: // BINGET
-        this.#recall(this.#u8());
+        this.#pushMemo(this.#u8());
         return;
       case 0x6a: // LONG_BINGET
-        this.#recall(this.#u32());
+        this.#pushMemo(this.#u32());
         return;
       case 0x63: // GLOBAL
         this.#global();
@@ -231,7 +231,7 @@ class Unpickler {
     return items;
   }
 
-  #recall(index: number): void {
+  #pushMemo(index: number): void {
     if (!this.#memo.has(index)) this.#fail(`it recalls value ${index}, which was never stored`);
     this.#push(this.#memo.get(index));
   }

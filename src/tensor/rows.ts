@@ -75,3 +75,13 @@ function emptyLike(batch: Tensor, length: number): RowData {
   const Data = batch.data.constructor as new (length: number) => RowData;
   return new Data(length);
 }
+
+/** The mean over the rows of `[rows, columns]`. */
+export function meanRows({ data, shape }: Tensor<"float32">): number[] {
+  const [rows, columns] = shape as [number, number];
+  return Array.from({ length: columns }, (_, column) => {
+    let sum = 0;
+    for (let row = 0; row < rows; row++) sum += data[row * columns + column]!;
+    return sum / rows;
+  });
+}

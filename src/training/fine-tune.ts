@@ -7,7 +7,7 @@ import { type AdapterConfig, AdapterModel, FeRAConfig, FeRAModel } from "../adap
 import { createObjective } from "../diffusion/index.js";
 import { ConfigError, quoted, TrainingError } from "../errors.js";
 import type { AnyPipeline } from "../pipelines/index.js";
-import { writeFileAtomically } from "../storage/file-access.js";
+import { isFailedWrite, writeFileAtomically } from "../storage/file-access.js";
 import { isObject } from "../storage/json.js";
 import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "./average.js";
@@ -38,7 +38,7 @@ import { addNewToken, saveNewToken } from "./text/new-tokens.js";
 import { textEncoderConfig } from "./text/text-encoder-config.js";
 import { isOfText } from "./text/text-encoders.js";
 import { TextTraining } from "./text/text-training.js";
-import { isFailedWrite, type StepReport, Trainer, type TrainingResult } from "./trainer.js";
+import { type StepReport, Trainer, type TrainingResult } from "./trainer.js";
 import { ValidationPictures } from "./validation-pictures.js";
 
 /** Settings of {@link fineTune}; those of `TRAINING_OPTIONS` that are left out have their defaults. */

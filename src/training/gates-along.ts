@@ -4,7 +4,7 @@ import type { FeRAModel } from "../adapters/index.js";
 import { evenTimesteps } from "../adapters/index.js";
 import type { Objective } from "../diffusion/index.js";
 import { Generator } from "../tensor/random.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { meanRows } from "../tensor/rows.js";
 import { type EncodedDataset, type EncodedRows, rowsInMemory } from "./encoded-dataset.js";
 import { diffusionBatch } from "./noised-batch.js";
 import type { GatesAtStep } from "./report/step-report.js";
@@ -39,13 +39,4 @@ export async function gatesAlong(
     result.push({ timestep, gates: meanRows(gates) });
   }
   return result;
-}
-
-function meanRows({ data, shape }: Tensor<"float32">): number[] {
-  const [rows, columns] = shape as [number, number];
-  return Array.from({ length: columns }, (_, column) => {
-    let sum = 0;
-    for (let row = 0; row < rows; row++) sum += data[row * columns + column]!;
-    return sum / rows;
-  });
 }

@@ -1,8 +1,8 @@
 // The training loop: batches in, optimizer steps, metrics and checkpoints out. Node only, for its files.
 
 import { join } from "node:path";
-import { ConfigError, FormatError, TrainingError } from "../errors.js";
-import { describeSystemError, isSystemError } from "../storage/file-access.js";
+import { ConfigError, TrainingError } from "../errors.js";
+import { describeSystemError, isFailedWrite } from "../storage/file-access.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import {
@@ -393,9 +393,4 @@ function checkInteger(name: string, value: number, least: number): void {
   if (!Number.isSafeInteger(value) || value < least) {
     throw new ConfigError(`Trainer: ${name} must be an integer of ${least} or more; got ${value}.`);
   }
-}
-
-/** Whether it is the operating system that refused to write a file. */
-export function isFailedWrite(error: unknown): boolean {
-  return isSystemError(error) || (error instanceof FormatError && isSystemError(error.cause));
 }

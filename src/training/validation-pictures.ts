@@ -2,14 +2,14 @@
 // `generate` draws them. Node only.
 
 import { createHash } from "node:crypto";
-import { readdir, stat } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { renderGrid } from "../images/grid.js";
 import { readImage, writePng } from "../images/image-file.js";
 import type { ImageLike } from "../images/pixels.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import type { Scheduler } from "../schedulers/index.js";
-import { writeFileAtomically } from "../storage/file-access.js";
+import { pathExists, writeFileAtomically } from "../storage/file-access.js";
 import { prepareOutputFolder } from "./checkpoint.js";
 import { outputPath, PROMPT_FILE, stepName, validationPicture } from "./output-folder.js";
 import type { SavedModel } from "./saved-model.js";
@@ -75,7 +75,7 @@ export class ValidationPictures {
       for (const prompt of this.options.validationPrompts ?? []) {
         for (const seed of this.seeds()) {
           const path = await this.pictureOf(prompt, WITHOUT, seed);
-          if (await isThere(path)) continue;
+          if (await pathExists(path)) continue;
           await writePng(path, await this.generate(prompt, seed));
           drawn++;
         }
@@ -119,7 +119,7 @@ export class ValidationPictures {
 
   /** As {@link draw}, where a run was cut off before its pictures were complete. */
   async drawMissing(step: number): Promise<DrawnPictures | undefined> {
-    return (await isThere(validationPicture(this.options.output, step))) ? undefined : this.draw(step);
+    return (await pathExists(validationPicture(this.options.output, step))) ? undefined : this.draw(step);
   }
 
   /** The prompts of one step, a column each; without the adapter above, with it below. */
@@ -145,7 +145,7 @@ export class ValidationPictures {
       const row: (ImageLike | undefined)[] = [];
       for (const name of [WITHOUT, ...shown]) {
         const path = await this.pictureOf(prompt, name, seed);
-        row.push((await isThere(path)) ? await readImage(path) : undefined);
+        row.push((await pathExists(path)) ? await readImage(path) : undefined);
       }
       rows.push(row);
     }
@@ -177,7 +177,7 @@ export class ValidationPictures {
   private async pictureOf(prompt: string, name: string, seed: number): Promise<string> {
     const folder = this.folderOf(prompt);
     const about = join(folder, PROMPT_FILE);
-    if (!(await isThere(about))) {
+    if (!(await pathExists(about))) {
       await prepareOutputFolder(folder);
       const { size, seed: first } = this.options;
       const text = JSON.stringify({ prompt, seed: first, size });
@@ -204,9 +204,3 @@ function thinned<T>(items: readonly T[], count: number): T[] {
   if (items.length <= count) return [...items];
   return Array.from({ length: count }, (_, i) => items[Math.round((i * (items.length - 1)) / (count - 1))]!);
 }
-
-const isThere = (path: string): Promise<boolean> =>
-  stat(path).then(
-    () => true,
-    () => false,
-  );

@@ -9,7 +9,7 @@ import {
 } from "../../diffusion/index.js";
 import { ConfigError, ShapeError } from "../../errors.js";
 import { Generator, randn } from "../../tensor/random.js";
-import { sliceRows } from "../../tensor/rows.js";
+import { meanRows, sliceRows } from "../../tensor/rows.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
 import type { LoadedAdapter } from "../adapter-format.js";
 import type { FeRAConfig } from "./fera-config.js";
@@ -160,15 +160,6 @@ function imagesOf(batch: { timestep: number; latents: Tensor }, conditioning: Co
     timesteps: tensor([batch.timestep], [1], "int64"),
     ...sliceConditioning(conditioning, i, i + 1),
   }));
-}
-
-function meanRows({ data, shape }: Tensor<"float32">): number[] {
-  const [rows, columns] = shape as [number, number];
-  return Array.from({ length: columns }, (_, column) => {
-    let sum = 0;
-    for (let row = 0; row < rows; row++) sum += data[row * columns + column]!;
-    return sum / rows;
-  });
 }
 
 /** ‖a − b‖ over all parts together; ‖a‖ without b. */

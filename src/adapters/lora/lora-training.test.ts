@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, it } from "vitest";
+import { referenceBatch } from "../../../test/support/reference-batch.js";
 import { relativeError } from "../../../test/support/relative-error.js";
 import { UNet2DConditionModel } from "../../models/index.js";
 import "../../runtime/node.js";
@@ -21,14 +22,7 @@ let unet: UNet2DConditionModel;
 let batch: { latents: Tensor; timesteps: Tensor; encoderHiddenStates: Tensor; target: Tensor };
 beforeAll(async () => {
   unet = await UNet2DConditionModel.fromPretrained(`${REFERENCE}/unet`);
-  const { tensors } = await readSafetensors(`${REFERENCE}/expected.safetensors`);
-  const value = (name: string) => tensors.get(name)!;
-  batch = {
-    latents: value("latents"),
-    timesteps: value("timesteps"),
-    encoderHiddenStates: value("encoder_hidden_states"),
-    target: value("target"),
-  };
+  batch = await referenceBatch(REFERENCE);
 });
 
 describe.each(["linear", "convolution", "dora", "tlora"])("training as PEFT trains: %s", (name) => {

@@ -4,8 +4,9 @@ import { ConfigError, FormatError } from "../../errors.js";
 import { encodeSafetensors } from "../../storage/safetensors.js";
 import { writeFileAt } from "../../storage/storage.js";
 import { encodeTorch } from "../../storage/torch.js";
-import { Tensor, tensor } from "../../tensor/tensor.js";
+import { type Tensor, tensor } from "../../tensor/tensor.js";
 import { DIFFUSERS_WEIGHTS, writeAdapterFolder } from "../adapter-folder.js";
+import { scaled } from "../float-state.js";
 import type { AdapterPart, TextEncoderName } from "../loaded-adapter.js";
 import type { TargetLayer } from "../target-layers.js";
 import type { LoRAConfig } from "./lora-config.js";
@@ -180,15 +181,6 @@ function perOutput(path: string, magnitude: Tensor<"float32">): Tensor<"float32"
   if (!isPerInput(magnitude)) return magnitude;
   throw new ConfigError(
     `${path}: PEFT and diffusers know DoRA's magnitudes per output only; this adapter's are per input.`,
-  );
-}
-
-function scaled(value: Tensor<"float32">, factor: number): Tensor<"float32"> {
-  if (factor === 1) return value;
-  return new Tensor(
-    "float32",
-    value.shape,
-    value.data.map((each) => each * factor),
   );
 }
 

@@ -3,6 +3,7 @@
 import { ConfigError, FormatError } from "../../errors.js";
 import { encodeSafetensors } from "../../storage/safetensors.js";
 import { Tensor, tensor } from "../../tensor/tensor.js";
+import { scaled } from "../float-state.js";
 import type { AdapterPart } from "../loaded-adapter.js";
 import { LOHA_NAMES } from "../loha/loha-adapter.js";
 import type { LoHaConfig } from "../loha/loha-config.js";
@@ -153,13 +154,4 @@ function flat(value: Tensor<"float32">, all: ReadonlyMap<string, Tensor>, end: s
   const isTucker = all.has("hada_t1") || all.has("lokr_t2");
   if (value.shape.length === 2 || isTucker || !end.endsWith("_b")) return value;
   return new Tensor("float32", [value.shape[0]!, value.size / value.shape[0]!], value.data);
-}
-
-function scaled(value: Tensor<"float32">, factor: number): Tensor<"float32"> {
-  if (factor === 1) return value;
-  return new Tensor(
-    "float32",
-    value.shape,
-    value.data.map((each) => each * factor),
-  );
 }

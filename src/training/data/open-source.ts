@@ -1,8 +1,8 @@
 // What a name of data stands for: a folder of images, Parquet files, or a data set on the hub. Node only.
 
-import { stat } from "node:fs/promises";
 import path from "node:path";
 import { ConfigError, quoted } from "../../errors.js";
+import { pathExists } from "../../storage/file-access.js";
 import type { HubOptions } from "../../storage/hub/index.js";
 import { fetchDataset, isHubId } from "../../storage/hub/index.js";
 import { walkFolder } from "./folder-walk.js";
@@ -32,7 +32,7 @@ const MOST_REPEATS = 100_000;
  */
 export async function parseDataSpec(spec: string): Promise<DataSpec> {
   const [, location, number] = /^(.+)=(\d+)$/.exec(spec) ?? [];
-  if (location === undefined || (await exists(spec))) return { location: spec, repeats: 1 };
+  if (location === undefined || (await pathExists(spec))) return { location: spec, repeats: 1 };
   const repeats = Number(number);
   if (repeats >= 1 && repeats <= MOST_REPEATS) return { location, repeats };
   throw new ConfigError(`dataset: ${quoted(spec)}: repeats must be a whole number from 1 to ${MOST_REPEATS}.`);
@@ -50,7 +50,7 @@ export async function parseDataSpec(spec: string): Promise<DataSpec> {
 export async function openSource(location: string, options: OpenSourceOptions): Promise<OpenedSource> {
   if (isParquet(location)) return openParquet(path.dirname(location), [path.basename(location)], options);
   let folder = location;
-  if (!(await exists(location)) && isHubId(location)) {
+  if (!(await pathExists(location)) && isHubId(location)) {
     folder = await fetchDataset(location, { ...options.hub, signal: options.signal, choose: chooseDatasetFiles });
   }
   const contents = await walkFolder(folder, options);
@@ -62,10 +62,3 @@ export async function openSource(location: string, options: OpenSourceOptions): 
 }
 
 const isParquet = (location: string): boolean => location.toLowerCase().endsWith(".parquet");
-
-function exists(file: string): Promise<boolean> {
-  return stat(file).then(
-    () => true,
-    () => false,
-  );
-}

@@ -2,6 +2,7 @@
 // bytes, which graphs do not compute with.
 
 import { sizeOf } from "../../tensor/tensor.js";
+import { type AdamWCoefficients, updateByAdamW } from "./adamw-update.js";
 import { dynamicCode, QUANTIZATION_BLOCK, quantizeBlock } from "./block-quantization.js";
 import { checkBetas, checkCount, checkNonNegative, refuseUnknown } from "./hyperparameters.js";
 import { Optimizer, type ParameterUpdate, type StepRate } from "./optimizer.js";
@@ -71,19 +72,21 @@ export class AdamW8bit extends Optimizer<Slot> {
   }
 
   protected updateAll(updates: readonly ParameterUpdate<Slot>[], rate: StepRate): void {
+    const { betas, eps, weightDecay } = this;
     for (const update of updates) {
       const learningRate = rate.learningRate * update.factor;
+      const coefficients = { betas, eps, weightDecay, learningRate, k: rate.k };
       const { parameter, gradient, state } = update;
       if (parameter.length < this.min8bitSize) {
         const moments = { first: state.exp_avg as Float32Array, second: state.exp_avg_sq as Float32Array };
-        this.updateRange(parameter, gradient, moments, { ...rate, learningRate });
+        updateByAdamW(parameter, gradient, moments, coefficients);
       } else {
-        this.updateBlocks(update, { ...rate, learningRate });
+        this.updateBlocks(update, coefficients);
       }
     }
   }
 
-  private updateBlocks({ parameter, gradient, state }: ParameterUpdate<Slot>, rate: StepRate): void {
+  private updateBlocks({ parameter, gradient, state }: ParameterUpdate<Slot>, coefficients: AdamWCoefficients): void {
     const [codes1, codes2] = [bytesOf(state.state1), bytesOf(state.state2)];
     const { absmax1, absmax2 } = state;
     const first = new Float32Array(QUANTIZATION_BLOCK);
@@ -95,29 +98,9 @@ export class AdamW8bit extends Optimizer<Slot> {
         first[i - start] = SIGNED[codes1[i]!]! * absmax1[block]!;
         second[i - start] = UNSIGNED[codes2[i]!]! * absmax2[block]!;
       }
-      this.updateRange(parameter.subarray(start, end), gradient.subarray(start, end), moments, rate);
+      updateByAdamW(parameter.subarray(start, end), gradient.subarray(start, end), moments, coefficients);
       absmax1[block] = quantizeBlock(moments.first, SIGNED, codes1.subarray(start, end));
       absmax2[block] = quantizeBlock(moments.second, UNSIGNED, codes2.subarray(start, end));
-    }
-  }
-
-  private updateRange(
-    parameter: Float32Array,
-    gradient: Float32Array,
-    { first, second }: { first: Float32Array; second: Float32Array },
-    { learningRate, k }: StepRate,
-  ): void {
-    const [beta1, beta2] = this.betas;
-    const stepSize = learningRate / (1 - beta1 ** k);
-    const root = 1 / Math.sqrt(1 - beta2 ** k);
-    const oneMinusDecay = 1 - learningRate * this.weightDecay;
-    for (let i = 0; i < parameter.length; i++) {
-      const g = gradient[i]!;
-      const m = beta1 * first[i]! + (1 - beta1) * g;
-      const v = beta2 * second[i]! + (1 - beta2) * g * g;
-      first[i] = m;
-      second[i] = v;
-      parameter[i] = parameter[i]! * oneMinusDecay - (stepSize * m) / (Math.sqrt(v) * root + this.eps);
     }
   }
 }

@@ -2,6 +2,7 @@
 
 import { ConfigError, quoted } from "../../errors.js";
 import { sizeOf } from "../../tensor/tensor.js";
+import { updateByAdamW } from "./adamw-update.js";
 import {
   checkBetas,
   checkCount,
@@ -146,19 +147,8 @@ export class Muon extends Optimizer<Slot> {
 
   private updateOther({ parameter, gradient, state }: ParameterUpdate<Slot>, rate: number, k: number): void {
     const { betas, eps } = this.adamw;
-    const [beta1, beta2] = betas;
-    const { exp_avg: first, exp_avg_sq: second } = state;
-    const stepSize = rate / (1 - beta1 ** k);
-    const root = 1 / Math.sqrt(1 - beta2 ** k);
-    const oneMinusDecay = 1 - rate * this.weightDecay;
-    for (let i = 0; i < parameter.length; i++) {
-      const g = gradient[i]!;
-      const m = beta1 * first[i]! + (1 - beta1) * g;
-      const v = beta2 * second[i]! + (1 - beta2) * g * g;
-      first[i] = m;
-      second[i] = v;
-      parameter[i] = parameter[i]! * oneMinusDecay - (stepSize * m) / (Math.sqrt(v) * root + eps);
-    }
+    const moments = { first: state.exp_avg as Float32Array, second: state.exp_avg_sq as Float32Array };
+    updateByAdamW(parameter, gradient, moments, { betas, eps, weightDecay: this.weightDecay, learningRate: rate, k });
   }
 }
 
