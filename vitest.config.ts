@@ -6,7 +6,7 @@ const ending = isSlow ? "slow.test.ts" : "test.ts";
 
 export default defineConfig({
   test: {
-    include: ["src", "test", "bench", "examples"].map((folder) => `${folder}/**/*.${ending}`),
+    include: ["src", "studio", "test", "bench", "examples"].map((folder) => `${folder}/**/*.${ending}`),
     exclude: [...configDefaults.exclude, ...(isSlow ? [] : ["**/*.slow.test.ts"])],
     pool: "forks",
     maxWorkers: 2,

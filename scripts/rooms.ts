@@ -21,9 +21,11 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
     ...["diffusion", "models", "adapters", "pipelines"],
   ],
   demo: ["errors", "tensor", "images", "diffusion", "runtime", "adapters", "pipelines", "training"],
+  // The page's server. Its page, studio/, is not part of src/: it imports the protocol, and the library's web entry.
+  studio: ["errors", "storage", "images", "models", "adapters", "pipelines", "training"],
   cli: [
     ...["errors", "tensor", "runtime", "storage", "images", "schedulers", "diffusion", "models", "adapters"],
-    ...["pipelines", "training", "demo"],
+    ...["pipelines", "training", "demo", "studio"],
   ],
   // The entries of the package: making images, and with training.
   inference: [

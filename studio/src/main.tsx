@@ -1,0 +1,11 @@
+// The page's beginning: finds out what stands behind it, and shows the views.
+
+import { render } from "preact";
+import { App } from "./app.js";
+import { openBackend } from "./open-backend.js";
+import { connect, tell } from "./store.js";
+
+render(<App />, document.getElementById("app")!);
+openBackend()
+  .then(connect)
+  .catch((error: Error) => tell(error.message, true));

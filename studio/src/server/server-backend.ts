@@ -1,0 +1,109 @@
+// The backend over HTTP: `fera studio`. Every call is one request below api/; events come as server-sent events.
+
+import type {
+  AdapterChoice,
+  AddedFiles,
+  CheckedSettings,
+  DataSetQuery,
+  DataSetSummary,
+  DataSetView,
+  DrawRequest,
+  MetricsPart,
+  OptionDescription,
+  Prediction,
+  RunAction,
+  RunDetails,
+  RunSummary,
+  StudioEvent,
+  StudioState,
+  TrainSettings,
+} from "../../../src/studio/protocol.js";
+import type { Backend } from "../backend.js";
+
+/** Requests that change something carry it: a form of another site cannot. */
+const HEADERS = { "X-Fera-Studio": "1" };
+
+export class ServerBackend implements Backend {
+  state = () => get<StudioState>("state");
+
+  subscribe(listener: (event: StudioEvent) => void): () => void {
+    // It connects anew by itself.
+    const source = new EventSource("api/events");
+    source.onopen = () => listener({ kind: "connection", isConnected: true });
+    source.onerror = () => listener({ kind: "connection", isConnected: false });
+    source.onmessage = ({ data }) => listener(JSON.parse(data) as StudioEvent);
+    return () => source.close();
+  }
+
+  dataSet = (id: string, { resolution, bucket = false }: DataSetQuery) =>
+    get<DataSetView>("dataset", { id, resolution: String(resolution), bucket: String(bucket) });
+  createDataSet = (label: string) => post<DataSetSummary>("datasets", { label });
+  async addFiles(dataSet: string, files: readonly File[]): Promise<AddedFiles> {
+    const result: AddedFiles = { added: [], refused: [] };
+    // One by one: none is held back by another's refusal, and none waits in memory.
+    for (const file of files) {
+      const query = new URLSearchParams({ id: dataSet, name: file.name });
+      const part = await request<AddedFiles>(`dataset/files?${query}`, { method: "POST", body: file });
+      result.added.push(...part.added);
+      result.refused.push(...part.refused);
+    }
+    return result;
+  }
+  removeImage = (id: string, image: string) => post<void>("dataset/remove", { id, image });
+  setCaption = (id: string, image: string, caption: string) => post<void>("dataset/caption", { id, image, caption });
+  imageUrl = async (id: string, image: string, side: number) =>
+    address("dataset/image", { id, image, side: String(side) });
+
+  options = () => get<OptionDescription[]>("options");
+  check = (settings: TrainSettings) => post<CheckedSettings>("check", { settings });
+  predict = (settings: TrainSettings, signal: AbortSignal) => post<Prediction>("predict", { settings }, signal);
+  start = (name: string, settings: TrainSettings) => post<RunSummary>("runs", { name, settings });
+
+  runs = () => get<RunSummary[]>("runs");
+  run = (id: string) => get<RunDetails>("run", { id });
+  metrics = (id: string, from: number) => get<MetricsPart>("run/metrics", { id, from: String(from) });
+  act = (id: string, action: RunAction) => post<void>("run/action", { id, action });
+  runFileUrl = async (id: string, file: string) => address("run/file", { id, file });
+
+  adapters = () => get<AdapterChoice[]>("adapters");
+  samplers = () => get<string[]>("samplers");
+  draw = async (drawing: DrawRequest) => (await post<{ job: string }>("drawings", drawing)).job;
+  cancelDrawing = (job: string) => post<void>("drawings/cancel", { job });
+  drawnImageUrl = async (id: string) => address("drawing", { id });
+}
+
+const address = (path: string, query: Record<string, string>): string => `api/${path}?${new URLSearchParams(query)}`;
+
+const get = <T>(path: string, query: Record<string, string> = {}): Promise<T> =>
+  request<T>(Object.keys(query).length === 0 ? path : `${path}?${new URLSearchParams(query)}`, {});
+
+const post = <T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> =>
+  request<T>(path, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { "Content-Type": "application/json" },
+    ...(signal && { signal }),
+  });
+
+/** @throws {Error} With the server's own words, or that it does not answer. */
+async function request<T>(path: string, options: RequestInit): Promise<T> {
+  const answer = await fetch(`api/${path}`, { ...options, headers: { ...HEADERS, ...options.headers } }).catch(
+    (cause: Error) => {
+      if (cause.name === "AbortError") throw cause;
+      throw new Error("The server does not answer. Look at the terminal where fera studio runs.", { cause });
+    },
+  );
+  const text = await answer.text();
+  const content: unknown = text === "" ? undefined : parsed(text);
+  if (answer.ok) return content as T;
+  const message = (content as { error?: string } | undefined)?.error;
+  throw new Error(message ?? `The server answered ${answer.status} to ${path.split("?")[0]}.`);
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,67 @@
+// What all views share: the backend, what it said of itself, its runs, and notices.
+
+import { signal } from "@preact/signals";
+import type { RunSummary, StudioState } from "../../src/studio/protocol.js";
+import type { Backend } from "./backend.js";
+
+/** A message that stays until it is dismissed. */
+export interface Notice {
+  id: number;
+  isBad: boolean;
+  text: string;
+}
+
+export const notices = signal<Notice[]>([]);
+export const studio = signal<StudioState | undefined>(undefined);
+export const runs = signal<RunSummary[]>([]);
+export const isConnected = signal(true);
+
+let current: Backend | undefined;
+let nextNotice = 0;
+
+/** The backend, once {@link connect} has run. */
+export function backend(): Backend {
+  if (!current) throw new Error("The studio is not connected yet.");
+  return current;
+}
+
+/** Begins to listen. @throws {Error} If nothing answers. */
+export async function connect(chosen: Backend): Promise<void> {
+  current = chosen;
+  chosen.subscribe((event) => {
+    if (event.kind === "connection") {
+      const wasLost = !isConnected.value && event.isConnected;
+      isConnected.value = event.isConnected;
+      if (wasLost) void attempt(refresh);
+    }
+    if (event.kind === "runs") runs.value = event.runs;
+    if (event.kind === "dataSets") void attempt(refresh);
+  });
+  await refresh();
+}
+
+/** Asks again for what the views share. */
+export async function refresh(): Promise<void> {
+  studio.value = await backend().state();
+  runs.value = await backend().runs();
+}
+
+/** Shows a message. */
+export function tell(text: string, isBad = false): void {
+  if (notices.value.some((notice) => notice.text === text)) return;
+  notices.value = [...notices.value, { id: nextNotice++, isBad, text }];
+}
+
+export function dismiss(id: number): void {
+  notices.value = notices.value.filter((notice) => notice.id !== id);
+}
+
+/** Runs something, and shows why it failed if it does. @returns Undefined where it failed. */
+export async function attempt<T>(work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof DOMException && error.name === "AbortError")) tell((error as Error).message, true);
+    return undefined;
+  }
+}
