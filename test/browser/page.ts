@@ -8,11 +8,11 @@ const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "modu
 /** Called from the test through the browser's debugger. */
 Object.assign(globalThis, { runCase, saveImage });
 
-function runCase(name: CaseName, device: CaseRequest["device"]): Promise<CaseResult> {
+function runCase(name: CaseName, device: CaseRequest["device"], steps: number): Promise<CaseResult> {
   return new Promise((resolve, reject) => {
     worker.onmessage = ({ data }: MessageEvent<CaseResult>) => resolve(data);
     worker.onerror = (event) => reject(new Error(event.message));
-    worker.postMessage({ name, device } satisfies CaseRequest);
+    worker.postMessage({ name, device, steps } satisfies CaseRequest);
   });
 }
 
