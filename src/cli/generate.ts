@@ -38,6 +38,9 @@ const SCHEDULERS = {
 
 type SchedulerName = keyof typeof SCHEDULERS;
 
+/** What `--scheduler` takes. */
+export const SCHEDULER_NAMES = Object.keys(SCHEDULERS) as SchedulerName[];
+
 const OPTIONS = {
   model: text(MODEL_HELP, "MODEL").required(),
   adapter: text("adapter to use: a .safetensors or .pt file, or a folder", "PATH"),
@@ -59,7 +62,7 @@ const OPTIONS = {
   width: integer("pixels; by default the size of --image, or the model's own", { min: 1 }),
   height: integer("pixels; by default the size of --image, or the model's own", { min: 1 }),
   numImages: integer("images per prompt", { min: 1 }).withDefault(1),
-  scheduler: choice("sampler; by default the model's own", Object.keys(SCHEDULERS) as SchedulerName[]),
+  scheduler: choice("sampler; by default the model's own", SCHEDULER_NAMES),
   ...PREDICTION_OPTIONS,
   ...MODEL_OPTIONS,
 };

@@ -15,6 +15,7 @@ import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { interruptedExitCode, isInterruption } from "./interrupt.js";
 import { printError } from "./printable.js";
+import { studioCommand } from "./studio.js";
 import { trainCommand } from "./train.js";
 import { UsageError } from "./usage-error.js";
 
@@ -39,6 +40,7 @@ for (const command of [
   evaluateCommand(),
   inspectCommand(),
   convertCommand(),
+  studioCommand(version),
 ]) {
   program.addCommand(prepare(command.option("--debug", "print the stack of an error")));
 }

@@ -1,20 +1,12 @@
-// The options that say which model runs, and where.
+// Loads what the options name that say which model runs, and where.
 
 import { FeRAConfig, type LoadedAdapter } from "../adapters/index.js";
 import { ConfigError } from "../errors.js";
 import { type AnyPipeline, loadPipeline, type PipelineOptions } from "../pipelines/index.js";
-import { DEVICES } from "../runtime/index.js";
-import { choice, integer, type OptionValues, repeated, text } from "../training/options/option.js";
+import { MODEL_HELP, MODEL_OPTIONS, RUNTIME_OPTIONS } from "../training/options/model-options.js";
+import { type OptionValues, repeated } from "../training/options/option.js";
 import { printError } from "./printable.js";
 import { Progress } from "./progress.js";
-
-/** Devices of ONNX Runtime in Node; `wasm` is the browser's. */
-const NODE_DEVICES = ["auto", ...DEVICES.filter((device) => device !== "wasm")] as const;
-
-export const RUNTIME_OPTIONS = {
-  device: choice("where the model runs", NODE_DEVICES).withDefault("cpu").changesNothing(),
-  threads: integer("threads of the CPU; by default all", { min: 1, max: 1024 }).changesNothing(),
-};
 
 /** Of commands that use what textual inversion learned. */
 export const EMBEDDING = repeated(
@@ -22,16 +14,7 @@ export const EMBEDDING = repeated(
   "FILE",
 );
 
-/** Where a model comes from, beside `--model` itself. A token comes from HF_TOKEN only: it has no place in a history. */
-export const MODEL_OPTIONS = {
-  // A resumed run compares the weights themselves.
-  variant: text("weights saved under this variant, such as fp16, where the model has them", "NAME").changesNothing(),
-  revision: text("branch, tag or commit of a model from the hub", "NAME").changesNothing(),
-  ...RUNTIME_OPTIONS,
-};
-
-export const MODEL_HELP =
-  "a pipeline: folder in diffusers' layout, single .safetensors checkpoint, or hub id (OWNER/NAME)";
+export { MODEL_HELP, MODEL_OPTIONS, RUNTIME_OPTIONS };
 
 type ModelOptionValues = OptionValues<typeof RUNTIME_OPTIONS> & Partial<OptionValues<typeof MODEL_OPTIONS>>;
 

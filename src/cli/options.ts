@@ -3,7 +3,7 @@
 import { type Command, Option } from "commander";
 import { FormatError, quoted } from "../errors.js";
 import { readJson } from "../storage/index.js";
-import { type OptionSpec, type OptionSpecs, type OptionValues, text } from "../training/options/option.js";
+import { kebabCase, type OptionSpec, type OptionSpecs, type OptionValues, text } from "../training/options/option.js";
 import { UsageError } from "./usage-error.js";
 
 /** Values by camelCase option name, and where they come from for messages. */
@@ -13,10 +13,9 @@ export interface OptionLayer {
   values: Readonly<Record<string, unknown>>;
 }
 
-/** `numBands` → `num-bands`. */
-export const kebabCase = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-
 const CONFIG = text("JSON file with options under their camelCase names; flags win over it", "FILE");
+
+export { kebabCase };
 
 /** Declares the options, and `--config` where the command takes one. */
 export function addOptions(command: Command, specs: OptionSpecs, { config = false } = {}): Command {

@@ -15,31 +15,20 @@ import {
   tokenizeCaptions,
   writeRunReport,
 } from "../training/index.js";
+import { toAdapterConfig } from "../training/options/adapter-options.js";
+import { type OptionSpec, pickValues } from "../training/options/option.js";
 import {
-  ADAPTER_OPTIONS,
-  adapterPathProblem,
-  sigmaProblem,
-  toAdapterConfig,
-} from "../training/options/adapter-options.js";
-import { DATA, TRAINING_DATA_OPTIONS } from "../training/options/data-options.js";
-import { objectiveProblem } from "../training/options/objective-options.js";
-import { optimizerProblem } from "../training/options/optimizer-options.js";
-import {
-  flag,
-  integer,
-  type OptionSpec,
-  type OptionValues,
-  pickValues,
-  repeated,
-  text,
-} from "../training/options/option.js";
-import { textProblem } from "../training/options/text-options.js";
+  flagOf,
+  SETTING_OPTIONS,
+  TRAIN_OPTIONS,
+  type TrainOptionValues,
+  trainProblem,
+} from "../training/options/train-options.js";
 import { TRAINING_OPTIONS } from "../training/options/training-options.js";
-import { isOwnName, outputPath } from "../training/output-folder.js";
+import { outputPath } from "../training/output-folder.js";
 import {
   absoluteData,
   captionWarnings,
-  DATA_OPTIONS,
   dataOptionsOf,
   describeSkipped,
   describeTrainingData,
@@ -54,8 +43,8 @@ import {
 } from "./datasets.js";
 import { counted, formatCount, shellCommand } from "./format.js";
 import { interruptedExitCode, interruptible } from "./interrupt.js";
-import { checkBucketStep, checkedResolution, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
-import { addOptions, givenLayers, kebabCase, type OptionLayer, readOptions } from "./options.js";
+import { checkBucketStep, checkedResolution, loadAnyPipeline } from "./model-options.js";
+import { addOptions, givenLayers, type OptionLayer, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
 import { print, printable, printError } from "./printable.js";
@@ -63,42 +52,12 @@ import { TrainBars } from "./train-bars.js";
 import { alone, clearRun, readSettings, refuseStartedRun, settingsPath, writeSettings } from "./training-run.js";
 import { UsageError } from "./usage-error.js";
 
-const SOURCES = {
-  model: text(MODEL_HELP, "MODEL").required(),
-  data: DATA.required(),
-  regularizationData: TRAINING_DATA_OPTIONS.regularizationData,
-};
-
-const OUTPUT = {
-  output: text("folder for the adapter, checkpoints, metrics and validation images", "FOLDER").required(),
-  resume: flag("go on with the training in --output, with its options"),
-  overwrite: flag("replace the training in --output"),
-};
-
-const SETTINGS = {
-  ...ADAPTER_OPTIONS,
-  ...TRAINING_OPTIONS,
-  resolution: integer("side of the images in pixels; by default the model's own size", { min: 1 }),
-  validationData: repeated(
-    "images that are not trained on, whose loss is measured along the training; by default those that " +
-      "--validation-split holds out, if --validation-loss-every is given",
-    "DATA",
-  ).changesNothing(),
-  ...DATA_OPTIONS,
-  regularizationWeight: TRAINING_DATA_OPTIONS.regularizationWeight,
-  ...MODEL_OPTIONS,
-};
-
-const OPTIONS = { ...SOURCES, ...OUTPUT, ...SETTINGS };
-
-type TrainOptions = OptionValues<typeof OPTIONS>;
-
 /** The command. */
 export function trainCommand(): Command {
   const command = new Command("train").description(
     "Fine-tunes a diffusion model with adapters: FeRA, LoRA and its relatives.",
   );
-  addOptions(command, OPTIONS, { config: true });
+  addOptions(command, TRAIN_OPTIONS, { config: true });
   return command.action(async () => {
     const options = await readTrainOptions(command);
     await prepareOutputFolder(options.output);
@@ -109,8 +68,8 @@ export function trainCommand(): Command {
 }
 
 /** Flags and file, on top of the options of the run that is resumed. */
-async function readTrainOptions(command: Command): Promise<TrainOptions> {
-  const given = await givenLayers(command, OPTIONS);
+async function readTrainOptions(command: Command): Promise<TrainOptionValues> {
+  const given = await givenLayers(command, TRAIN_OPTIONS);
   const last = (name: string) => given.findLast(({ values }) => values[name] !== undefined)?.values[name];
   const output = last("output");
   const before: OptionLayer[] = [];
@@ -131,49 +90,19 @@ async function readTrainOptions(command: Command): Promise<TrainOptions> {
       );
     }
   }
-  const options = await readOptions(command, OPTIONS, before);
+  const options = await readOptions(command, TRAIN_OPTIONS, before);
   const problem = trainProblem(options);
   if (problem) throw new UsageError(command, problem);
   return options;
 }
 
-function trainProblem(options: TrainOptions): string | undefined {
-  const { resume, overwrite, adapterName, validateEvery, validationPrompts } = options;
-  if (resume && overwrite) return "--resume and --overwrite exclude each other.";
-  if (basename(adapterName) !== adapterName || adapterName === "." || adapterName === "..") {
-    return `--adapter-name must be a plain name inside --output; got ${JSON.stringify(adapterName)}.`;
-  }
-  if (isOwnName(adapterName)) {
-    return `--adapter-name must not be the name of another file of the training; got ${JSON.stringify(adapterName)}.`;
-  }
-  if (validateEvery !== undefined && !validationPrompts) return "--validate-every needs --validation-prompts.";
-  return (
-    optimizerProblem(options, flagOf) ??
-    textProblem(options, flagOf) ??
-    sigmaProblem(options, flagOf) ??
-    objectiveProblem(options, flagOf) ??
-    adapterProblem(options)
-  );
-}
-
-/** An option of another kind of adapter, if one is set, or a file that the adapter cannot be written to. */
-function adapterProblem(options: TrainOptions): string | undefined {
-  try {
-    return adapterPathProblem(options.adapterName, toAdapterConfig(options, flagOf), options.trainTextEncoder);
-  } catch (error) {
-    if (error instanceof ConfigError) return error.message;
-    throw error;
-  }
-}
-
-const flagOf = (option: string): string => `--${kebabCase(option)}`;
-
 function refuseChanges(command: Command, started: Record<string, unknown>, given: readonly OptionLayer[]): void {
-  const valueBefore = (name: keyof typeof SETTINGS): unknown => started[name] ?? SETTINGS[name].defaultValue;
-  const names = Object.keys(SETTINGS) as (keyof typeof SETTINGS)[];
+  const valueBefore = (name: keyof typeof SETTING_OPTIONS): unknown =>
+    started[name] ?? SETTING_OPTIONS[name].defaultValue;
+  const names = Object.keys(SETTING_OPTIONS) as (keyof typeof SETTING_OPTIONS)[];
   const before = Object.fromEntries(names.map((name) => [name, valueBefore(name)]));
   const problems = names.flatMap((name) => {
-    const spec: OptionSpec<unknown> = SETTINGS[name];
+    const spec: OptionSpec<unknown> = SETTING_OPTIONS[name];
     const value = given.findLast(({ values }) => values[name] !== undefined)?.values[name];
     const isSame = value === undefined || JSON.stringify(value) === JSON.stringify(before[name]);
     if (isSame || !spec.isKept(before)) return [];
@@ -189,7 +118,7 @@ function refuseChanges(command: Command, started: Record<string, unknown>, given
   );
 }
 
-async function train(command: Command, options: TrainOptions, signal: AbortSignal): Promise<number> {
+async function train(command: Command, options: TrainOptionValues, signal: AbortSignal): Promise<number> {
   const { output, resume, adapterName } = options;
   const adapter = join(output, adapterName);
   if (!resume && !options.overwrite) await refuseStartedRun(output, adapter);
@@ -273,7 +202,7 @@ async function train(command: Command, options: TrainOptions, signal: AbortSigna
 
 /** What the validation loss is measured on, if it is: the folder that is named, else what is held out. */
 async function openValidationData(
-  options: TrainOptions,
+  options: TrainOptionValues,
   { heldOut }: ImageDataset,
   size: number,
   signal: AbortSignal,
@@ -293,7 +222,7 @@ async function openValidationData(
 }
 
 /** What `--resume` needs to know; paths so that they hold from any folder. */
-function settingsOf(options: TrainOptions, resolution: number): object {
+function settingsOf(options: TrainOptionValues, resolution: number): object {
   const { output, resume, overwrite, skippedList, ...settings } = options;
   const data = settings.data.map(absoluteData);
   const regularizationData = settings.regularizationData?.map(absoluteData);
@@ -305,7 +234,7 @@ function settingsOf(options: TrainOptions, resolution: number): object {
 }
 
 /** Plots and `report.html`. */
-async function writeReport(options: TrainOptions, settings: object, finished: boolean) {
+async function writeReport(options: TrainOptionValues, settings: object, finished: boolean) {
   const { output, adapter, model, data } = options;
   const { report, plots } = await writeRunReport(output, {
     title: `${adapter} adapter on ${printable(model)}, trained on ${printable(data.join(", "))}`,
@@ -319,7 +248,12 @@ async function writeReport(options: TrainOptions, settings: object, finished: bo
 
 type Reported = Awaited<ReturnType<typeof writeReport>>;
 
-function tellResult(options: TrainOptions, result: FineTuneResult, dataset: ImageDataset, reported: Reported): void {
+function tellResult(
+  options: TrainOptionValues,
+  result: FineTuneResult,
+  dataset: ImageDataset,
+  reported: Reported,
+): void {
   const { model, data } = options;
   const { smoothed, report: page, picture } = reported;
   const { layers, parameterCount } = result.model;

@@ -77,6 +77,9 @@ export type OptionSpecs = Readonly<Record<string, OptionSpec<unknown>>>;
 /** What a command gets. */
 export type OptionValues<S extends OptionSpecs> = { [K in keyof S]: S[K] extends OptionSpec<infer T> ? T : never };
 
+/** `numBands` → `num-bands`. */
+export const kebabCase = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+
 // `Number("")` would be 0.
 const toNumber = (text: string): unknown => (text.trim() === "" ? text : Number(text));
 

@@ -1,0 +1,70 @@
+// fera studio: the web page for data, training, watching and trying.
+
+import { randomBytes } from "node:crypto";
+import { fileURLToPath } from "node:url";
+import { Command } from "commander";
+import open from "open";
+import { LOOPBACK } from "../studio/access.js";
+import { DEFAULT_PORT, startServer } from "../studio/server.js";
+import { Studio } from "../studio/studio.js";
+import { integer, repeated, text } from "../training/options/option.js";
+import { SCHEDULER_NAMES } from "./generate.js";
+import { interruptible } from "./interrupt.js";
+import { addOptions, readOptions } from "./options.js";
+import "./platform.js";
+import { print, printError } from "./printable.js";
+
+const OPTIONS = {
+  data: repeated("a folder of images, or of several such folders; icons:STYLE", "FOLDER"),
+  runs: text("folder of the trainings", "FOLDER").withDefault("runs"),
+  model: repeated("a model to offer beside the embedded one: a folder, a .safetensors checkpoint or a hub id", "MODEL"),
+  port: integer(`port to listen on, 0 for any; by default the first free one from ${DEFAULT_PORT} on`, {
+    min: 0,
+    max: 65535,
+  }),
+  host: text("address to listen on; another than 127.0.0.1 can be reached from other machines", "HOST").withDefault(
+    "127.0.0.1",
+  ),
+};
+
+/** The package's own files. */
+const inPackage = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+
+/** The command. */
+export function studioCommand(version: string): Command {
+  const command = new Command("studio").description(
+    "Opens the studio in a browser: look at data, train, watch trainings, and try what was trained.",
+  );
+  addOptions(command, OPTIONS);
+  // The library takes "no" from the name: the value is `open`.
+  command.option("--no-open", "do not open the page in a browser");
+  return command.action(async () => {
+    const { data = [], runs, model = [], port, host } = await readOptions(command, OPTIONS);
+    const studio = new Studio({
+      version,
+      data,
+      runs,
+      models: model,
+      embeddedModel: inPackage("assets/icons"),
+      samplers: SCHEDULER_NAMES,
+    });
+    const token = randomBytes(24).toString("base64url");
+    const server = await startServer(studio, { host, port, token, page: inPackage("dist/studio-page") });
+    if (port === undefined && server.port !== DEFAULT_PORT)
+      printError(`port ${DEFAULT_PORT} is in use; ${server.port} is free`);
+    print(`studio    ${server.url}`);
+    if (!LOOPBACK.includes(host)) {
+      printError(
+        `warning   --host ${host}: other machines can reach the studio. Whoever has the address above can read and change ` +
+          "what is in its folders and start trainings, and the connection is not encrypted.",
+      );
+    }
+    print("Press Ctrl-C to end it.");
+    if (command.opts<{ open: boolean }>().open)
+      await open(server.url).catch(() => printError("No browser could be started; open the address above."));
+    await interruptible("Ending the studio.", async (signal) => {
+      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      await server.close();
+    });
+  });
+}

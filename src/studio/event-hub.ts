@@ -1,0 +1,50 @@
+// Tells every open page what happens.
+
+import type { StudioEvent } from "./protocol.js";
+
+/** Those who listen. */
+export class EventHub {
+  private readonly listeners = new Set<(event: StudioEvent) => void>();
+
+  emit(event: StudioEvent): void {
+    for (const listener of this.listeners) listener(event);
+  }
+
+  /** @returns Ends it. */
+  subscribe(listener: (event: StudioEvent) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+}
+
+/** Between signs of life, without which a proxy or a browser would give the connection up. */
+const BEAT_MS = 15_000;
+
+/** Server-sent events for one page. */
+export function eventStream(hub: EventHub, signal: AbortSignal): Response {
+  const encoder = new TextEncoder();
+  let end = () => {};
+  const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      const send = (text: string) => controller.enqueue(encoder.encode(text));
+      const unsubscribe = hub.subscribe((event) => send(`data: ${JSON.stringify(event)}\n\n`));
+      const beat = setInterval(() => send(": still here\n\n"), BEAT_MS);
+      beat.unref();
+      end = () => {
+        unsubscribe();
+        clearInterval(beat);
+        end = () => {};
+        try {
+          controller.close();
+        } catch {
+          // The page has closed it.
+        }
+      };
+      // Comes back soon where the server was away.
+      send("retry: 1000\n\n");
+      signal.addEventListener("abort", () => end());
+    },
+    cancel: () => end(),
+  });
+  return new Response(body, { headers: { "Content-Type": "text/event-stream", "Cache-Control": "no-store" } });
+}

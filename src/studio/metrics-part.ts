@@ -1,0 +1,69 @@
+// Parts of a run's metrics.jsonl, while it grows. Node only.
+
+import { type FileHandle, open } from "node:fs/promises";
+import type { MetricsLine, MetricsPart } from "./protocol.js";
+
+/** Most bytes of one part; a longer line is no line of a training. */
+const PART_BYTES = 2 ** 21;
+const TAIL_BYTES = 2 ** 18;
+const LINE_BREAK = 0x0a;
+
+/**
+ * The whole lines behind a byte of the file, as many as fit into a part.
+ *
+ * @param from - `next` of the part before, or 0. Where no line begins there any more, the file was begun anew.
+ */
+export async function metricsPart(path: string, from: number): Promise<MetricsPart> {
+  const handle = await open(path, "r").catch(() => undefined);
+  if (!handle) return { lines: [], next: 0, isReset: from > 0 };
+  try {
+    const { size } = await handle.stat();
+    const isReset = from > 0 && !(from <= size && (await byteAt(handle, from - 1)) === LINE_BREAK);
+    const begin = isReset ? 0 : from;
+    const bytes = await bytesOf(handle, begin, Math.min(size - begin, PART_BYTES));
+    const end = bytes.lastIndexOf(LINE_BREAK) + 1;
+    return { lines: linesOf(bytes.subarray(0, end)), next: begin + end, isReset };
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The last line that tells of a step; undefined where there is none. */
+export async function lastMetrics(path: string): Promise<MetricsLine | undefined> {
+  const handle = await open(path, "r").catch(() => undefined);
+  if (!handle) return undefined;
+  try {
+    const { size } = await handle.stat();
+    const begin = Math.max(0, size - TAIL_BYTES);
+    const bytes = await bytesOf(handle, begin, size - begin);
+    // Before the first line break may be half a line, behind the last one another.
+    const first = begin === 0 ? 0 : bytes.indexOf(LINE_BREAK) + 1;
+    return linesOf(bytes.subarray(first, bytes.lastIndexOf(LINE_BREAK) + 1)).at(-1);
+  } finally {
+    await handle.close();
+  }
+}
+
+async function byteAt(handle: FileHandle, position: number): Promise<number | undefined> {
+  return (await bytesOf(handle, position, 1))[0];
+}
+
+async function bytesOf(handle: FileHandle, begin: number, length: number): Promise<Buffer> {
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(length), 0, length, begin);
+  return buffer.subarray(0, bytesRead);
+}
+
+/** Lines that are none of a training are left out: the program's own reading of the file names them. */
+function linesOf(bytes: Buffer): MetricsLine[] {
+  return bytes
+    .toString("utf8")
+    .split("\n")
+    .flatMap((text) => {
+      try {
+        const line = JSON.parse(text) as MetricsLine | null;
+        return typeof line === "object" && typeof line?.step === "number" ? [line] : [];
+      } catch {
+        return [];
+      }
+    });
+}

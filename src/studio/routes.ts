@@ -1,0 +1,75 @@
+// The addresses below /api/: each reads its request, asks the studio, and answers JSON or a file.
+
+import { Hono } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import { eventStream } from "./event-hub.js";
+import type { DataSetQuery } from "./protocol.js";
+import { serveUserFile } from "./served-file.js";
+import type { Studio } from "./studio.js";
+import { StudioError } from "./studio-error.js";
+
+/** Most bytes of a request that is no file. */
+const JSON_BYTES = 2 ** 20;
+
+/** All of them, for a server that has checked who asks. */
+export function routes(studio: Studio): Hono {
+  const api = new Hono();
+  const limited = bodyLimit({
+    maxSize: JSON_BYTES,
+    onError: () => {
+      throw new StudioError(413, `A request may have ${JSON_BYTES} bytes at most.`);
+    },
+  });
+  api.get("/state", async (c) => c.json(await studio.state()));
+  api.get("/events", (c) => eventStream(studio.events, c.req.raw.signal));
+  api.get("/options", (c) => c.json(studio.options()));
+  api.get("/samplers", (c) => c.json(studio.samplers()));
+
+  api.get("/dataset", async (c) =>
+    c.json(await studio.dataSets.view(asked(c.req.query("id"), "id"), dataSetQuery(c.req.query()))),
+  );
+  api.get("/dataset/image", async (c) => {
+    const { id, image, side = "256" } = c.req.query();
+    const bytes = await studio.dataSets.image(asked(id, "id"), asked(image, "image"), Number(side));
+    return c.body(bytes as Uint8Array<ArrayBuffer>, 200, {
+      "Content-Type": bytes[0] === 0x89 ? "image/png" : "image/webp",
+      "Cache-Control": "private, no-cache",
+    });
+  });
+
+  api.get("/runs", async (c) => c.json(await studio.runs.list()));
+  api.get("/run", async (c) => c.json(await studio.runs.details(asked(c.req.query("id"), "id"))));
+  api.get("/run/metrics", async (c) => {
+    const { id, from = "0" } = c.req.query();
+    return c.json(await studio.runs.metrics(asked(id, "id"), count(from, "from")));
+  });
+  api.get("/run/file", async (c) => {
+    const { id, file } = c.req.query();
+    return serveUserFile(await studio.runs.file(asked(id, "id"), asked(file, "file")));
+  });
+  api.get("/adapters", async (c) => c.json(await studio.runs.adapters()));
+  api.post("/*", limited);
+  api.all("*", (c) => {
+    throw new StudioError(404, `The studio has no ${c.req.method} ${c.req.path}.`);
+  });
+  return api;
+}
+
+function asked(value: string | undefined, name: string): string {
+  if (value !== undefined && value !== "") return value;
+  throw new StudioError(400, `The request lacks ${name}.`);
+}
+
+function count(text: string, name: string): number {
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && value >= 0) return value;
+  throw new StudioError(400, `${name} must be an integer of 0 or more; got ${JSON.stringify(text)}.`);
+}
+
+const MOST_PIXELS = 8192;
+
+function dataSetQuery({ resolution = "", bucket }: Record<string, string>): DataSetQuery {
+  const side = count(resolution, "resolution");
+  if (side >= 1 && side <= MOST_PIXELS) return { resolution: side, bucket: bucket === "true" };
+  throw new StudioError(400, `resolution must be an integer from 1 to ${MOST_PIXELS}; got ${side}.`);
+}

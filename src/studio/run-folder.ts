@@ -1,0 +1,122 @@
+// What the folder of a run tells of it, whoever started it: read only. Node only.
+
+import { readdir, readFile, stat } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { readJsonObject } from "../storage/file-access.js";
+import { isObject } from "../storage/json.js";
+import { latestCheckpoint } from "../training/index.js";
+import { isPromptFolder, OUTPUT_NAMES, outputPath, PROMPT_FILE } from "../training/output-folder.js";
+import { lastMetrics } from "./metrics-part.js";
+import type { MetricsLine, PromptPictures } from "./protocol.js";
+
+/** What lies in the folder of a run. */
+export interface RunFiles {
+  /** run.json, without the version that wrote it. */
+  settings: Record<string, unknown>;
+  last: MetricsLine | undefined;
+  hasCheckpoint: boolean;
+  /** The process that trains there now, if one does; of another machine without a number. */
+  trainer: { pid?: number } | undefined;
+  /** The adapter's name in the folder, once it is there. */
+  adapterFile: string | undefined;
+  changedAt: number;
+}
+
+/** Reads a folder; undefined where no training wrote it. */
+export async function readRunFiles(folder: string): Promise<RunFiles | undefined> {
+  const names = await readdir(folder).catch(() => [] as string[]);
+  if (!names.includes(OUTPUT_NAMES.run)) return undefined;
+  const settings = await readJsonObject(outputPath(folder, "run")).catch(() => ({}) as Record<string, unknown>);
+  delete settings.fera;
+  const metrics = outputPath(folder, "metrics");
+  const [last, checkpoint, trainer, changedAt] = await Promise.all([
+    lastMetrics(metrics),
+    latestCheckpoint(outputPath(folder, "checkpoints")),
+    readTrainer(folder),
+    newest([metrics, outputPath(folder, "run")]),
+  ]);
+  const { adapterName } = settings;
+  const adapterFile = typeof adapterName === "string" && names.includes(adapterName) ? adapterName : undefined;
+  return { settings, last, hasCheckpoint: checkpoint !== undefined, trainer, adapterFile, changedAt };
+}
+
+/** A lock of another machine whose holder has shown no sign of life for so long is left over. */
+const SIGN_OF_LIFE_MS = 30_000;
+
+/** Who trains in the folder now. */
+export async function readTrainer(folder: string): Promise<RunFiles["trainer"]> {
+  const lock = outputPath(folder, "lock");
+  const text = await readFile(lock, "utf8").catch(() => undefined);
+  if (text === undefined) return undefined;
+  const owner = parsed(text);
+  if (isObject(owner) && owner.host === hostname() && Number.isSafeInteger(owner.pid)) {
+    return isAlive(owner.pid as number) ? { pid: owner.pid as number } : undefined;
+  }
+  const known = await stat(lock).catch(() => undefined);
+  return known && Date.now() - known.mtimeMs < SIGN_OF_LIFE_MS ? {} : undefined;
+}
+
+/** Whether there is a process of that number. */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+async function newest(paths: readonly string[]): Promise<number> {
+  const times = await Promise.all(
+    paths.map((path) =>
+      stat(path).then(
+        ({ mtimeMs }) => mtimeMs,
+        () => 0,
+      ),
+    ),
+  );
+  return Math.max(...times);
+}
+
+/** The pictures of a run, prompt by prompt; a resumed run with other prompts has those of the earlier ones, too. */
+export async function readPictures(folder: string): Promise<PromptPictures[]> {
+  const validation = outputPath(folder, "validation");
+  const folders = (await readdir(validation).catch(() => [] as string[])).filter(isPromptFolder).sort();
+  const all = await Promise.all(folders.map((name) => readPromptFolder(validation, name)));
+  return all.filter((pictures) => pictures !== undefined);
+}
+
+async function readPromptFolder(validation: string, name: string): Promise<PromptPictures | undefined> {
+  const folder = join(validation, name);
+  const about = await readJsonObject(join(folder, PROMPT_FILE)).catch(() => undefined);
+  if (typeof about?.prompt !== "string") return undefined;
+  const without: string[] = [];
+  const steps = new Map<number, string[]>();
+  for (const file of (await readdir(folder)).sort(bySeed)) {
+    const [, kind, step, number = "1"] = /^(without|step-(\d+))(?:-(\d+))?\.png$/.exec(file) ?? [];
+    if (kind === undefined) continue;
+    let files = without;
+    if (step !== undefined) {
+      files = steps.get(Number(step)) ?? [];
+      steps.set(Number(step), files);
+    }
+    files[Number(number) - 1] = `${OUTPUT_NAMES.validation}/${name}/${file}`;
+  }
+  return {
+    prompt: about.prompt,
+    images: Math.max(without.length, ...[...steps.values()].map(({ length }) => length)),
+    without: without.filter(Boolean),
+    steps: [...steps].sort(([a], [b]) => a - b).map(([step, files]) => ({ step, files: files.filter(Boolean) })),
+  };
+}
+
+const bySeed = (a: string, b: string): number => a.length - b.length || (a < b ? -1 : 1);
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

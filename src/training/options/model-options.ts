@@ -1,0 +1,23 @@
+// The options that say which model runs, and where.
+
+import { DEVICES } from "../../runtime/index.js";
+import { choice, integer, text } from "./option.js";
+
+/** Devices of ONNX Runtime in Node; `wasm` is the browser's. */
+const NODE_DEVICES = ["auto", ...DEVICES.filter((device) => device !== "wasm")] as const;
+
+export const RUNTIME_OPTIONS = {
+  device: choice("where the model runs", NODE_DEVICES).withDefault("cpu").changesNothing(),
+  threads: integer("threads of the CPU; by default all", { min: 1, max: 1024 }).changesNothing(),
+};
+
+/** Where a model comes from, beside `--model` itself. A token comes from HF_TOKEN only: it has no place in a history. */
+export const MODEL_OPTIONS = {
+  // A resumed run compares the weights themselves.
+  variant: text("weights saved under this variant, such as fp16, where the model has them", "NAME").changesNothing(),
+  revision: text("branch, tag or commit of a model from the hub", "NAME").changesNothing(),
+  ...RUNTIME_OPTIONS,
+};
+
+export const MODEL_HELP =
+  "a pipeline: folder in diffusers' layout, single .safetensors checkpoint, or hub id (OWNER/NAME)";
