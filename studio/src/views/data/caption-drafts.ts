@@ -24,6 +24,8 @@ export class CaptionDrafts {
   readonly #places = new Map<string, Place>();
   /** How many are not saved. */
   readonly unsaved = signal(0);
+  /** How many of them could not be. */
+  readonly failed = signal(0);
 
   /** @param save - Writes one; rejects with what can be shown. */
   constructor(readonly save: (dataSet: string, image: string, caption: string) => Promise<void>) {}
@@ -100,6 +102,8 @@ export class CaptionDrafts {
   }
 
   #count(): void {
-    this.unsaved.value = [...this.#drafts.values()].filter(({ value }) => value.state !== "saved").length;
+    const states = [...this.#drafts.values()].map(({ value }) => value.state);
+    this.unsaved.value = states.filter((state) => state !== "saved").length;
+    this.failed.value = states.filter((state) => state === "failed").length;
   }
 }
