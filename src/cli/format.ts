@@ -1,5 +1,7 @@
 // Numbers, durations and commands as people read them.
 
+export { shellCommand } from "../training/options/command-line.js";
+
 /** 3725 → "1 h 2 min"; 75 → "1 min 15 s"; 4.2 → "4 s". */
 export function formatDuration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
@@ -15,11 +17,6 @@ export const formatCount = (count: number): string => count.toLocaleString("en-U
 /** "1 image", "1,200 images". */
 export const counted = (count: number, one: string, many = `${one}s`): string =>
   `${formatCount(count)} ${count === 1 ? one : many}`;
-
-/** Arguments as they can be typed into a POSIX shell. */
-export function shellCommand(words: readonly string[]): string {
-  return words.map((word) => (/^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`)).join(" ");
-}
 
 /** Columns of a table, the first `leftColumns` aligned left, the others right. */
 export function formatTable(rows: readonly (readonly string[])[], leftColumns = 1): string[] {

@@ -3,7 +3,14 @@
 import { type Command, Option } from "commander";
 import { FormatError, quoted } from "../errors.js";
 import { readJson } from "../storage/index.js";
-import { kebabCase, type OptionSpec, type OptionSpecs, type OptionValues, text } from "../training/options/option.js";
+import {
+  kebabCase,
+  type OptionSpec,
+  type OptionSpecs,
+  type OptionValues,
+  text,
+  unknownNames,
+} from "../training/options/option.js";
 import { UsageError } from "./usage-error.js";
 
 /** Values by camelCase option name, and where they come from for messages. */
@@ -95,14 +102,7 @@ async function readConfig(command: Command, path: string): Promise<Record<string
 }
 
 function unknownKeys({ source, values }: OptionLayer, specs: OptionSpecs): string[] {
-  return Object.keys(values)
-    .filter((key) => !Object.hasOwn(specs, key))
-    .map((key) => {
-      const plain = (name: string) => name.replace(/[-_]/g, "").toLowerCase();
-      const meant = Object.keys(specs).find((name) => plain(name) === plain(key));
-      const advice = meant ? `write ${meant}` : `known are ${Object.keys(specs).join(", ")}`;
-      return `${source}: unknown key "${key}"; ${advice}`;
-    });
+  return unknownNames(specs, values).map(({ name, advice }) => `${source}: unknown key "${name}"; ${advice}`);
 }
 
 const place = ({ source }: OptionLayer, name: string): string =>

@@ -13,6 +13,7 @@ import { interruptible } from "./interrupt.js";
 import { addOptions, readOptions } from "./options.js";
 import "./platform.js";
 import { print, printError } from "./printable.js";
+import { clearRun } from "./training-run.js";
 
 const OPTIONS = {
   data: repeated("a folder of images, or of several such folders; icons:STYLE", "FOLDER"),
@@ -47,6 +48,8 @@ export function studioCommand(version: string): Command {
       models: model,
       embeddedModel: inPackage("assets/icons"),
       samplers: SCHEDULER_NAMES,
+      program: inPackage("dist/cli/main.js"),
+      clearRun,
     });
     const token = randomBytes(24).toString("base64url");
     const server = await startServer(studio, { host, port, token, page: inPackage("dist/studio-page") });
@@ -63,7 +66,9 @@ export function studioCommand(version: string): Command {
     if (command.opts<{ open: boolean }>().open)
       await open(server.url).catch(() => printError("No browser could be started; open the address above."));
     await interruptible("Ending the studio.", async (signal) => {
-      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      await studio.open();
+      if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      await studio.close();
       await server.close();
     });
   });

@@ -6,6 +6,10 @@ import type { StudioEvent } from "./protocol.js";
 export class EventHub {
   private readonly listeners = new Set<(event: StudioEvent) => void>();
 
+  get hasListeners(): boolean {
+    return this.listeners.size > 0;
+  }
+
   emit(event: StudioEvent): void {
     for (const listener of this.listeners) listener(event);
   }

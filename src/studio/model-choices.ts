@@ -32,6 +32,11 @@ export class Models {
     return id === EMBEDDED || this.named.map(absolute).includes(id);
   }
 
+  /** What the page calls the model of a run. */
+  idOf(path: string): string {
+    return path === this.embedded ? EMBEDDED : path;
+  }
+
   /** What `--model` takes. */
   pathOf(id: string): string {
     return id === EMBEDDED ? this.embedded : id;

@@ -1,9 +1,11 @@
 // The addresses below /api/: each reads its request, asks the studio, and answers JSON or a file.
 
-import { Hono } from "hono";
+import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
+import { quoted } from "../errors.js";
+import { isObject } from "../storage/json.js";
 import { eventStream } from "./event-hub.js";
-import type { DataSetQuery } from "./protocol.js";
+import type { DataSetQuery, RunAction } from "./protocol.js";
 import { serveUserFile } from "./served-file.js";
 import type { Studio } from "./studio.js";
 import { StudioError } from "./studio-error.js";
@@ -20,6 +22,9 @@ export function routes(studio: Studio): Hono {
       throw new StudioError(413, `A request may have ${JSON_BYTES} bytes at most.`);
     },
   });
+  // Files have their own limit.
+  api.post("/*", async (c, next) => (c.req.path.endsWith("/dataset/files") ? next() : limited(c, next)));
+
   api.get("/state", async (c) => c.json(await studio.state()));
   api.get("/events", (c) => eventStream(studio.events, c.req.raw.signal));
   api.get("/options", (c) => c.json(studio.options()));
@@ -47,12 +52,41 @@ export function routes(studio: Studio): Hono {
     const { id, file } = c.req.query();
     return serveUserFile(await studio.runs.file(asked(id, "id"), asked(file, "file")));
   });
+  api.post("/check", async (c) => c.json(await studio.check((await bodyOf(c)).object("settings"))));
+  api.post("/runs", async (c) => {
+    const body = await bodyOf(c);
+    return c.json(await studio.start(body.text("name"), body.object("settings")));
+  });
+  api.post("/run/action", async (c) => {
+    const body = await bodyOf(c);
+    await studio.act(body.text("id"), body.text("action") as RunAction);
+    return c.body(null, 204);
+  });
+
   api.get("/adapters", async (c) => c.json(await studio.runs.adapters()));
-  api.post("/*", limited);
   api.all("*", (c) => {
     throw new StudioError(404, `The studio has no ${c.req.method} ${c.req.path}.`);
   });
   return api;
+}
+
+/** A request's JSON object, whose parts are asked for by name. */
+async function bodyOf(context: Context) {
+  const body: unknown = await context.req.json().catch((cause: unknown) => {
+    if (cause instanceof StudioError) throw cause;
+    throw new StudioError(400, "The request must hold JSON.", { cause });
+  });
+  if (!isObject(body)) throw new StudioError(400, "The request must hold a JSON object.");
+  return {
+    text(name: string): string {
+      if (typeof body[name] === "string") return body[name];
+      throw new StudioError(400, `${name} must be a text; got ${quoted(body[name])}.`);
+    },
+    object(name: string): Record<string, unknown> {
+      if (isObject(body[name])) return body[name];
+      throw new StudioError(400, `${name} must be an object; got ${quoted(body[name])}.`);
+    },
+  };
 }
 
 function asked(value: string | undefined, name: string): string {

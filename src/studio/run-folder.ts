@@ -23,6 +23,31 @@ export interface RunFiles {
   changedAt: number;
 }
 
+/** Reads folders, those that have not changed from memory. */
+export class RunFolders {
+  private readonly known = new Map<string, { stamp: string; files: RunFiles | undefined }>();
+
+  /** As {@link readRunFiles}. */
+  async read(folder: string): Promise<RunFiles | undefined> {
+    const stamp = await stampOf(folder);
+    const known = this.known.get(folder);
+    if (known?.stamp === stamp) {
+      // A process ends without a trace in its folder.
+      return known.files && { ...known.files, trainer: known.files.trainer && (await readTrainer(folder)) };
+    }
+    const files = await readRunFiles(folder);
+    this.known.set(folder, { stamp, files });
+    return files;
+  }
+}
+
+/** Changes with what {@link readRunFiles} reads. */
+async function stampOf(folder: string): Promise<string> {
+  const paths = [folder, outputPath(folder, "metrics"), outputPath(folder, "run"), outputPath(folder, "checkpoints")];
+  const known = await Promise.all(paths.map((path) => stat(path).catch(() => undefined)));
+  return known.map((each) => `${each?.mtimeMs} ${each?.size}`).join(",");
+}
+
 /** Reads a folder; undefined where no training wrote it. */
 export async function readRunFiles(folder: string): Promise<RunFiles | undefined> {
   const names = await readdir(folder).catch(() => [] as string[]);

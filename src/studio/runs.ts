@@ -5,40 +5,64 @@ import { join, resolve } from "node:path";
 import { outputPath } from "../training/output-folder.js";
 import { pathInside } from "./chosen-folders.js";
 import { metricsPart } from "./metrics-part.js";
-import type { AdapterChoice, MetricsPart, RunDetails, RunState, RunSummary } from "./protocol.js";
-import { type RunFiles, readPictures, readRunFiles } from "./run-folder.js";
+import type { Models } from "./model-choices.js";
+import type { AdapterChoice, MetricsPart, RunDetails, RunSummary } from "./protocol.js";
+import { type RunFiles, RunFolders, readPictures } from "./run-folder.js";
+import type { RunQueue } from "./run-queue.js";
+import type { RunRecord } from "./run-records.js";
 import { StudioError } from "./studio-error.js";
+import { commandOf } from "./training-settings.js";
 
-/** Looks at runs. */
+/** Looks at runs; {@link RunQueue} starts and ends them. */
 export class Runs {
   readonly folder: string;
+  private readonly folders = new RunFolders();
 
-  constructor(folder: string) {
+  constructor(
+    folder: string,
+    private readonly queue: RunQueue,
+    private readonly models: Models,
+  ) {
     this.folder = resolve(folder);
   }
 
+  /** Queued ones first, in their order, then the newest first. */
   async list(): Promise<RunSummary[]> {
     const entries = await readdir(this.folder, { withFileTypes: true }).catch(() => []);
-    const names = entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith(".")).map(({ name }) => name);
-    const all = await Promise.all(
-      names.map(async (name) => {
-        const files = await readRunFiles(join(this.folder, name));
-        return files && summaryOf(name, files);
-      }),
+    const found = entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith(".")).map(({ name }) => name);
+    const names = new Set([...found, ...this.queue.records.map(({ id }) => id)]);
+    const all = await Promise.all([...names].map((id) => this.summary(id)));
+    const runs = all.filter((run) => run !== undefined);
+    const isQueued = ({ state }: RunSummary) => Number(state === "queued");
+    return runs.sort(
+      (a, b) =>
+        isQueued(b) - isQueued(a) || (a.state === "queued" ? a.changedAt - b.changedAt : b.changedAt - a.changedAt),
     );
-    return all.filter((run) => run !== undefined).sort((a, b) => b.changedAt - a.changedAt);
+  }
+
+  /** Undefined where there is no run of that name. */
+  private async summary(id: string): Promise<RunSummary | undefined> {
+    const files = await this.folders.read(join(this.folder, id));
+    const record = this.queue.record(id);
+    if (!files && !record) return undefined;
+    return summaryOf(id, files, record, {
+      modelId: (path) => this.models.idOf(path),
+      activity: record && !files?.last ? await this.queue.activity(id) : undefined,
+    });
   }
 
   async details(id: string): Promise<RunDetails> {
-    const folder = await this.folderOf(id);
-    const files = await readRunFiles(folder);
-    if (!files) throw noSuchRun(id);
+    const summary = await this.summary(checked(id));
+    if (!summary) throw noSuchRun(id);
+    const folder = join(this.folder, id);
+    const files = await this.folders.read(folder);
+    const config = files?.settings ?? this.queue.record(id)!.config;
     return {
-      ...summaryOf(id, files),
-      settings: files.settings,
-      command: "",
+      ...summary,
+      settings: { ...config, model: summary.model },
+      command: commandOf(config, folder),
       pictures: await readPictures(folder),
-      ...(files.adapterFile !== undefined && {
+      ...(files?.adapterFile !== undefined && {
         adapterFile: files.adapterFile,
         adapterId: join(folder, files.adapterFile),
       }),
@@ -46,12 +70,14 @@ export class Runs {
   }
 
   async metrics(id: string, from: number): Promise<MetricsPart> {
-    return metricsPart(outputPath(await this.folderOf(id), "metrics"), from);
+    // A run that waits has no folder yet.
+    if (this.queue.record(checked(id)) === undefined) await pathInside(this.folder, id);
+    return metricsPart(outputPath(join(this.folder, id), "metrics"), from);
   }
 
   /** The path of a file of a run. @throws {StudioError} If it lies elsewhere. */
   async file(id: string, name: string): Promise<string> {
-    return pathInside(await this.folderOf(id), name);
+    return pathInside(await pathInside(this.folder, checked(id)), name);
   }
 
   /** The adapters that runs have made, the newest first. */
@@ -60,26 +86,38 @@ export class Runs {
     const all = await Promise.all(
       runs.map(async ({ id, model }) => {
         const folder = join(this.folder, id);
-        const file = (await readRunFiles(folder))?.adapterFile;
+        const file = (await this.folders.read(folder))?.adapterFile;
         return file === undefined ? undefined : { id: join(folder, file), label: `${id}/${file}`, run: id, model };
       }),
     );
     return all.filter((adapter) => adapter !== undefined);
   }
 
-  protected async folderOf(id: string): Promise<string> {
-    if (/[/\\]/.test(id)) throw new StudioError(403, `${JSON.stringify(id)} is no name of a run.`);
-    return pathInside(this.folder, id);
+  /** Whether a training is at work in the folder, whoever started it. */
+  async isTraining(): Promise<boolean> {
+    return (await this.list()).some(({ state }) => state === "starting" || state === "running" || state === "stopping");
   }
+}
+
+function checked(id: string): string {
+  if (!/[/\\]/.test(id) && !id.startsWith(".")) return id;
+  throw new StudioError(403, `${JSON.stringify(id)} is no name of a run.`);
 }
 
 const noSuchRun = (id: string): StudioError => new StudioError(404, `There is no run ${JSON.stringify(id)}.`);
 
-function summaryOf(id: string, files: RunFiles): RunSummary {
-  const { settings, last, trainer, hasCheckpoint, adapterFile, changedAt } = files;
+function summaryOf(
+  id: string,
+  files: RunFiles | undefined,
+  record: RunRecord | undefined,
+  { modelId, activity }: { modelId: (path: string) => string; activity: string | undefined },
+): RunSummary {
+  const settings = files?.settings ?? record!.config;
+  const { last, trainer } = files ?? {};
   const steps = numberOf(settings.steps) ?? last?.steps ?? 0;
   const step = last?.step ?? 0;
-  const state = stateOf(files, step >= steps && adapterFile !== undefined);
+  const state = stateOf(files, record, step >= steps && files?.adapterFile !== undefined);
+  const isAtWork = state === "starting" || state === "running" || state === "stopping";
   return {
     id,
     state,
@@ -88,16 +126,21 @@ function summaryOf(id: string, files: RunFiles): RunSummary {
     ...(last?.loss !== undefined && { loss: last.loss }),
     ...(last?.stepsPerSecond !== undefined && { stepsPerSecond: last.stepsPerSecond }),
     ...(trainer && last?.stepsPerSecond && { secondsLeft: (steps - step) / last.stepsPerSecond }),
-    model: String(settings.model ?? ""),
-    adapterKind: String(settings.adapter ?? ""),
-    changedAt,
-    canResume: !trainer && hasCheckpoint && state !== "finished",
-    isOurs: false,
+    ...(last?.peakMemoryBytes !== undefined && { peakMemoryBytes: last.peakMemoryBytes }),
+    ...(activity !== undefined && isAtWork && { activity }),
+    ...(record?.error !== undefined && { error: record.error }),
+    model: modelId(String(settings.model ?? "")),
+    adapterKind: String(settings.adapter ?? "fera"),
+    changedAt: Math.max(files?.changedAt ?? 0, record?.changedAt ?? 0),
+    canResume:
+      !isAtWork && state !== "queued" && state !== "finished" && (record !== undefined || files!.hasCheckpoint),
+    isOurs: record !== undefined,
   };
 }
 
-function stateOf({ trainer, last }: RunFiles, isComplete: boolean): RunState {
-  if (trainer) return last ? "running" : "starting";
+function stateOf(files: RunFiles | undefined, record: RunRecord | undefined, isComplete: boolean): RunSummary["state"] {
+  if (record && record.state !== "running") return record.state;
+  if (files?.trainer || record) return files?.last ? "running" : "starting";
   return isComplete ? "finished" : "stopped";
 }
 

@@ -7,11 +7,22 @@ import { DataSets } from "./data-sets.js";
 import { EventHub } from "./event-hub.js";
 import { Models } from "./model-choices.js";
 import { describeOptions } from "./option-descriptions.js";
-import type { OptionDescription, StudioState } from "./protocol.js";
+import type {
+  CheckedSettings,
+  OptionDescription,
+  RunAction,
+  RunSummary,
+  StudioState,
+  TrainSettings,
+} from "./protocol.js";
+import { RunQueue, type RunQueueOptions } from "./run-queue.js";
+import { RunWatch } from "./run-watch.js";
 import { Runs } from "./runs.js";
+import { StudioError } from "./studio-error.js";
+import { TrainingSettings } from "./training-settings.js";
 
 /** What the studio is started with. */
-export interface StudioOptions {
+export interface StudioOptions extends Pick<RunQueueOptions, "program" | "clearRun"> {
   version: string;
   /** Places of data: folders, Parquet files, `icons:STYLE`. */
   data: readonly string[];
@@ -31,13 +42,35 @@ export class Studio {
   readonly dataSets: DataSets;
   readonly runs: Runs;
   readonly models: Models;
+  private readonly queue: RunQueue;
+  private readonly watch: RunWatch;
+  private readonly trainingSettings: TrainingSettings;
 
   constructor(private readonly settings: StudioOptions) {
-    const { data, runs, models, embeddedModel } = settings;
+    const { data, runs, models, embeddedModel, program, clearRun } = settings;
     const folders = new ChosenFolders([...data, runs]);
     this.models = new Models(embeddedModel, models);
-    this.runs = new Runs(runs);
+    this.queue = new RunQueue({
+      ...{ runs, program, clearRun },
+      onChange: () => this.watch.look(),
+      beforeStart: async () => undefined,
+    });
+    this.runs = new Runs(runs, this.queue, this.models);
+    this.watch = new RunWatch(this.runs, this.events);
     this.dataSets = new DataSets({ places: data, newSets: newSetsFolder(data, runs), folders });
+    this.trainingSettings = new TrainingSettings(this.models, this.dataSets);
+  }
+
+  /** Finds earlier runs again, and goes on with the queue. */
+  async open(): Promise<void> {
+    await this.queue.open();
+    this.watch.start();
+  }
+
+  /** Ends trainings well; they are then paused. */
+  async close(): Promise<void> {
+    await this.queue.close();
+    this.watch.stop();
   }
 
   async state(): Promise<StudioState> {
@@ -54,6 +87,23 @@ export class Studio {
 
   options(): OptionDescription[] {
     return describeOptions();
+  }
+
+  async check(settings: TrainSettings): Promise<CheckedSettings> {
+    const { problems, command, settings: whole } = await this.trainingSettings.resolve(settings);
+    return { problems, command, settings: whole };
+  }
+
+  /** Puts a training into the queue. @throws {StudioError} If an option is wrong. */
+  async start(name: string, settings: TrainSettings): Promise<RunSummary> {
+    const { problems, config } = await this.trainingSettings.resolve(settings);
+    if (problems.length > 0) throw new StudioError(400, problems.map(({ message }) => message).join("\n"));
+    const id = await this.queue.add(name, config);
+    return (await this.runs.list()).find((run) => run.id === id)!;
+  }
+
+  async act(run: string, action: RunAction): Promise<void> {
+    await this.queue.act(run, action);
   }
 
   samplers(): readonly string[] {

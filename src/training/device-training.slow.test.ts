@@ -85,7 +85,8 @@ const metrics = (output: string): StepReport[] =>
     .split("\n")
     .map((line) => JSON.parse(line));
 /** Metrics without the times. */
-const numbers = (output: string) => metrics(output).map(({ seconds, stepsPerSecond, ...rest }) => rest);
+const numbers = (output: string) =>
+  metrics(output).map(({ seconds, stepsPerSecond, peakMemoryBytes, ...rest }) => rest);
 
 const newest = async (output: string): Promise<string> => (await latestCheckpoint(join(output, "checkpoints")))!;
 

@@ -257,7 +257,10 @@ export class Trainer {
     let line: object | undefined;
     try {
       const told = sampleLosses && { timesteps: sampleLosses.timesteps, sampleLosses: sampleLosses.losses };
-      const measures: StepMeasures = { ...told, ...(await options.measure?.(this.step)) };
+      const measured = await options.measure?.(this.step);
+      // Node tells KiB.
+      const peakMemoryBytes = process.resourceUsage().maxRSS * 1024;
+      const measures: StepMeasures = { ...told, ...measured, peakMemoryBytes };
       if (measures.validation) this.checkpoints.observe(this.step, measures.validation.loss);
       line = { ...report, ...measures };
       await options.onStep?.(report, measures);

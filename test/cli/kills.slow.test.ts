@@ -38,7 +38,7 @@ function metrics(output: string): string[] {
     .split("\n")
     .slice(0, -1)
     .map((line) => {
-      const { seconds: _s, stepsPerSecond: _p, ...rest } = JSON.parse(line);
+      const { seconds: _s, stepsPerSecond: _p, peakMemoryBytes: _m, ...rest } = JSON.parse(line);
       return JSON.stringify(rest);
     });
 }

@@ -197,6 +197,20 @@ export function withDefaults<S extends OptionSpecs>(
   return values as OptionValues<S>;
 }
 
+/** Names that a table does not declare, each with the one that was perhaps meant. */
+export function unknownNames(
+  specs: OptionSpecs,
+  values: Readonly<Record<string, unknown>>,
+): { name: string; advice: string }[] {
+  const plain = (name: string) => name.replace(/[-_]/g, "").toLowerCase();
+  return Object.keys(values)
+    .filter((name) => !Object.hasOwn(specs, name))
+    .map((name) => {
+      const meant = Object.keys(specs).find((known) => plain(known) === plain(name));
+      return { name, advice: meant ? `write ${meant}` : `known are ${Object.keys(specs).join(", ")}` };
+    });
+}
+
 /** Those values that a table declares. */
 export function pickValues<S extends OptionSpecs>(
   specs: S,

@@ -48,7 +48,8 @@ export class EventLog {
       add("training/gradient norm", report.gradientNorm);
       add("training/steps per second", report.stepsPerSecond);
     }
-    const { validation, gates } = measures;
+    const { validation, gates, peakMemoryBytes } = measures;
+    if (peakMemoryBytes !== undefined) add("training/peak memory in MB", peakMemoryBytes / 1e6);
     if (validation) {
       add("loss/validation", validation.loss);
       for (const { from, to, error } of validation.byTimestep)

@@ -35,6 +35,8 @@ export interface StepMeasures {
   sampleLosses?: readonly number[];
   validation?: ValidationReport;
   gates?: readonly GatesAtStep[];
+  /** Most main memory that the process has had so far. */
+  peakMemoryBytes?: number;
 }
 
 /** What one step did: its loss terms by name, and the numbers around them. */
@@ -52,5 +54,5 @@ export interface StepReport extends Losses {
 
 /** Names of a report's numbers that are no loss terms. */
 export const NO_TERMS: ReadonlySet<string> = new Set([
-  ...["step", "steps", "loss", "learningRate", "gradientNorm", "seconds", "stepsPerSecond"],
+  ...["step", "steps", "loss", "learningRate", "gradientNorm", "seconds", "stepsPerSecond", "peakMemoryBytes"],
 ]);
