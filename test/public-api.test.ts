@@ -68,7 +68,7 @@ const FUNCTIONS = [
     "writeTorch",
   ],
   ...["frequencyEnergyConsistencyLoss", "readAdapter", "writeAdapter", "encodeAdapter", "readImage", "writeImage"],
-  ...["readTokenEmbedding", "writeTokenEmbedding"],
+  ...["readTokenEmbedding", "writeTokenEmbedding", "readGenerationSettings", "withGenerationSettings"],
 ];
 const TRAINING_CLASSES: Readonly<Record<string, string>> = {
   AdamW: "step stateDict loadStateDict",

@@ -1,14 +1,23 @@
 // fera generate: samples images, with or without adapters.
 
 import { randomInt } from "node:crypto";
-import { extname } from "node:path";
+import { existsSync } from "node:fs";
+import { basename, extname, resolve } from "node:path";
 import { Command } from "commander";
 import { samplingConfig } from "../diffusion/index.js";
 import { quoted } from "../errors.js";
-import { readImage, writeImage } from "../images/image-file.js";
-import { IMAGE_ENDINGS } from "../images/image-tensor.js";
-import type { AnyPipeline } from "../pipelines/index.js";
+import { encodePng, readImage, writeImage } from "../images/image-file.js";
+import { IMAGE_ENDINGS, type ImageTensor, imageTypeOf } from "../images/image-tensor.js";
+import {
+  type AnyPipeline,
+  describeGeneration,
+  type GenerationSettings,
+  SAMPLER_NAMES,
+  schedulerFor,
+  withGenerationSettings,
+} from "../pipelines/index.js";
 import { createScheduler, type Scheduler } from "../schedulers/index.js";
+import { writeFileAtomically } from "../storage/file-access.js";
 import { PREDICTION_OPTIONS } from "../training/options/objective-options.js";
 import { anyText, choice, integer, number, type OptionValues, repeated, text } from "../training/options/option.js";
 import { interruptible } from "./interrupt.js";
@@ -19,27 +28,6 @@ import "./platform.js";
 import { print } from "./printable.js";
 import { Progress } from "./progress.js";
 import { UsageError } from "./usage-error.js";
-
-const SCHEDULERS = {
-  ddim: { _class_name: "DDIMScheduler" },
-  euler: { _class_name: "EulerDiscreteScheduler" },
-  euler_a: { _class_name: "EulerAncestralDiscreteScheduler" },
-  dpmpp_2m: { _class_name: "DPMSolverMultistepScheduler", final_sigmas_type: "zero" },
-  dpmpp_2m_sde: {
-    _class_name: "DPMSolverMultistepScheduler",
-    algorithm_type: "sde-dpmsolver++",
-    final_sigmas_type: "zero",
-  },
-  unipc: { _class_name: "UniPCMultistepScheduler" },
-  pndm: { _class_name: "PNDMScheduler" },
-  ddpm: { _class_name: "DDPMScheduler" },
-  lcm: { _class_name: "LCMScheduler" },
-} as const;
-
-type SchedulerName = keyof typeof SCHEDULERS;
-
-/** What `--scheduler` takes. */
-export const SCHEDULER_NAMES = Object.keys(SCHEDULERS) as SchedulerName[];
 
 const OPTIONS = {
   model: text(MODEL_HELP, "MODEL").required(),
@@ -62,7 +50,7 @@ const OPTIONS = {
   width: integer("pixels; by default the size of --image, or the model's own", { min: 1 }),
   height: integer("pixels; by default the size of --image, or the model's own", { min: 1 }),
   numImages: integer("images per prompt", { min: 1 }).withDefault(1),
-  scheduler: choice("sampler; by default the model's own", SCHEDULER_NAMES),
+  scheduler: choice("sampler; by default the model's own", SAMPLER_NAMES),
   ...PREDICTION_OPTIONS,
   ...MODEL_OPTIONS,
 };
@@ -100,31 +88,52 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
 
   const seed = options.seed ?? randomInt(2 ** 32);
   const bar = new Progress({ label: "sampling", total: steps, unit: "steps" });
+  const request = {
+    prompt,
+    negativePrompt: options.negativePrompt,
+    image,
+    strength: options.strength,
+    steps,
+    guidanceScale: options.guidanceScale,
+    guidanceRescale: options.guidanceRescale,
+    clipSkip: options.clipSkip,
+    seed,
+    width,
+    height,
+    numImages,
+    scheduler: samplerOf(pipeline, options),
+  };
   const { images } = await pipeline
     .generate({
-      prompt,
-      negativePrompt: options.negativePrompt,
-      image,
-      strength: options.strength,
-      steps,
-      guidanceScale: options.guidanceScale,
-      guidanceRescale: options.guidanceRescale,
-      clipSkip: options.clipSkip,
-      seed,
-      width,
-      height,
-      numImages,
-      scheduler: samplerOf(pipeline, options),
+      ...request,
       // Some schedulers visit more timesteps than were asked for; a run from an image visits fewer.
       onStep: ({ step, steps: visited }) => bar.update(Math.floor((step * steps) / visited)),
       signal,
     })
     .finally(() => bar.end());
-  for (const [index, path] of paths.entries()) {
-    await writeImage(path, images[index]!);
-    print(`${path}  ${prompt[Math.floor(index / numImages)]}`);
+  for (const [position, path] of paths.entries()) {
+    const made = { image: images[position]!, seed, position, count: paths.length };
+    await write(path, made.image, { ...describeGeneration(pipeline, request, made), ...namesIn(options) });
+    print(`${path}  ${prompt[Math.floor(position / numImages)]}`);
   }
   print(`seed ${seed}`);
+}
+
+/** What files that are given away tell of this machine: names, no folders. */
+function namesIn({ model, adapter, adapterScale, image }: GenerateCommandOptions): Partial<GenerationSettings> {
+  const name = (path: string): string => basename(resolve(path));
+  return {
+    // OWNER/NAME of the hub is a name as it is.
+    model: existsSync(model) ? name(model) : model,
+    ...(adapter !== undefined && { adapters: [{ name: name(adapter), scale: adapterScale }] }),
+    ...(image !== undefined && { startImage: name(image) }),
+  };
+}
+
+/** A PNG file says what it was made with. */
+async function write(path: string, image: ImageTensor, settings: GenerationSettings): Promise<void> {
+  if (imageTypeOf(path) !== "image/png") return writeImage(path, image);
+  await writeFileAtomically(path, [withGenerationSettings(await encodePng(image), settings)]);
 }
 
 /** `image.png` alone, or `image-1.png`, `image-2.png`, … */
@@ -136,35 +145,9 @@ function outputPaths(output: string, count: number): string[] {
   return Array.from({ length: count }, (_, i) => `${stem}-${String(i + 1).padStart(digits, "0")}${ending}`);
 }
 
-/** Options that mean the same in every scheduler, and describe the model rather than the sampler. */
-const SHARED = [
-  "num_train_timesteps",
-  "beta_start",
-  "beta_end",
-  "beta_schedule",
-  "trained_betas",
-  "prediction_type",
-  "timestep_spacing",
-  "steps_offset",
-  "rescale_betas_zero_snr",
-  "set_alpha_to_one",
-];
-
 /** The sampler that the options ask for; undefined for the pipeline's own. */
 function samplerOf({ schedulerConfig }: AnyPipeline, options: GenerateCommandOptions): Scheduler | undefined {
   const config = samplingConfig(schedulerConfig, options);
   if (options.scheduler) return schedulerFor({ schedulerConfig: config }, options.scheduler);
   return config === schedulerConfig ? undefined : createScheduler(config);
-}
-
-/** Another scheduler over the noise schedule of the pipeline's own. */
-export function schedulerFor(pipeline: Pick<AnyPipeline, "schedulerConfig">, name: SchedulerName): Scheduler {
-  const { schedulerConfig: config } = pipeline;
-  return createScheduler({
-    ...Object.fromEntries(SHARED.filter((key) => config[key] !== undefined).map((key) => [key, config[key]])),
-    // Latents are not confined to −1 … 1; the Runge-Kutta start of PNDM is not used by latent diffusion.
-    clip_sample: false,
-    skip_prk_steps: true,
-    ...SCHEDULERS[name],
-  });
 }

@@ -4,11 +4,11 @@ import { randomBytes } from "node:crypto";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import open from "open";
+import { SAMPLER_NAMES } from "../pipelines/index.js";
 import { LOOPBACK } from "../studio/access.js";
 import { DEFAULT_PORT, startServer } from "../studio/server.js";
 import { Studio } from "../studio/studio.js";
 import { integer, repeated, text } from "../training/options/option.js";
-import { SCHEDULER_NAMES } from "./generate.js";
 import { interruptible } from "./interrupt.js";
 import { addOptions, readOptions } from "./options.js";
 import "./platform.js";
@@ -47,7 +47,7 @@ export function studioCommand(version: string): Command {
       runs,
       models: model,
       embeddedModel: inPackage("assets/icons"),
-      samplers: SCHEDULER_NAMES,
+      samplers: SAMPLER_NAMES,
       program: inPackage("dist/cli/main.js"),
       clearRun,
     });

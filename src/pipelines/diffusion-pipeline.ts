@@ -97,6 +97,16 @@ export abstract class DiffusionPipeline<
     return this.#defaults.latentSize[0] * this.latentScale;
   }
 
+  /** Strength of the prompt where `generate` is given none. */
+  get defaultGuidanceScale(): number {
+    return this.#defaults.guidanceScale;
+  }
+
+  /** Share of the steps that is done from an image where `generate` is given none. */
+  get defaultStrength(): number {
+    return this.#defaults.strength;
+  }
+
   /**
    * Makes images, from text alone, or from `image` and text.
    *

@@ -1,7 +1,18 @@
 export type { AdapterChoice, AdapterSelection, PromptAdapters } from "./adapter-set.js";
 export type { GenerationStep, RoutingTrace } from "./denoise.js";
 export type { GenerateOptions, GenerateResult, GenerationProgress } from "./generate-options.js";
+export {
+  type AdapterSetting,
+  describeGeneration,
+  type FoundSettings,
+  type GenerationSettings,
+  readGenerationSettings,
+  SAMPLER_NAMES,
+  type SamplerName,
+  withGenerationSettings,
+} from "./generation-settings/index.js";
 export { type AnyPipeline, AutoPipelineForText2Image, loadPipeline } from "./load-pipeline.js";
+export { schedulerFor } from "./samplers.js";
 export type { PipelineOptions } from "./stable-diffusion/load-components.js";
 export {
   type StableDiffusionComponents,

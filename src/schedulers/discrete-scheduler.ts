@@ -21,11 +21,11 @@ export abstract class DiscreteScheduler<C extends DiscreteSchedulerConfig> imple
   timesteps: number[];
 
   /**
-   * @param className - The scheduler's name, for messages.
+   * @param className - diffusers' name of it.
    * @param config - Checked and complete.
    */
   constructor(
-    protected readonly className: string,
+    readonly className: string,
     config: C,
   ) {
     this.config = Object.freeze({ ...config });

@@ -32,6 +32,8 @@ export interface StepOutput {
  * Samples are float32 `[B, …]`, B the batch. T is the number of training timesteps; timesteps lie in [0, T).
  */
 export interface Scheduler {
+  /** What diffusers calls it; left out by one that diffusers does not have. */
+  readonly className?: string;
   /** The configuration with every default filled in, under diffusers' keys. */
   readonly config: SchedulerConfig;
   /** What the model is expected to predict. */

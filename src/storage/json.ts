@@ -76,9 +76,10 @@ export function quote(name: string): string {
  * @throws {SyntaxError} If it is no JSON otherwise.
  */
 export function parsePythonJson(text: string): unknown {
-  // Strings are matched first, so that words inside them stay as they are; 1e999 overflows to Infinity.
+  // Strings are matched first, so that words inside them stay as they are; one that never ends is matched to the end, or
+  // every quote in it would be tried. 1e999 overflows to Infinity.
   return JSON.parse(
-    text.replace(/"(?:[^"\\]|\\.)*"|Infinity|NaN/g, (token) =>
+    text.replace(/"(?:[^"\\]|\\[\s\S])*(?:"|$)|Infinity|NaN/g, (token) =>
       token === "Infinity" ? "1e999" : token === "NaN" ? "null" : token,
     ),
   );

@@ -1,9 +1,11 @@
 import { existsSync, readFileSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readPngTexts } from "../../src/images/png-text.js";
+import { readGenerationSettings } from "../../src/pipelines/index.js";
 import { runFera, writeTinyAdapter } from "../support/fera-program.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 
@@ -28,6 +30,41 @@ describe("fera generate", () => {
     await generate("--prompt", "a red circle", "--output", again, "--seed", seed);
     expect(readFileSync(again).equals(readFileSync(first))).toBe(true);
     expect(await sharp(first).metadata()).toMatchObject({ format: "png", width: 32, height: 32 });
+  });
+
+  it("writes into a PNG file what it was made with, by its options' names or by default, without folders", async () => {
+    const adapter = join(dir, "some where/my adapter.safetensors");
+    await mkdir(join(dir, "some where"), { recursive: true });
+    await writeTinyAdapter(model, adapter);
+    const file = join(dir, "settings.png");
+    await generate(
+      ...["--prompt", "a\nλ", "--negative-prompt", "a: b", "--seed", "7", "--output", file],
+      ...[
+        "--adapter",
+        adapter,
+        "--adapter-scale",
+        "0.5",
+        "--scheduler",
+        "dpmpp_2m",
+        "--width",
+        "24",
+        "--num-images",
+        "2",
+      ],
+    );
+    const bytes = readFileSync(join(dir, "settings-2.png"));
+    expect(readGenerationSettings(bytes)).toEqual({
+      format: "fera",
+      others: [],
+      settings: {
+        ...{ prompt: "a\nλ", negativePrompt: "a: b", steps: 2, sampler: "dpmpp_2m", guidanceScale: 7.5 },
+        ...{ seed: 7, width: 24, height: 32, batch: { size: 2, position: 1 }, model: "model" },
+        adapters: [{ name: "my adapter.safetensors", scale: 0.5 }],
+      },
+    });
+    const keywords = readPngTexts(bytes).map(({ keyword }) => keyword);
+    expect(keywords).toEqual(["parameters", "prompt", "fera"]);
+    expect(bytes.includes(dir)).toBe(false);
   });
 
   it("writes the format that the ending of --output names", async () => {
