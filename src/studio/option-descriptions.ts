@@ -1,7 +1,7 @@
 // The options of a training as the page's form shows them, made of the declarations that the command line has. Pure.
 
 import { z } from "zod";
-import { ADAPTER_OPTIONS } from "../training/options/adapter-options.js";
+import { ADAPTER_OPTIONS, kindsWith } from "../training/options/adapter-options.js";
 import { BATCH_OPTIONS } from "../training/options/batch-options.js";
 import { DATA_OPTIONS, TRAINING_DATA_OPTIONS } from "../training/options/data-options.js";
 import { MODEL_OPTIONS } from "../training/options/model-options.js";
@@ -69,6 +69,7 @@ function describe(name: string, spec: OptionSpec<unknown>): OptionDescription {
   const kind = spec.syntax.repeatable ? "list" : kindOf(schema);
   const minimum = bound(schema.minimum, schema.exclusiveMinimum);
   const maximum = bound(schema.maximum, schema.exclusiveMaximum);
+  const adapters = name in ADAPTER_OPTIONS ? kindsWith(name) : undefined;
   return {
     name,
     flag: `--${kebabCase(name)}`,
@@ -81,6 +82,7 @@ function describe(name: string, spec: OptionSpec<unknown>): OptionDescription {
     rule: spec.rule,
     group: GROUPS.find(([, table]) => name in table)?.[0] ?? "Other",
     isMain: MAIN.includes(name),
+    ...(adapters && { adapters }),
   };
 }
 

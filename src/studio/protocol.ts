@@ -123,6 +123,8 @@ export interface OptionDescription {
   group: string;
   /** One of the dozen that matter; the rest is folded. */
   isMain: boolean;
+  /** The kinds of adapter that have it; absent where all have. */
+  adapters?: string[];
 }
 
 /** Options of a training by their names in run.json; what is left out has its default. */

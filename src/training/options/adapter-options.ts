@@ -94,6 +94,12 @@ const OWN_OPTIONS: Readonly<Record<string, OptionSpecs>> = {
   "t-lora": { ...LOW_RANK, ...T_LORA_ONLY },
 };
 
+/** The kinds of adapter that have an option; undefined for one that all have. */
+export function kindsWith(option: string): string[] | undefined {
+  const kinds = Object.keys(OWN_OPTIONS).filter((kind) => option in OWN_OPTIONS[kind]!);
+  return kinds.length === 0 ? undefined : kinds;
+}
+
 /** Which adapter is trained, and how it is made. */
 export const ADAPTER_OPTIONS = {
   adapter: choice("kind of adapter", ADAPTER_TYPES as readonly [string, ...string[]]).withDefault("fera"),

@@ -59,7 +59,7 @@ export function DataPage() {
     <div class="columns data-page">
       <div class="stack">
         <h1>Data</h1>
-        <section class="panel stack tight" aria-label="Data set">
+        <section class="panel stack tight" aria-label="Chosen data set">
           <label>
             Data set
             <select

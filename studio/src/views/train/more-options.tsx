@@ -5,11 +5,11 @@ import { counted } from "../../../../src/cli/format.js";
 import type { OptionDescription } from "../../../../src/studio/protocol.js";
 import { OptionField } from "./option-field.js";
 import { searchOptions } from "./option-texts.js";
-import { changed, options, problems, SOURCES } from "./train-state.js";
+import { changed, offered, problems } from "./train-state.js";
 
 export function MoreOptions() {
   const [text, setText] = useState("");
-  const rest = options.value.filter(({ name, isMain }) => !isMain && !SOURCES.includes(name));
+  const rest = offered.value.filter(({ isMain }) => !isMain);
   const found = searchOptions(rest, text);
   const groups = [...new Set(found.map(({ group }) => group))];
   return (

@@ -10,7 +10,7 @@ import { OptionField } from "./option-field.js";
 import { SettingsSource } from "./settings-source.js";
 import { Sources } from "./sources.js";
 import { StartPanel } from "./start-panel.js";
-import { checkSoon, data, loadOptions, lookAtData, options, SOURCES, settings, takeRoute } from "./train-state.js";
+import { checkSoon, data, loadOptions, lookAtData, offered, options, settings, takeRoute } from "./train-state.js";
 import "./train.css";
 
 export function TrainPage() {
@@ -24,7 +24,7 @@ export function TrainPage() {
   useEffect(() => {
     if (options.value.length > 0) checkSoon();
   }, [all, options.value]);
-  const main = options.value.filter(({ name, isMain }) => isMain && !SOURCES.includes(name));
+  const main = offered.value.filter(({ isMain }) => isMain);
   return (
     <div class="train-page">
       <div class="stack">

@@ -72,6 +72,15 @@ export const changed = computed<ReadonlySet<string>>(() => {
   return new Set(names.filter((name) => !SOURCES.includes(name)));
 });
 
+/** Options that the chosen kind of adapter has, and others as long as they are set, which is a problem to be seen. */
+export const offered = computed(() => {
+  const kind = String(settings.value.adapter ?? options.value.find(({ name }) => name === "adapter")?.default ?? "");
+  return options.value.filter(
+    ({ name, adapters }) =>
+      !SOURCES.includes(name) && (!adapters || adapters.includes(kind) || changed.value.has(name)),
+  );
+});
+
 /** Problems by option; under "" those of none. */
 export const problems = computed<ReadonlyMap<string, SettingsProblem[]>>(() => {
   const found = new Map<string, SettingsProblem[]>();
