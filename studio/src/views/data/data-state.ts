@@ -63,6 +63,8 @@ export function setFilter(changes: Partial<ImageFilter>): void {
   });
 }
 
+/** img-2 before img-10. */
+const byName = new Intl.Collator(undefined, { numeric: true });
 let request = 0;
 
 /** Reads the chosen set anew. */
@@ -83,7 +85,7 @@ export async function load(): Promise<void> {
       const isFiltered = filter.value.warning !== "all" || filter.value.text !== "";
       shownBefore.value = isSame && isFiltered ? new Set(shownImages.value.map(({ name }) => name)) : new Set();
       drafts.refresh(id, new Map(found.images.map(({ name, caption }) => [name, caption])));
-      view.value = found;
+      view.value = { ...found, images: found.images.sort((a, b) => byName.compare(a.name, b.name)) };
       loadError.value = undefined;
     });
   } catch (error) {

@@ -29,15 +29,17 @@ export function ImageCard({ dataSet, image, isWritable, onOpen, onRemove }: Prop
       <button type="button" class="frame" aria-label={`Look at ${name}`} onClick={onOpen}>
         <CropPreview dataSet={dataSet} image={image} side={THUMBNAIL_SIDE} showsCrop={showsCrop} />
       </button>
-      <WarningBadges warnings={image.warnings} />
+      <div class="about">
+        <WarningBadges warnings={image.warnings} />
+        <span class="muted size" title={describeCrop(image)}>
+          {width}×{height}
+          {repeats > 1 && ` · ${repeats} times`}
+        </span>
+      </div>
       <CaptionEditor dataSet={dataSet} image={image} rows={3} />
       <div class="foot">
         <span class="name" title={name}>
           {name}
-        </span>
-        <span class="muted size" title={describeCrop(image)}>
-          {width}×{height}
-          {repeats > 1 && ` · ${repeats} times`}
         </span>
         <button
           type="button"
