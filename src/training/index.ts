@@ -49,7 +49,8 @@ export {
   Prodigy,
   ScheduleFreeAdamW,
 } from "./optimizers/index.js";
-export { type LossCurve, lossCurve, readMetrics, smoother } from "./report/metrics-file.js";
+export { type LossCurve, lossCurve, smoother } from "./report/loss-curve.js";
+export { readMetrics } from "./report/metrics-file.js";
 export type { MonitorPhase } from "./report/run-monitor.js";
 export { writeRunReport } from "./report/run-report.js";
 export type { ErrorAtTimesteps, GatesAtStep, ValidationReport } from "./report/step-report.js";

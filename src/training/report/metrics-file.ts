@@ -5,13 +5,10 @@ import { appendFile, readFile, writeFile } from "node:fs/promises";
 import { FormatError } from "../../errors.js";
 import { reasonOf, writeFileAtomically } from "../../storage/file-access.js";
 import { isObject } from "../../storage/json.js";
-import { NO_TERMS, type StepMeasures, type StepReport } from "./step-report.js";
+import type { StepMeasures, StepReport } from "./step-report.js";
 
 /** A line: a step's report and measures; of step 0, measures alone. */
 export type MetricsLine = { step: number } & Partial<StepReport> & StepMeasures;
-
-/** Weight of what came before in the smoothed loss: about the last 50 steps count. */
-const SMOOTHING = 0.98;
 
 /** The file that a training appends to. */
 export class MetricsFile {
@@ -67,50 +64,6 @@ function parseLine(line: string, where: string): MetricsLine {
   const isWhole = isObject(row) && typeof row.step === "number" && (row.step === 0 || typeof row.loss === "number");
   if (!isWhole) throw new FormatError(where, 'must have a "step" and a "loss".');
   return row as unknown as MetricsLine;
-}
-
-/** Losses by step. */
-export interface LossCurve {
-  steps: number[];
-  losses: number[];
-  /** Exponential mean, without the bias of its start. */
-  smoothed: number[];
-  /** The terms that the loss is the sum of, by name, smoothed alike. */
-  terms: ReadonlyMap<string, number[]>;
-}
-
-/** The losses of the steps that are done. */
-export function lossCurve(lines: readonly MetricsLine[]): LossCurve {
-  const terms = new Map<string, number[]>();
-  const curve: LossCurve = { steps: [], losses: [], smoothed: [], terms };
-  const smooth = smoother();
-  const smoothTerm = new Map<string, (value: number) => number>();
-  for (const { step, loss, ...others } of lines) {
-    if (loss === undefined) continue;
-    curve.steps.push(step);
-    curve.losses.push(loss);
-    curve.smoothed.push(smooth(loss));
-    for (const [name, value] of Object.entries(others)) {
-      if (NO_TERMS.has(name) || typeof value !== "number") continue;
-      if (!terms.has(name)) {
-        terms.set(name, []);
-        smoothTerm.set(name, smoother());
-      }
-      terms.get(name)!.push(smoothTerm.get(name)!(value));
-    }
-  }
-  return curve;
-}
-
-/** A running mean m ← s·m + (1 − s)·x, divided by 1 − sᵏ after k values. */
-export function smoother(smoothing = SMOOTHING): (value: number) => number {
-  let mean = 0;
-  let weight = 0;
-  return (value) => {
-    mean = smoothing * mean + (1 - smoothing) * value;
-    weight = smoothing * weight + (1 - smoothing);
-    return mean / weight;
-  };
 }
 
 /** Undefined where the text is no JSON. */

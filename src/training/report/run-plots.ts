@@ -2,7 +2,8 @@
 
 import type { PlotOptions, PlotSeries } from "../../images/plot.js";
 import type { OUTPUT_NAMES } from "../output-folder.js";
-import { lossCurve, type MetricsLine, smoother } from "./metrics-file.js";
+import { lossCurve, smoother } from "./loss-curve.js";
+import type { MetricsLine } from "./metrics-file.js";
 import type { ValidationReport } from "./step-report.js";
 
 /** One plot. */

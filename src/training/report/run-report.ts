@@ -8,7 +8,8 @@ import { writeFileAtomically } from "../../storage/file-access.js";
 import { isObject } from "../../storage/json.js";
 import { isPromptFolder, outputPath, PROMPT_FILE } from "../output-folder.js";
 import { escapeHtml, htmlFigure, htmlImage, htmlPage, htmlTable, type PageSection } from "./html-page.js";
-import { lossCurve, type MetricsLine, readMetrics } from "./metrics-file.js";
+import { lossCurve } from "./loss-curve.js";
+import { type MetricsLine, readMetrics } from "./metrics-file.js";
 import { type RunPlot, runPlots } from "./run-plots.js";
 
 /** What a report tells beside the metrics. */

@@ -1,3 +1,75 @@
+// Runs, one of them closely: its curves, pictures and routing, beside those that it is compared with.
+
+import { signal } from "@preact/signals";
+import { seriesToken } from "../../charts/scheme.js";
+import { RunsList } from "../../parts/runs-list.js";
+import { route } from "../../route.js";
+import { runs } from "../../store.js";
+import { RunAbout } from "./run-about.js";
+import { RunCurves } from "./run-curves.js";
+import { RunGates } from "./run-gates.js";
+import { RunSamples } from "./run-samples.js";
+import { useKnownRuns } from "./run-store.js";
+import "./watch.css";
+
+/** Runs that are drawn beside the chosen one, in the order in which they were ticked. */
+const compared = signal<readonly string[]>([]);
+/** As many colours as there are. */
+const MOST_COMPARED = 5;
+
 export function WatchPage() {
-  return <h1>Watch</h1>;
+  const asked = route.value.parameters.get("run");
+  // Without one in the address, the run that did something last.
+  const newest = [...runs.value].sort((a, b) => b.changedAt - a.changedAt)[0]?.id;
+  const chosen = runs.value.some(({ id }) => id === asked) ? asked! : newest;
+  const others = compared.value.filter((id) => id !== chosen && runs.value.some((run) => run.id === id));
+  const ids = chosen === undefined ? [] : [chosen, ...others];
+  const known = useKnownRuns(ids);
+  const drawn = ids.flatMap((id, i) => {
+    const run = known.get(id);
+    return run ? [{ id, color: seriesToken(i), ...run }] : [];
+  });
+  const [first] = drawn;
+  return (
+    <div class="columns watch">
+      <div class="stack">
+        <h1>Watch</h1>
+        <RunsList
+          selected={chosen}
+          extra={({ id }) =>
+            id !== chosen && (
+              <label class="compare">
+                <input
+                  type="checkbox"
+                  checked={others.includes(id)}
+                  disabled={!others.includes(id) && others.length >= MOST_COMPARED}
+                  onChange={({ currentTarget: { checked } }) => {
+                    compared.value = checked ? [...others, id] : others.filter((each) => each !== id);
+                  }}
+                />
+                Compare
+                {others.includes(id) && (
+                  <span class="swatch" style={{ background: `var(${seriesToken(others.indexOf(id) + 1)})` }} />
+                )}
+              </label>
+            )
+          }
+        />
+      </div>
+      <div class="stack">
+        {asked !== null && asked !== chosen && (
+          <p class="problem">There is no run {JSON.stringify(asked)} in the folder of the runs.</p>
+        )}
+        {chosen === undefined && <p class="muted">Start a training, and its curves and pictures are drawn here.</p>}
+        {first && (
+          <>
+            <RunAbout runs={drawn} />
+            <RunCurves runs={drawn} />
+            {first.details && <RunSamples key={first.id} details={first.details} />}
+            <RunGates key={`gates ${first.id}`} run={first} adapterKind={first.details?.adapterKind} />
+          </>
+        )}
+      </div>
+    </div>
+  );
 }
