@@ -18,6 +18,8 @@ export interface StudioState {
   dataSets: DataSetSummary[];
   /** Folder of the runs, as a person would name it. */
   runsFolder: string;
+  /** What the machine lacks, and what would help: sentences, shown once. */
+  notes?: string[];
 }
 
 /** A model that can be trained and drawn with. */

@@ -8,12 +8,12 @@ export {
   type CaptionSource,
   DATASET_SPLITS,
   type DatasetOptions,
-  DEFAULT_VALIDATION_SPLIT,
   type ImageDataset,
   openDataset,
 } from "./data/dataset.js";
 export { type DatasetFindings, findIn, lossOf, upscalingOf } from "./data/dataset-findings.js";
 export type { Skipped } from "./data/folder-walk.js";
+export { DEFAULT_VALIDATION_SPLIT } from "./data/hold-out.js";
 export { subsetOf } from "./data/image-dataset.js";
 export type { ImagePlacement } from "./data/image-placement.js";
 export type { ImageShape, ImageVariant } from "./data/image-variant.js";

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { ConfigError, quoted, ShapeError } from "../../errors.js";
 import { type BucketOptions, shapeChooser } from "./buckets.js";
 import type { Skipped } from "./folder-walk.js";
-import { emptySplit, heldOutOf } from "./hold-out.js";
+import { DEFAULT_VALIDATION_SPLIT, emptySplit, heldOutOf } from "./hold-out.js";
 import { type IconDatasetOptions, openIcons } from "./icon-dataset.js";
 import type { ImageDataset } from "./image-dataset.js";
 import { alphaPlane, checkColour, imagePlanes, maskPlane, readingVersion } from "./image-pixels.js";
@@ -43,9 +43,6 @@ export interface DatasetOptions
   /** Factor of their loss; 1 by default. */
   regularizationWeight?: number | undefined;
 }
-
-/** The share of a source's images that is held out where nothing else is said. */
-export const DEFAULT_VALIDATION_SPLIT = 0.05;
 
 /**
  * Opens training images by name: `icons:STYLE`, such as `icons:openmoji`; or one or more of: the path of a folder of images,

@@ -3,6 +3,9 @@
 import { ConfigError } from "../../errors.js";
 import { hash32 } from "./icon-names.js";
 
+/** The share of a source's images that is held out where nothing else is said. */
+export const DEFAULT_VALIDATION_SPLIT = 0.05;
+
 /** What decides about one image. */
 export interface HoldOutCandidate {
   /** Relative to the data folder, with forward slashes: what tells it from every other image. */

@@ -2,7 +2,7 @@
 // from one time to the next, which is part of a batch's options.
 
 import { DEFAULT_BUCKET_STEP } from "../data/buckets.js";
-import { DEFAULT_VALIDATION_SPLIT } from "../data/dataset.js";
+import { DEFAULT_VALIDATION_SPLIT } from "../data/hold-out.js";
 import { anyText, flag, integer, number, type OptionValues, repeated, text } from "./option.js";
 
 /** What a place of data can be. */
