@@ -14,7 +14,7 @@ import {
   validationCurves,
 } from "./curves.js";
 
-const line = (step: number, more: Partial<MetricsLine>): MetricsLine => ({ step, ...more });
+const line = (step: number, rest: object): MetricsLine => ({ step, ...rest }) as MetricsLine;
 const run = (lines: MetricsLine[], id = "a") => ({ id, color: "--series-1", lines });
 
 const validation = (loss: number) => ({
