@@ -1,7 +1,7 @@
 // All options of `fera train`, and what of them contradicts itself: for the command line, and for the studio's form.
 
 import { ConfigError } from "../../errors.js";
-import { isOwnName } from "../output-folder.js";
+import { isOwnName } from "../output-names.js";
 import { ADAPTER_OPTIONS, adapterPathProblem, sigmaProblem, toAdapterConfig } from "./adapter-options.js";
 import { DATA, DATA_OPTIONS, TRAINING_DATA_OPTIONS } from "./data-options.js";
 import { MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";

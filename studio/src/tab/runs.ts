@@ -8,7 +8,6 @@ import type {
   RunSummary,
 } from "../../../src/studio/protocol.js";
 import type { MetricsLine } from "../../../src/training/report/metrics-file.js";
-import { commandOf } from "./command.js";
 import { findFile, findFolder, makeFolder, namesIn, RUNS_FOLDER, readObject, readText } from "./files.js";
 import { runLock } from "./messages.js";
 
@@ -99,7 +98,7 @@ export async function readDetails(root: FileSystemDirectoryHandle, summary: RunS
   return {
     ...summary,
     settings: shown,
-    command: record?.command ?? commandOf(shown),
+    command: record?.command ?? "npx fera train",
     pictures: await readPictures(folder),
     ...(hasAdapter && { adapterFile: RUN_FILES.adapter, adapterId: summary.id }),
   };

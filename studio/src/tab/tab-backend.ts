@@ -16,7 +16,6 @@ import type {
   TrainSettings,
 } from "../../../src/studio/protocol.js";
 import type { Backend } from "../backend.js";
-import { EMBEDDED } from "./command.js";
 import { DataSets } from "./data-sets.js";
 import { findFile, findFolder, storageRoot } from "./files.js";
 import { isolate } from "./isolation.js";
@@ -81,7 +80,7 @@ export class TabBackend implements Backend {
       kind: "tab",
       machine: { cores, ...(memoryBytes !== undefined && { memoryBytes }) },
       device: describeDevice(this.machine),
-      models: [{ id: EMBEDDED, label: "The small model that comes with fera", defaultSize: 128 }],
+      models: [{ id: "embedded", label: "The small model that comes with fera", defaultSize: 128 }],
       dataSets: await this.dataSets.list(),
       runsFolder: "this browser's storage",
       notes,

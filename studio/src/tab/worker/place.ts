@@ -19,6 +19,9 @@ export function openPlace(told: TabPlace): void {
   configureWebRuntime({ files: { wasm: ort("wasm"), mjs: ort("mjs") }, threads: told.threads });
 }
 
+/** Its id among `ModelChoice`s. */
+export const EMBEDDED = "embedded";
+
 /** Pixels of a side that the embedded model was trained for, and per latent pixel. */
 export const MODEL_SIZE = 128;
 export const LATENT_SCALE = 4;

@@ -5,8 +5,8 @@ import { findFolder, makeFolder, plainName, RUNS_FOLDER, readObject, remove, wri
 import { runLock, TRAINING_LOCK } from "../messages.js";
 import { heldLocks, RUN_FILES, type RunRecord, readRuns, runsFolder } from "../runs.js";
 import { wasmMemoryBytes } from "./memory.js";
-import { MODEL_SIZE, place } from "./place.js";
-import { checkSettings, type TabValues } from "./tab-options.js";
+import { place } from "./place.js";
+import { checkTabSettings, type TabValues } from "./tab-options.js";
 import { TabRun } from "./tab-run.js";
 import { prepareTraining } from "./tab-training.js";
 import { findImages } from "./training-data.js";
@@ -40,20 +40,20 @@ export class RunQueue {
 
   /** @throws {Error} With the first problem of the settings, or because the name is taken. */
   async start(name: string, given: TrainSettings): Promise<RunSummary> {
-    const { values, settings, command } = checked(given);
-    const data = await findImages(this.root, values);
+    const asked = checked(given);
+    const data = await findImages(this.root, asked.values);
+    // Something to look at, where nothing was asked for.
+    const prompts = asked.values.validationPrompts ?? [data.images[0]!.caption];
+    const { values, settings, command } = checked({ ...given, validationPrompts: prompts });
     const runs = await runsFolder(this.root);
     const id = name.trim() === "" ? await this.freeName(runs, values) : plainName("A run's name", name);
     if (await findFolder(runs, id)) {
       throw new Error(`There is a run "${id}" already. Choose another name, or remove that run.`);
     }
-    // Something to look at, where nothing was asked for.
-    values.validationPrompts ??= [data.images[0]!.caption];
-    const kept = { ...settings, validationPrompts: values.validationPrompts };
     const record: RunRecord = { state: "running", command };
     const folder = await makeFolder(runs, id);
     try {
-      const content = { fera: place().version, ...kept };
+      const content = { fera: place().version, ...settings };
       await writeFile(folder, RUN_FILES.settings, `${JSON.stringify(content, undefined, 2)}\n`);
       await writeFile(folder, RUN_FILES.record, `${JSON.stringify(record)}\n`);
     } catch (error) {
@@ -124,7 +124,7 @@ export class RunQueue {
   }
 
   private async measure(
-    values: TabValues & { resolution: number },
+    values: TabValues,
     signal: AbortSignal,
     all: (record: Partial<RunRecord>) => number,
     onProgress: (done: number, total: number) => void,
@@ -236,7 +236,7 @@ export class RunQueue {
 
 /** @throws {Error} With the first problem. */
 function checked(given: TrainSettings) {
-  const { problems, values, ...others } = checkSettings(given);
+  const { problems, ...checked } = checkTabSettings(given);
   if (problems[0]) throw new Error(problems[0].message);
-  return { values: { ...values, resolution: values.resolution ?? MODEL_SIZE }, ...others };
+  return checked;
 }

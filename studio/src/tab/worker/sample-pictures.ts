@@ -2,6 +2,7 @@
 // has them.
 
 import type { StableDiffusionPipeline } from "../../../../src/pipelines/stable-diffusion/stable-diffusion-pipeline.js";
+import { PROMPT_FILE, stepName } from "../../../../src/training/output-names.js";
 import type { SavedModel } from "../../../../src/training/saved-model.js";
 import { findFile, makeFolder, writeFile } from "../files.js";
 import { RUN_FILES, routeFile } from "../runs.js";
@@ -12,7 +13,7 @@ export class SamplePictures {
   constructor(
     private readonly pipeline: StableDiffusionPipeline,
     private readonly run: FileSystemDirectoryHandle,
-    private readonly values: TabValues & { resolution: number },
+    private readonly values: TabValues,
     private readonly signal: AbortSignal,
   ) {}
 
@@ -38,7 +39,7 @@ export class SamplePictures {
   /** What it draws with the adapter as it would be saved now. */
   async draw(step: number, model: SavedModel): Promise<void> {
     model.useIn(this.pipeline);
-    await this.drawAll(`step-${String(step).padStart(6, "0")}`);
+    await this.drawAll(stepName(step));
   }
 
   private async drawAll(name: string): Promise<void> {
@@ -72,8 +73,8 @@ export class SamplePictures {
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", key));
     const hash = Array.from(digest.subarray(0, 4), (byte) => byte.toString(16).padStart(2, "0")).join("");
     const folder = await makeFolder(this.run, RUN_FILES.pictures, `prompt-${hash}`);
-    if (!(await findFile(folder, "prompt.json"))) {
-      await writeFile(folder, "prompt.json", `${JSON.stringify({ prompt, seed, size })}\n`);
+    if (!(await findFile(folder, PROMPT_FILE))) {
+      await writeFile(folder, PROMPT_FILE, `${JSON.stringify({ prompt, seed, size })}\n`);
     }
     return folder;
   }

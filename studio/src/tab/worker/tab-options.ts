@@ -1,188 +1,141 @@
-// The options of a training in a tab: those of the command line that can be had here, from the same declarations.
+// The options of a training in a tab: those of the command line that can be had here, with defaults for a small model, few
+// images, and somebody who waits.
 
+import { checkValues } from "../../../../src/studio/check-settings.js";
+import { describeOptions } from "../../../../src/studio/option-descriptions.js";
 import type {
   CheckedSettings,
   OptionDescription,
   SettingsProblem,
   TrainSettings,
 } from "../../../../src/studio/protocol.js";
-import { ADAPTER_OPTIONS, sigmaProblem, toAdapterConfig } from "../../../../src/training/options/adapter-options.js";
-import { BATCH_OPTIONS } from "../../../../src/training/options/batch-options.js";
-import { DATA, DATA_OPTIONS } from "../../../../src/training/options/data-options.js";
-import { OBJECTIVE_OPTIONS, objectiveProblem } from "../../../../src/training/options/objective-options.js";
-import { OPTIMIZER_OPTIONS, optimizerProblem } from "../../../../src/training/options/optimizer-options.js";
-import {
-  choice,
-  integer,
-  type OptionSpec,
-  type OptionSpecs,
-  type OptionValues,
-  text,
-} from "../../../../src/training/options/option.js";
-import { RUN_OPTIONS } from "../../../../src/training/options/run-options.js";
-import { commandOf, EMBEDDED, kebabCase } from "../command.js";
-import { LATENT_SCALE, MODEL_SIZE, place } from "./place.js";
+import { ADAPTER_OPTIONS } from "../../../../src/training/options/adapter-options.js";
+import { flagWords, shellCommand } from "../../../../src/training/options/command-line.js";
+import { OBJECTIVE_OPTIONS } from "../../../../src/training/options/objective-options.js";
+import { OPTIMIZER_OPTIONS } from "../../../../src/training/options/optimizer-options.js";
+import { flagOf, TRAIN_OPTIONS, type TrainOptionValues } from "../../../../src/training/options/train-options.js";
+import type { TabDevice } from "../messages.js";
+import { EMBEDDED, LATENT_SCALE, MODEL_SIZE, place } from "./place.js";
 
-const { unmaskedWeight: _, normalizeMaskedLoss: _masked, ...objective } = OBJECTIVE_OPTIONS;
-const { batchSize, gradientAccumulation, captionDropout, flip } = BATCH_OPTIONS;
-const { instancePrompt, captionPrefix, captionSuffix } = DATA_OPTIONS;
-const { gradientCheckpointing, seed, validationPrompts, validateEvery, numValidationImages } = RUN_OPTIONS;
-const { validationSteps, validationGuidanceScale } = RUN_OPTIONS;
+/** What a tab can do. Masks are not among it. */
+const SUPPORTED: ReadonlySet<string> = new Set([
+  ...["model", "data", "resolution", "instancePrompt", "captionPrefix", "captionSuffix", "flip"],
+  ...[ADAPTER_OPTIONS, OPTIMIZER_OPTIONS, OBJECTIVE_OPTIONS].flatMap((options) => Object.keys(options)),
+  ...["batchSize", "gradientAccumulation", "captionDropout", "seed", "gradientCheckpointing"],
+  ...["validationPrompts", "validateEvery", "numValidationImages", "validationSteps", "validationGuidanceScale"],
+  "device",
+]);
+for (const masked of ["unmaskedWeight", "normalizeMaskedLoss"]) (SUPPORTED as Set<string>).delete(masked);
 
-/** Options by heading. */
-const GROUPS = {
-  Data: {
-    model: text("the model: the one that comes with fera", "MODEL").withDefault(EMBEDDED),
-    data: DATA.required(),
-    resolution: integer("side of the images in pixels", { min: 32, max: 512 }),
-    ...{ instancePrompt, captionPrefix, captionSuffix, flip },
-  },
-  Adapter: ADAPTER_OPTIONS,
-  Training: { ...OPTIMIZER_OPTIONS, batchSize, gradientAccumulation, captionDropout, seed, gradientCheckpointing },
-  Objective: objective,
-  Samples: {
-    ...{ validationPrompts, validateEvery, numValidationImages, validationSteps, validationGuidanceScale },
-  },
-  Machine: {
-    device: choice("where the training runs", ["webgpu", "wasm"]).changesNothing(),
-  },
-} as const satisfies Record<string, OptionSpecs>;
-
-const SPECS = {
-  ...GROUPS.Data,
-  ...GROUPS.Adapter,
-  ...GROUPS.Training,
-  ...GROUPS.Objective,
-  ...GROUPS.Samples,
-  ...GROUPS.Machine,
-};
+const DEVICES: readonly string[] = ["webgpu", "wasm"] satisfies TabDevice[];
+/** Where the installed package has the model. */
+const MODEL_FOLDER = "node_modules/fera/assets/icons";
+/** Two halvings of the latents. */
+const MULTIPLE = 4 * LATENT_SCALE;
+const LARGEST = 512;
+/** Between two drawings, at most. */
+const DRAWN_EVERY = 25;
 
 /** Values of a training in a tab. */
-export type TabValues = OptionValues<typeof SPECS>;
+export interface TabValues extends Omit<TrainOptionValues, "device"> {
+  resolution: number;
+  device: TabDevice;
+}
 
-/** Those that matter most. */
-const MAIN = new Set<string>([
-  ...["model", "data", "resolution", "adapter", "rank", "numExperts", "steps", "learningRate", "batchSize"],
-  ...["validationPrompts", "validateEvery", "seed", "device"],
-]);
+/** All is well where there are no problems. */
+export interface CheckedTabSettings extends CheckedSettings {
+  values: TabValues;
+}
 
-/** Other than on the command line: a small model, few images, and somebody who waits. */
+/** Those of the tab where nothing is said. */
 function tabDefaults(): TrainSettings {
   const { device, isSlow } = place();
   return {
+    model: EMBEDDED,
+    resolution: isSlow ? MODEL_SIZE / 2 : MODEL_SIZE,
     steps: 200,
     learningRate: 1e-3,
-    resolution: isSlow ? MODEL_SIZE / 2 : MODEL_SIZE,
-    validateEvery: 25,
+    batchSize: isSlow ? 2 : 4,
+    validationSteps: isSlow ? 10 : 20,
     device,
   };
 }
 
 /** All options, as the form shows them. */
-export function describeOptions(): OptionDescription[] {
+export function describeTabOptions(): OptionDescription[] {
   const defaults = tabDefaults();
-  return Object.entries(GROUPS).flatMap(([group, specs]) =>
-    Object.entries(specs as OptionSpecs).map(([name, spec]) => ({
-      ...describe(name, spec),
-      ...(name in defaults && { default: defaults[name] }),
-      group,
-      isMain: MAIN.has(name),
-    })),
-  );
+  return describeOptions()
+    .filter(({ name }) => SUPPORTED.has(name))
+    .map((option) => ({
+      ...option,
+      ...(option.name in defaults && { default: defaults[option.name] }),
+      ...(option.name === "device" && { choices: [...DEVICES], rule: ruleOfDevice, isMain: true }),
+      ...(option.name === "data" && { help: "a data set of this browser" }),
+      ...(option.name === "model" && { help: "the small model that comes with fera; other ones need fera studio" }),
+      ...(option.name === "resolution" && { help: "side of the images in pixels", maximum: LARGEST }),
+      ...(option.name === "validationPrompts" && {
+        help: `${option.help}; by default the first image's caption`,
+      }),
+    }));
 }
 
-function describe(name: string, spec: OptionSpec<unknown>): Omit<OptionDescription, "group" | "isMain"> {
-  const { help, rule, syntax, defaultValue } = spec;
-  const words = syntax.placeholder?.includes("|") ? syntax.placeholder.split("|") : undefined;
-  const isList = syntax.repeatable === true || rule.startsWith("a list");
-  const kind = words
-    ? "choice"
-    : syntax.placeholder === undefined
-      ? "switch"
-      : isList
-        ? "list"
-        : rule.startsWith("an integer")
-          ? "integer"
-          : /^(a finite number|a number)/.test(rule)
-            ? "number"
-            : "text";
-  const minimum = bound(rule, /(-?[\d.]+) or more|from (-?[\d.]+)/);
-  const maximum = bound(rule, /(-?[\d.]+) or less|to (-?[\d.]+)/);
+const ruleOfDevice = `one of ${DEVICES.join(", ")}`;
+
+/** Values with defaults, and all that is wrong with them. */
+export function checkTabSettings(given: TrainSettings): CheckedTabSettings {
+  const { device, ...others } = { ...tabDefaults(), ...definedOf(given) };
+  const refused: SettingsProblem[] = Object.keys(others)
+    .filter((name) => name in TRAIN_OPTIONS && !SUPPORTED.has(name) && others[name] !== defaultOf(name))
+    .map((name) => ({
+      option: name,
+      message: `${flagOf(name)} is not for a training in a tab. Leave it out, or train with fera studio or fera train.`,
+    }));
+  const supported = Object.fromEntries(
+    Object.entries(others).filter(([name]) => SUPPORTED.has(name) || !(name in TRAIN_OPTIONS)),
+  );
+  const prompts = supported.validationPrompts;
+  // The rule is that it needs prompts.
+  const every = prompts === undefined ? {} : { validateEvery: supported.validateEvery ?? drawnEvery(supported.steps) };
+  const { problems, values, given: known } = checkValues({ ...supported, ...every });
+  if (typeof device !== "string" || !DEVICES.includes(device)) {
+    problems.push({ option: "device", message: `--device must be ${ruleOfDevice}; got ${JSON.stringify(device)}.` });
+  }
+  const all = [...refused, ...problems];
+  // Nothing is held out: a tab has too few images for that.
+  const tabValues = { ...values, device, validationSplit: 0 } as unknown as TabValues;
+  if (all.length === 0) all.push(...tabProblems(tabValues));
+  const typed = { ...known, model: MODEL_FOLDER, validationSplit: 0, output: "runs/NAME" };
   return {
-    name,
-    flag: `--${kebabCase(name)}`,
-    help,
-    kind,
-    rule,
-    ...(words && { choices: words }),
-    ...(defaultValue !== undefined && { default: defaultValue }),
-    ...(minimum !== undefined && { minimum }),
-    ...(maximum !== undefined && { maximum }),
+    problems: all,
+    command: shellCommand(["npx", "fera", "train", ...flagWords(TRAIN_OPTIONS, typed)]),
+    settings: definedOf({ ...tabValues }),
+    values: tabValues,
   };
 }
 
-function bound(rule: string, pattern: RegExp): number | undefined {
-  const found = pattern
-    .exec(rule)
-    ?.slice(1)
-    .find((part) => part !== undefined);
-  return found === undefined ? undefined : Number(found);
-}
+/** Steps between drawings where nothing is said: something to look at soon. */
+const drawnEvery = (steps: unknown): number =>
+  typeof steps === "number" && steps > 0 ? Math.min(DRAWN_EVERY, Math.ceil(steps / 4)) : DRAWN_EVERY;
 
-/** Values with defaults, and all that is wrong with them. */
-export function checkSettings(given: TrainSettings): CheckedSettings & { values: TabValues } {
+const defaultOf = (name: string): unknown => TRAIN_OPTIONS[name as keyof typeof TRAIN_OPTIONS].defaultValue;
+
+const definedOf = (values: TrainSettings): TrainSettings =>
+  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined && value !== null));
+
+/** What the command line could do, but a tab cannot. */
+function tabProblems({ model, data, resolution }: TabValues): SettingsProblem[] {
   const problems: SettingsProblem[] = [];
-  const defaults = tabDefaults();
-  const values: Record<string, unknown> = {};
-  for (const name of Object.keys(given)) {
-    if (name in SPECS || given[name] === undefined) continue;
-    const message = `${name} is not for a training in a tab. Leave it out, or train with fera studio or fera train.`;
-    problems.push({ option: name, message });
-  }
-  for (const [name, spec] of Object.entries(SPECS as OptionSpecs)) {
-    const value = given[name] ?? undefined;
-    values[name] = value ?? defaults[name] ?? spec.defaultValue;
-    if (value === undefined) {
-      if (spec.isRequired) problems.push({ option: name, message: `${name} is missing: choose one.` });
-      continue;
-    }
-    const parsed = spec.schema.safeParse(value);
-    if (parsed.success) values[name] = parsed.data;
-    else problems.push({ option: name, message: `${name} must be ${spec.rule}; got ${JSON.stringify(value)}.` });
-  }
-  const checked = values as TabValues;
-  if (problems.length === 0) problems.push(...togetherProblems(checked));
-  const settings = Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
-  const plain = Object.fromEntries(
-    Object.entries(SPECS as OptionSpecs).map(([name, spec]) => [name, spec.defaultValue]),
-  );
-  return { problems, command: commandOf(settings, { ...plain, model: undefined }), settings, values: checked };
-}
-
-/** What contradicts itself. */
-function togetherProblems(values: TabValues): SettingsProblem[] {
-  const { model, data, resolution = MODEL_SIZE } = values;
+  const refuse = (option: string, message: string) =>
+    problems.push({ option, message: `${flagOf(option)} ${message}` });
   if (model !== EMBEDDED) {
-    const message = `model: a tab trains the model that comes with fera, "${EMBEDDED}"; got ${JSON.stringify(model)}. Train others with fera studio.`;
-    return [{ option: "model", message }];
+    refuse(
+      "model",
+      `must be "${EMBEDDED}": a tab trains the model that comes with fera; got ${JSON.stringify(model)}.`,
+    );
   }
-  if (data.length !== 1)
-    return [{ option: "data", message: `data: a tab trains on one data set; got ${data.length}.` }];
-  // Two halvings of the latents.
-  const multiple = LATENT_SCALE * 4;
-  if (resolution % multiple !== 0) {
-    return [{ option: "resolution", message: `resolution must be a multiple of ${multiple}; got ${resolution}.` }];
+  if (data.length !== 1) refuse("data", `must be one data set: a tab trains on one at a time; got ${data.length}.`);
+  if (resolution % MULTIPLE !== 0 || resolution > LARGEST) {
+    refuse("resolution", `must be a multiple of ${MULTIPLE} up to ${LARGEST}; got ${resolution}.`);
   }
-  const name = (option: string) => option;
-  const problem =
-    optimizerProblem(values, name) ??
-    sigmaProblem(values, name) ??
-    objectiveProblem({ ...values, unmaskedWeight: 0, normalizeMaskedLoss: false }, name);
-  if (problem) return [{ message: problem }];
-  try {
-    toAdapterConfig(values, name);
-    return [];
-  } catch (error) {
-    return [{ message: (error as Error).message }];
-  }
+  return problems;
 }

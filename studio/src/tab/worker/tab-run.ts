@@ -19,7 +19,7 @@ const METRICS_EVERY = 1000;
 export interface TabRunParts {
   id: string;
   folder: FileSystemDirectoryHandle;
-  values: TabValues & { resolution: number };
+  values: TabValues;
   data: Awaited<ReturnType<typeof findImages>>;
   /** As it was written. */
   record: RunRecord;

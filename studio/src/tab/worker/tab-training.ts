@@ -14,8 +14,7 @@ import { noisingOptionsOf, objectiveOptionsOf } from "../../../../src/training/o
 import { rateFactors } from "../../../../src/training/parameter-groups.js";
 import type { MetricsLine } from "../../../../src/training/report/metrics-file.js";
 import { SavedModel } from "../../../../src/training/saved-model.js";
-import type { TabDevice } from "../messages.js";
-import { loadModel, place } from "./place.js";
+import { loadModel } from "./place.js";
 import type { TabValues } from "./tab-options.js";
 import { encodeRows, type findImages } from "./training-data.js";
 
@@ -46,12 +45,12 @@ export interface PreparedTraining {
  * @throws {Error} Whose message names what is wrong.
  */
 export async function prepareTraining(
-  values: TabValues & { resolution: number },
+  values: TabValues,
   data: Awaited<ReturnType<typeof findImages>>,
   watch: TrainingWatch,
 ): Promise<PreparedTraining> {
   await watch.onActivity("loading the model");
-  const pipeline = await loadModel((values.device as TabDevice | undefined) ?? place().device);
+  const pipeline = await loadModel(values.device);
   await watch.onActivity("encoding captions");
   const { flip, resolution, batchSize, steps, ema } = values;
   let told = Promise.resolve();
@@ -60,8 +59,7 @@ export async function prepareTraining(
   });
   await told;
   await watch.onActivity("compiling the step");
-  const settings = { ...values, unmaskedWeight: 0, normalizeMaskedLoss: false };
-  const objective = createObjective(pipeline.schedulerConfig, objectiveOptionsOf(settings));
+  const objective = createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values));
   const config = toAdapterConfig(values);
   const model =
     config instanceof FeRAConfig
@@ -71,7 +69,7 @@ export async function prepareTraining(
   const optimizer = createOptimizer(values.optimizer, { lr: learningRate, weightDecay: values.weightDecay });
   const average = ema === 0 ? undefined : new ParameterAverage(model.parameters, ema, { warmup: values.emaWarmup });
   const rateOf = rateFactors(model.parameters.keys(), { ...values, textFactor: 1 });
-  const drawing = { batchSize, captionDropout: values.captionDropout, objective, ...noisingOptionsOf(settings) };
+  const drawing = { batchSize, captionDropout: values.captionDropout, objective, ...noisingOptionsOf(values) };
   const trainable = await model.compileTrainStep({
     ...{ batchSize, optimizer, average, rateOf, objective },
     ...rows.latentSize(0),

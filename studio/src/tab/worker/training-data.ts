@@ -1,7 +1,7 @@
 // A data set of the browser's storage as rows of latents and text states, in memory.
 
 import type { StableDiffusionPipeline } from "../../../../src/pipelines/stable-diffusion/stable-diffusion-pipeline.js";
-import { concatRows, takeRows } from "../../../../src/tensor/rows.js";
+import { concatRows, sliceRows, takeRows } from "../../../../src/tensor/rows.js";
 import type { Tensor } from "../../../../src/tensor/tensor.js";
 import { flipped } from "../../../../src/training/data/image-variant.js";
 import {
@@ -65,8 +65,10 @@ export async function encodeRows(
   const captions = images.map(({ caption }) => caption);
   tokenizeCaptions(pipeline.tokenizer, captions, (i) => images[i]!.name);
   onEncoded("captions", 0, images.length);
-  const states = await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, captions);
-  const empty = await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, [""]);
+  // All at once: batches are filled up.
+  const encoded = await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, [...captions, ""]);
+  const states = sliceRows(encoded, 0, images.length);
+  const empty = sliceRows(encoded, images.length, images.length + 1);
   const size = { width: resolution, height: resolution };
   const together = imagesPerBatch(size);
   const upright: Tensor<"float32">[] = [];

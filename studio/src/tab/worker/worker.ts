@@ -8,7 +8,7 @@ import { Drawings, SAMPLERS } from "./drawings.js";
 import { wasmMemoryBytes } from "./memory.js";
 import { openPlace } from "./place.js";
 import { RunQueue } from "./run-queue.js";
-import { checkSettings, describeOptions } from "./tab-options.js";
+import { checkTabSettings, describeTabOptions } from "./tab-options.js";
 
 void wasmMemoryBytes;
 
@@ -34,9 +34,9 @@ type Handlers = {
 
 const handlers: Handlers = {
   open: (_, place) => openPlace(place),
-  options: () => describeOptions(),
+  options: () => describeTabOptions(),
   check(_, settings) {
-    const { problems, command, settings: complete } = checkSettings(settings);
+    const { problems, command, settings: complete } = checkTabSettings(settings);
     return { problems, command, settings: complete };
   },
   predict: async (signal, settings) =>
