@@ -7,6 +7,7 @@ import { tensor } from "../tensor/tensor.js";
 import { walkFolder } from "../training/data/folder-walk.js";
 import { placeImage } from "../training/data/image-placement.js";
 import { bucketsOf, type ImageDataset, openDataset } from "../training/index.js";
+import { Blurs } from "./blurs.js";
 import { type ChosenFolders, pathInside } from "./chosen-folders.js";
 import { imageWarnings } from "./image-warnings.js";
 import type { DataSetImage, DataSetQuery, DataSetSummary, DataSetView } from "./protocol.js";
@@ -26,14 +27,19 @@ export interface DataSetsOptions {
   /** Where new data sets are made; listed like a chosen one. */
   newSets: string;
   folders: ChosenFolders;
+  /** Called where more is known of them than when they were looked at. */
+  onChange(): void;
 }
 
-/** Looks at data sets; {@link ImageFiles} changes them. */
+/** Looks at data sets; `ImageFiles` changes them. */
 export class DataSets {
   private readonly thumbnails = new Thumbnails();
+  private readonly blurs: Blurs;
   private readonly opened = new Map<string, ImageDataset>();
 
-  constructor(private readonly options: DataSetsOptions) {}
+  constructor(private readonly options: DataSetsOptions) {
+    this.blurs = new Blurs(options.onChange);
+  }
 
   async list(): Promise<DataSetSummary[]> {
     const { places, newSets } = this.options;
@@ -53,9 +59,14 @@ export class DataSets {
     const sets = nested.filter(({ images }) => images > 0 || isOwn);
     const whole = await summaryOf(place);
     const below = sets.reduce((sum, { images }) => sum + images, 0);
-    const isSet =
-      !isOwn && (whole.images > below || sets.length === 0 || inside.some(({ name }) => NUMBERED.test(name)));
+    const isWhole = whole.images > below || inside.some(({ name }) => NUMBERED.test(name));
+    // A chosen folder that is empty is there to be filled.
+    const isSet = isWhole || (sets.length === 0 && !(isOwn && this.isUnchosen));
     return isSet ? [whole, ...sets] : sets;
+  }
+
+  private get isUnchosen(): boolean {
+    return !this.options.places.some((place) => resolve(place) === resolve(this.options.newSets));
   }
 
   /** What a training would see of one. @throws {StudioError} If it is none that may be read. */
@@ -69,7 +80,7 @@ export class DataSets {
       const { skipped } = await walkFolder(place);
       return { id, label, isWritable, images: [], buckets: [], skipped };
     }
-    const warnings = imageWarnings(dataset);
+    const warnings = imageWarnings(dataset, await this.blurs.of(dataset));
     const buckets = bucketsOf(dataset).map(({ width, height, indices }) => ({ width, height, images: indices.length }));
     const images = Array.from({ length: dataset.size }, (_, index) => ({
       ...imageOf(dataset, index, isWritable),
@@ -111,7 +122,8 @@ const isNoFolder = (place: string): boolean => place.startsWith(ICONS) || place.
 const open = (place: string, { resolution, bucket = false }: DataSetQuery): Promise<ImageDataset> =>
   openDataset(place, { size: resolution, bucket, split: "all", validationSplit: 0 });
 
-async function summaryOf(folder: string): Promise<DataSetSummary> {
+/** A folder of images, in a few words. */
+export async function summaryOf(folder: string): Promise<DataSetSummary> {
   const { images, parquet } = await walkFolder(folder);
   const isWritable =
     (images.length > 0 || parquet.length === 0) &&

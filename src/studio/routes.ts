@@ -42,6 +42,22 @@ export function routes(studio: Studio): Hono {
     });
   });
 
+  api.post("/datasets", async (c) => c.json(await studio.imageFiles.create((await bodyOf(c)).text("label"))));
+  api.post("/dataset/files", async (c) => {
+    const { id, name } = c.req.query();
+    return c.json(await studio.imageFiles.add(asked(id, "id"), asked(name, "name"), c.req.raw.body));
+  });
+  api.post("/dataset/caption", async (c) => {
+    const body = await bodyOf(c);
+    await studio.imageFiles.setCaption(body.text("id"), body.text("image"), body.text("caption"));
+    return c.body(null, 204);
+  });
+  api.post("/dataset/remove", async (c) => {
+    const body = await bodyOf(c);
+    await studio.imageFiles.remove(body.text("id"), body.text("image"));
+    return c.body(null, 204);
+  });
+
   api.get("/runs", async (c) => c.json(await studio.runs.list()));
   api.get("/run", async (c) => c.json(await studio.runs.details(asked(c.req.query("id"), "id"))));
   api.get("/run/metrics", async (c) => {

@@ -73,8 +73,12 @@ export class RunProcesses {
 
   /** What it said last, for the list. */
   async lastLine(id: string): Promise<string | undefined> {
-    const line = (await this.log(id)).trimEnd().split("\n").at(-1)?.replace(/\s+/g, " ").trim();
-    return line === "" ? undefined : line;
+    const lines = (await this.log(id)).split("\n");
+    // What it is doing: not what it thinks of the data, nor lists.
+    const doing = lines.findLast(
+      (line) => /^\S/.test(line) && !/^(?:warning|skipped|data|captions|buckets) /.test(line),
+    );
+    return doing?.replace(/\s+/g, " ").trim();
   }
 
   /** Why it failed, in its own words; undefined where it said nothing of it. */

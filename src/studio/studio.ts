@@ -5,6 +5,7 @@ import { join, resolve } from "node:path";
 import { ChosenFolders } from "./chosen-folders.js";
 import { DataSets } from "./data-sets.js";
 import { EventHub } from "./event-hub.js";
+import { ImageFiles } from "./image-files.js";
 import { Models } from "./model-choices.js";
 import { describeOptions } from "./option-descriptions.js";
 import type {
@@ -40,6 +41,7 @@ export interface StudioOptions extends Pick<RunQueueOptions, "program" | "clearR
 export class Studio {
   readonly events = new EventHub();
   readonly dataSets: DataSets;
+  readonly imageFiles: ImageFiles;
   readonly runs: Runs;
   readonly models: Models;
   private readonly queue: RunQueue;
@@ -57,7 +59,10 @@ export class Studio {
     });
     this.runs = new Runs(runs, this.queue, this.models);
     this.watch = new RunWatch(this.runs, this.events);
-    this.dataSets = new DataSets({ places: data, newSets: newSetsFolder(data, runs), folders });
+    const newSets = newSetsFolder(data, runs);
+    const onChange = () => this.events.emit({ kind: "dataSets" });
+    this.dataSets = new DataSets({ places: data, newSets, folders, onChange });
+    this.imageFiles = new ImageFiles({ dataSets: this.dataSets, newSets, onChange });
     this.trainingSettings = new TrainingSettings(this.models, this.dataSets);
   }
 
