@@ -21,8 +21,6 @@ export function OptionField({ option }: Props) {
   const label = (
     <label for={id} title={flag}>
       {labelOf(option)}
-      {isChanged && <span class="changed-mark" title="Not the default" />}
-      {isChanged && <span class="visually-hidden"> (changed)</span>}
     </label>
   );
   return (
@@ -36,6 +34,7 @@ export function OptionField({ option }: Props) {
         ) : (
           label
         )}
+        {isChanged && <span class="changed-mark" role="img" aria-label="Not the default" title="Not the default" />}
         {name in own.value && <ResetButton option={option} />}
       </div>
       {kind === "choice" && <Choice option={option} id={id} described={described} isBad={found.length > 0} />}
