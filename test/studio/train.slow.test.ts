@@ -15,6 +15,8 @@ import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 const IMAGES = 6;
 /** Nothing on this page takes longer, but for a training. */
 const PATIENCE_MS = 15_000;
+/** A training begins and ends within it on a busy machine. */
+const TRAINING_MS = 60_000;
 
 let root: string;
 let studio: StartedStudio;
@@ -53,7 +55,8 @@ const option = (name: string) => page.locator(`[data-option="${name}"]`);
 const runNamed = (name: string) => page.locator(".run", { has: page.getByRole("link", { name, exact: true }) });
 const startButton = () => page.getByRole("button", { name: /^(Start|Queue) training$/ });
 const shownSettings = async () => JSON.parse(await page.locator(".run-json").innerText()) as Record<string, unknown>;
-const state = (name: string, wanted: string) => runNamed(name).locator(".state", { hasText: wanted }).waitFor();
+const state = (name: string, wanted: string) =>
+  runNamed(name).locator(".state", { hasText: wanted }).waitFor({ timeout: TRAINING_MS });
 
 /** Names a run and starts it, then comes back to the form. */
 async function start(name: string): Promise<void> {

@@ -50,7 +50,10 @@ export function DataPage() {
   const remove = (name: string) => {
     question.value = {
       title: `Remove ${name}?`,
-      text: "The image and its caption are deleted from the data set's folder. This cannot be undone.",
+      text:
+        studio.value?.kind === "server"
+          ? "The image and its caption leave the data set. They stay on the disk in its hidden folder .removed."
+          : "The image and its caption are deleted. This cannot be undone.",
       action: "Remove",
       onConfirm: () => void removeImage(name),
     };

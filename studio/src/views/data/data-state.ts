@@ -118,7 +118,7 @@ async function saveCaption(dataSet: string, image: string, caption: string): Pro
   loadSoon(1000);
 }
 
-/** Deletes an image and its caption. */
+/** Takes an image and its caption out of its set. */
 export async function removeImage(image: string): Promise<void> {
   const id = chosen.value;
   if (id === undefined) return;

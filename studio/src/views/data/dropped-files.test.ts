@@ -6,14 +6,19 @@ const names = (...paths: string[]) => placed(...paths).files.map(({ name }) => n
 
 describe("placeFiles", () => {
   it("names a set by the one folder that was dropped, and takes what is in it", () => {
-    expect(placed("dogs/a.png", "dogs/more/b.png")).toMatchObject({ label: "dogs", leftOut: 0 });
-    expect(names("dogs/a.png", "dogs/more/b.png")).toEqual(["a.png", "more/b.png"]);
+    expect(placed("dogs/a.png", "dogs/a.txt")).toMatchObject({ label: "dogs", leftOut: 0, isFlattened: false });
+    expect(names("dogs/a.png", "dogs/a.txt")).toEqual(["a.png", "a.txt"]);
+    expect(placed("a.png", "b.png").label).toBe("");
   });
 
-  it("keeps folders apart where there are several, and a folder whose number counts", () => {
-    expect(names("dogs/a.png", "cats/a.png")).toEqual(["dogs/a.png", "cats/a.png"]);
-    expect(names("10_dog/a.png")).toEqual(["10_dog/a.png"]);
-    expect(names("dogs/a.png", "b.png")).toEqual(["dogs/a.png", "b.png"]);
+  it("brings folders within into one, and says so", () => {
+    expect(placed("dogs/a.png", "dogs/more/b.png")).toMatchObject({ label: "dogs", isFlattened: true });
+    expect(names("dogs/a.png", "dogs/more/b.png")).toEqual(["a.png", "b.png"]);
+  });
+
+  it("keeps files of the same name apart, each with its caption", () => {
+    const dropped = ["dogs/a.png", "dogs/a.txt", "cats/A.png", "cats/a.txt"];
+    expect(names(...dropped)).toEqual(["dogs-a.png", "dogs-a.txt", "cats-A.png", "cats-a.txt"]);
   });
 
   it("leaves out what systems leave behind, and counts it", () => {

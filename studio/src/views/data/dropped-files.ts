@@ -10,10 +10,12 @@ export interface PlacedFile {
 export interface Dropped {
   /** A name for a set of them: the folder's, if it was one. */
   label: string;
-  /** Their `name` is the path within the set. */
+  /** Under the names that they get in the set. */
   files: File[];
   /** Files that systems leave behind, such as .DS_Store. */
   leftOut: number;
+  /** Whether they lay in several folders, which a set does not have. */
+  isFlattened: boolean;
 }
 
 /** More are taken for a mistake, such as a whole disk. */
@@ -58,16 +60,19 @@ async function walk(entry: FileSystemEntry, parent: string, found: PlacedFile[])
 
 const LEFT_BEHIND = /(^|\/)(\.|__MACOSX\/|Thumbs\.db$|desktop\.ini$)/i;
 
-/** Names files by their paths within the set that they become part of. */
+/** Names files within the set that they become part of, which has no folders: by their paths only where their names are not enough. */
 export function placeFiles(found: readonly PlacedFile[]): Dropped {
   const wanted = found.filter(({ path }) => !LEFT_BEHIND.test(path));
   const tops = new Set(wanted.map(({ path }) => (path.includes("/") ? path.slice(0, path.indexOf("/")) : "")));
   const top = tops.size === 1 ? [...tops][0]! : "";
-  // The number of a folder such as 10_dog says how often its images come: it stays.
-  const isStripped = top !== "" && !/^\d+_/.test(top);
-  const files = wanted.map(({ path, file }) => {
-    const name = isStripped ? path.slice(top.length + 1) : path;
+  const paths = wanted.map(({ path }) => (top === "" ? path : path.slice(top.length + 1)));
+  const lastOf = (path: string) => path.split("/").at(-1)!;
+  const isUnique = new Set(paths.map((path) => lastOf(path).toLowerCase())).size === paths.length;
+  const files = wanted.map(({ file }, index) => {
+    // A caption is renamed as its image is.
+    const name = isUnique ? lastOf(paths[index]!) : paths[index]!.replaceAll("/", "-");
     return new File([file], name, { type: file.type, lastModified: file.lastModified });
   });
-  return { label: top, files, leftOut: found.length - wanted.length };
+  const isFlattened = paths.some((path) => path.includes("/"));
+  return { label: top, files, leftOut: found.length - wanted.length, isFlattened };
 }

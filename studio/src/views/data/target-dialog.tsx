@@ -15,7 +15,7 @@ interface Props {
 
 export function TargetDialog({ dropped, current, onChoose, onClose }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
-  const { files, leftOut } = dropped;
+  const { files, leftOut, isFlattened } = dropped;
   // A folder is a set of its own more often than not.
   const [isNew, setNew] = useState(current === undefined || dropped.label !== "");
   const [label, setLabel] = useState(dropped.label || "my images");
@@ -34,6 +34,7 @@ export function TargetDialog({ dropped, current, onChoose, onClose }: Props) {
         {leftOut > 0 && (
           <p class="muted">{counted(leftOut, "hidden file")} of the system, such as .DS_Store, are left out.</p>
         )}
+        {isFlattened && <p class="muted">They come from several folders, and go into one data set without them.</p>}
         <fieldset class="plain stack tight">
           <legend class="visually-hidden">Where to</legend>
           {current && (

@@ -1,0 +1,264 @@
+// The view of data sets, by clicking, dropping and by keyboard, with the real server.
+
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Browser, Page } from "playwright-core";
+import sharp from "sharp";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { CHROMIUM, launchChromium } from "../support/chromium.js";
+import { plainPng } from "../support/data-folder.js";
+import { type StartedStudio, startStudio } from "../support/studio.js";
+
+const PATIENCE_MS = 15_000;
+const HOSTILE = '<img src=x onerror="window.hacked=1">';
+/** A name that most file systems take. */
+const HOSTILE_NAME = "<b onmouseover=hack()>&amp;'.png";
+
+let root: string;
+let studio: StartedStudio;
+let browser: Browser;
+let page: Page;
+const errors: string[] = [];
+
+beforeAll(async () => {
+  if (!CHROMIUM) return;
+  root = await mkdtemp(join(tmpdir(), "fera-studio-data-"));
+  const dogs = join(root, "data", "dogs");
+  await mkdir(dogs, { recursive: true });
+  const wide = sharp({ create: { width: 400, height: 200, channels: 3, background: "red" } });
+  await writeFile(join(dogs, "wide.png"), await wide.png().toBuffer());
+  await writeFile(join(dogs, "wide.txt"), "a wide dog");
+  await writeFile(join(dogs, HOSTILE_NAME), await plainPng(3));
+  await writeFile(join(dogs, `${HOSTILE_NAME.slice(0, -4)}.txt`), HOSTILE);
+  await writeFile(join(dogs, "small.png"), await plainPng(1));
+  const many = join(root, "data", "many");
+  await mkdir(many);
+  for (let i = 0; i < 300; i++) await writeFile(join(many, `img-${i}.png`), await plainPng(i));
+  [studio, browser] = await Promise.all([
+    startStudio({ data: [join(root, "data")], runs: join(root, "runs") }),
+    launchChromium(),
+  ]);
+  page = await studio.openStudio(browser);
+  page.setDefaultTimeout(PATIENCE_MS);
+  page.on("pageerror", (error) => errors.push(String(error)));
+});
+
+afterAll(async () => {
+  if (!CHROMIUM) return;
+  await browser?.close();
+  await studio?.stop();
+  await rm(root, { recursive: true, force: true, maxRetries: 5 });
+});
+
+const card = (name: string) => page.locator(`.card[data-name=${JSON.stringify(name)}]`);
+const captionOf = (name: string) => card(name).getByRole("textbox");
+const held = (...path: string[]) => readFile(join(root, "data", ...path), "utf8");
+const chooseSet = (label: RegExp) =>
+  page.getByRole("combobox", { name: "Data set" }).evaluate((select: HTMLSelectElement, pattern) => {
+    select.value = [...select.options].find(({ text }) => new RegExp(pattern).test(text))!.value;
+    select.dispatchEvent(new Event("change", { bubbles: true }));
+  }, label.source);
+
+/** Drops files on the page, as a person does from another window. */
+async function drop(files: Record<string, Uint8Array | string>): Promise<void> {
+  const contents = Object.entries(files).map(
+    ([name, content]) => [name, Buffer.from(content).toString("base64")] as const,
+  );
+  const transfer = await page.evaluateHandle((all) => {
+    const data = new DataTransfer();
+    for (const [name, base64] of all)
+      data.items.add(new File([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], name));
+    return data;
+  }, contents);
+  await page.dispatchEvent("main", "dragover", { dataTransfer: transfer });
+  await page.getByText("Drop the files to add them").waitFor();
+  await page.dispatchEvent("main", "drop", { dataTransfer: transfer });
+}
+
+describe.skipIf(!CHROMIUM)("the data view", () => {
+  it("shows names and captions as text, whatever they are made of", async () => {
+    await chooseSet(/^dogs/);
+    await card(HOSTILE_NAME).waitFor();
+    expect(await captionOf(HOSTILE_NAME).inputValue()).toBe(HOSTILE);
+    expect(await card(HOSTILE_NAME).locator(".name").innerText()).toBe(HOSTILE_NAME);
+    await card(HOSTILE_NAME)
+      .getByRole("button", { name: /^Look at/ })
+      .click();
+    expect(await page.getByRole("dialog").getByRole("heading").innerText()).toBe(HOSTILE_NAME);
+    await page.keyboard.press("Escape");
+    await page.getByRole("dialog").waitFor({ state: "detached" });
+    expect(await page.evaluate(() => "hacked" in window)).toBe(false);
+  });
+
+  it("saves a caption beside its image on Ctrl+Enter and on leaving it, and takes it back with Escape", async () => {
+    await captionOf("wide.png").fill("a very wide dog");
+    await page.keyboard.press("Control+Enter");
+    await expect.poll(() => held("dogs", "wide.txt")).toBe("a very wide dog\n");
+    await captionOf("wide.png").fill("never mind");
+    await page.keyboard.press("Escape");
+    expect(await captionOf("wide.png").inputValue()).toBe("a very wide dog");
+    await captionOf("small.png").fill("a small dog");
+    await page.keyboard.press("Tab");
+    await expect.poll(() => held("dogs", "small.txt").catch(() => "")).toBe("a small dog\n");
+    // Its warning goes with the reason for it.
+    await card("small.png").locator(".badge", { hasText: "no caption" }).waitFor({ state: "detached" });
+  });
+
+  it("keeps what was typed when it cannot be saved, and saves it later", async () => {
+    await page.route("**/api/dataset/caption", (route) => route.abort());
+    await captionOf("small.png").fill("typed in vain");
+    await page.keyboard.press("Control+Enter");
+    await card("small.png").getByText("could not be saved").waitFor();
+    await page.getByRole("link", { name: "Train", exact: true }).click();
+    await page.getByRole("link", { name: "Data", exact: true }).click();
+    expect(await captionOf("small.png").inputValue()).toBe("typed in vain");
+    await page.unroute("**/api/dataset/caption");
+    await page.getByRole("button", { name: "Try again" }).click();
+    await expect.poll(() => held("dogs", "small.txt")).toBe("typed in vain\n");
+    await page.getByRole("button", { name: "Try again" }).waitFor({ state: "detached" });
+  });
+
+  it("warns, and finds images by their warnings and words", async () => {
+    await card("wide.png").locator(".badge", { hasText: "cut" }).waitFor();
+    expect(await card("wide.png").locator(".badge").first().getAttribute("title")).toBe("50 % of it are cut off.");
+    await page.getByRole("combobox", { name: "Show" }).selectOption("cut");
+    await page.getByText("1 of 3 images").waitFor();
+    expect(await page.locator(".card").count()).toBe(1);
+    await page.getByRole("combobox", { name: "Show" }).selectOption("all");
+    await page.getByPlaceholder("Search names and captions").fill("VAIN");
+    await page.getByText("1 of 3 images").waitFor();
+    await page.getByPlaceholder("Search names and captions").fill("");
+    await page.getByText("3 images", { exact: true }).waitFor();
+  });
+
+  it("draws the part that is trained on over the original, and all of it in its bucket", async () => {
+    await page.getByRole("button", { name: "Show the crop of wide.png" }).click();
+    const shares = async () => {
+      const [picture, crop] = await Promise.all([
+        card("wide.png").locator(".picture").boundingBox(),
+        card("wide.png").locator(".crop").boundingBox(),
+      ]);
+      return { left: (crop!.x - picture!.x) / picture!.width, width: crop!.width / picture!.width };
+    };
+    const { left, width } = await shares();
+    expect(left).toBeCloseTo(0.25, 1);
+    expect(width).toBeCloseTo(0.5, 1);
+    await page.getByLabel("Each at the shape nearest to its own (buckets)").check();
+    await expect.poll(async () => (await shares()).width).toBeCloseTo(1, 1);
+    await page.getByLabel("Each at the shape nearest to its own (buckets)").uncheck();
+    const sizes = page.getByRole("table", { name: "Images by the size that they are trained at" });
+    await page.getByLabel("Resolution in pixels").fill("64");
+    await page.keyboard.press("Tab");
+    await sizes.getByRole("rowheader", { name: "64×64" }).waitFor();
+  });
+
+  it("goes through the images large, by arrow keys, and edits captions there", async () => {
+    await card("small.png").getByRole("button", { name: "Look at small.png" }).focus();
+    await page.keyboard.press("Enter");
+    const dialog = page.getByRole("dialog");
+    await dialog.getByRole("heading", { name: "small.png" }).waitFor();
+    await page.keyboard.press("ArrowRight");
+    await dialog.getByRole("heading", { name: "wide.png" }).waitFor();
+    await dialog.getByRole("textbox").fill("from the dialog");
+    await page.keyboard.press("PageUp");
+    await dialog.getByRole("heading", { name: "small.png" }).waitFor();
+    await expect.poll(() => held("dogs", "wide.txt")).toBe("from the dialog\n");
+    await dialog.getByRole("textbox").fill("to be taken back");
+    await page.keyboard.press("Escape");
+    expect(await dialog.getByRole("textbox").inputValue()).toBe("typed in vain");
+    await page.keyboard.press("Escape");
+    await dialog.waitFor({ state: "detached" });
+  });
+
+  it("puts words before all captions that are shown, and shows before what would change", async () => {
+    await page.getByPlaceholder("Search names and captions").fill(".png dialog");
+    await page.getByRole("button", { name: "Change many captions…" }).click();
+    await page.getByLabel("Words", { exact: true }).fill("sks");
+    await page.getByRole("dialog").getByText("sks, from the dialog").waitFor();
+    await page.getByRole("button", { name: "Change 1 caption" }).click();
+    await expect.poll(() => held("dogs", "wide.txt")).toBe("sks, from the dialog\n");
+    expect(await held("dogs", "small.txt")).toBe("typed in vain\n");
+    await page.getByPlaceholder("Search names and captions").fill("");
+  });
+
+  it("adds dropped files to the set or a new one, and refuses a broken image with the reason", async () => {
+    await drop({ "new.png": await plainPng(77), "new.txt": "a new dog", "broken.png": "no image", "x.exe": "MZ" });
+    await page.getByRole("radio", { name: "To dogs" }).check();
+    await page.getByRole("button", { name: "Add", exact: true }).click();
+    await page.getByText("2 files added to dogs, 2 refused.").waitFor();
+    await card("new.png").waitFor();
+    expect(await captionOf("new.png").inputValue()).toBe("a new dog");
+    const refused = page.getByRole("list", { name: "Refused files" });
+    expect(await refused.getByRole("listitem").filter({ hasText: "broken.png" }).innerText()).toMatch(
+      /broken\.png: .{10}/,
+    );
+    expect(await refused.getByRole("listitem").filter({ hasText: "x.exe" }).innerText()).toContain(
+      "no image that is read",
+    );
+    expect(await readdir(join(root, "data", "dogs"))).not.toContain("broken.png");
+
+    await page.getByLabel("Files to add").setInputFiles([
+      { name: "a.png", mimeType: "image/png", buffer: await plainPng(5) },
+      { name: "a.txt", mimeType: "text/plain", buffer: Buffer.from("a cat") },
+    ]);
+    await page.getByRole("radio", { name: "To a new data set" }).check();
+    await page.getByLabel("Its name").fill("cats & co");
+    await page.keyboard.press("Enter");
+    await card("a.png").waitFor();
+    expect(await held("cats & co", "a.txt")).toBe("a cat");
+    expect(new URL(page.url()).hash).toContain("cats");
+  });
+
+  it("takes a drawing into the set, with its caption", async () => {
+    await page.getByRole("button", { name: "Draw…" }).click();
+    const pad = (await page.locator("canvas").boundingBox())!;
+    await page.getByRole("radio", { name: "red" }).check();
+    await page.mouse.move(pad.x + pad.width / 2, pad.y + pad.height / 2);
+    await page.mouse.down();
+    await page.mouse.move(pad.x + pad.width / 2 + 5, pad.y + pad.height / 2, { steps: 3 });
+    await page.mouse.up();
+    await page.getByLabel("Caption", { exact: true }).fill("a red dot");
+    await page.getByRole("button", { name: "Add to cats & co" }).click();
+    await page.getByText("Added to cats & co.").waitFor();
+    await page.getByRole("button", { name: "Close" }).click();
+    const name = (await readdir(join(root, "data", "cats & co"))).find((file) => /^drawing-\d+\.png$/.test(file))!;
+    await expect.poll(() => captionOf(name).inputValue()).toBe("a red dot");
+    const drawn = await sharp(join(root, "data", "cats & co", name))
+      .raw()
+      .toBuffer({ resolveWithObject: true });
+    const { width, height, channels } = drawn.info;
+    const pixel = (x: number, y: number) => [...drawn.data.subarray((y * width + x) * channels).subarray(0, 3)];
+    expect(pixel(width / 2, height / 2)).toEqual([0xd7, 0x26, 0x3d]);
+    expect(pixel(2, 2)).toEqual([255, 255, 255]);
+  });
+
+  it("removes an image after asking", async () => {
+    await card("a.png").getByRole("button", { name: "Remove a.png" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+    expect(await card("a.png").count()).toBe(1);
+    await card("a.png").getByRole("button", { name: "Remove a.png" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+    await card("a.png").waitFor({ state: "detached" });
+    expect(await readdir(join(root, "data", "cats & co"))).not.toContain("a.png");
+  });
+
+  it("has only the cards near the window in the page, and reaches all of them", async () => {
+    await chooseSet(/^many/);
+    await card("img-0.png").waitFor();
+    expect(await page.locator(".card").count()).toBeLessThan(60);
+    expect(await card("img-0.png").getAttribute("aria-setsize")).toBe("300");
+    await captionOf("img-0.png").fill("not lost");
+    await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
+    await card("img-299.png").waitFor();
+    expect(await page.locator(".card").count()).toBeLessThan(60);
+    // What has the focus is still there.
+    expect(await captionOf("img-0.png").inputValue()).toBe("not lost");
+    await captionOf("img-299.png").focus();
+    await expect.poll(() => held("many", "img-0.txt").catch(() => "")).toBe("not lost\n");
+  });
+
+  it("has no error of its own", () => {
+    expect(errors).toEqual([]);
+  });
+});
