@@ -22,7 +22,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
   demo: ["errors", "tensor", "images", "diffusion", "runtime", "adapters", "pipelines", "training"],
   // The page's server. Its page, studio/, is not part of src/: it imports the protocol, and the library's web entry.
-  studio: ["errors", "tensor", "storage", "images", "models", "adapters", "pipelines", "training"],
+  studio: ["errors", "tensor", "runtime", "storage", "images", "models", "adapters", "pipelines", "training"],
   cli: [
     ...["errors", "tensor", "runtime", "storage", "images", "schedulers", "diffusion", "models", "adapters"],
     ...["pipelines", "training", "demo", "studio"],

@@ -2,8 +2,11 @@
 
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
-import { readJsonObject } from "../storage/file-access.js";
+import { quoted } from "../errors.js";
+import { pathExists, readJsonObject } from "../storage/file-access.js";
+import { isHubId } from "../storage/hub/index.js";
 import type { ModelChoice } from "./protocol.js";
+import { StudioError } from "./studio-error.js";
 
 /** The id of the model that comes with the library. */
 export const EMBEDDED = "embedded";
@@ -30,6 +33,15 @@ export class Models {
   /** Whether it is one of the list. */
   has(id: string): boolean {
     return id === EMBEDDED || this.named.map(absolute).includes(id);
+  }
+
+  /** What `--model` takes for a model of the list or of the hub. @throws {StudioError} For any other. */
+  async chosenPath(id: string): Promise<string> {
+    if (this.has(id) || (isHubId(id) && !(await pathExists(id)))) return this.pathOf(id);
+    throw new StudioError(
+      403,
+      `The studio was not started with the model ${quoted(id)}. Start it with --model, or name one on the hub (OWNER/NAME).`,
+    );
   }
 
   /** What the page calls the model of a run. */

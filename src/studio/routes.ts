@@ -80,6 +80,12 @@ export function routes(studio: Studio): Hono {
   });
 
   api.get("/adapters", async (c) => c.json(await studio.runs.adapters()));
+  api.post("/drawings", async (c) => c.json({ job: await studio.drawings.draw((await bodyOf(c)).all) }));
+  api.post("/drawings/cancel", async (c) => {
+    studio.drawings.cancel((await bodyOf(c)).text("job"));
+    return c.body(null, 204);
+  });
+  api.get("/drawing", async (c) => serveUserFile(await studio.drawings.file(asked(c.req.query("id"), "id"))));
   api.all("*", (c) => {
     throw new StudioError(404, `The studio has no ${c.req.method} ${c.req.path}.`);
   });
@@ -94,6 +100,7 @@ async function bodyOf(context: Context) {
   });
   if (!isObject(body)) throw new StudioError(400, "The request must hold a JSON object.");
   return {
+    all: body,
     text(name: string): string {
       if (typeof body[name] === "string") return body[name];
       throw new StudioError(400, `${name} must be a text; got ${quoted(body[name])}.`);

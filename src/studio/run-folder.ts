@@ -8,7 +8,7 @@ import { isObject } from "../storage/json.js";
 import { latestCheckpoint } from "../training/index.js";
 import { isPromptFolder, OUTPUT_NAMES, outputPath, PROMPT_FILE } from "../training/output-folder.js";
 import { lastMetrics } from "./metrics-part.js";
-import type { MetricsLine, PromptPictures } from "./protocol.js";
+import type { MetricsLine, PromptPictures, RoutingTrace } from "./protocol.js";
 
 /** What lies in the folder of a run. */
 export interface RunFiles {
@@ -117,23 +117,44 @@ async function readPromptFolder(validation: string, name: string): Promise<Promp
   const about = await readJsonObject(join(folder, PROMPT_FILE)).catch(() => undefined);
   if (typeof about?.prompt !== "string") return undefined;
   const without: string[] = [];
-  const steps = new Map<number, string[]>();
-  for (const file of (await readdir(folder)).sort(bySeed)) {
-    const [, kind, step, number = "1"] = /^(without|step-(\d+))(?:-(\d+))?\.png$/.exec(file) ?? [];
-    if (kind === undefined) continue;
-    let files = without;
-    if (step !== undefined) {
-      files = steps.get(Number(step)) ?? [];
-      steps.set(Number(step), files);
+  const steps = new Map<number, { files: string[]; routes: RoutingTrace[] }>();
+  const names = (await readdir(folder)).sort(bySeed);
+  for (const file of names) {
+    const [, stem, step, number = "1"] = /^(without|step-(\d+))(?:-(\d+))?\.png$/.exec(file) ?? [];
+    if (stem === undefined) continue;
+    const path = `${OUTPUT_NAMES.validation}/${name}/${file}`;
+    if (step === undefined) {
+      without[Number(number) - 1] = path;
+      continue;
     }
-    files[Number(number) - 1] = `${OUTPUT_NAMES.validation}/${name}/${file}`;
+    const known = steps.get(Number(step)) ?? { files: [], routes: [] };
+    steps.set(Number(step), known);
+    known.files[Number(number) - 1] = path;
+    const route = file.replace(/\.png$/, ".json");
+    const trace = names.includes(route) ? await readTrace(join(folder, route)) : undefined;
+    if (trace) known.routes[Number(number) - 1] = trace;
   }
   return {
     prompt: about.prompt,
-    images: Math.max(without.length, ...[...steps.values()].map(({ length }) => length)),
+    images: Math.max(without.length, ...[...steps.values()].map(({ files }) => files.length)),
     without: without.filter(Boolean),
-    steps: [...steps].sort(([a], [b]) => a - b).map(([step, files]) => ({ step, files: files.filter(Boolean) })),
+    steps: [...steps]
+      .sort(([a], [b]) => a - b)
+      .map(([step, { files, routes }]) => ({
+        step,
+        files: files.filter(Boolean),
+        // One for each picture, or none: they are told apart by their place.
+        ...(routes.length > 0 && routes.length === files.length && { routes }),
+      })),
   };
+}
+
+/** Undefined where the file is damaged: its picture is there all the same. */
+async function readTrace(path: string): Promise<RoutingTrace | undefined> {
+  const trace = await readJsonObject(path).catch(() => undefined);
+  const { timesteps, energies, gates } = trace ?? {};
+  if (!Array.isArray(timesteps) || !Array.isArray(energies) || !Array.isArray(gates)) return undefined;
+  return { timesteps, energies, gates, weights: gates };
 }
 
 const bySeed = (a: string, b: string): number => a.length - b.length || (a < b ? -1 : 1);

@@ -1,9 +1,10 @@
 // What stands behind the page, without HTTP: data sets, options, runs, drawings, and what happens with them. Node only.
 
 import { availableParallelism, totalmem } from "node:os";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { ChosenFolders } from "./chosen-folders.js";
 import { DataSets } from "./data-sets.js";
+import { Drawings } from "./drawings.js";
 import { EventHub } from "./event-hub.js";
 import { ImageFiles } from "./image-files.js";
 import { Models } from "./model-choices.js";
@@ -44,6 +45,7 @@ export class Studio {
   readonly imageFiles: ImageFiles;
   readonly runs: Runs;
   readonly models: Models;
+  readonly drawings: Drawings;
   private readonly queue: RunQueue;
   private readonly watch: RunWatch;
   private readonly trainingSettings: TrainingSettings;
@@ -55,7 +57,8 @@ export class Studio {
     this.queue = new RunQueue({
       ...{ runs, program, clearRun },
       onChange: () => this.watch.look(),
-      beforeStart: async () => undefined,
+      // What was kept for drawing is better used by the training.
+      beforeStart: () => this.drawings.release(),
     });
     this.runs = new Runs(runs, this.queue, this.models);
     this.watch = new RunWatch(this.runs, this.events);
@@ -63,6 +66,15 @@ export class Studio {
     const onChange = () => this.events.emit({ kind: "dataSets" });
     this.dataSets = new DataSets({ places: data, newSets, folders, onChange });
     this.imageFiles = new ImageFiles({ dataSets: this.dataSets, newSets, onChange });
+    this.drawings = new Drawings({
+      ...{ runs, events: this.events, samplers: settings.samplers },
+      modelOf: (id) => this.models.chosenPath(id),
+      adapterOf: async (id) => {
+        const known = (await this.runs.adapters()).find((adapter) => adapter.id === id);
+        return { path: await folders.check(id), label: known?.label ?? basename(id) };
+      },
+      isTraining: () => this.runs.isTraining(),
+    });
     this.trainingSettings = new TrainingSettings(this.models, this.dataSets);
   }
 
@@ -76,6 +88,7 @@ export class Studio {
   async close(): Promise<void> {
     await this.queue.close();
     this.watch.stop();
+    await this.drawings.close();
   }
 
   async state(): Promise<StudioState> {

@@ -1,7 +1,6 @@
 // What a form's settings come to on this machine: where model and data lie, what run.json will hold, what to type. Node only.
 
 import { relative } from "node:path";
-import { quoted } from "../errors.js";
 import { pathExists } from "../storage/file-access.js";
 import { isHubId } from "../storage/hub/index.js";
 import { flagWords, shellCommand } from "../training/options/command-line.js";
@@ -33,9 +32,11 @@ export class TrainingSettings {
     const { problems, values, given } = checkValues(settings);
     const config = { ...given };
     if (typeof given.model === "string") {
-      if (this.models.has(given.model) || (isHubId(given.model) && !(await pathExists(given.model)))) {
-        config.model = this.models.pathOf(given.model);
-      } else problems.push(unknownModel(given.model));
+      try {
+        config.model = await this.models.chosenPath(given.model);
+      } catch (error) {
+        problems.push({ option: "model", message: (error as Error).message });
+      }
     }
     for (const name of DATA_NAMES) {
       const places = given[name] as string[] | undefined;
@@ -80,10 +81,3 @@ export function commandOf(config: TrainSettings, output: string): string {
   );
   return shellCommand(["npx", "fera", "train", ...flagWords(TRAIN_OPTIONS, shown)]);
 }
-
-const unknownModel = (model: string): SettingsProblem => ({
-  option: "model",
-  message:
-    `The studio was not started with the model ${quoted(model)}. ` +
-    "Start it with --model, or name one on the hub (OWNER/NAME).",
-});

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { renderGrid } from "../images/grid.js";
 import { readImage, writePng } from "../images/image-file.js";
 import type { ImageLike } from "../images/pixels.js";
-import type { AnyPipeline } from "../pipelines/index.js";
+import type { AnyPipeline, GenerateResult, RoutingTrace } from "../pipelines/index.js";
 import type { Scheduler } from "../schedulers/index.js";
 import { pathExists, writeFileAtomically } from "../storage/file-access.js";
 import { prepareOutputFolder } from "./checkpoint.js";
@@ -76,7 +76,7 @@ export class ValidationPictures {
         for (const seed of this.seeds()) {
           const path = await this.pictureOf(prompt, WITHOUT, seed);
           if (await pathExists(path)) continue;
-          await writePng(path, await this.generate(prompt, seed));
+          await writePng(path, (await this.generate(prompt, seed)).images[0]!);
           drawn++;
         }
       }
@@ -99,9 +99,11 @@ export class ValidationPictures {
       for (const prompt of validationPrompts) {
         const drawn: ImageLike[] = [];
         for (const seed of this.seeds()) {
-          const image = await this.generate(prompt, seed);
-          await writePng(await this.pictureOf(prompt, stepName(step), seed), image);
-          drawn.push(image);
+          const { images: made, route } = await this.generate(prompt, seed);
+          const picture = await this.pictureOf(prompt, stepName(step), seed);
+          await writePng(picture, made[0]!);
+          if (route) await writeRoute(picture, route);
+          drawn.push(made[0]!);
         }
         images.set(prompt, drawn);
       }
@@ -154,9 +156,9 @@ export class ValidationPictures {
   }
 
   /** One by one: as `generate` with this adapter, prompt and seed draws them. */
-  private async generate(prompt: string, seed: number): Promise<ImageLike> {
+  private async generate(prompt: string, seed: number): Promise<GenerateResult> {
     const { size, scheduler, signal, validationSteps: steps, validationGuidanceScale: guidanceScale } = this.options;
-    const { images } = await this.pipeline.generate({
+    return this.pipeline.generate({
       prompt,
       seed,
       width: size,
@@ -166,7 +168,6 @@ export class ValidationPictures {
       ...(guidanceScale !== undefined && { guidanceScale }),
       ...(signal && { signal }),
     });
-    return images[0]!;
   }
 
   private seeds(): number[] {
@@ -197,6 +198,13 @@ export class ValidationPictures {
       .digest("hex");
     return join(outputPath(output, "validation"), `prompt-${key.slice(0, 8)}`);
   }
+}
+
+/** Keeps how the adapter was mixed along the sampling, beside the picture. */
+async function writeRoute(picture: string, { timesteps, energies, gates }: RoutingTrace): Promise<void> {
+  const short = (table: number[][][]) => table.map((rows) => rows.map((row) => row.map((value) => +value.toFixed(6))));
+  const text = JSON.stringify({ timesteps, energies: short(energies), gates: short(gates) });
+  await writeFileAtomically(picture.replace(/\.png$/, ".json"), [new TextEncoder().encode(`${text}\n`)]);
 }
 
 /** At most `count` of them, evenly, the first and the last always. */
