@@ -6,8 +6,10 @@ import { Command } from "commander";
 import open from "open";
 import { SAMPLER_NAMES } from "../pipelines/index.js";
 import { LOOPBACK } from "../studio/access.js";
+import { exportSite, HOSTING_HINT } from "../studio/export-site.js";
 import { DEFAULT_PORT, startServer } from "../studio/server.js";
 import { Studio } from "../studio/studio.js";
+import { shellCommand } from "../training/options/command-line.js";
 import { integer, repeated, text } from "../training/options/option.js";
 import { interruptible } from "./interrupt.js";
 import { addOptions, readOptions } from "./options.js";
@@ -26,6 +28,11 @@ const OPTIONS = {
   host: text("address to listen on; another than 127.0.0.1 can be reached from other machines", "HOST").withDefault(
     "127.0.0.1",
   ),
+  export: text(
+    "starts no server: writes the studio as static files into this folder, which train on the embedded model in the tab of " +
+      "whoever opens them",
+    "FOLDER",
+  ),
 };
 
 /** The package's own files. */
@@ -40,7 +47,8 @@ export function studioCommand(version: string): Command {
   // The library takes "no" from the name: the value is `open`.
   command.option("--no-open", "do not open the page in a browser");
   return command.action(async () => {
-    const { data = [], runs, model = [], port, host } = await readOptions(command, OPTIONS);
+    const { data = [], runs, model = [], port, host, export: folder } = await readOptions(command, OPTIONS);
+    if (folder !== undefined) return exportTo(folder);
     const studio = new Studio({
       version,
       data,
@@ -72,4 +80,10 @@ export function studioCommand(version: string): Command {
       await server.close();
     });
   });
+}
+
+async function exportTo(folder: string): Promise<void> {
+  const { files, sizeBytes } = await exportSite(folder);
+  print(`studio    ${folder} (${files.length} files, ${Math.round(sizeBytes / 1e6)} MB)`);
+  print(HOSTING_HINT.replaceAll("FOLDER", shellCommand([folder])));
 }

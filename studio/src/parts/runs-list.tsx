@@ -5,7 +5,7 @@ import type { ComponentChildren } from "preact";
 import { formatCount, formatDuration } from "../../../src/cli/format.js";
 import type { RunSummary } from "../../../src/studio/protocol.js";
 import { addressOf } from "../route.js";
-import { attempt, backend, runs } from "../store.js";
+import { attempt, backend, runs, studio } from "../store.js";
 import { formatBytes, ordinal } from "./amounts.js";
 import { ConfirmDialog, type Question } from "./confirm-dialog.js";
 import { actionsOf, isActive, type OfferedAction, queuePlaces, STATE_NAMES } from "./run-actions.js";
@@ -63,7 +63,7 @@ function Head({ run, isSelected }: { run: RunSummary; isSelected: boolean }) {
       <span class="state">{STATE_NAMES[run.state]}</span>
       <span class="muted about" title={`${run.adapterKind} on ${run.model}`}>
         {run.adapterKind} on {run.model.split(/[/\\]/).at(-1)}
-        {!run.isOurs && ", from the command line"}
+        {!run.isOurs && (studio.value?.kind === "tab" ? ", in another tab" : ", from the command line")}
       </span>
     </div>
   );

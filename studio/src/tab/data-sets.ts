@@ -118,6 +118,11 @@ export class DataSets {
     const ordered = [...files].sort((a, b) => Number(isImageName(b.name)) - Number(isImageName(a.name)));
     for (const file of ordered) {
       try {
+        if (file.name.includes("/")) {
+          throw new Error(
+            "lies in a folder of its own, which a tab does not keep: drop the images of one folder at a time",
+          );
+        }
         const name = plainName("A file's name", file.name);
         if (isImageName(name)) {
           const other = stems.get(captionName(name));

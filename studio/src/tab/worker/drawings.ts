@@ -1,15 +1,13 @@
 // Trying adapters: pictures by prompt, with and without, over the values of two options.
 
-import { createScheduler } from "../../../../src/schedulers/index.js";
+import { describeGeneration } from "../../../../src/pipelines/generation-settings/describe-generation.js";
+import { withGenerationSettings } from "../../../../src/pipelines/generation-settings/png-settings.js";
+import { SAMPLER_NAMES, type SamplerName } from "../../../../src/pipelines/generation-settings/sampler-names.js";
+import { schedulerFor } from "../../../../src/pipelines/samplers.js";
 import type { DrawnImage, DrawRequest, GridAxis, RoutingTrace, StudioEvent } from "../../../../src/studio/protocol.js";
 import { findFile, findFolder, RUNS_FOLDER } from "../files.js";
 import { RUN_FILES } from "../runs.js";
-import { LATENT_SCALE, loadModel, place } from "./place.js";
-
-/** Samplers by name. */
-export const SAMPLERS = [
-  ...["DDIM", "DDPM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "UniPCMultistep", "PNDM"],
-] as const;
+import { EMBEDDED, LATENT_SCALE, loadModel, place } from "./place.js";
 
 const MOST_PICTURES = 100;
 const MOST_STEPS = 200;
@@ -109,20 +107,26 @@ export class Drawings {
       );
     }
     const startedAt = performance.now();
-    const { images, routes } = await pipeline.generate({
+    const options = {
       ...{ prompt, steps, guidanceScale, seed, signal },
       ...(negativePrompt && { negativePrompt }),
       ...(width !== undefined && { width }),
       ...(height !== undefined && { height }),
-      ...(sampler && {
-        scheduler: createScheduler({ ...pipeline.schedulerConfig, _class_name: `${sampler}Scheduler` }),
-      }),
+      ...(sampler && { scheduler: schedulerFor(pipeline, sampler as SamplerName) }),
       adapters: adapters.length > 0 && !withoutAdapters,
       onStep: () => new Promise<void>((resolve) => setTimeout(resolve)),
-    });
+    };
+    const { images, routes } = await pipeline.generate(options);
     const image = images[0]!;
+    const used = withoutAdapters ? [] : adapters.map(({ id: name, scale }) => ({ name, scale }));
+    const settings = {
+      ...describeGeneration(pipeline, options, { image, seed, position: 0, count: 1 }),
+      model: EMBEDDED,
+      ...(used.length > 0 && { adapters: used }),
+    };
+    const png = new Uint8Array(await (await image.toBlob()).arrayBuffer());
     const id = `${Date.now().toString(36)}-${this.next++}`;
-    this.keep(id, await image.toBlob());
+    this.keep(id, new Blob([withGenerationSettings(png, settings) as Uint8Array<ArrayBuffer>], { type: "image/png" }));
     return {
       ...{ id, x, y, withoutAdapters, width: image.width, height: image.height, seed },
       seconds: (performance.now() - startedAt) / 1000,
@@ -198,9 +202,9 @@ function check({ prompt, seed, steps, guidanceScale, sampler, width, height, ada
   );
   must(Number.isFinite(guidanceScale) && guidanceScale >= 0, "guidanceScale", "a number of 0 or more", guidanceScale);
   must(
-    !sampler || (SAMPLERS as readonly string[]).includes(sampler),
+    !sampler || (SAMPLER_NAMES as readonly string[]).includes(sampler),
     "sampler",
-    `one of ${SAMPLERS.join(", ")}`,
+    `one of ${SAMPLER_NAMES.join(", ")}`,
     sampler,
   );
   // Two halvings of the latents.

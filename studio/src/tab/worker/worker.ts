@@ -1,9 +1,10 @@
 // The page's worker: holds the library, trains and draws. ONNX Runtime blocks the thread that it computes on.
 
+import { SAMPLER_NAMES } from "../../../../src/pipelines/generation-settings/sampler-names.js";
 import type { StudioEvent } from "../../../../src/studio/protocol.js";
 import { storageRoot } from "../files.js";
 import { type Answer, type Broadcast, CHANNEL, type Request, type WorkerCalls } from "../messages.js";
-import { Drawings, SAMPLERS } from "./drawings.js";
+import { Drawings } from "./drawings.js";
 // First: it sees every memory of WebAssembly that is made.
 import { wasmMemoryBytes } from "./memory.js";
 import { openPlace } from "./place.js";
@@ -43,7 +44,7 @@ const handlers: Handlers = {
     (await opened).queue.predict(settings, signal, (done, total) => tell({ kind: "predicting", done, total })),
   start: async (_, name, settings) => (await opened).queue.start(name, settings),
   act: async (_, run, action) => (await opened).queue.act(run, action),
-  samplers: () => [...SAMPLERS],
+  samplers: () => [...SAMPLER_NAMES],
   draw: async (_, request) => (await opened).drawings.start(request),
   cancelDrawing: async (_, job) => (await opened).drawings.cancel(job),
   drawing: async (_, id) => (await opened).drawings.picture(id),

@@ -1,0 +1,193 @@
+// The studio without a server, as someone uses it on a static host: the site that `fera studio --export` writes, served
+// without the headers that threads need, trained on in a tab by clicking.
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import sharp from "sharp";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Backend } from "../../studio/src/backend.js";
+import type { DrawnImage } from "../../src/studio/protocol.js";
+import { readGenerationSettings } from "../../src/pipelines/index.js";
+import { CHROMIUM, launchChromium } from "../support/chromium.js";
+import { runFera } from "../support/fera-program.js";
+import { serveFolder } from "../support/static-server.js";
+
+/** FERA_TAB_DEVICE=webgpu trains on the software GPU, which takes minutes. */
+const DEVICE = process.env.FERA_TAB_DEVICE ?? "wasm";
+const PATIENCE = DEVICE === "webgpu" ? 600_000 : 180_000;
+
+interface Upload {
+  name: string;
+  mimeType: string;
+  buffer: Buffer;
+}
+
+/** A dot on white, with its caption. */
+async function dot(number: number): Promise<Upload[]> {
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="96" height="96"><rect width="96" height="96" fill="white"/>
+    <circle cx="48" cy="48" r="${20 + 5 * number}" fill="hsl(${80 * number},80%,50%)"/></svg>`;
+  return [
+    { name: `dot ${number}.png`, mimeType: "image/png", buffer: await sharp(Buffer.from(svg)).png().toBuffer() },
+    { name: `dot ${number}.txt`, mimeType: "text/plain", buffer: Buffer.from("a <b>coloured</b> dot") },
+  ];
+}
+
+describe.skipIf(!CHROMIUM)("the studio in a tab", () => {
+  let folder: string;
+  let site: Awaited<ReturnType<typeof serveFolder>>;
+  let browser: Browser;
+  let context: BrowserContext;
+  let page: Page;
+  const errors: string[] = [];
+
+  /** Opens the page, and waits until its worker answers. */
+  async function open(): Promise<Page> {
+    const opened = await context.newPage();
+    opened.on("pageerror", (error) => errors.push(error.message));
+    await opened.goto(`${site.url}?debug`);
+    await opened.getByText("in this tab").waitFor({ timeout: 60_000 });
+    return opened;
+  }
+
+  const run = (on: Page, name: string) => on.getByRole("list", { name: "Runs" }).locator("li", { hasText: name });
+
+  /** Sets the form's options, and starts. */
+  async function start(on: Page, name: string, settings: Record<string, string>): Promise<void> {
+    await on.getByRole("link", { name: "Train", exact: true }).click();
+    await on.getByText("More options").first().click();
+    for (const [option, value] of Object.entries(settings)) {
+      const control = on.locator(`#option-${option}`);
+      if (option === "device") await control.selectOption(value);
+      else await control.fill(value);
+    }
+    await on.getByLabel("Name of the run").fill(name);
+    await on.getByRole("button", { name: /^(Start|Queue) training$/ }).click();
+    await run(on, name).first().waitFor();
+  }
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), "tab-"));
+    const exported = await runFera("studio", "--export", join(folder, "site"));
+    expect(exported.stderr).toBe("");
+    expect(exported.stdout).toMatch(/Cross-Origin-Opener-Policy/);
+    site = await serveFolder(join(folder, "site"), "/a/b/");
+    browser = await launchChromium();
+    context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+    page = await open();
+  });
+
+  afterAll(async () => {
+    await browser?.close();
+    await site?.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  it("has threads where the host sends no headers", async () => {
+    expect(await page.evaluate("crossOriginIsolated")).toBe(true);
+    await page.getByText(/in this tab \(WebAssembly, \d+ threads?\)/).waitFor();
+  });
+
+  it("takes images and captions, and refuses a broken image in words", async () => {
+    const broken = { name: "broken.png", mimeType: "image/png", buffer: Buffer.from("not a picture") };
+    const dots = (await Promise.all([1, 2, 3].map(dot))).flat();
+    await page.getByRole("link", { name: "Data", exact: true }).click();
+    await page.getByLabel("Files to add").setInputFiles([...dots, broken]);
+    await page.getByLabel("Its name").fill("dots");
+    await page.getByRole("button", { name: "Add", exact: true }).click();
+    await page.getByText("6 files added to dots, 1 refused.").waitFor();
+    await page.getByText(/broken\.png.*is no image that this browser can read, or is damaged/).waitFor();
+    await expect.poll(() => page.getByText("a <b>coloured</b> dot").count()).toBeGreaterThan(0);
+  });
+
+  it(
+    "trains, shows progress, samples and routing, and gives an adapter that the command line loads",
+    async () => {
+      const startedAt = performance.now();
+      await start(page, "first", { steps: "4", validateEvery: "2", validationSteps: "4", device: DEVICE });
+      await run(page, "first").getByText(/1 of 4 steps .*MB/).waitFor({ timeout: PATIENCE });
+      await page.getByText("step 2", { exact: true }).first().waitFor({ timeout: PATIENCE });
+      const seconds = (performance.now() - startedAt) / 1000;
+      await page.locator("li.run[data-state=finished]").waitFor({ timeout: PATIENCE });
+      if (process.env.FERA_PARITY) console.log(`first pictures after ${seconds.toFixed(1)} s`);
+      await page.getByRole("slider", { name: /before|after|wipe|without/i }).or(page.locator(".shown img")).first().waitFor();
+      expect(await page.getByText("No routing was recorded").count()).toBe(0);
+      await page.getByRole("heading", { name: "Routing during the training" }).waitFor();
+      const download = page.waitForEvent("download");
+      await page.getByRole("link", { name: "Download the adapter" }).click();
+      const adapter = join(folder, "adapter.safetensors");
+      await (await download).saveAs(adapter);
+      const { stdout } = await runFera("inspect", adapter);
+      expect(stdout).toMatch(/FeRA/);
+      expect(stdout).toMatch(/experts\s+3/);
+    },
+    PATIENCE,
+  );
+
+  it("finds run, pictures and adapter after a reload", async () => {
+    await page.reload();
+    await page.locator("li.run[data-state=finished]", { hasText: "first" }).waitFor();
+    await page.getByRole("link", { name: "Download the adapter" }).waitFor();
+    await expect.poll(() => page.getByText("step 4", { exact: true }).count()).toBeGreaterThan(0);
+  });
+
+  it("draws with and without the adapter, the settings in the file", async () => {
+    const { images, png } = await page.evaluate(async () => {
+      const backend = (globalThis as unknown as { feraBackend: Backend }).feraBackend;
+      const drawn: DrawnImage[] = [];
+      const ended = new Promise<string | undefined>((resolve) => {
+        backend.subscribe((event) => {
+          if (event.kind === "drawn") drawn.push(event.image);
+          if (event.kind === "drawingEnded") resolve(event.error);
+        });
+      });
+      await backend.draw({
+        ...{ model: "embedded", prompt: "a dot", seed: 3, steps: 3, guidanceScale: 2, width: 64, height: 64 },
+        ...{ adapters: [{ id: "first", scale: 0.5 }], compare: true, sampler: "euler" },
+      });
+      const error = await ended;
+      if (error !== undefined) throw new Error(error);
+      const url = await backend.drawnImageUrl(drawn[0]!.id);
+      return { images: drawn, png: [...new Uint8Array(await (await fetch(url)).arrayBuffer())] };
+    });
+    expect(images.map(({ withoutAdapters }) => withoutAdapters)).toEqual([false, true]);
+    expect(images[0]!.routes[0]!.route.gates).toHaveLength(3);
+    expect(images[1]!.routes).toEqual([]);
+    expect(readGenerationSettings(Uint8Array.from(png))?.settings).toMatchObject({
+      ...{ prompt: "a dot", seed: 3, sampler: "euler", guidanceScale: 2, width: 64 },
+      adapters: [{ name: "first", scale: 0.5 }],
+    });
+  });
+
+  it(
+    "lets one tab train at a time, and shows a run that a reload cut off as stopped",
+    async () => {
+      await start(page, "second", { steps: "300", validateEvery: "300", validationSteps: "1" });
+      await run(page, "second").getByText(/[1-9]\d* of 300 steps/).waitFor({ timeout: PATIENCE });
+      const other = await open();
+      await start(other, "third", { steps: "1", validationSteps: "1" });
+      await run(other, "third").getByText("waits: another tab trains").waitFor();
+      await other.getByText("in another tab").first().waitFor();
+      await page.reload();
+      await page.locator("li.run[data-state=stopped]", { hasText: "second" }).waitFor();
+      await page.locator("li.run[data-state=finished]", { hasText: "third" }).waitFor({ timeout: PATIENCE });
+      await other.close();
+    },
+    PATIENCE,
+  );
+
+  it("says that there is no room, and leaves nothing half written", async () => {
+    const session = await context.newCDPSession(page);
+    await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(site.url).origin, quotaSize: 1000 });
+    await page.getByRole("link", { name: "Data", exact: true }).click();
+    await page.getByLabel("Files to add").setInputFiles(await dot(4));
+    await page.getByLabel("To dots").check();
+    await page.getByRole("button", { name: "Add", exact: true }).click();
+    await page.getByText(/the room that this browser gives the page is full/).first().waitFor();
+    await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(site.url).origin });
+    await page.getByText("dots (3 images)").waitFor({ state: "attached" });
+  });
+
+  it("has thrown nothing", () => expect(errors).toEqual([]));
+});
