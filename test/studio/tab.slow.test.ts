@@ -7,9 +7,9 @@ import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Backend } from "../../studio/src/backend.js";
-import type { DrawnImage } from "../../src/studio/protocol.js";
 import { readGenerationSettings } from "../../src/pipelines/index.js";
+import type { DrawnImage } from "../../src/studio/protocol.js";
+import type { Backend } from "../../studio/src/backend.js";
 import { CHROMIUM, launchChromium } from "../support/chromium.js";
 import { runFera } from "../support/fera-program.js";
 import { serveFolder } from "../support/static-server.js";
@@ -106,12 +106,18 @@ describe.skipIf(!CHROMIUM)("the studio in a tab", () => {
     async () => {
       const startedAt = performance.now();
       await start(page, "first", { steps: "4", validateEvery: "2", validationSteps: "4", device: DEVICE });
-      await run(page, "first").getByText(/1 of 4 steps .*MB/).waitFor({ timeout: PATIENCE });
+      await run(page, "first")
+        .getByText(/1 of 4 steps .*MB/)
+        .waitFor({ timeout: PATIENCE });
       await page.getByText("step 2", { exact: true }).first().waitFor({ timeout: PATIENCE });
       const seconds = (performance.now() - startedAt) / 1000;
       await page.locator("li.run[data-state=finished]").waitFor({ timeout: PATIENCE });
       if (process.env.FERA_PARITY) console.log(`first pictures after ${seconds.toFixed(1)} s`);
-      await page.getByRole("slider", { name: /before|after|wipe|without/i }).or(page.locator(".shown img")).first().waitFor();
+      await page
+        .getByRole("slider", { name: /before|after|wipe|without/i })
+        .or(page.locator(".shown img"))
+        .first()
+        .waitFor();
       expect(await page.getByText("No routing was recorded").count()).toBe(0);
       await page.getByRole("heading", { name: "Routing during the training" }).waitFor();
       const download = page.waitForEvent("download");
@@ -164,7 +170,9 @@ describe.skipIf(!CHROMIUM)("the studio in a tab", () => {
     "lets one tab train at a time, and shows a run that a reload cut off as stopped",
     async () => {
       await start(page, "second", { steps: "300", validateEvery: "300", validationSteps: "1" });
-      await run(page, "second").getByText(/[1-9]\d* of 300 steps/).waitFor({ timeout: PATIENCE });
+      await run(page, "second")
+        .getByText(/[1-9]\d* of 300 steps/)
+        .waitFor({ timeout: PATIENCE });
       const other = await open();
       await start(other, "third", { steps: "1", validationSteps: "1" });
       await run(other, "third").getByText("waits: another tab trains").waitFor();
@@ -184,7 +192,10 @@ describe.skipIf(!CHROMIUM)("the studio in a tab", () => {
     await page.getByLabel("Files to add").setInputFiles(await dot(4));
     await page.getByLabel("To dots").check();
     await page.getByRole("button", { name: "Add", exact: true }).click();
-    await page.getByText(/the room that this browser gives the page is full/).first().waitFor();
+    await page
+      .getByText(/the room that this browser gives the page is full/)
+      .first()
+      .waitFor();
     await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(site.url).origin });
     await page.getByText("dots (3 images)").waitFor({ state: "attached" });
   });
