@@ -69,6 +69,9 @@ export function routes(studio: Studio): Hono {
     return serveUserFile(await studio.runs.file(asked(id, "id"), asked(file, "file")));
   });
   api.post("/check", async (c) => c.json(await studio.check((await bodyOf(c)).object("settings"))));
+  api.post("/predict", async (c) =>
+    c.json(await studio.predict((await bodyOf(c)).object("settings"), c.req.raw.signal)),
+  );
   api.post("/runs", async (c) => {
     const body = await bodyOf(c);
     return c.json(await studio.start(body.text("name"), body.object("settings")));

@@ -6,6 +6,7 @@ import { outputPath } from "../training/output-folder.js";
 import { pathInside } from "./chosen-folders.js";
 import { metricsPart } from "./metrics-part.js";
 import type { Models } from "./model-choices.js";
+import type { MeasuredRun } from "./predictions.js";
 import type { AdapterChoice, MetricsPart, RunDetails, RunSummary } from "./protocol.js";
 import { type RunFiles, RunFolders, readPictures } from "./run-folder.js";
 import type { RunQueue } from "./run-queue.js";
@@ -91,6 +92,18 @@ export class Runs {
       }),
     );
     return all.filter((adapter) => adapter !== undefined);
+  }
+
+  /** Runs that have made steps, the newest first. */
+  async measured(): Promise<MeasuredRun[]> {
+    const all = await Promise.all(
+      (await this.list()).map(async ({ id }) => {
+        const folder = join(this.folder, id);
+        const files = await this.folders.read(folder);
+        return files?.last && { id, settings: files.settings, metrics: outputPath(folder, "metrics") };
+      }),
+    );
+    return all.filter((run) => run !== undefined);
   }
 
   /** Whether a training is at work in the folder, whoever started it. */

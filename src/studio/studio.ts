@@ -9,9 +9,11 @@ import { EventHub } from "./event-hub.js";
 import { ImageFiles } from "./image-files.js";
 import { Models } from "./model-choices.js";
 import { describeOptions } from "./option-descriptions.js";
+import { Predictions } from "./predictions.js";
 import type {
   CheckedSettings,
   OptionDescription,
+  Prediction,
   RunAction,
   RunSummary,
   StudioState,
@@ -49,6 +51,7 @@ export class Studio {
   private readonly queue: RunQueue;
   private readonly watch: RunWatch;
   private readonly trainingSettings: TrainingSettings;
+  private readonly predictions: Predictions;
 
   constructor(private readonly settings: StudioOptions) {
     const { data, runs, models, embeddedModel, program, clearRun } = settings;
@@ -76,6 +79,12 @@ export class Studio {
       isTraining: () => this.runs.isTraining(),
     });
     this.trainingSettings = new TrainingSettings(this.models, this.dataSets);
+    this.predictions = new Predictions({
+      program,
+      runs: () => this.runs.measured(),
+      isTraining: () => this.runs.isTraining(),
+      emit: (event) => this.events.emit(event),
+    });
   }
 
   /** Finds earlier runs again, and goes on with the queue. */
@@ -86,6 +95,7 @@ export class Studio {
 
   /** Ends trainings well; they are then paused. */
   async close(): Promise<void> {
+    this.predictions.close();
     await this.queue.close();
     this.watch.stop();
     await this.drawings.close();
@@ -110,6 +120,13 @@ export class Studio {
   async check(settings: TrainSettings): Promise<CheckedSettings> {
     const { problems, command, settings: whole } = await this.trainingSettings.resolve(settings);
     return { problems, command, settings: whole };
+  }
+
+  /** What a training will take. @param signal - Ends the steps that are run for it. */
+  async predict(settings: TrainSettings, signal: AbortSignal): Promise<Prediction> {
+    const { problems, config, settings: whole } = await this.trainingSettings.resolve(settings);
+    if (problems.length > 0) throw new StudioError(400, problems.map(({ message }) => message).join("\n"));
+    return this.predictions.predict(config, whole, signal);
   }
 
   /** Puts a training into the queue. @throws {StudioError} If an option is wrong. */

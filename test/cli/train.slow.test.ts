@@ -53,7 +53,7 @@ describe("fera train", () => {
     expect([blue, circle].every((name) => /^prompt-[0-9a-f]{8}\.png$/.test(name!))).toBe(true);
     expect(steps).toEqual(["step-000008.png", "step-000016.png"]);
     expect(readdirSync(join(dir, "whole/validation", blue!.replace(".png", "")))).toEqual([
-      ...["prompt.json", "step-000008.png", "step-000016.png", "without.png"],
+      ...["prompt.json", "step-000008.json", "step-000008.png", "step-000016.json", "step-000016.png", "without.png"],
     ]);
     expect(readFileSync(join(dir, "whole/loss.png")).subarray(1, 4).toString()).toBe("PNG");
     expect(readFileSync(join(dir, "whole/report.html"), "utf8")).toContain("<figcaption>a red circle</figcaption>");

@@ -1,0 +1,196 @@
+// Who may ask `fera studio` what: its token, its name, its page, its folders.
+
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { plainPng } from "../support/data-folder.js";
+import { runFera } from "../support/fera-program.js";
+import { type StartedStudio, startStudio } from "../support/studio.js";
+
+let dir: string;
+let data: string;
+let runs: string;
+let studio: StartedStudio;
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "fera-studio-"));
+  data = join(dir, "pictures");
+  runs = join(dir, "runs");
+  for (const folder of [join(data, "red"), join(runs, "old"), join(dir, "secret")])
+    await mkdir(folder, { recursive: true });
+  await writeFile(join(data, "red/a.png"), await plainPng());
+  await writeFile(join(dir, "secret/b.png"), await plainPng(5));
+  await writeFile(join(dir, "secret/words.txt"), "secret");
+  await symlink(join(dir, "secret"), join(data, "red/link"));
+  await symlink(join(dir, "secret/words.txt"), join(runs, "old/link.png"));
+  await writeFile(join(runs, "old/run.json"), JSON.stringify({ fera: "0.1.0", model: "m", steps: 4, adapter: "lora" }));
+  await writeFile(join(runs, "old/metrics.jsonl"), `${JSON.stringify({ step: 4, loss: 0.5, steps: 4 })}\n`);
+  studio = await startStudio({ data: [data], runs });
+});
+
+afterAll(async () => {
+  await studio.stop();
+  await rm(dir, { recursive: true });
+});
+
+/** As any program can send it: fetch does not let a Host be set. */
+function send(path: string, headers: Record<string, string> = {}, method = "GET", body?: string) {
+  return new Promise<{ status: number; text: string; headers: NodeJS.Dict<string | string[]> }>((resolve, reject) => {
+    const sent = request(`${studio.origin}${path}`, { method, headers }, (answer) => {
+      let text = "";
+      answer.setEncoding("utf8").on("data", (part: string) => {
+        text += part;
+      });
+      answer.on("end", () => resolve({ status: answer.statusCode!, text, headers: answer.headers }));
+    });
+    sent.on("error", reject);
+    sent.end(body);
+  });
+}
+
+const bearer = () => ({ Authorization: `Bearer ${studio.token}` });
+const cookie = () => ({ Cookie: `fera-studio-${new URL(studio.origin).port}=${studio.token}` });
+
+describe("the token", () => {
+  it.each([
+    ["none", {}, ""],
+    ["a wrong one", { Authorization: "Bearer wrong" }, ""],
+    ["one that is nearly right", { Authorization: "Bearer TOKENx" }, ""],
+    ["a wrong one in the address", {}, "?token=wrong"],
+  ])("%s opens nothing below /api/, in words", async (_, headers, query) => {
+    for (const path of ["state", "dataset/image", "run/file", "events", "nothing"]) {
+      const { Authorization } = headers as Record<string, string>;
+      const given: Record<string, string> = {};
+      if (Authorization) given.Authorization = Authorization.replace("TOKEN", studio.token);
+      const { status, text } = await send(`/api/${path}${query}`, given);
+      expect(status, path).toBe(401);
+      expect(JSON.parse(text).error).toMatch(/token/);
+    }
+  });
+
+  it("opens it as a bearer, in the address and as the cookie of the first page", async () => {
+    expect((await send("/api/state", bearer())).status).toBe(200);
+    expect((await send(`/api/state?token=${studio.token}`)).status).toBe(200);
+    expect((await send("/api/state", cookie())).status).toBe(200);
+  });
+
+  it("moves from the opened address into a cookie that scripts cannot read", async () => {
+    const { status, headers } = await send(`/?token=${studio.token}`);
+    expect([status, headers.location]).toEqual([303, "/"]);
+    expect(headers["set-cookie"]![0]).toMatch(/^fera-studio-\d+=.*HttpOnly; SameSite=Strict/);
+    expect((await send("/?token=wrong")).status).toBe(401);
+  });
+});
+
+describe("pages of other sites", () => {
+  it("cannot use another name for this machine", async () => {
+    for (const Host of ["evil.example", `evil.example:${new URL(studio.origin).port}`, "127.0.0.1:1"]) {
+      expect((await send("/api/state", { ...bearer(), Host })).status, Host).toBe(403);
+      expect((await send("/", { Host })).status, Host).toBe(403);
+    }
+    const { port } = new URL(studio.origin);
+    expect((await send("/api/state", { ...bearer(), Host: `localhost:${port}` })).status).toBe(200);
+  });
+
+  it("cannot change anything, with the cookie that a browser adds", async () => {
+    const post = (headers: Record<string, string>) =>
+      send("/api/datasets", { "Content-Type": "application/json", ...headers }, "POST", '{"label":"made"}');
+    const own = { ...cookie(), "X-Fera-Studio": "1" };
+    expect((await post(cookie())).status, "without the header").toBe(403);
+    expect((await post({ ...own, Origin: "https://evil.example" })).status, "of another origin").toBe(403);
+    expect((await post({ ...bearer(), Origin: "null" })).status, "of no origin").toBe(403);
+    expect((await post({ ...own, Origin: studio.origin })).status).toBe(200);
+  });
+
+  it("cannot frame it, and its own page runs no script but its own", async () => {
+    for (const path of ["/", "/api/state", "/nothing"]) {
+      const { headers } = await send(path);
+      expect(headers["content-security-policy"]).toMatch(/script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'/);
+      expect(headers["content-security-policy"]).toMatch(/frame-ancestors 'none'/);
+      expect(headers["x-content-type-options"]).toBe("nosniff");
+      expect(headers["cross-origin-opener-policy"]).toBe("same-origin");
+      expect(headers["cross-origin-embedder-policy"]).toBe("require-corp");
+      expect(headers["referrer-policy"]).toBe("no-referrer");
+      expect(headers["access-control-allow-origin"]).toBeUndefined();
+    }
+  });
+});
+
+describe("what is read", () => {
+  const get = (path: string, query: Record<string, string>) =>
+    send(`/api/${path}?${new URLSearchParams(query)}`, bearer());
+
+  it("lies in the chosen folders: not beside them, not above them, not behind links", async () => {
+    const red = join(data, "red");
+    const outside = [
+      ["dataset", { id: join(dir, "secret"), resolution: "64" }],
+      ["dataset", { id: "/etc", resolution: "64" }],
+      ["dataset", { id: `${red}/../../secret`, resolution: "64" }],
+      ["dataset", { id: join(red, "link"), resolution: "64" }],
+      ["dataset/image", { id: red, image: "../../secret/b.png" }],
+      ["dataset/image", { id: red, image: "link/b.png" }],
+      ["dataset/image", { id: red, image: join(dir, "secret/b.png") }],
+      ["run/file", { id: "old", file: "../../secret/words.txt" }],
+      ["run/file", { id: "old", file: "link.png" }],
+      ["run/file", { id: "../secret", file: "words.txt" }],
+      ["run/file", { id: "..", file: "secret/words.txt" }],
+      ["run/metrics", { id: "../../../etc" }],
+      ["drawing", { id: "../../../secret/words.txt" }],
+    ] as const;
+    for (const [path, query] of outside) {
+      const { status, text } = await get(path, query);
+      expect(status, JSON.stringify([path, query, text])).toBe(403);
+      expect(JSON.parse(text).error.length).toBeGreaterThan(20);
+      expect(text).not.toContain('secret"}');
+    }
+    expect((await get("dataset", { id: red, resolution: "64" })).status).toBe(200);
+    expect((await get("dataset/image", { id: red, image: "a.png" })).headers["content-type"]).toBe("image/webp");
+    expect((await get("run/file", { id: "old", file: "metrics.jsonl" })).text).toContain('"loss":0.5');
+  });
+
+  it("is nothing of the page's folder but the page", async () => {
+    for (const path of ["/../package.json", "/..%2fpackage.json", "/%2e%2e/cli/main.js", "/api/../../x"]) {
+      expect((await send(path)).status, path).not.toBe(200);
+    }
+    expect((await send("/")).text).toContain("<!doctype html>");
+  });
+
+  it("is named where the request is wrong", async () => {
+    expect(JSON.parse((await get("dataset", { id: data })).text).error).toMatch(/resolution/);
+    expect(JSON.parse((await get("run/metrics", { id: "old", from: "-1" })).text).error).toMatch(/from .*"-1"/);
+    const broken = await send("/api/check", { ...bearer(), "Content-Type": "application/json" }, "POST", "{");
+    expect([broken.status, JSON.parse(broken.text).error]).toEqual([400, "The request must hold JSON."]);
+    const large = await send("/api/check", bearer(), "POST", `{"settings":"${"x".repeat(2 ** 21)}"}`);
+    expect(large.status).toBe(413);
+  });
+});
+
+describe("the program", () => {
+  it("says which port is in use, and what to do", async () => {
+    const { port } = new URL(studio.origin);
+    const { code, stderr } = await runFera("studio", "--no-open", "--port", port, "--runs", runs);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(new RegExp(`port ${port} .*in use.*--port N`));
+  });
+
+  it("refuses an address that is none of this machine", async () => {
+    const { code, stderr } = await runFera("studio", "--no-open", "--host", "192.0.2.1", "--runs", runs);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/192\.0\.2\.1 is no address of this machine/)]);
+  });
+
+  it("listens on this machine only, and says so where it is told to listen elsewhere", async () => {
+    const { stdout } = await promisify(execFile)("cat", [`/proc/${studio.pid}/net/tcp`]).catch(() => ({ stdout: "" }));
+    const port = Number(new URL(studio.origin).port).toString(16).toUpperCase().padStart(4, "0");
+    if (stdout !== "") expect(stdout).toMatch(new RegExp(` 0100007F:${port} `));
+    const everywhere = await startStudio({ runs, args: ["--host", "0.0.0.0"] });
+    try {
+      expect(everywhere.output()).toMatch(/warning .*other machines can reach the studio/);
+    } finally {
+      expect(await everywhere.stop("SIGINT")).toBe(0);
+    }
+  });
+});
