@@ -11,7 +11,15 @@ describe("settings in a file", () => {
   });
 
   it("tell what the form has no place for, and pass over the version of run.json", () => {
-    const text = JSON.stringify({ fera: "0.1.0", output: "runs/a", stepz: 3, rank: 4, data: "d", seed: null });
+    const text = JSON.stringify({
+      fera: "0.1.0",
+      output: "runs/a",
+      followLinks: false,
+      stepz: 3,
+      rank: 4,
+      data: "d",
+      seed: null,
+    });
     expect(readSettings(text, options)).toEqual({ settings: { rank: 4, data: ["d"] }, leftOut: ["output", "stepz"] });
   });
 

@@ -41,12 +41,19 @@ export function readSettings(text: string, options: readonly OptionDescription[]
 /** Those settings that the form has. */
 export function takeSettings(given: TrainSettings, options: readonly OptionDescription[]): ReadSettings {
   const known = new Set(options.map(({ name }) => name));
-  // A single place of data may stand alone; null says nothing.
-  const entries = Object.entries(given).filter(([name, value]) => value !== null && name !== VERSION);
+  const entries = Object.entries(given).filter(
+    ([name, value]) => value !== null && name !== VERSION && !(PLACES.has(name) && value === false),
+  );
   const settings = Object.fromEntries(entries.filter(([name]) => known.has(name)));
+  // A single place of data may stand alone.
   if (typeof settings.data === "string") settings.data = [settings.data];
   return { settings, leftOut: entries.map(([name]) => name).filter((name) => !known.has(name)) };
 }
+
+/** Where a run lies and what it may read, which the form does not say: off they are as if they were not there. */
+export const PLACES: ReadonlySet<string> = new Set([
+  ...["output", "resume", "overwrite", "cacheDir", "skippedList", "followLinks"],
+]);
 
 /** In run.json: which version of the library wrote it. */
 const VERSION = "fera";

@@ -13,7 +13,7 @@ import { isActive } from "../../parts/run-actions.js";
 import { addressOf, route } from "../../route.js";
 import { attempt, backend, runs, studio, tell } from "../../store.js";
 import { isUsual, optionOfProblem } from "./option-texts.js";
-import { type ReadSettings, takeSettings } from "./settings-file.js";
+import { PLACES, type ReadSettings, takeSettings } from "./settings-file.js";
 import { type Suggestion, suggest } from "./suggestions.js";
 
 /** What stands above the form, in controls of its own. */
@@ -108,12 +108,9 @@ export function replaceAll({ settings: given, leftOut }: ReadSettings, source: s
   const left = leftOut.length === 0 ? "" : ` Not taken, as the form has no such option: ${leftOut.join(", ")}.`;
   tell(
     `The settings of ${source} are in the form.${left}`,
-    leftOut.some((name) => !RUN_PLACE.has(name)),
+    leftOut.some((name) => !PLACES.has(name)),
   );
 }
-
-/** What says where a run lies, which is another one's place. */
-const RUN_PLACE: ReadonlySet<string> = new Set(["output", "resume", "overwrite", "cacheDir", "skippedList"]);
 
 export async function useSettingsOf(run: string): Promise<void> {
   await attempt(async () => {
