@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { formatValue, joined, stacked, summarized, thinnedRows } from "./chart-data.js";
+import { formatAxis, formatValue, joined, lastKnown, stacked, summarized, thinnedRows } from "./chart-data.js";
 
 describe("curves of a chart", () => {
   it("are brought to one x, with gaps where one has no value", () => {
@@ -53,3 +53,16 @@ it.each([
   [12345.6, "12346"],
   [1234567, "1.23e+6"],
 ])("%d is written %s", (value, text) => expect(formatValue(value)).toBe(text));
+
+it("numbers along an axis differ from each other", () => {
+  expect(formatAxis([0.0344, 0.03445, 0.0345], 0.00005)).toEqual(["0.0344", "0.03445", "0.0345"]);
+  expect(formatAxis([0, 0.5, 1], 0.5)).toEqual(["0", "0.5", "1"]);
+  expect(formatAxis([0, 0.00005, 0.0001], 0.00005)).toEqual(["0", "5e-5", "1e-4"]);
+  expect(formatAxis([1000, null, 1200], 100)).toEqual(["1000", "", "1200"]);
+});
+
+it("a value where there is none is the last before it", () => {
+  expect(lastKnown([1, null, 3, null], 3)).toBe(3);
+  expect(lastKnown([1, null, 3, null], 1)).toBe(1);
+  expect(lastKnown([null], 0)).toBeUndefined();
+});

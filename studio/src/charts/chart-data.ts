@@ -61,6 +61,27 @@ export function formatValue(value: number): string {
   return size >= 1000 ? String(Math.round(value)) : String(Number(value.toPrecision(3)));
 }
 
+/** Numbers along an axis, with as many digits as tell neighbours apart. */
+export function formatAxis(splits: readonly (number | null)[], increment: number): string[] {
+  const largest = Math.max(...splits.map((value) => Math.abs(value ?? 0)));
+  const digits = increment > 0 && largest > 0 ? Math.ceil(Math.log10(largest / increment) - 1e-9) + 1 : 3;
+  const precision = Math.min(Math.max(digits, 1), 12);
+  return splits.map((value) => {
+    if (value === null) return "";
+    const rounded = Number(value.toPrecision(precision));
+    return largest < 1e-3 || largest >= 1e6 ? (rounded === 0 ? "0" : rounded.toExponential()) : String(rounded);
+  });
+}
+
+/** The value at a row, or the last before it. */
+export function lastKnown(column: readonly (number | null)[], row: number): number | undefined {
+  for (let i = Math.min(row, column.length - 1); i >= 0; i--) {
+    const value = column[i];
+    if (typeof value === "number") return value;
+  }
+  return undefined;
+}
+
 /** 0.4567 → "46 %". */
 export const formatShare = (share: number): string => `${Math.round(100 * share)} %`;
 

@@ -5,7 +5,17 @@ import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import "./chart.css";
-import { type ChartTable, type Curve, formatValue, joined, stacked, summarized, thinnedRows } from "./chart-data.js";
+import {
+  type ChartTable,
+  type Curve,
+  formatAxis,
+  formatValue,
+  joined,
+  lastKnown,
+  stacked,
+  summarized,
+  thinnedRows,
+} from "./chart-data.js";
 import { schemeChanges, tokenColor, translucent } from "./scheme.js";
 
 interface Props {
@@ -70,7 +80,8 @@ export function Chart(props: Props) {
     // Who has zoomed in keeps looking at the same steps.
     const { min, max } = made.scales.x!;
     const before = made.data[0];
-    const isWhole = min === before[0] && max === before.at(-1);
+    // A plot that was made just now has no range yet.
+    const isWhole = min == null || (min === before[0] && max === before.at(-1));
     made.setData(drawnData(table, isStacked, isLog), isWhole || before.length < 2);
     if (!isWhole) made.redraw();
   }, [table, isStacked, isLog]);
@@ -84,7 +95,10 @@ export function Chart(props: Props) {
 
   const told = curves.filter(({ isFaint }) => !isFaint);
   const summary = props.summary ?? told.map((curve) => summarized(curve, xLabel)).join(" ");
-  const row = place ?? table.x.length - 1;
+  // Along a training the newest is of interest; along anything else, what the pointer is at.
+  const [axisName] = xLabel.split(",");
+  const isTraining = xLabel === "step";
+  const row = place ?? (isTraining ? table.x.length - 1 : undefined);
   return (
     <figure class="chart" aria-labelledby={titleId}>
       <figcaption class="row">
@@ -95,7 +109,7 @@ export function Chart(props: Props) {
       <ul class="legend" aria-label={`Curves of ${title}`}>
         {curves.map(({ label, color, isFaint }, i) => {
           if (isFaint) return undefined;
-          const value = table.columns[i]?.[row];
+          const value = row === undefined ? undefined : lastKnown(table.columns[i] ?? [], row);
           const isShown = !hidden.has(label);
           const toggle = () => {
             const next = new Set(hidden);
@@ -106,13 +120,16 @@ export function Chart(props: Props) {
             <li key={label}>
               <button type="button" aria-pressed={isShown} disabled={isStacked} onClick={toggle}>
                 <span class="swatch" style={{ background: `var(${color})` }} />
-                {label} <span class="value">{typeof value === "number" ? formatValue(value) : "–"}</span>
+                {label} <span class="value">{value === undefined ? "" : formatValue(value)}</span>
               </button>
             </li>
           );
         })}
         <li class="muted at">
-          {table.x.length > 0 ? `${place === null ? "newest: " : ""}${xLabel} ${table.x[row]}` : "nothing yet"}
+          {table.x.length === 0 && "nothing yet"}
+          {row !== undefined &&
+            table.x[row] !== undefined &&
+            `${place === null ? "newest: " : ""}${axisName} ${table.x[row]}`}
         </li>
       </ul>
       <details>
@@ -179,7 +196,7 @@ function plotOptions(inputs: OptionInputs): uPlot.Options {
   const muted = tokenColor("--muted");
   const grid = { stroke: tokenColor("--line"), width: 1 };
   const axis = { stroke: muted, grid, ticks: grid, font: "12px system-ui, sans-serif" };
-  const values = (_: uPlot, splits: (number | null)[]) => splits.map((at) => (at === null ? "" : formatValue(at)));
+  const values: uPlot.Axis.DynamicValues = (_, splits, __, ___, increment) => formatAxis(splits, increment);
   return {
     ...{ width, height, legend: { show: false } },
     cursor: { y: false, points: { size: 6 }, ...(sync && { sync: { key: sync } }) },

@@ -58,8 +58,8 @@ describe("curves of the loss", () => {
       line(2, { timesteps: [30, 40], sampleLosses: [5, 7] }),
     ];
     expect(lossByTimestep(run(lines), 0).map(({ label, x, y }) => [label, x, y])).toEqual([
-      ["timesteps 0 to 249", [1, 2], [2, 6]],
-      ["timesteps 750 to 999", [1], [8]],
+      ["0–249", [1, 2], [2, 6]],
+      ["750–999", [1], [8]],
     ]);
   });
 
@@ -84,12 +84,12 @@ describe("curves of validations", () => {
   it("are told by step, by timestep and by band", () => {
     expect(validationCurves([validated])[0]).toMatchObject({ x: [0, 5], y: [4, 2] });
     expect(validationByTimestep(validated).map(({ label, y }) => [label, y])).toEqual([
-      ["timesteps 0 to 499", [4, 2]],
-      ["timesteps 500 to 999", [8, 4]],
+      ["0–499", [4, 2]],
+      ["500–999", [8, 4]],
     ]);
     expect(validationByBand(validated).map(({ label, y }) => [label, y])).toEqual([
-      ["low frequencies", [1, 0.5]],
-      ["high frequencies", [2, 1]],
+      ["low", [1, 0.5]],
+      ["high", [2, 1]],
     ]);
   });
 

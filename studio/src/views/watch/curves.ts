@@ -64,7 +64,7 @@ export function lossByTimestep({ lines }: DrawnRun, smoothing: number): Curve[] 
       curve.x.push(step);
       curve.y.push(smooth(inside.reduce((sum, loss) => sum + loss, 0) / inside.length));
     }
-    return { label: `timesteps ${edge(part)} to ${edge(part + 1) - 1}`, color: seriesToken(part), ...curve };
+    return { label: `${edge(part)}–${edge(part + 1) - 1}`, color: seriesToken(part), ...curve };
   }).filter(({ x }) => x.length > 0);
 }
 
@@ -114,7 +114,7 @@ export function validationCurves(runs: readonly DrawnRun[]): Curve[] {
 export function validationByTimestep({ lines }: DrawnRun): Curve[] {
   const validated = validations(lines);
   return (validated[0]?.byTimestep ?? []).map(({ from, to }, i) => ({
-    label: `timesteps ${Math.round(from)} to ${Math.round(to) - 1}`,
+    label: `${Math.round(from)}–${Math.round(to) - 1}`,
     color: seriesToken(i),
     isDashed: i >= 6,
     x: validated.map(({ step }) => step),
@@ -126,7 +126,7 @@ export function validationByTimestep({ lines }: DrawnRun): Curve[] {
 export function validationByBand({ lines }: DrawnRun): Curve[] {
   const validated = validations(lines);
   return Object.keys(validated[0]?.byBand ?? {}).map((band, i) => ({
-    label: `${band} frequencies`,
+    label: band,
     color: seriesToken(i),
     x: validated.map(({ step }) => step),
     y: validated.map(({ byBand }) => byBand[band] ?? Number.NaN),

@@ -6,7 +6,7 @@ import { RunsList } from "../../parts/runs-list.js";
 import { route } from "../../route.js";
 import { runs } from "../../store.js";
 import { RunAbout } from "./run-about.js";
-import { RunCurves } from "./run-curves.js";
+import { FurtherCharts, LossChart } from "./run-curves.js";
 import { RunGates } from "./run-gates.js";
 import { RunSamples } from "./run-samples.js";
 import { useKnownRuns } from "./run-store.js";
@@ -64,9 +64,10 @@ export function WatchPage() {
         {first && (
           <>
             <RunAbout runs={drawn} />
-            <RunCurves runs={drawn} />
+            <LossChart runs={drawn} />
             {first.details && <RunSamples key={first.id} details={first.details} />}
             <RunGates key={`gates ${first.id}`} run={first} adapterKind={first.details?.adapterKind} />
+            <FurtherCharts runs={drawn} />
           </>
         )}
       </div>
