@@ -45,7 +45,7 @@ describe.skipIf(!CHROMIUM)("the studio in a tab", () => {
   /** Opens the page, and waits until its worker answers. */
   async function open(): Promise<Page> {
     const opened = await context.newPage();
-    opened.on("pageerror", (error) => errors.push(error.message));
+    opened.on("pageerror", (error) => errors.push(error.stack ?? error.message));
     await opened.goto(`${site.url}?debug`);
     await opened.getByText("in this tab").waitFor({ timeout: 60_000 });
     return opened;
@@ -56,9 +56,11 @@ describe.skipIf(!CHROMIUM)("the studio in a tab", () => {
   /** Sets the form's options, and starts. */
   async function start(on: Page, name: string, settings: Record<string, string>): Promise<void> {
     await on.getByRole("link", { name: "Train", exact: true }).click();
-    await on.getByText("More options").first().click();
     for (const [option, value] of Object.entries(settings)) {
       const control = on.locator(`#option-${option}`);
+      await control.waitFor({ state: "attached" });
+      const folded = on.locator("details:not([open])", { has: control });
+      if ((await folded.count()) > 0) await folded.locator("summary").click();
       if (option === "device") await control.selectOption(value);
       else await control.fill(value);
     }
@@ -98,7 +100,7 @@ describe.skipIf(!CHROMIUM)("the studio in a tab", () => {
     await page.getByRole("button", { name: "Add", exact: true }).click();
     await page.getByText("6 files added to dots, 1 refused.").waitFor();
     await page.getByText(/broken\.png.*is no image that this browser can read, or is damaged/).waitFor();
-    await expect.poll(() => page.getByText("a <b>coloured</b> dot").count()).toBeGreaterThan(0);
+    await expect.poll(() => page.getByLabel(/^Caption of dot 1/).inputValue()).toBe("a <b>coloured</b> dot");
   });
 
   it(

@@ -78,7 +78,7 @@ function Progress({ run, place }: { run: RunSummary; place: number | undefined }
     isActive(run) && stepsPerSecond !== undefined && `${formatSpeed(stepsPerSecond)}`,
     isActive(run) && secondsLeft !== undefined && `${formatDuration(secondsLeft)} left`,
     isActive(run) && peakMemoryBytes !== undefined && formatBytes(peakMemoryBytes),
-    isActive(run) && activity,
+    (isActive(run) || run.state === "queued") && activity,
   ];
   return (
     <div class="progress">

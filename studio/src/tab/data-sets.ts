@@ -114,9 +114,7 @@ export class DataSets {
     const result: AddedFiles = { added: [], refused: [] };
     const names = new Set(await namesIn(folder, "file"));
     const stems = new Map([...names].filter(isImageName).map((image) => [captionName(image), image]));
-    // Images first: a caption is taken where its image is.
-    const ordered = [...files].sort((a, b) => Number(isImageName(b.name)) - Number(isImageName(a.name)));
-    for (const file of ordered) {
+    for (const file of files) {
       try {
         if (file.name.includes("/")) {
           throw new Error(
@@ -132,7 +130,6 @@ export class DataSets {
           await writeFile(folder, name, file);
           stems.set(captionName(name), name);
         } else if (/\.txt$/i.test(name)) {
-          if (!stems.has(name)) throw new Error("is no caption of an image here: it must have the name of one");
           if (file.size > MOST_CAPTION_BYTES) throw new Error("is too long for a caption");
           await writeFile(folder, name, await file.text());
         } else {

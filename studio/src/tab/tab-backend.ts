@@ -124,7 +124,10 @@ export class TabBackend implements Backend {
     const folder = await findFolder(await runsFolder(this.root), run);
     const file = folder && (await findFile(folder, path));
     if (!file) throw new Error(`${run} has no file ${path} any more.`);
-    return this.urlOf(`${run}/${path} ${file.lastModified} ${file.size}`, file);
+    const key = `${run}/${path} ${file.lastModified} ${file.size}`;
+    const known = this.urls.get(key);
+    // A copy: the file itself is void once it is written anew.
+    return known ?? this.urlOf(key, new Blob([await file.arrayBuffer()], { type: file.type }));
   }
 
   async adapters(): Promise<AdapterChoice[]> {

@@ -35,7 +35,9 @@ export function RunAbout({ runs: shown }: { runs: readonly AboutRun[] }) {
           {run.adapterKind} on {run.model}
         </span>
         <span class="end row">
-          {details?.adapterFile !== undefined && <AdapterLink run={id} file={details.adapterFile} />}
+          {details?.adapterFile !== undefined && (
+            <AdapterLink run={id} file={details.adapterFile} changedAt={run.changedAt} />
+          )}
           {details?.adapterId !== undefined && (
             <a href={addressOf("try", { adapter: details.adapterId, model: run.model })}>Try it</a>
           )}
@@ -68,7 +70,8 @@ export function RunAbout({ runs: shown }: { runs: readonly AboutRun[] }) {
   );
 }
 
-function AdapterLink({ run, file }: { run: string; file: string }) {
+/** @param changedAt - Of the run: the address of an adapter that is written anew may be another. */
+function AdapterLink({ run, file, changedAt }: { run: string; file: string; changedAt: number }) {
   const [url, setUrl] = useState<string>();
   useEffect(() => {
     let isCurrent = true;
@@ -76,7 +79,7 @@ function AdapterLink({ run, file }: { run: string; file: string }) {
     return () => {
       isCurrent = false;
     };
-  }, [run, file]);
+  }, [run, file, changedAt]);
   return url === undefined ? undefined : (
     <a href={url} download={file}>
       Download the adapter
