@@ -128,7 +128,7 @@ describe.skipIf(!CHROMIUM)("the studio in a tab", () => {
       await (await download).saveAs(adapter);
       const { stdout } = await runFera("inspect", adapter);
       expect(stdout).toMatch(/FeRA/);
-      expect(stdout).toMatch(/experts\s+3/);
+      expect(stdout).toMatch(/rank 4, 3 experts, 3 bands/);
     },
     PATIENCE,
   );
@@ -138,6 +138,13 @@ describe.skipIf(!CHROMIUM)("the studio in a tab", () => {
     await page.locator("li.run[data-state=finished]", { hasText: "first" }).waitFor();
     await page.getByRole("link", { name: "Download the adapter" }).waitFor();
     await expect.poll(() => page.getByText("step 4", { exact: true }).count()).toBeGreaterThan(0);
+  });
+
+  it("predicts a training from an earlier one like it", async () => {
+    await page.getByRole("link", { name: "Train", exact: true }).click();
+    await page.getByRole("button", { name: "Predict time and memory" }).click();
+    await page.getByText("From an earlier run with the same options.").waitFor();
+    await page.getByText("Memory at its peak").waitFor();
   });
 
   it("draws with and without the adapter, the settings in the file", async () => {
@@ -175,6 +182,10 @@ describe.skipIf(!CHROMIUM)("the studio in a tab", () => {
       await run(page, "second")
         .getByText(/[1-9]\d* of 300 steps/)
         .waitFor({ timeout: PATIENCE });
+      await page.getByRole("button", { name: "Pause second" }).click();
+      await page.locator("li.run[data-state=paused]", { hasText: "second" }).waitFor();
+      await page.getByRole("button", { name: "Resume second" }).click();
+      await page.locator("li.run[data-state=running]", { hasText: "second" }).waitFor();
       const other = await open();
       await start(other, "third", { steps: "1", validationSteps: "1" });
       await run(other, "third").getByText("waits: another tab trains").waitFor();
