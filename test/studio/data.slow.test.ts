@@ -41,7 +41,7 @@ beforeAll(async () => {
   ]);
   page = await studio.openStudio(browser);
   page.setDefaultTimeout(PATIENCE_MS);
-  page.on("pageerror", (error) => errors.push(String(error)));
+  page.on("pageerror", (error) => errors.push(error.stack ?? String(error)));
 });
 
 afterAll(async () => {

@@ -41,7 +41,7 @@ beforeAll(async () => {
   ]);
   page = await studio.openStudio(browser);
   page.setDefaultTimeout(PATIENCE_MS);
-  page.on("pageerror", (error) => errors.push(String(error)));
+  page.on("pageerror", (error) => errors.push(error.stack ?? String(error)));
   await page.getByRole("link", { name: "Train", exact: true }).click();
   await page.getByLabel("Steps", { exact: true }).waitFor();
 });
@@ -84,7 +84,9 @@ describe.skipIf(!CHROMIUM)("the train view", () => {
   it("suggests what fits the data, and says why", async () => {
     await option("steps").getByText(`Each of ${IMAGES} images is seen about 133 times.`).waitFor();
     expect(await page.getByLabel("Steps", { exact: true }).inputValue()).toBe("200");
-    expect(await page.getByLabel("Validation prompts").inputValue()).toBe("a red circle 0\na red circle 3");
+    expect(await page.getByLabel("Validation prompts", { exact: true }).inputValue()).toBe(
+      "a red circle 0\na red circle 3",
+    );
     expect(await option("resolution").innerText()).toContain("the model's own size: 32 pixels");
     expect(await option("steps").getAttribute("data-changed")).toBe("true");
     expect(await option("rank").getAttribute("data-changed")).toBe("false");
@@ -110,7 +112,7 @@ describe.skipIf(!CHROMIUM)("the train view", () => {
   it("shows the command and the run.json that the command line makes of it, and of the run that it starts", async () => {
     await page.getByLabel("Rank", { exact: true }).fill("2");
     await page.getByLabel("Batch size").fill("1");
-    await page.getByLabel("Validation prompts").fill(PROMPT);
+    await page.getByLabel("Validation prompts", { exact: true }).fill(PROMPT);
     await search("validation steps");
     await page.getByLabel("Validation steps", { exact: true }).fill("1");
     await search("");
@@ -162,7 +164,7 @@ describe.skipIf(!CHROMIUM)("the train view", () => {
     await page.getByRole("button", { name: "Reset all" }).click();
     await page.getByRole("combobox", { name: "Use the settings of a run" }).selectOption("by-click");
     await expect.poll(() => page.getByLabel("Rank", { exact: true }).inputValue()).toBe("2");
-    expect(await page.getByLabel("Validation prompts").inputValue()).toBe(PROMPT);
+    expect(await page.getByLabel("Validation prompts", { exact: true }).inputValue()).toBe(PROMPT);
   });
 
   it("pauses, resumes and stops a training, and starts the next of the queue, by keyboard", async () => {
@@ -170,7 +172,7 @@ describe.skipIf(!CHROMIUM)("the train view", () => {
       await page.getByRole("button", { name, exact: true }).focus();
       await page.keyboard.press("Enter");
     };
-    await page.getByLabel("Validation prompts").fill("");
+    await page.getByLabel("Validation prompts", { exact: true }).fill("");
     await page.getByLabel("Steps", { exact: true }).fill("100000");
     await start("first");
     await state("first", "Running");
@@ -197,7 +199,7 @@ describe.skipIf(!CHROMIUM)("the train view", () => {
 
   it("says in words why a run failed", async () => {
     await page.getByLabel("Steps", { exact: true }).fill("3");
-    await page.getByLabel("Validation prompts").fill("a red circle, a blue square, and a red square");
+    await page.getByLabel("Validation prompts", { exact: true }).fill("a red circle, a blue square, and a red square");
     await start("failing");
     await state("failing", "Failed");
     expect(await runNamed("failing").locator(".problem").innerText()).toMatch(
