@@ -160,6 +160,18 @@ describe.skipIf(!CHROMIUM)("the train view", () => {
     await page.getByText("mine.json: The file is no JSON").waitFor();
   });
 
+  it("predicts time and memory before it starts, and says from what", async () => {
+    await page.getByRole("button", { name: /^Predict/ }).click();
+    const figures = page.locator(".figures");
+    await figures.waitFor({ timeout: TRAINING_MS });
+    expect(await figures.innerText()).toMatch(
+      /Whole training\s+\d+ (s|min).*One step\s+[\d.]+ s.*Memory at its peak\s+\d+ MB of/s,
+    );
+    expect(await page.locator(".prediction").innerText()).toMatch(/From .+\./);
+    await page.getByLabel("Rank", { exact: true }).fill("3");
+    await page.locator(".prediction").getByText("The settings have changed since.").waitFor();
+  });
+
   it("takes the settings of an earlier run", async () => {
     await page.getByRole("button", { name: "Reset all" }).click();
     await page.getByRole("combobox", { name: "Use the settings of a run" }).selectOption("by-click");

@@ -48,14 +48,18 @@ export function Chart(props: Props) {
   const titleId = useId();
   const table = useMemo(() => joined(curves), [curves]);
   const isLog = (props.isLog ?? false) && table.columns.some((column) => column.some((value) => (value ?? 0) > 0));
+  const isEmpty = table.x.length === 0;
   // What cannot be changed in a plot that is there.
   const shape = JSON.stringify([
     curves.map(({ label, color, isFaint, isDashed }) => [label, color, isFaint, isDashed]),
     [isLog, isStacked, isReversed, height, xLabel, props.sync, schemeChanges.value],
+    isEmpty,
   ]);
 
   // The shape is all that the options depend on.
   useEffect(() => {
+    // uPlot 1.6 fails at the axes of a plot that has had no points.
+    if (isEmpty) return;
     const element = host.current!;
     const made = new uPlot(
       plotOptions({ ...props, isLog, isStacked, isReversed, height, width: element.clientWidth, onCursor: setPlace }),
