@@ -26,9 +26,9 @@ import {
 } from "../../src/training/data/icons.js";
 import { DiffusionBatches } from "../../src/training/diffusion-batches.js";
 import { encodeImages, tokenizeCaptions } from "../../src/training/encode-images.js";
-import { AdamW } from "../../src/training/optimizers/index.js";
 import { Trainer } from "../../src/training/trainer.js";
 import { trainClipVocabulary } from "./bpe-trainer.js";
+import { MatrixMomentum, OrthogonalizedModel } from "./matrix-momentum.js";
 import { captionsOf, checkCaptions, trainingNames } from "./names.js";
 import * as recipe from "./recipe.js";
 import { WholeModel } from "./whole-model.js";
@@ -65,7 +65,13 @@ const textConfig = recipe.textEncoderConfig(tokenizer.vocabSize, tokenizer.eosTo
 const textEncoder = CLIPTextModel.fromConfig(textConfig, generator);
 const trainable = await WholeModel.compile(
   { unet, textEncoder },
-  { batchSize: recipe.BATCH, height: recipe.LATENT_SIZE, width: recipe.LATENT_SIZE, tokens: recipe.MAX_TOKENS },
+  {
+    batchSize: recipe.BATCH,
+    height: recipe.LATENT_SIZE,
+    width: recipe.LATENT_SIZE,
+    tokens: recipe.MAX_TOKENS,
+    channelWeights: channelWeights(),
+  },
 );
 const count = [...trainable.parameters.values()].reduce((sum, { size }) => sum + size, 0);
 console.log(`${names.length} names, ${tokenizer.vocabSize} tokens, ${(count / 1e6).toFixed(2)} M parameters`);
@@ -83,8 +89,9 @@ process.on("SIGTERM", () => stop.abort());
 process.on("SIGINT", () => stop.abort());
 
 const decay = await decayPhase();
+const optimizer = new MatrixMomentum(decay?.rate ?? recipe.LEARNING_RATE, [0.9, 0.99], 0.01);
 const trainer = new Trainer({
-  trainable,
+  trainable: await OrthogonalizedModel.compile(trainable, optimizer),
   batches: new DiffusionBatches(
     { latents, conditioning: { inputIds: text }, empty: { inputIds: tokenizeCaptions(tokenizer, [""]) } },
     {
@@ -96,22 +103,21 @@ const trainer = new Trainer({
       generator,
     },
   ),
-  optimizer: new AdamW({ lr: decay?.rate ?? recipe.LEARNING_RATE, betas: [0.9, 0.99], weightDecay: 0.01 }),
+  optimizer,
   steps: decay?.until ?? ENDLESS,
   schedule: decay ? "linear" : "constant",
   warmupSteps: recipe.WARMUP_STEPS,
   output,
-  maxGradientNorm: 1,
   average: new ParameterAverage(trainable.parameters, recipe.AVERAGE_DECAY),
   checkpointEvery: CHECKPOINT_EVERY,
   fingerprint: `embedded ${recipe.SEED}`,
   signal: stop.signal,
-  onStep: ({ step, loss, gradientNorm, stepsPerSecond, seconds }) => {
+  onStep: ({ step, loss, mse, stepsPerSecond, seconds }) => {
     chooseCaptions(step);
     if (step % 10 !== 0) return;
     const rate = (stepsPerSecond * recipe.BATCH).toFixed(1);
     console.log(
-      `step ${step} loss ${loss.toFixed(4)} norm ${gradientNorm.toFixed(2)} ${rate} drawings/s ${seconds.toFixed(0)} s`,
+      `step ${step} loss ${loss.toFixed(4)} mse ${mse!.toFixed(4)} ${rate} drawings/s ${seconds.toFixed(0)} s`,
     );
   },
 });
@@ -127,6 +133,19 @@ function chooseCaptions(step: number): void {
     const choice = choices === 1 || draw % 2 === 0 ? 0 : 1 + ((draw >>> 1) % (choices - 1));
     text.data.set(ids.subarray(choice * recipe.MAX_TOKENS, (choice + 1) * recipe.MAX_TOKENS), row * recipe.MAX_TOKENS);
   });
+}
+
+/** Powers of the latents' channels to the recipe's exponent, divided by their mean. */
+function channelWeights(): Float32Array {
+  const [count, channels, height, width] = latents.shape as [number, number, number, number];
+  const area = height * width;
+  const weights = new Float32Array(channels);
+  latents.data.forEach((value, i) => {
+    weights[Math.floor(i / area) % channels]! += value ** 2 / (count * area);
+  });
+  const powers = weights.map((power) => power ** recipe.CHANNEL_WEIGHTING);
+  const mean = powers.reduce((sum, power) => sum + power, 0) / channels;
+  return powers.map((power) => power / mean);
 }
 
 /** Tokens for all captions; the trained ones count more often, so that their words become tokens of their own. */

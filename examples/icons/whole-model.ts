@@ -32,6 +32,8 @@ export interface WholeModelOptions extends RuntimeOptions {
    * second forward pass more time at most. Default false.
    */
   gradientCheckpointing?: boolean;
+  /** Factors of the squared error by latent channel, `[C]`, of mean 1; 1 everywhere by default. */
+  channelWeights?: Float32Array;
 }
 
 /** All weights of a UNet, and of its text encoder where one is given, as trainable parameters. */
@@ -80,16 +82,22 @@ export class WholeModel implements Trainable {
       const output = unet(new Scope(graph, source), inputs, unetModel.config);
       const target = graph.input("target", "float32", output.shape);
       const difference = ops.sub(output, target);
-      const mse = ops.reduceMean(ops.mul(difference, difference));
+      const squared = ops.mul(difference, difference);
+      const mse = ops.reduceMean(squared);
+      const { channelWeights: factors } = options;
+      const loss = factors
+        ? ops.reduceMean(ops.mul(squared, graph.constant(new Tensor("float32", [1, factors.length, 1, 1], factors))))
+        : mse;
       const wanted: [string, Value][] = [...source.values, ...textSource.values];
       const values = wanted.map(([, value]) => value);
       const recompute = options.gradientCheckpointing ?? false;
-      gradients(mse, values, { recompute }).forEach((gradient, i) => {
+      gradients(loss, values, { recompute }).forEach((gradient, i) => {
         const [name] = wanted[i]!;
         graph.output(`gradient.${name}`, gradient);
         trained.push(name);
       });
       graph.output("mse", mse);
+      graph.output("loss", loss);
     };
     const parameterBytes = unetModel.weights.float32Bytes + (textEncoder?.weights.float32Bytes ?? 0);
     const compiled = await compileDataParallel(build, { ...options, parameterBytes });
@@ -109,8 +117,8 @@ export class WholeModel implements Trainable {
     const weights = Object.fromEntries(this.trained.map((name) => [name, this.parameters.get(name)!]));
     const result = await this.compiled.run(feeds, weights);
     const gradients = new Map(this.trained.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
-    const mse = (result.mse!.data as Float32Array)[0]!;
-    return { losses: { loss: mse, mse }, gradients };
+    const numberOf = (name: string): number => (result[name]!.data as Float32Array)[0]!;
+    return { losses: { loss: numberOf("loss"), mse: numberOf("mse") }, gradients };
   }
 
   /** Puts weights (by default the trained ones) into the models, which then predict with them. */
