@@ -2,7 +2,7 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { createWriteStream } from "node:fs";
-import { link, mkdir, readdir, readFile, rename, stat, unlink } from "node:fs/promises";
+import { link, lstat, mkdir, readdir, readFile, rename, stat, unlink } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
 import { Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -111,8 +111,9 @@ export class ImageFiles {
     }
     const known = contents.captionFiles.get(stemOf(image))?.find((file) => extname(file).toLowerCase() === ".txt");
     const target = known ?? `${stemOf(image)}.txt`;
-    // A link may lead out of the folder.
-    const path = known === undefined ? join(folder, target) : await pathInside(folder, known);
+    const path = join(folder, target);
+    // What is there may be a link that leads out of the folder, and would be followed.
+    if (await lstat(path).catch(() => undefined)) await pathInside(folder, target);
     await writeFileAtomically(path, [bytes]);
     this.options.onChange();
   }

@@ -57,11 +57,12 @@ export class Runs {
     if (!summary) throw noSuchRun(id);
     const folder = join(this.folder, id);
     const files = await this.folders.read(folder);
-    const config = files?.settings ?? this.queue.record(id)!.config;
+    const asked = this.queue.record(id)?.config ?? {};
+    const config = files?.settings ?? asked;
     return {
       ...summary,
       settings: { ...config, model: summary.model },
-      command: commandOf(config, folder),
+      command: commandOf(Object.keys(asked).length > 0 ? asked : config, folder),
       pictures: await readPictures(folder),
       ...(files?.adapterFile !== undefined && {
         adapterFile: files.adapterFile,
