@@ -170,6 +170,11 @@ describe.skipIf(!CHROMIUM)("the train view", () => {
     expect(await page.locator(".prediction").innerText()).toMatch(/From .+\./);
     await page.getByLabel("Rank", { exact: true }).fill("3");
     await page.locator(".prediction").getByText("The settings have changed since.").waitFor();
+    // Of these there is no run yet: steps are run, until that is aborted.
+    await page.getByRole("button", { name: "Predict again" }).click();
+    await page.getByText("Running a few steps to measure them").waitFor();
+    await page.getByRole("button", { name: "Abort" }).click();
+    await page.getByRole("button", { name: "Predict time and memory" }).waitFor();
   });
 
   it("takes the settings of an earlier run", async () => {

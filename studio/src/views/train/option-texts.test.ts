@@ -45,6 +45,13 @@ describe("options in the form", () => {
     expect(isUsual(named("targetModules"), [...(named("targetModules").default as string[])])).toBe(true);
   });
 
+  it("tell which kinds of adapter have them", () => {
+    expect(named("numExperts").adapters).toEqual(["fera"]);
+    expect(named("useRslora").adapters).toEqual(["lora", "dora"]);
+    expect(named("rank").adapters).toBeUndefined();
+    expect(named("steps").adapters).toBeUndefined();
+  });
+
   it("are found by name, flag and help", () => {
     const found = (text: string) => searchOptions(options, text).map(({ name }) => name);
     expect(found("weightDecay")).toEqual(["weightDecay"]);
