@@ -97,10 +97,10 @@ export function Chart(props: Props) {
     }
   }, [hidden, shape]);
 
+  const axisName = xLabel.split(",")[0]!;
   const told = curves.filter(({ isFaint }) => !isFaint);
-  const summary = props.summary ?? told.map((curve) => summarized(curve, xLabel)).join(" ");
+  const summary = props.summary ?? told.map((curve) => summarized(curve, axisName)).join(" ");
   // Along a training the newest is of interest; along anything else, what the pointer is at.
-  const [axisName] = xLabel.split(",");
   const isTraining = xLabel === "step";
   const row = place ?? (isTraining ? table.x.length - 1 : undefined);
   return (

@@ -29,7 +29,7 @@ export function DrawingResult({ drawing }: { drawing: Drawing }) {
         <h2 class="grow">{request.prompt === "" ? "(empty prompt)" : request.prompt}</h2>
         {!isOver && (
           <>
-            <progress max={Math.max(total, 1)} value={done} aria-label="Pictures drawn" />
+            <progress max={Math.max(total, 1)} value={done} aria-label="Progress of the drawing" />
             <span class="muted facts">{activity ?? `${images.length} drawn`}</span>
             <button type="button" onClick={() => void cancel(job)}>
               Cancel

@@ -14,14 +14,18 @@ import "./watch.css";
 
 /** Runs that are drawn beside the chosen one, in the order in which they were ticked. */
 const compared = signal<readonly string[]>([]);
+/** Another run that does something must not take the place of one that is looked at. */
+const lookedAt: { current: string | undefined } = { current: undefined };
 /** As many colours as there are. */
 const MOST_COMPARED = 5;
 
 export function WatchPage() {
   const asked = route.value.parameters.get("run");
-  // Without one in the address, the run that did something last.
+  const isThere = (id: string | null | undefined) => runs.value.some((run) => run.id === id);
+  // Without one in the address, what was looked at before, or the run that did something last.
   const newest = [...runs.value].sort((a, b) => b.changedAt - a.changedAt)[0]?.id;
-  const chosen = runs.value.some(({ id }) => id === asked) ? asked! : newest;
+  const chosen = [asked, lookedAt.current, newest].find(isThere) ?? undefined;
+  lookedAt.current = chosen;
   const others = compared.value.filter((id) => id !== chosen && runs.value.some((run) => run.id === id));
   const ids = chosen === undefined ? [] : [chosen, ...others];
   const known = useKnownRuns(ids);
