@@ -68,8 +68,6 @@ export class TabBackend implements Backend {
     const { threads, device, isSlow } = machine;
     const version = __FERA_VERSION__;
     await backend.worker.call("open", { base: document.baseURI, threads, device, isSlow, version });
-    // For tests and for those who look at what the page sees.
-    if (new URLSearchParams(location.search).has("debug")) Object.assign(globalThis, { feraBackend: backend });
     return backend;
   }
 

@@ -4,25 +4,19 @@ import { describeGeneration } from "../../../../src/pipelines/generation-setting
 import { withGenerationSettings } from "../../../../src/pipelines/generation-settings/png-settings.js";
 import { SAMPLER_NAMES, type SamplerName } from "../../../../src/pipelines/generation-settings/sampler-names.js";
 import { schedulerFor } from "../../../../src/pipelines/samplers.js";
-import type { DrawnImage, DrawRequest, GridAxis, RoutingTrace, StudioEvent } from "../../../../src/studio/protocol.js";
+import { checkedRequest, type DrawCell, drawCells } from "../../../../src/studio/draw-cells.js";
+import type { DrawnImage, DrawRequest, RoutingTrace, StudioEvent } from "../../../../src/studio/protocol.js";
 import { findFile, findFolder, RUNS_FOLDER } from "../files.js";
 import { RUN_FILES } from "../runs.js";
 import { EMBEDDED, LATENT_SCALE, loadModel, place } from "./place.js";
 
-const MOST_PICTURES = 100;
-const MOST_STEPS = 200;
-const MOST_PIXELS = 512;
+/** Two halvings of the latents. */
+const MULTIPLE = 4 * LATENT_SCALE;
+const LARGEST = 512;
 /** Pictures that are kept for the page; the oldest are given up. */
-const KEPT = 200;
+const KEPT = 512;
 
 type Pipeline = Awaited<ReturnType<typeof loadModel>>;
-
-/** One picture: what is asked for, at its place. */
-interface Cell {
-  x: number;
-  y: number;
-  request: DrawRequest & { seed: number };
-}
 
 /** Draws what is asked for, one request after the other. */
 export class Drawings {
@@ -67,10 +61,14 @@ export class Drawings {
     return blob;
   }
 
-  private async draw(job: string, request: DrawRequest, cells: readonly Cell[], signal: AbortSignal): Promise<void> {
+  private async draw(
+    job: string,
+    request: DrawRequest,
+    cells: readonly DrawCell[],
+    signal: AbortSignal,
+  ): Promise<void> {
     signal.throwIfAborted();
-    const ways = request.compare && request.adapters.length > 0 ? [false, true] : [false];
-    const total = cells.length * ways.length;
+    const total = cells.length;
     let done = 0;
     const progress = (activity?: string) =>
       this.tell({ kind: "drawing", job, done, total, ...(activity !== undefined && { activity }) });
@@ -82,24 +80,18 @@ export class Drawings {
     const pipeline = await this.pipeline;
     await this.useAdapters(pipeline, request);
     for (const cell of cells) {
-      for (const withoutAdapters of ways) {
-        signal.throwIfAborted();
-        progress();
-        const image = await this.drawOne(pipeline, cell, withoutAdapters, signal);
-        done++;
-        this.tell({ kind: "drawn", job, image });
-      }
+      signal.throwIfAborted();
+      progress();
+      const image = await this.drawOne(pipeline, cell, signal);
+      done++;
+      this.tell({ kind: "drawn", job, image });
     }
     progress();
   }
 
-  private async drawOne(
-    pipeline: Pipeline,
-    { x, y, request }: Cell,
-    withoutAdapters: boolean,
-    signal: AbortSignal,
-  ): Promise<DrawnImage> {
-    const { prompt, negativePrompt, steps, guidanceScale, seed, width, height, sampler, adapters } = request;
+  private async drawOne(pipeline: Pipeline, cell: DrawCell, signal: AbortSignal): Promise<DrawnImage> {
+    const { x, y, withoutAdapters, prompt, negativePrompt, steps, guidanceScale, seed } = cell;
+    const { width, height, sampler, adapters } = cell;
     if (adapters.length > 0 && !withoutAdapters) {
       pipeline.setAdapters(
         adapters.map(({ id }) => id),
@@ -152,66 +144,16 @@ export class Drawings {
   }
 }
 
-/** All pictures of a request, row by row. @throws {Error} That names the option, the rule and what came. */
-function cellsOf(request: DrawRequest): Cell[] {
-  const { grid = {}, adapters } = request;
-  const names = adapters.map(({ id }) => id);
-  if (new Set(names).size < names.length)
+/** All pictures of a request. @throws {Error} That names the option, the rule and what came. */
+function cellsOf(request: DrawRequest): DrawCell[] {
+  const cells = drawCells(checkedRequest(request, SAMPLER_NAMES), Math.floor(Math.random() * 2 ** 32), SAMPLER_NAMES);
+  const names = request.adapters.map(({ id }) => id);
+  if (new Set(names).size < names.length) {
     throw new Error("adapters: one is there twice; leave it once, with its scale.");
-  const xs = grid.x?.values ?? [undefined];
-  const ys = grid.y?.values ?? [undefined];
-  const count = xs.length * ys.length;
-  if (count === 0 || count > MOST_PICTURES)
-    throw new Error(`grid: there must be 1 to ${MOST_PICTURES} pictures; got ${count}.`);
-  const seed = request.seed ?? Math.floor(Math.random() * 2 ** 32);
-  return ys.flatMap((yValue, y) =>
-    xs.map((xValue, x) => {
-      const cell = withValue(withValue({ ...request, seed }, grid.x, xValue), grid.y, yValue);
-      check(cell);
-      return { x, y, request: cell };
-    }),
-  );
-}
-
-type SeededRequest = DrawRequest & { seed: number };
-
-function withValue(
-  request: SeededRequest,
-  axis: GridAxis | undefined,
-  value: string | number | undefined,
-): SeededRequest {
-  if (!axis || value === undefined) return request;
-  if (axis.option === "adapterScale") {
-    return { ...request, adapters: request.adapters.map(({ id }) => ({ id, scale: Number(value) })) };
   }
-  const isText = axis.option === "prompt" || axis.option === "sampler";
-  return { ...request, [axis.option]: isText ? String(value) : Number(value) };
-}
-
-function check({ prompt, seed, steps, guidanceScale, sampler, width, height, adapters }: SeededRequest): void {
-  const must = (isMet: boolean, option: string, rule: string, came: unknown) => {
-    if (!isMet) throw new Error(`${option} must be ${rule}; got ${JSON.stringify(came)}.`);
-  };
-  must(typeof prompt === "string" && prompt.length <= 2000, "prompt", "a text of at most 2,000 characters", prompt);
-  must(Number.isInteger(seed) && seed >= 0, "seed", "an integer of 0 or more", seed);
-  must(
-    Number.isInteger(steps) && steps >= 1 && steps <= MOST_STEPS,
-    "steps",
-    `an integer from 1 to ${MOST_STEPS}`,
-    steps,
-  );
-  must(Number.isFinite(guidanceScale) && guidanceScale >= 0, "guidanceScale", "a number of 0 or more", guidanceScale);
-  must(
-    !sampler || (SAMPLER_NAMES as readonly string[]).includes(sampler),
-    "sampler",
-    `one of ${SAMPLER_NAMES.join(", ")}`,
-    sampler,
-  );
-  // Two halvings of the latents.
-  const multiple = 4 * LATENT_SCALE;
-  for (const [name, side] of Object.entries({ width, height })) {
-    const isFit = side === undefined || (side % multiple === 0 && side > 0 && side <= MOST_PIXELS);
-    must(isFit, name, `a multiple of ${multiple} up to ${MOST_PIXELS}`, side);
+  for (const [name, side] of Object.entries({ width: request.width, height: request.height })) {
+    if (side === undefined || (side % MULTIPLE === 0 && side <= LARGEST)) continue;
+    throw new Error(`${name} must be a multiple of ${MULTIPLE} up to ${LARGEST} in a tab; got ${side}.`);
   }
-  for (const { id, scale } of adapters) must(Number.isFinite(scale), `the scale of ${id}`, "a finite number", scale);
+  return cells;
 }
