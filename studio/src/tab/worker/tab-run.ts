@@ -184,9 +184,10 @@ export class TabRun {
   private async whilePaused(): Promise<void> {
     if (!this.pause || this.signal.aborted) return;
     await this.writeMetrics();
-    this.change({ state: "paused", activity: undefined });
+    this.change({ state: "paused", activity: undefined, canResume: true });
     await this.pause.ended;
     this.pause = undefined;
+    this.change({ canResume: false });
     if (!this.signal.aborted) this.change({ state: "running" });
   }
 
