@@ -56,6 +56,8 @@ it.each([
 
 it("numbers along an axis differ from each other", () => {
   expect(formatAxis([0.0344, 0.03445, 0.0345], 0.00005)).toEqual(["0.0344", "0.03445", "0.0345"]);
+  expect(formatAxis([10, 12.5, 15], 2.5)).toEqual(["10", "12.5", "15"]);
+  expect(formatAxis([0, 1e-7, 2e-7], 1e-7)).toEqual(["0", "1e-7", "2e-7"]);
   expect(formatAxis([0, 0.5, 1], 0.5)).toEqual(["0", "0.5", "1"]);
   expect(formatAxis([0, 0.00005, 0.0001], 0.00005)).toEqual(["0", "5e-5", "1e-4"]);
   expect(formatAxis([1000, null, 1200], 100)).toEqual(["1000", "", "1200"]);

@@ -64,11 +64,13 @@ export function formatValue(value: number): string {
 /** Numbers along an axis, with as many digits as tell neighbours apart. */
 export function formatAxis(splits: readonly (number | null)[], increment: number): string[] {
   const largest = Math.max(...splits.map((value) => Math.abs(value ?? 0)));
-  const digits = increment > 0 && largest > 0 ? Math.ceil(Math.log10(largest / increment) - 1e-9) + 1 : 3;
-  const precision = Math.min(Math.max(digits, 1), 12);
+  // 2.5 has one digit behind the point, 0.00005 five.
+  const [, digits = "", power = "0"] =
+    /^\d+(?:\.(\d+))?(?:e([+-]\d+))?$/.exec(String(Number(increment.toPrecision(6)))) ?? [];
+  const decimals = Math.min(Math.max(digits.length - Number(power), 0), 20);
   return splits.map((value) => {
     if (value === null) return "";
-    const rounded = Number(value.toPrecision(precision));
+    const rounded = Number(value.toFixed(decimals));
     return largest < 1e-3 || largest >= 1e6 ? (rounded === 0 ? "0" : rounded.toExponential()) : String(rounded);
   });
 }
