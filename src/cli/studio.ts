@@ -1,14 +1,20 @@
 // fera studio: the web page for data, training, watching and trying.
 
-import { randomBytes } from "node:crypto";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import open from "open";
+import { FormatError, TrainingError } from "../errors.js";
 import { SAMPLER_NAMES } from "../pipelines/index.js";
+import { pathExists } from "../storage/file-access.js";
+import { withFileLock } from "../storage/file-lock.js";
 import { LOOPBACK } from "../studio/access.js";
 import { exportSite, HOSTING_HINT } from "../studio/export-site.js";
+import { keptToken } from "../studio/kept-token.js";
+import { STUDIO_FOLDER } from "../studio/run-records.js";
 import { DEFAULT_PORT, startServer } from "../studio/server.js";
 import { Studio } from "../studio/studio.js";
+import { prepareOutputFolder } from "../training/index.js";
 import { shellCommand } from "../training/options/command-line.js";
 import { integer, repeated, text } from "../training/options/option.js";
 import { interruptible } from "./interrupt.js";
@@ -49,6 +55,8 @@ export function studioCommand(version: string): Command {
   return command.action(async () => {
     const { data = [], runs, model = [], port, host, export: folder } = await readOptions(command, OPTIONS);
     if (folder !== undefined) return exportTo(folder);
+    for (const place of data) await checkPlace(place);
+    await prepareOutputFolder(runs);
     const studio = new Studio({
       version,
       data,
@@ -59,26 +67,46 @@ export function studioCommand(version: string): Command {
       program: inPackage("dist/cli/main.js"),
       clearRun,
     });
-    const token = randomBytes(24).toString("base64url");
+    const token = await keptToken(runs);
     const server = await startServer(studio, { host, port, token, page: inPackage("dist/studio-page") });
-    if (port === undefined && server.port !== DEFAULT_PORT)
-      printError(`port ${DEFAULT_PORT} is in use; ${server.port} is free`);
-    print(`studio    ${server.url}`);
-    if (!LOOPBACK.includes(host)) {
-      printError(
-        `warning   --host ${host}: other machines can reach the studio. Whoever has the address above can read and change ` +
-          "what is in its folders and start trainings, and the connection is not encrypted.",
+    await interruptible("Ending the studio.", (signal) =>
+      aloneIn(runs, async () => {
+        if (port === undefined && server.port !== DEFAULT_PORT)
+          printError(`port ${DEFAULT_PORT} is in use; ${server.port} is free`);
+        await studio.open();
+        print(`studio    ${server.url}`);
+        if (!LOOPBACK.includes(host)) {
+          printError(
+            `warning   --host ${host}: other machines can reach the studio. Whoever has the address above can read and change ` +
+              "what is in its folders and start trainings, and the connection is not encrypted.",
+          );
+        }
+        print("Press Ctrl-C to end it.");
+        if (command.opts<{ open: boolean }>().open)
+          await open(server.openOnce()).catch(() => printError("No browser could be started; open the address above."));
+        if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
+        await studio.close();
+      }).finally(() => server.close()),
+    );
+  });
+}
+
+/** @throws {FormatError} If there is nothing of that name. */
+async function checkPlace(place: string): Promise<void> {
+  if (place.startsWith("icons:") || (await pathExists(place))) return;
+  throw new FormatError(place, "there is no such folder. Name a folder of images, or one of several such folders.");
+}
+
+/** Runs while no other studio does with the same runs: both would start what is queued. @throws {TrainingError} If one does. */
+function aloneIn(runs: string, run: () => Promise<void>): Promise<void> {
+  const lock = join(runs, STUDIO_FOLDER, "lock");
+  return withFileLock(lock, run, {
+    onWait: () => {
+      throw new TrainingError(
+        `${runs}: another fera studio is at work with these runs. Open its page, or choose another --runs. ` +
+          `(If there is none, delete ${lock}.)`,
       );
-    }
-    print("Press Ctrl-C to end it.");
-    if (command.opts<{ open: boolean }>().open)
-      await open(server.url).catch(() => printError("No browser could be started; open the address above."));
-    await interruptible("Ending the studio.", async (signal) => {
-      await studio.open();
-      if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
-      await studio.close();
-      await server.close();
-    });
+    },
   });
 }
 

@@ -13,6 +13,8 @@ export interface Place {
   port: number;
   /** Names and addresses by which it may be called, without the port. */
   hosts: ReadonlySet<string>;
+  /** Stand for the token once each: what starts a browser can be read by every user of the machine. */
+  tickets: Set<string>;
 }
 
 /** The header without which nothing is changed: a form of another site cannot send it. */
@@ -64,8 +66,8 @@ export function entrance(place: () => Place): MiddlewareHandler {
   return async (context, next) => {
     const given = context.req.query("token");
     if (given === undefined) return next();
-    const { token, port } = place();
-    if (!isSame(given, token)) throw wrongToken();
+    const { token, port, tickets } = place();
+    if (!tickets.delete(given) && !isSame(given, token)) throw wrongToken();
     setCookie(context, cookieName(port), token, { httpOnly: true, sameSite: "Strict", path: "/" });
     return context.redirect("/", 303);
   };

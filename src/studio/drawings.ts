@@ -34,6 +34,8 @@ export class Drawings {
   private current: DrawJob | undefined;
   private child: ChildProcess | undefined;
   private idle: NodeJS.Timeout | undefined;
+  /** Whether a training was at work when the job began. */
+  private isSlow = false;
   private isClosed = false;
 
   constructor(private readonly options: DrawingsOptions) {
@@ -102,6 +104,13 @@ export class Drawings {
     }
     clearTimeout(this.idle);
     this.current = job;
+    this.isSlow = false;
+    void this.options.isTraining().then(
+      (isTraining) => {
+        this.isSlow = isTraining;
+      },
+      () => undefined,
+    );
     this.send({ kind: "draw", job });
   }
 
@@ -137,6 +146,10 @@ export class Drawings {
 
   private hear(report: DrawReport): void {
     const { events } = this.options;
+    if (report.kind === "drawing" && this.isSlow) {
+      events.emit({ ...report, activity: `${report.activity}, slower beside the training` });
+      return;
+    }
     if (report.kind !== "ended") {
       events.emit(report);
       return;

@@ -1,5 +1,6 @@
 // The studio over HTTP: the page, and the addresses below /api/ for whoever has the token. Node only.
 
+import { randomBytes } from "node:crypto";
 import type { AddressInfo } from "node:net";
 import { hostname, networkInterfaces } from "node:os";
 import { type ServerType, serve } from "@hono/node-server";
@@ -32,6 +33,8 @@ export interface StudioServer {
   port: number;
   /** With the token. */
   url: string;
+  /** An address that opens the page once, without the token. */
+  openOnce(): string;
   close(): Promise<void>;
 }
 
@@ -42,7 +45,7 @@ export async function startServer(studio: Studio, options: ServerOptions): Promi
   if (!files.has("/index.html")) {
     throw new RuntimeError(`${options.page} holds no page. Build it: npm run build:studio.`);
   }
-  const place: Place = { token, port: 0, hosts: hostsOf(host) };
+  const place: Place = { token, port: 0, hosts: hostsOf(host), tickets: new Set() };
   const app = createApp(studio, () => place, files);
   const server = await listen(app, host, options.port);
   place.port = (server.address() as AddressInfo).port;
@@ -50,6 +53,11 @@ export async function startServer(studio: Studio, options: ServerOptions): Promi
   return {
     port: place.port,
     url: `http://${name}:${place.port}/?token=${token}`,
+    openOnce: () => {
+      const ticket = randomBytes(24).toString("base64url");
+      place.tickets.add(ticket);
+      return `http://${name}:${place.port}/?token=${ticket}`;
+    },
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

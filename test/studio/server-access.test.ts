@@ -1,7 +1,7 @@
 // Who may ask `fera studio` what: its token, its name, its page, its folders.
 
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -177,6 +177,28 @@ describe("the program", () => {
     expect(stderr).toMatch(new RegExp(`port ${port} .*in use.*--port N`));
   });
 
+  it("has a token that lasts, so that its page finds a restarted one again; nobody else can read it", async () => {
+    const path = join(runs, ".studio/token");
+    expect((await stat(path)).mode & 0o777).toBe(0o600);
+    const port = Number(new URL(studio.origin).port);
+    const { token } = studio;
+    expect(await studio.stop()).toBe(0);
+    studio = await startStudio({ data: [data], runs, port });
+    expect(studio.token).toBe(token);
+    expect((await send("/api/state", cookie())).status).toBe(200);
+    expect((await send("/api/run/file?id=.studio&file=token", bearer())).status).toBe(403);
+  });
+
+  it("leaves runs alone that another studio has, and names a folder that is not there", async () => {
+    const second = await runFera("studio", "--no-open", "--port", "0", "--runs", runs);
+    expect([second.code, second.stderr]).toEqual([
+      1,
+      expect.stringMatching(/another fera studio is at work with these runs/),
+    ]);
+    const missing = await runFera("studio", "--no-open", "--data", join(dir, "nowhere"), "--runs", join(dir, "others"));
+    expect([missing.code, missing.stderr]).toEqual([1, expect.stringMatching(/nowhere: there is no such folder/)]);
+  });
+
   it("refuses an address that is none of this machine", async () => {
     const { code, stderr } = await runFera("studio", "--no-open", "--host", "192.0.2.1", "--runs", runs);
     expect([code, stderr]).toEqual([1, expect.stringMatching(/192\.0\.2\.1 is no address of this machine/)]);
@@ -186,7 +208,7 @@ describe("the program", () => {
     const { stdout } = await promisify(execFile)("cat", [`/proc/${studio.pid}/net/tcp`]).catch(() => ({ stdout: "" }));
     const port = Number(new URL(studio.origin).port).toString(16).toUpperCase().padStart(4, "0");
     if (stdout !== "") expect(stdout).toMatch(new RegExp(` 0100007F:${port} `));
-    const everywhere = await startStudio({ runs, args: ["--host", "0.0.0.0"] });
+    const everywhere = await startStudio({ runs: join(dir, "others"), args: ["--host", "0.0.0.0"] });
     try {
       expect(everywhere.output()).toMatch(/warning .*other machines can reach the studio/);
     } finally {
