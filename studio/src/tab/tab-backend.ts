@@ -78,7 +78,7 @@ export class TabBackend implements Backend {
       kind: "tab",
       machine: { cores, ...(memoryBytes !== undefined && { memoryBytes }) },
       device: describeDevice(this.machine),
-      models: [{ id: "embedded", label: "The small model that comes with fera", defaultSize: 128 }],
+      models: [{ id: "embedded", label: "embedded icon model", defaultSize: 128 }],
       dataSets: await this.dataSets.list(),
       runsFolder: "this browser's storage",
       notes,
