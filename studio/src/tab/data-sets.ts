@@ -73,7 +73,7 @@ export class DataSets {
       if (!file) continue;
       let facts: ImageFacts;
       try {
-        facts = await this.factsOf(id, name, file);
+        facts = await this.factsOf(id, name, file, resolution);
       } catch (error) {
         skipped.push({ path: name, reason: `${name} ${(error as Error).message}.` });
         continue;
@@ -190,12 +190,12 @@ export class DataSets {
     }
   }
 
-  private factsOf(id: string, name: string, file: File): Promise<ImageFacts> {
+  private factsOf(id: string, name: string, file: File, resolution: number): Promise<ImageFacts> {
     const key = `${id}/${name}`;
-    const stamp = `${file.size} ${file.lastModified}`;
+    const stamp = `${file.size} ${file.lastModified} ${resolution}`;
     const known = this.facts.get(key);
     if (known?.stamp === stamp) return known.facts;
-    const facts = imageFacts(file);
+    const facts = imageFacts(file, resolution);
     facts.catch(() => undefined);
     this.facts.set(key, { stamp, facts });
     return facts;
