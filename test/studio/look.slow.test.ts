@@ -30,11 +30,11 @@ describe.skipIf(!CHROMIUM)("every view", () => {
 
   beforeAll(async () => {
     root = await mkdtemp(join(tmpdir(), "fera-studio-look-"));
-    const model = PICTURES ? "assets/icons" : join(root, "tiny");
+    const model = PICTURES ? "embedded" : join(root, "tiny");
     if (!PICTURES) await writeTinyPipeline(model);
     const data = join(root, "data", "high contrast");
     await writeIcons(data);
-    studio = await startStudio({ data: [join(root, "data")], runs: join(root, "runs"), models: [model] });
+    studio = await startStudio({ data: [join(root, "data")], runs: join(root, "runs"), models: PICTURES ? [] : [model] });
     const shared = {
       model,
       data: [data],
