@@ -10,7 +10,8 @@ export default defineConfig({
     exclude: [...configDefaults.exclude, ...(isSlow ? [] : ["**/*.slow.test.ts"])],
     pool: "forks",
     maxWorkers: 2,
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    // Slow tests share two cores with a browser that draws without a GPU.
+    testTimeout: isSlow ? 300_000 : 120_000,
+    hookTimeout: isSlow ? 300_000 : 120_000,
   },
 });

@@ -10,7 +10,7 @@ import { CHROMIUM, launchChromium } from "../support/chromium.js";
 import { plainPng } from "../support/data-folder.js";
 import { type StartedStudio, startStudio } from "../support/studio.js";
 
-const PATIENCE_MS = 15_000;
+const PATIENCE_MS = 60_000;
 const HOSTILE = '<img src=x onerror="window.hacked=1">';
 /** A name that most file systems take. */
 const HOSTILE_NAME = "<b onmouseover=hack()>&amp;'.png";

@@ -16,9 +16,9 @@ const IMAGES = 6;
 /** A shell and a page would make something else of it. */
 const PROMPT = "a '$X\"";
 /** Nothing on this page takes longer, but for a training. */
-const PATIENCE_MS = 15_000;
+const PATIENCE_MS = 60_000;
 /** A training begins and ends within it on a busy machine. */
-const TRAINING_MS = 60_000;
+const TRAINING_MS = 180_000;
 
 let root: string;
 let studio: StartedStudio;

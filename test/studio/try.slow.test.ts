@@ -13,7 +13,7 @@ import { runFera } from "../support/fera-program.js";
 import { type StartedStudio, startStudio } from "../support/studio.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 
-const PATIENCE_MS = 15_000;
+const PATIENCE_MS = 60_000;
 const DRAWING_MS = 60_000;
 const PROMPT = "a: red";
 

@@ -13,8 +13,8 @@ import { runFera } from "../support/fera-program.js";
 import { type StartedStudio, startStudio } from "../support/studio.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 
-const PATIENCE_MS = 15_000;
-const TRAINING_MS = 60_000;
+const PATIENCE_MS = 60_000;
+const TRAINING_MS = 180_000;
 const PROMPT = "<b>red";
 const STEPS = 6;
 
