@@ -76,14 +76,26 @@ export async function readTrainer(folder: string): Promise<RunFiles["trainer"]> 
   if (text === undefined) return undefined;
   const owner = parsed(text);
   if (isObject(owner) && owner.host === hostname() && Number.isSafeInteger(owner.pid)) {
-    return isAlive(owner.pid as number) ? { pid: owner.pid as number } : undefined;
+    return (await isTrainer(owner.pid as number)) ? { pid: owner.pid as number } : undefined;
   }
   const known = await stat(lock).catch(() => undefined);
   return known && Date.now() - known.mtimeMs < SIGN_OF_LIFE_MS ? {} : undefined;
 }
 
-/** Whether there is a process of that number. */
-export function isAlive(pid: number): boolean {
+/**
+ * Whether a process trains. A number that a lock names may be another program's by now, as after a power failure; where the
+ * system tells what a process was started with (Linux), that is looked at. A killed one that nobody has waited for has no
+ * words there any more.
+ */
+export async function isTrainer(pid: number): Promise<boolean> {
+  if (!isAlive(pid)) return false;
+  const words = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => undefined);
+  return words === undefined || words.split("\0").includes("train");
+}
+
+function isAlive(pid: number): boolean {
+  // Of 0 and below are groups of processes.
+  if (pid < 1) return false;
   try {
     process.kill(pid, 0);
     return true;

@@ -6,7 +6,7 @@ import { type FileHandle, open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { makeFolder, writeFileAtomically } from "../storage/file-access.js";
 import type { TrainSettings } from "./protocol.js";
-import { isAlive } from "./run-folder.js";
+import { isTrainer } from "./run-folder.js";
 import { STUDIO_FOLDER } from "./run-records.js";
 
 /** How a process ended. */
@@ -61,8 +61,8 @@ export class RunProcesses {
   /** One that an earlier studio started: all that is seen of it is when it has gone. */
   adopt(pid: number): RunProcess {
     const ended = new Promise<ProcessEnd>((resolve) => {
-      const timer = setInterval(() => {
-        if (isAlive(pid)) return;
+      const timer = setInterval(async () => {
+        if (await isTrainer(pid)) return;
         clearInterval(timer);
         resolve({});
       }, 250);

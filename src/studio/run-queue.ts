@@ -3,9 +3,10 @@
 import { readdir, rmdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { quoted } from "../errors.js";
-import { makeFolder } from "../storage/file-access.js";
+import { describeSystemError, makeFolder } from "../storage/file-access.js";
 import type { RunAction, RunState, TrainSettings } from "./protocol.js";
-import { isAlive, readRunFiles, readTrainer } from "./run-folder.js";
+import { type RunFiles, readRunFiles, readTrainer } from "./run-folder.js";
+import { runFolder } from "./run-id.js";
 import { type ProcessEnd, type RunProcess, RunProcesses } from "./run-process.js";
 import { type RunRecord, RunRecords } from "./run-records.js";
 import { StudioError } from "./studio-error.js";
@@ -26,6 +27,8 @@ export interface RunQueueOptions {
 type Ending = "paused" | "stopped";
 
 const LONGEST_NAME = 80;
+/** With the endings of its files no more than a file system takes. */
+const LONGEST_NAME_BYTES = 200;
 /** Names that the runs folder has for something else, and those that Windows has. */
 const RESERVED = /^(?:data|con|prn|aux|nul|com\d|lpt\d)$/i;
 
@@ -54,10 +57,10 @@ export class RunQueue {
     for (const record of this.saved.all) {
       if (!isAtWork(record.state)) continue;
       const trainer = await readTrainer(join(this.runs, record.id));
-      if (trainer?.pid !== undefined && isAlive(trainer.pid) && !this.current) {
+      if (trainer?.pid !== undefined && !this.current) {
         this.watch(record, this.processes.adopt(trainer.pid));
       } else {
-        await this.saved.set(await this.afterwards(record, {}, "paused"));
+        await this.saved.keep(await this.afterwards(record, {}, "paused"));
       }
     }
     void this.startNext();
@@ -83,17 +86,26 @@ export class RunQueue {
       if (this.saved.get(id) || (await readdir(this.runs).catch(() => [] as string[])).includes(id)) {
         throw new StudioError(409, `There is already a run ${quoted(id)}. Choose another name.`);
       }
-      await this.saved.set({ id, config, state: "queued", isStarted: false, changedAt: Date.now() });
+      try {
+        await this.saved.set({ id, config, state: "queued", isStarted: false, changedAt: Date.now() });
+      } catch (error) {
+        // Whoever asked is told that it is not in the queue: so it must not be.
+        this.saved.forget(id);
+        throw error;
+      }
       this.changed();
       return id;
     });
   }
 
   async act(id: string, action: RunAction): Promise<void> {
+    const folder = await runFolder(this.runs, id);
     await this.inTurn(async () => {
       const record = this.saved.get(id);
       if (!record) {
-        if (action === "resume") return this.adoptRun(id);
+        const files = await readRunFiles(folder);
+        if (!files) throw new StudioError(404, `There is no run ${quoted(id)}.`);
+        if (action === "resume") return this.adoptRun(id, files);
         throw new StudioError(409, `${quoted(id)} was started on the command line: the studio only looks at it.`);
       }
       switch (action) {
@@ -138,7 +150,7 @@ export class RunQueue {
     if (record.state !== "running" || this.current?.id !== record.id)
       throw tooLate(record, how === "paused" ? "pause" : "stop");
     this.endings.set(record.id, how);
-    await this.saved.set({ ...record, state: "stopping", changedAt: Date.now() });
+    await this.saved.keep({ ...record, state: "stopping", changedAt: Date.now() });
     try {
       process.kill(this.current.process.pid, "SIGTERM");
     } catch {
@@ -152,19 +164,27 @@ export class RunQueue {
       throw tooLate(record, "resume");
     const { error: _, ...rest } = record;
     // To the end of the queue.
-    await this.saved.delete(record.id);
-    await this.saved.set({ ...rest, state: "queued", changedAt: Date.now() });
+    this.saved.forget(record.id);
+    try {
+      await this.saved.set({ ...rest, state: "queued", changedAt: Date.now() });
+    } catch (error) {
+      await this.saved.keep(record);
+      throw error;
+    }
     this.changed();
   }
 
   /** Goes on with a run of the command line, which is then the studio's. */
-  private async adoptRun(id: string): Promise<void> {
-    const files = await readRunFiles(join(this.runs, id));
-    if (!files) throw new StudioError(404, `There is no run ${quoted(id)}.`);
+  private async adoptRun(id: string, files: RunFiles): Promise<void> {
     if (files.trainer) throw new StudioError(409, `${quoted(id)} is at work already, started on the command line.`);
     if (!files.hasCheckpoint) throw new StudioError(409, `${quoted(id)} has no checkpoint to go on from.`);
     // Its own run.json has its options.
-    await this.saved.set({ id, config: {}, state: "queued", isStarted: true, changedAt: Date.now() });
+    try {
+      await this.saved.set({ id, config: {}, state: "queued", isStarted: true, changedAt: Date.now() });
+    } catch (error) {
+      this.saved.forget(id);
+      throw error;
+    }
     this.changed();
   }
 
@@ -175,8 +195,8 @@ export class RunQueue {
     const files = await readRunFiles(folder);
     if (files?.trainer) throw new StudioError(409, `${quoted(record.id)} is at work. Stop it first.`);
     if (files) {
-      const adapterName = typeof files.settings.adapterName === "string" ? files.settings.adapterName : DEFAULT_ADAPTER;
-      await this.options.clearRun(folder, join(folder, adapterName));
+      // Of what run.json names only what lies in the folder itself.
+      await this.options.clearRun(folder, join(folder, files.adapterFile ?? DEFAULT_ADAPTER));
     }
     // Only where nothing else lies there.
     await rmdir(folder).catch(() => undefined);
@@ -198,10 +218,11 @@ export class RunQueue {
         await makeFolder(join(this.runs, next.id));
         const process = await this.processes.start(next.id, next.config, next.isStarted);
         const record: RunRecord = { ...next, state: "running", isStarted: true, changedAt: Date.now() };
-        await this.saved.set(record);
         this.watch(record, process);
+        await this.saved.keep(record);
       } catch (error) {
-        await this.saved.set({ ...next, state: "failed", error: (error as Error).message, changedAt: Date.now() });
+        const reason = describeSystemError(error) ?? (error as Error).message;
+        await this.saved.keep({ ...next, state: "failed", error: reason, changedAt: Date.now() });
         setImmediate(() => this.changed());
       }
       this.options.onChange();
@@ -212,7 +233,7 @@ export class RunQueue {
     const isDone = process.ended.then(async (end) => {
       const how = this.endings.get(record.id);
       this.endings.delete(record.id);
-      await this.saved.set(await this.afterwards(this.saved.get(record.id) ?? record, end, how));
+      await this.saved.keep(await this.afterwards(this.saved.get(record.id) ?? record, end, how));
       this.current = undefined;
       this.changed();
     });
@@ -269,10 +290,11 @@ function tooLate({ id, state }: RunRecord, action: RunAction): StudioError {
 /** @throws {StudioError} If it cannot be the name of a folder on any system. */
 function checkedName(name: string): string {
   const isPlain = /^[\p{L}\p{N}][\p{L}\p{N} ._+-]*$/u.test(name) && !/[. ]$/.test(name);
-  if (isPlain && name.length <= LONGEST_NAME && !RESERVED.test(name)) return name;
+  const isShort = name.length <= LONGEST_NAME && new TextEncoder().encode(name).length <= LONGEST_NAME_BYTES;
+  if (isPlain && isShort && !RESERVED.test(name)) return name;
   throw new StudioError(
     400,
-    `A run's name must be letters, digits, spaces, ".", "_", "+" and "-", ${LONGEST_NAME} at most, and begin with a letter ` +
-      `or a digit; got ${quoted(name)}.`,
+    `A run's name must be letters, digits, spaces, ".", "_", "+" and "-", ${LONGEST_NAME} at most (and ` +
+      `${LONGEST_NAME_BYTES} bytes), and begin with a letter or a digit; got ${quoted(name)}.`,
   );
 }

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { makeFolder, readJson, writeFileAtomically } from "../storage/file-access.js";
 import { isObject } from "../storage/json.js";
 import type { RunState, TrainSettings } from "./protocol.js";
+import { isRunId } from "./run-id.js";
 
 /** Folder of what the studio keeps, in the runs folder. */
 export const STUDIO_FOLDER = ".studio";
@@ -31,11 +32,8 @@ export class RunRecords {
 
   async load(): Promise<void> {
     const known = await readJson(this.path).catch(() => undefined);
-    const list = isObject(known) && Array.isArray(known.runs) ? (known.runs as RunRecord[]) : [];
-    for (const record of list) {
-      if (isObject(record) && typeof record.id === "string" && isObject(record.config))
-        this.records.set(record.id, record);
-    }
+    const list: unknown[] = isObject(known) && Array.isArray(known.runs) ? known.runs : [];
+    for (const record of list) if (isRecord(record)) this.records.set(record.id, record);
   }
 
   get all(): readonly RunRecord[] {
@@ -50,6 +48,16 @@ export class RunRecords {
   async set(record: RunRecord): Promise<void> {
     this.records.set(record.id, record);
     await this.save();
+  }
+
+  /** As {@link set}, for what has happened already: where the disk takes nothing, it is remembered until it does. */
+  async keep(record: RunRecord): Promise<void> {
+    await this.set(record).catch(() => undefined);
+  }
+
+  /** Takes a record out of memory, not off the disk: one that could not be saved, or that is set anew as the last. */
+  forget(id: string): void {
+    this.records.delete(id);
   }
 
   async delete(id: string): Promise<void> {
@@ -70,4 +78,23 @@ export class RunRecords {
   private get path(): string {
     return join(this.runs, STUDIO_FOLDER, "runs.json");
   }
+}
+
+const STATES: readonly RunState[] = [
+  ...(["queued", "starting", "running", "stopping", "paused", "stopped", "finished", "failed"] as const),
+];
+
+/** Whether a value of the file is one of ours: it may come from elsewhere with its runs folder. */
+function isRecord(value: unknown): value is RunRecord {
+  if (!isObject(value)) return false;
+  const { id, state, config, isStarted, error, changedAt } = value;
+  return (
+    typeof id === "string" &&
+    isRunId(id) &&
+    STATES.includes(state as RunState) &&
+    isObject(config) &&
+    typeof isStarted === "boolean" &&
+    typeof changedAt === "number" &&
+    (error === undefined || typeof error === "string")
+  );
 }

@@ -9,6 +9,7 @@ import type { Models } from "./model-choices.js";
 import type { MeasuredRun } from "./predictions.js";
 import type { AdapterChoice, MetricsPart, RunDetails, RunSummary } from "./protocol.js";
 import { type RunFiles, RunFolders, readPictures } from "./run-folder.js";
+import { checkedRunId, runFolder } from "./run-id.js";
 import type { RunQueue } from "./run-queue.js";
 import type { RunRecord } from "./run-records.js";
 import { StudioError } from "./studio-error.js";
@@ -53,9 +54,9 @@ export class Runs {
   }
 
   async details(id: string): Promise<RunDetails> {
-    const summary = await this.summary(checked(id));
+    const folder = await runFolder(this.folder, id);
+    const summary = await this.summary(id);
     if (!summary) throw noSuchRun(id);
-    const folder = join(this.folder, id);
     const files = await this.folders.read(folder);
     const asked = this.queue.record(id)?.config ?? {};
     const config = files?.settings ?? asked;
@@ -73,13 +74,13 @@ export class Runs {
 
   async metrics(id: string, from: number): Promise<MetricsPart> {
     // A run that waits has no folder yet.
-    if (this.queue.record(checked(id)) === undefined) await pathInside(this.folder, id);
+    if (this.queue.record(checkedRunId(id)) === undefined) await pathInside(this.folder, id);
     return metricsPart(outputPath(join(this.folder, id), "metrics"), from);
   }
 
   /** The path of a file of a run. @throws {StudioError} If it lies elsewhere. */
   async file(id: string, name: string): Promise<string> {
-    return pathInside(await pathInside(this.folder, checked(id)), name);
+    return pathInside(await pathInside(this.folder, checkedRunId(id)), name);
   }
 
   /** The adapters that runs have made, the newest first. */
@@ -111,11 +112,6 @@ export class Runs {
   async isTraining(): Promise<boolean> {
     return (await this.list()).some(({ state }) => state === "starting" || state === "running" || state === "stopping");
   }
-}
-
-function checked(id: string): string {
-  if (!/[/\\]/.test(id) && !id.startsWith(".")) return id;
-  throw new StudioError(403, `${JSON.stringify(id)} is no name of a run.`);
 }
 
 const noSuchRun = (id: string): StudioError => new StudioError(404, `There is no run ${JSON.stringify(id)}.`);

@@ -1,7 +1,7 @@
 // Who may ask `fera studio` what: its token, its name, its page, its folders.
 
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -29,6 +29,16 @@ beforeAll(async () => {
   await symlink(join(dir, "secret/words.txt"), join(runs, "old/link.png"));
   await writeFile(join(runs, "old/run.json"), JSON.stringify({ fera: "0.1.0", model: "m", steps: 4, adapter: "lora" }));
   await writeFile(join(runs, "old/metrics.jsonl"), `${JSON.stringify({ step: 4, loss: 0.5, steps: 4 })}\n`);
+  await mkdir(join(dir, "outside/checkpoints"), { recursive: true });
+  await writeFile(join(dir, "outside/run.json"), JSON.stringify({ model: "hidden-model", steps: 4 }));
+  await symlink(join(dir, "outside"), join(runs, "linked"));
+  // As a runs folder from elsewhere could have it.
+  for (const folder of [".studio", "stopped"]) await mkdir(join(runs, folder), { recursive: true });
+  await writeFile(join(runs, "stopped/run.json"), JSON.stringify({ adapterName: "../../secret/weights.safetensors" }));
+  await writeFile(join(dir, "secret/weights.safetensors"), "kept");
+  const record = { state: "stopped", config: {}, isStarted: true, changedAt: 0 };
+  const records = [{ ...record, id: "stopped" }, { ...record, id: "../outside" }, { ...record, id: 5 }, null];
+  await writeFile(join(runs, ".studio/runs.json"), JSON.stringify({ runs: records }));
   studio = await startStudio({ data: [data], runs });
 });
 
@@ -40,7 +50,8 @@ afterAll(async () => {
 /** As any program can send it: fetch does not let a Host be set. */
 function send(path: string, headers: Record<string, string> = {}, method = "GET", body?: string) {
   return new Promise<{ status: number; text: string; headers: NodeJS.Dict<string | string[]> }>((resolve, reject) => {
-    const sent = request(`${studio.origin}${path}`, { method, headers }, (answer) => {
+    // Each on a connection of its own: what is refused before it is read ends the one that it came on.
+    const sent = request(`${studio.origin}${path}`, { method, headers, agent: false }, (answer) => {
       let text = "";
       answer.setEncoding("utf8").on("data", (part: string) => {
         text += part;
@@ -166,6 +177,31 @@ describe("what is read", () => {
     expect([broken.status, JSON.parse(broken.text).error]).toEqual([400, "The request must hold JSON."]);
     const large = await send("/api/check", bearer(), "POST", `{"settings":"${"x".repeat(2 ** 21)}"}`);
     expect(large.status).toBe(413);
+  });
+});
+
+describe("what is changed", () => {
+  const act = async (id: string, action: string) => {
+    const { status, text } = await send("/api/run/action", bearer(), "POST", JSON.stringify({ id, action }));
+    return { status, error: text === "" ? "" : (JSON.parse(text).error as string) };
+  };
+
+  it("is no run beside the runs folder, above it or behind a link out of it", async () => {
+    for (const id of ["../outside", "old/../../outside", "..", ".", ".studio", "a\\..", "\0", "", "linked"]) {
+      for (const action of ["resume", "remove", "stop"]) expect((await act(id, action)).status, id).toBe(403);
+    }
+    const linked = await send("/api/run?id=linked", bearer());
+    expect(linked.status).toBe(403);
+    expect(linked.text).not.toContain("hidden-model");
+    expect(await act("none", "pause")).toEqual({ status: 404, error: 'There is no run "none".' });
+    expect((await act("old", "pause")).error).toMatch(/was started on the command line/);
+  });
+
+  it("is no file that a run's own run.json names outside its folder", async () => {
+    const runs = JSON.parse((await send("/api/runs", bearer())).text) as { id: string }[];
+    expect(runs.map(({ id }) => id).sort()).toEqual(["old", "stopped"]);
+    expect((await act("stopped", "remove")).status).toBe(204);
+    expect(await readFile(join(dir, "secret/weights.safetensors"), "utf8")).toBe("kept");
   });
 });
 
