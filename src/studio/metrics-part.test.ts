@@ -16,6 +16,17 @@ describe("parts of a run's metrics", () => {
   });
   afterAll(() => rm(dir, { recursive: true }));
 
+  it("pass over what is no line of a training, however long", async () => {
+    const damaged = join(dir, "damaged.jsonl");
+    const long = `{"step":1,"loss":"${"x".repeat(5_000_000)}"}\n`;
+    await writeFile(damaged, `${long}${"nonsense\n".repeat(300_000)}${line(2)}${long}{"half`);
+    const first = await metricsPart(damaged, 0);
+    expect(first.lines.map(({ step }) => step)).toEqual([2]);
+    const second = await metricsPart(damaged, first.next);
+    expect([second.lines, second.isReset]).toEqual([[], false]);
+    expect(second.next).toBeGreaterThan(first.next + 5_000_000);
+  });
+
   it("go on where the last one ended, and leave half a line for the next", async () => {
     expect(await metricsPart(path, 0)).toEqual({ lines: [], next: 0, isReset: false });
     await writeFile(path, `${line(1)}${line(2)}{"step":3,`);

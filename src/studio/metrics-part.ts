@@ -19,12 +19,30 @@ export async function metricsPart(path: string, from: number): Promise<MetricsPa
   try {
     const { size } = await handle.stat();
     const isReset = from > 0 && !(from <= size && (await byteAt(handle, from - 1)) === LINE_BREAK);
-    const begin = isReset ? 0 : from;
-    const bytes = await bytesOf(handle, begin, Math.min(size - begin, PART_BYTES));
-    const end = bytes.lastIndexOf(LINE_BREAK) + 1;
-    return { lines: linesOf(bytes.subarray(0, end)), next: begin + end, isReset };
+    return { ...(await wholeLines(handle, isReset ? 0 : from, size)), isReset };
   } finally {
     await handle.close();
+  }
+}
+
+/** The next lines that tell of steps; what tells of none, and lines longer than a part, are passed over. */
+async function wholeLines(handle: FileHandle, from: number, size: number): Promise<Omit<MetricsPart, "isReset">> {
+  let next = from;
+  let isTooLong = false;
+  for (let at = from; ; ) {
+    const bytes = await bytesOf(handle, at, Math.min(size - at, PART_BYTES));
+    const end = (isTooLong ? bytes.indexOf(LINE_BREAK) : bytes.lastIndexOf(LINE_BREAK)) + 1;
+    if (end === 0 && bytes.length < PART_BYTES) return { lines: [], next };
+    if (end === 0) {
+      isTooLong = true;
+      at += bytes.length;
+      continue;
+    }
+    const lines = isTooLong ? [] : linesOf(bytes.subarray(0, end));
+    isTooLong = false;
+    at += end;
+    next = at;
+    if (lines.length > 0) return { lines, next };
   }
 }
 

@@ -130,9 +130,10 @@ async function readPromptFolder(validation: string, name: string): Promise<Promp
   if (typeof about?.prompt !== "string") return undefined;
   const without: string[] = [];
   const steps = new Map<number, { files: string[]; routes: RoutingTrace[] }>();
-  const names = (await readdir(folder)).sort(bySeed);
+  const names = (await readdir(folder).catch(() => [] as string[])).sort(bySeed);
   for (const file of names) {
-    const [, stem, step, number = "1"] = /^(without|step-(\d+))(?:-(\d+))?\.png$/.exec(file) ?? [];
+    const [, stem, step, number = "1"] = /^(without|step-(\d{1,15}))(?:-([1-9]\d{0,3}))?\.png$/.exec(file) ?? [];
+    // Four digits: a list has a place for every number up to the largest, and a name may say any.
     if (stem === undefined) continue;
     const path = `${OUTPUT_NAMES.validation}/${name}/${file}`;
     if (step === undefined) {
@@ -165,8 +166,19 @@ async function readPromptFolder(validation: string, name: string): Promise<Promp
 async function readTrace(path: string): Promise<RoutingTrace | undefined> {
   const trace = await readJsonObject(path).catch(() => undefined);
   const { timesteps, energies, gates } = trace ?? {};
-  if (!Array.isArray(timesteps) || !Array.isArray(energies) || !Array.isArray(gates)) return undefined;
+  if (!isNumbers(timesteps) || !isRows(energies, timesteps.length) || !isRows(gates, timesteps.length))
+    return undefined;
   return { timesteps, energies, gates, weights: gates };
+}
+
+const isNumbers = (value: unknown): value is number[] =>
+  Array.isArray(value) && value.every((each) => typeof each === "number");
+
+/** Whether a value is `[S][N][K]`: for every timestep rows of numbers, all of one length. */
+function isRows(value: unknown, steps: number): value is number[][][] {
+  if (!Array.isArray(value) || value.length !== steps || !value.every(Array.isArray)) return false;
+  const rows: unknown[] = value.flat();
+  return rows.every((row) => isNumbers(row) && row.length === (rows[0] as number[]).length);
 }
 
 const bySeed = (a: string, b: string): number => a.length - b.length || (a < b ? -1 : 1);
