@@ -24,13 +24,20 @@ export class EventHub {
 /** Between signs of life, without which a proxy or a browser would give the connection up. */
 const BEAT_MS = 15_000;
 
+/** Most events that wait for a page to take them. */
+const MOST_WAITING = 1000;
+
 /** Server-sent events for one page. */
 export function eventStream(hub: EventHub, signal: AbortSignal): Response {
   const encoder = new TextEncoder();
   let end = () => {};
   const body = new ReadableStream<Uint8Array>({
     start(controller) {
-      const send = (text: string) => controller.enqueue(encoder.encode(text));
+      const send = (text: string) => {
+        // One that does not listen any more, though its connection is open, is not kept events for: it may come back.
+        if ((controller.desiredSize ?? 0) < -MOST_WAITING) end();
+        else controller.enqueue(encoder.encode(text));
+      };
       const unsubscribe = hub.subscribe((event) => send(`data: ${JSON.stringify(event)}\n\n`));
       const beat = setInterval(() => send(": still here\n\n"), BEAT_MS);
       beat.unref();
