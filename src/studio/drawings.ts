@@ -124,13 +124,14 @@ export class Drawings {
 
   private send(order: DrawOrder): void {
     this.child ??= this.start();
-    this.child.send(order);
+    // One that is gone takes no order; its exit tells.
+    this.child.send(order, () => undefined);
   }
 
   private start(): ChildProcess {
     const child = fork(fileURLToPath(new URL("draw-process.js", import.meta.url)), { serialization: "advanced" });
     child.on("message", (report: DrawReport) => this.hear(report));
-    child.on("exit", () => {
+    const gone = () => {
       if (this.child === child) this.child = undefined;
       const { current } = this;
       if (!current || this.isClosed) return;
@@ -140,7 +141,10 @@ export class Drawings {
         error:
           "Drawing ended unexpectedly. Perhaps the machine has no memory left: try a smaller size, or wait for the training.",
       });
-    });
+    };
+    child.on("exit", gone);
+    // Without a number it was never there, and has no exit.
+    child.on("error", () => child.pid === undefined && gone());
     return child;
   }
 
@@ -164,7 +168,7 @@ export class Drawings {
     clearTimeout(this.idle);
     const { child } = this;
     this.child = undefined;
-    if (!child) return;
+    if (child?.pid === undefined) return;
     const ended = new Promise((done) => child.once("exit", done));
     child.kill("SIGKILL");
     await ended;

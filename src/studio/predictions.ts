@@ -57,14 +57,14 @@ export class Predictions {
     if (earlier) return earlier;
     if (this.isBusy)
       throw new StudioError(409, "Another prediction is running its steps. Wait for it, then ask again.");
-    if (await this.options.isTraining()) {
-      throw new StudioError(
-        409,
-        "A training is at work, beside which no steps can be measured. Ask again when it has ended.",
-      );
-    }
     this.isBusy = true;
     try {
+      if (await this.options.isTraining()) {
+        throw new StudioError(
+          409,
+          "A training is at work, beside which no steps can be measured. Ask again when it has ended.",
+        );
+      }
       return await this.measure(config, steps, AbortSignal.any([signal, this.closing.signal]));
     } finally {
       this.isBusy = false;

@@ -5,6 +5,7 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { clearRun } from "../../src/cli/training-run.js";
+import { Predictions } from "../../src/studio/predictions.js";
 import type { RunState } from "../../src/studio/protocol.js";
 import { RunQueue } from "../../src/studio/run-queue.js";
 
@@ -86,3 +87,16 @@ it.skipIf(process.platform !== "linux")(
     expect(queue.record("cut")?.state).toBe("paused");
   },
 );
+
+it("measures one training at a time, also for two pages that ask at once", async () => {
+  const predictions = new Predictions({
+    program: "dist/cli/main.js",
+    runs: async () => [],
+    isTraining: async () => false,
+    emit: () => undefined,
+  });
+  const ask = () => predictions.predict({}, { steps: 1 }, new AbortController().signal);
+  const results = await Promise.allSettled([ask(), ask()]);
+  const reasons = results.map((result) => (result.status === "rejected" ? (result.reason as Error).message : ""));
+  expect(reasons).toEqual([expect.stringMatching(/--model/), expect.stringMatching(/Another prediction/)]);
+});
