@@ -20,7 +20,7 @@ export interface Place {
 /** The header without which nothing is changed: a form of another site cannot send it. */
 export const STUDIO_HEADER = "X-Fera-Studio";
 
-/** Names of this machine for itself. */
+/** Names of this machine for itself, as they stand in an address. */
 export const LOOPBACK: readonly string[] = ["127.0.0.1", "localhost", "[::1]"];
 
 /** Headers of every answer. Scripts come from here alone; threads need a page that is cross-origin isolated. */
@@ -80,6 +80,11 @@ export function authorized(place: () => Place): MiddlewareHandler {
     const bearer = /^Bearer (.+)$/i.exec(context.req.header("authorization") ?? "")?.[1];
     const given = bearer ?? context.req.query("token") ?? getCookie(context, cookieName(port));
     if (given === undefined || !isSame(given, token)) throw wrongToken();
+    // A page of another port of this machine is of the same site: the cookie comes with what it asks for.
+    const site = context.req.header("sec-fetch-site");
+    if (site !== undefined && site !== "same-origin" && site !== "none") {
+      throw new StudioError(403, "Only the studio's own page may ask: this request came from a page elsewhere.");
+    }
     const isReading = context.req.method === "GET" || context.req.method === "HEAD";
     if (!isReading) checkOrigin(context, bearer !== undefined);
     await next();

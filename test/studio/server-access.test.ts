@@ -117,6 +117,17 @@ describe("pages of other sites", () => {
     expect((await post({ ...own, Origin: studio.origin })).status).toBe(200);
   });
 
+  it("cannot ask for anything either, not even one of another port of this machine, whose site is the same", async () => {
+    for (const site of ["same-site", "cross-site"]) {
+      for (const path of ["state", "events", "run/file?id=old&file=metrics.jsonl"]) {
+        expect((await send(`/api/${path}`, { ...cookie(), "Sec-Fetch-Site": site })).status, path).toBe(403);
+      }
+    }
+    for (const site of ["same-origin", "none"]) {
+      expect((await send("/api/state", { ...cookie(), "Sec-Fetch-Site": site })).status).toBe(200);
+    }
+  });
+
   it("cannot frame it, and its own page runs no script but its own", async () => {
     for (const path of ["/", "/api/state", "/nothing"]) {
       const { headers } = await send(path);
