@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 import type { RunSummary, StudioState } from "../../src/studio/protocol.js";
 import type { Backend } from "./backend.js";
 
-/** A message that stays until it is dismissed. */
+/** A message: one that something failed stays until it is dismissed, another for a while. */
 export interface Notice {
   id: number;
   isBad: boolean;
@@ -15,6 +15,9 @@ export const notices = signal<Notice[]>([]);
 export const studio = signal<StudioState | undefined>(undefined);
 export const runs = signal<RunSummary[]>([]);
 export const isConnected = signal(true);
+
+/** Long enough to read two sentences twice; what a message tells is to be seen in its view, too. */
+const NOTICE_MS = 10_000;
 
 let current: Backend | undefined;
 let nextNotice = 0;
@@ -49,7 +52,9 @@ export async function refresh(): Promise<void> {
 /** Shows a message. */
 export function tell(text: string, isBad = false): void {
   if (notices.value.some((notice) => notice.text === text)) return;
-  notices.value = [...notices.value, { id: nextNotice++, isBad, text }];
+  const id = nextNotice++;
+  notices.value = [...notices.value, { id, isBad, text }];
+  if (!isBad) setTimeout(() => dismiss(id), NOTICE_MS);
 }
 
 export function dismiss(id: number): void {

@@ -38,6 +38,8 @@ interface Props {
 
 const HEIGHT = 220;
 const TABLE_ROWS = 12;
+/** Distances between marks of an axis that counts: there is no half step. */
+const WHOLE = Array.from({ length: 8 }, (_, power) => [1, 2, 5].map((first) => first * 10 ** power)).flat();
 
 export function Chart(props: Props) {
   const { title, curves, xLabel, isStacked = false, isReversed = false, height = HEIGHT, children } = props;
@@ -84,8 +86,8 @@ export function Chart(props: Props) {
     // Who has zoomed in keeps looking at the same steps.
     const { min, max } = made.scales.x!;
     const before = made.data[0];
-    // A plot that was made just now has no range yet.
-    const isWhole = min == null || (min === before[0] && max === before.at(-1));
+    // A plot that was made just now has no range yet; one of a single step has more than its data.
+    const isWhole = min == null || (min <= before[0]! && max! >= before.at(-1)!);
     made.setData(drawnData(table, isStacked, isLog), isWhole || before.length < 2);
     if (!isWhole) made.redraw();
   }, [table, isStacked, isLog]);
@@ -197,6 +199,7 @@ type OptionInputs = Props &
 
 function plotOptions(inputs: OptionInputs): uPlot.Options {
   const { curves, isLog, isStacked, isReversed, xLabel, height, width, sync, onCursor } = inputs;
+  const isCounted = /^(step|timestep)\b/.test(xLabel);
   const muted = tokenColor("--muted");
   const grid = { stroke: tokenColor("--line"), width: 1 };
   const axis = { stroke: muted, grid, ticks: grid, font: "12px system-ui, sans-serif" };
@@ -209,7 +212,15 @@ function plotOptions(inputs: OptionInputs): uPlot.Options {
       y: isStacked ? { range: [0, 1] } : { distr: isLog ? 3 : 1 },
     },
     axes: [
-      { ...axis, label: xLabel, labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 28, values },
+      {
+        ...axis,
+        label: xLabel,
+        labelSize: 18,
+        labelFont: "12px system-ui, sans-serif",
+        size: 28,
+        values,
+        ...(isCounted && { incrs: WHOLE }),
+      },
       { ...axis, size: 58, values },
     ],
     series: [

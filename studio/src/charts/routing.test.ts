@@ -63,7 +63,7 @@ it("bands have names from the coarse to the fine", () => {
 it("a change of gates is told in words", () => {
   const curve = (label: string, y: number[]) => ({ label, color: "", x: [0, 1], y });
   expect(describeChange([curve("expert 1", [0.3, 0.6]), curve("expert 2", [0.7, 0.4])])).toBe(
-    "expert 1 went from 30 % to 60 %, expert 2 went from 70 % to 40 %.",
+    "Expert 1 went from 30 % to 60 %, expert 2 went from 70 % to 40 %.",
   );
   expect(describeChange([curve("expert 1", [0.3, 0.31])])).toMatch(/as it did at the beginning/);
 });

@@ -86,5 +86,8 @@ export function describeChange(curves: readonly Curve[]): string {
   if (Math.max(...changes.map(({ first, last }) => Math.abs(first - last))) < LEAST_LEAD) {
     return "The router mixes the experts as it did at the beginning.";
   }
-  return `${changes.map(({ label, first, last }) => `${label} went from ${formatShare(first)} to ${formatShare(last)}`).join(", ")}.`;
+  const told = changes
+    .map(({ label, first, last }) => `${label} went from ${formatShare(first)} to ${formatShare(last)}`)
+    .join(", ");
+  return `${told[0]!.toUpperCase()}${told.slice(1)}.`;
 }

@@ -12,7 +12,9 @@ interface Props {
 }
 
 export function CaptionEditor({ dataSet, image, rows }: Props) {
-  const { name, caption, isEditable } = image;
+  const { name, caption, isEditable, warnings } = image;
+  /** What it is trained with for want of a caption is no text that somebody wrote. */
+  const isBare = warnings.some(({ kind }) => kind === "uncaptioned");
   const draft = drafts.of(dataSet, name, caption);
   const { text, state, error } = draft.value;
   const save = () => void drafts.commit(dataSet, name, draft);
@@ -42,8 +44,8 @@ export function CaptionEditor({ dataSet, image, rows }: Props) {
         rows={rows}
         aria-label={`Caption of ${name}`}
         spellcheck={false}
-        value={text}
-        placeholder="What is to be seen"
+        value={isBare && text === caption ? "" : text}
+        placeholder={isBare ? `What is to be seen. Until then it is trained as “${caption}”.` : "What is to be seen"}
         aria-invalid={state === "failed"}
         onInput={(event) => drafts.edit(draft, event.currentTarget.value)}
         onBlur={save}

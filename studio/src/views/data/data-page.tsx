@@ -73,7 +73,7 @@ export function DataPage() {
               {sets.length === 0 && <option value="">none yet</option>}
               {sets.map(({ id, label, images }) => (
                 <option key={id} value={id}>
-                  {label} ({counted(images, "image")})
+                  {label} ({counted(shown?.id === id ? shown.images.length : images, "image")})
                 </option>
               ))}
             </select>

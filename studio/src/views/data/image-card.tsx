@@ -19,7 +19,7 @@ interface Props {
 const THUMBNAIL_SIDE = 384;
 
 export function ImageCard({ dataSet, image, isWritable, onOpen, onRemove }: Props) {
-  const { name, width, height, repeats } = image;
+  const { name, width, height, originalWidth, originalHeight, repeats } = image;
   /** Its own wish, against what all do. */
   const [own, setOwn] = useState<{ shows: boolean; all: boolean } | undefined>(undefined);
   const all = showsCrops.value;
@@ -32,7 +32,7 @@ export function ImageCard({ dataSet, image, isWritable, onOpen, onRemove }: Prop
       <div class="about">
         <WarningBadges warnings={image.warnings} />
         <span class="muted size" title={describeCrop(image)}>
-          {width}×{height}
+          {showsCrop ? `at ${width}×${height}` : `${originalWidth}×${originalHeight}`}
           {repeats > 1 && ` · ${repeats} times`}
         </span>
       </div>

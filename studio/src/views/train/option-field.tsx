@@ -63,7 +63,7 @@ function ResetButton({ option }: Props) {
       type="button"
       class="small reset"
       aria-label={`Reset ${labelOf(option)}${shown}`}
-      title={`Back to what is ${suggested === undefined ? "usual" : "suggested"}${shown}`}
+      title={`Back to what is ${suggested === undefined ? "usual" : "suggested"}${shown.replace(" to ", ": ")}`}
       onClick={() => reset(option.name)}
     >
       Reset

@@ -25,7 +25,8 @@ export function labelOf({ flag }: Pick<OptionDescription, "flag">): string {
 
 /** Its help as a sentence, and its default where there is one. */
 export function hintOf({ help, kind, default: usual }: OptionDescription): string {
-  const sentence = `${help[0]!.toUpperCase()}${help.slice(1).replace(/ \(repeatable\)$/, "")}.`;
+  const told = `${help[0]!.toUpperCase()}${help.slice(1).replace(/ \(repeatable\)$/, "")}.`;
+  const sentence = kind === "list" ? `${told} One a line.` : told;
   if (usual === undefined || kind === "switch" || help.includes("by default")) return sentence;
   return `${sentence} By default ${formatValue(usual, ", ")}.`;
 }

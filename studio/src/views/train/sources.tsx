@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { counted } from "../../../../src/cli/format.js";
 import { addressOf } from "../../route.js";
 import { studio } from "../../store.js";
-import { data, dataError, model, own, problems, set } from "./train-state.js";
+import { data, dataError, looked, model, own, problems, set } from "./train-state.js";
 
 const OTHER = "\0other";
 
@@ -89,7 +89,7 @@ function DataField() {
               onChange={(event) => toggle(id, event.currentTarget.checked)}
             />
             <span>
-              {label} <span class="muted">{counted(images, "image")}</span>
+              {label} <span class="muted">{counted(looked.value.get(id)?.images.length ?? images, "image")}</span>
             </span>
           </label>
         ))}

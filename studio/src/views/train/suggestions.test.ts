@@ -70,7 +70,15 @@ describe("suggest", () => {
     expect(given({})).not.toHaveProperty("bucket");
   });
 
-  it("says only the model's size without images", () => {
-    expect(suggest({ ...usual, images: [] }).map(({ option }) => option)).toEqual(["resolution"]);
+  it("says only what the model alone tells without images", () => {
+    expect(suggest({ ...usual, images: [] }).map(({ option }) => option)).toEqual(["learningRate", "resolution"]);
+  });
+
+  it("takes a higher learning rate for a small model, with the optimizer that it is for", () => {
+    const rate = (changes: Partial<Circumstances>) =>
+      suggest({ ...usual, ...changes }).find(({ option }) => option === "learningRate")?.value;
+    expect(rate({ defaultSize: 128 })).toBe(0.0015);
+    expect(rate({ defaultSize: 512 })).toBeUndefined();
+    expect(rate({ defaultSize: 128, own: { optimizer: "prodigy" } })).toBeUndefined();
   });
 });

@@ -39,6 +39,10 @@ const COSTS = {
   medium: { weights: 3.5e9, image: 1.7e9 / 512 ** 2 },
   large: { weights: 11e9, image: 5.6e9 / 1024 ** 2 },
 };
+/** Below it a model is a small one. */
+const SMALL_SIDE = 256;
+/** What `fera demo` trains the embedded model with. */
+const SMALL_MODEL_RATE = 1.5e-3;
 /** A cut to a square that takes more than this away is worth buckets. */
 const MUCH_CUT = 0.2;
 
@@ -47,6 +51,7 @@ export function suggest(circumstances: Circumstances): Suggestion[] {
   const { images, defaultSize } = circumstances;
   const batch = suggestBatch(circumstances);
   return [
+    ...suggestLearningRate(circumstances),
     ...(defaultSize === undefined
       ? []
       : [{ option: "resolution", reason: `Left empty, it is the model's own size: ${defaultSize} pixels.` }]),
@@ -60,6 +65,14 @@ export function suggest(circumstances: Circumstances): Suggestion[] {
           ...suggestCaptions(circumstances),
         ]),
   ];
+}
+
+/** The default suits large models: with it a small one shows next to nothing after a few hundred steps. */
+function suggestLearningRate({ defaultSize, own }: Circumstances): Suggestion[] {
+  const isUsual = own.optimizer === undefined || own.optimizer === "adamw";
+  if (defaultSize === undefined || defaultSize >= SMALL_SIDE || !isUsual) return [];
+  const reason = "A small model learns little from a few hundred steps at 1e-4, which suits large ones.";
+  return [{ option: "learningRate", value: SMALL_MODEL_RATE, reason }];
 }
 
 /** Images of an epoch. */

@@ -34,7 +34,13 @@ export function TrainPage() {
         </div>
         <Sources />
         <section class="panel stack" aria-labelledby="main-title">
-          <h2 id="main-title">How</h2>
+          <div class="row between">
+            <h2 id="main-title">How</h2>
+            {/* Each mark tells it itself to those who do not see it. */}
+            <span class="muted legend" aria-hidden="true">
+              <span class="changed-mark" /> not the default
+            </span>
+          </div>
           {main.length === 0 ? (
             <p role="status">Asking for the options…</p>
           ) : (

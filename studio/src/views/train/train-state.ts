@@ -24,7 +24,7 @@ export const options = signal<OptionDescription[]>([]);
 export const own = signal<Readonly<Record<string, unknown>>>({});
 export const runName = signal("");
 /** Data sets as they would be cut to squares, by id. */
-const looked = signal<ReadonlyMap<string, DataSetView>>(new Map());
+export const looked = signal<ReadonlyMap<string, DataSetView>>(new Map());
 export const dataError = signal<string | undefined>(undefined);
 
 export const checked = signal<CheckedSettings | undefined>(undefined);
@@ -225,10 +225,12 @@ export const ahead = computed(() => runs.value.find(isActive));
 /** Starts, or queues, the training, and goes to watch it. */
 export async function start(): Promise<void> {
   isStarting.value = true;
+  // A run is queued for a moment, whether it has to wait or not.
+  const before = ahead.value?.id;
   const run = await attempt(() => backend().start(runName.value.trim(), settings.value));
   isStarting.value = false;
   if (!run) return;
   runName.value = "";
-  if (run.state === "queued") tell(`${run.id} is queued: it starts when the trainings before it have ended.`);
+  if (before !== undefined) tell(`${run.id} is queued: it starts when ${before} has ended.`);
   location.hash = addressOf("watch", { run: run.id });
 }

@@ -22,6 +22,7 @@ export function DrawFields() {
   const { models, samplers } = choices.value;
   const { problems, count } = readForm(form.value, choices.value);
   const shown = isAsked ? problems : {};
+  const usualSide = String(models.find(({ id }) => id === model)?.defaultSize ?? "as trained");
   const submit = (event: Event) => {
     event.preventDefault();
     if (form.value.isSeedNew) newSeed();
@@ -103,8 +104,8 @@ export function DrawFields() {
       <div class="numbers">
         <NumberInput name="steps" label="Steps" problems={shown} />
         <NumberInput name="guidanceScale" label="Guidance" problems={shown} />
-        <NumberInput name="width" label="Width" problems={shown} placeholder="model's" />
-        <NumberInput name="height" label="Height" problems={shown} placeholder="model's" />
+        <NumberInput name="width" label="Width" problems={shown} placeholder={usualSide} />
+        <NumberInput name="height" label="Height" problems={shown} placeholder={usualSide} />
       </div>
       <Field label="Sampler">
         {(attributes) => (
@@ -129,7 +130,7 @@ export function DrawFields() {
         Grid over options
       </label>
       {hasGrid && <GridFields problems={shown} />}
-      <div class="row">
+      <div class="row actions">
         <button class="primary" type="submit">
           {count > 1 ? `Draw ${count} pictures` : "Draw"}
         </button>

@@ -19,7 +19,7 @@ export function RunAbout({ runs: shown }: { runs: readonly AboutRun[] }) {
   if (!run) return undefined;
   const last = lines.at(-1);
   const facts: [string, string | undefined][] = [
-    ["State", run.activity === undefined ? STATE_NAMES[run.state] : `${STATE_NAMES[run.state]}: ${run.activity}`],
+    ["State", STATE_NAMES[run.state]],
     ["Steps", `${formatCount(run.step)} of ${formatCount(run.steps)}`],
     ["Loss", run.loss === undefined ? undefined : formatValue(run.loss)],
     ["Learning rate", last?.learningRate === undefined ? undefined : formatValue(last.learningRate)],
@@ -31,8 +31,9 @@ export function RunAbout({ runs: shown }: { runs: readonly AboutRun[] }) {
     <section class="panel stack" aria-labelledby="run-title">
       <div class="row">
         <h2 id="run-title">{id}</h2>
-        <span class="muted">
+        <span class="muted doing" title={run.activity}>
           {run.adapterKind} on {run.model}
+          {run.activity !== undefined && ` · ${run.activity}`}
         </span>
         <span class="end row">
           {details?.adapterFile !== undefined && (

@@ -126,7 +126,11 @@ function Prompt({ run, pictures, step, onChoose }: PromptProps) {
         {trace ? (
           <RoutingCharts trace={trace} of={`“${prompt}”, step ${shown!.step}`} />
         ) : (
-          <p class="muted">No routing was recorded with this picture.</p>
+          <p class="muted">
+            {shown
+              ? "No routing was recorded with this picture."
+              : "This is what the model draws without the adapter. The first picture with it is still to be drawn."}
+          </p>
         )}
       </div>
       <ol class="strip" aria-label={`Pictures of ${prompt} over the steps`}>

@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { seriesToken } from "../../charts/scheme.js";
 import { RunsList } from "../../parts/runs-list.js";
-import { route } from "../../route.js";
+import { addressOf, route } from "../../route.js";
 import { runs } from "../../store.js";
 import { RunAbout } from "./run-about.js";
 import { FurtherCharts, LossChart } from "./run-curves.js";
@@ -64,7 +64,11 @@ export function WatchPage() {
         {asked !== null && asked !== chosen && (
           <p class="problem">There is no run {JSON.stringify(asked)} in the folder of the runs.</p>
         )}
-        {chosen === undefined && <p class="muted">Start a training, and its curves and pictures are drawn here.</p>}
+        {chosen === undefined && (
+          <p class="muted">
+            <a href={addressOf("train")}>Start a training</a>, and its curves and pictures are drawn here.
+          </p>
+        )}
         {first && (
           <>
             <RunAbout runs={drawn} />
