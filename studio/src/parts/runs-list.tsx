@@ -89,7 +89,7 @@ function Progress({ run, place }: { run: RunSummary; place: number | undefined }
 }
 
 /** Slow ones by the seconds of a step. */
-const formatSpeed = (stepsPerSecond: number): string =>
+export const formatSpeed = (stepsPerSecond: number): string =>
   stepsPerSecond >= 1 ? `${stepsPerSecond.toPrecision(2)} steps/s` : `${(1 / stepsPerSecond).toPrecision(2)} s a step`;
 
 function ActionButton({ run, offered }: { run: RunSummary; offered: OfferedAction }) {

@@ -78,7 +78,7 @@ export function DataPage() {
               ))}
             </select>
           </label>
-          {current && <p class="muted path">{current.id}</p>}
+          {current && current.id !== current.label && <p class="muted path">{current.id}</p>}
           {current && !current.isWritable && (
             <p class="muted">Its files cannot be written: captions are shown as they are.</p>
           )}

@@ -66,7 +66,7 @@ export function SettingsButton() {
   return (
     <>
       <button type="button" onClick={() => input.current?.click()}>
-        Settings from a picture…
+        From a picture…
       </button>
       <input
         ref={input}

@@ -6,6 +6,7 @@ import type { RunDetails } from "../../../../src/studio/protocol.js";
 import { formatValue } from "../../charts/chart-data.js";
 import { formatBytes } from "../../parts/amounts.js";
 import { STATE_NAMES } from "../../parts/run-actions.js";
+import { formatSpeed } from "../../parts/runs-list.js";
 import { addressOf } from "../../route.js";
 import { attempt, backend, runs } from "../../store.js";
 import { type DrawnRun, settingDifferences } from "./curves.js";
@@ -23,7 +24,7 @@ export function RunAbout({ runs: shown }: { runs: readonly AboutRun[] }) {
     ["Steps", `${formatCount(run.step)} of ${formatCount(run.steps)}`],
     ["Loss", run.loss === undefined ? undefined : formatValue(run.loss)],
     ["Learning rate", last?.learningRate === undefined ? undefined : formatValue(last.learningRate)],
-    ["Speed", run.stepsPerSecond === undefined ? undefined : `${formatValue(run.stepsPerSecond)} steps/s`],
+    ["Speed", run.stepsPerSecond === undefined ? undefined : formatSpeed(run.stepsPerSecond)],
     ["Time left", run.secondsLeft === undefined ? undefined : formatDuration(run.secondsLeft)],
     ["Memory", run.peakMemoryBytes === undefined ? undefined : formatBytes(run.peakMemoryBytes)],
   ];
