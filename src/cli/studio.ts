@@ -8,7 +8,7 @@ import { FormatError, TrainingError } from "../errors.js";
 import { SAMPLER_NAMES } from "../pipelines/index.js";
 import { pathExists } from "../storage/file-access.js";
 import { withFileLock } from "../storage/file-lock.js";
-import { LOOPBACK } from "../studio/access.js";
+import { isLoopback } from "../studio/access.js";
 import { exportSite, HOSTING_HINT } from "../studio/export-site.js";
 import { keptToken } from "../studio/kept-token.js";
 import { STUDIO_FOLDER } from "../studio/run-records.js";
@@ -75,7 +75,7 @@ export function studioCommand(version: string): Command {
           printError(`port ${DEFAULT_PORT} is in use; ${server.port} is free`);
         await studio.open();
         print(`studio    ${server.url}`);
-        if (!LOOPBACK.includes(host)) {
+        if (!isLoopback(host)) {
           printError(
             `warning   --host ${host}: other machines can reach the studio. Whoever has the address above can read and change ` +
               "what is in its folders and start trainings, and the connection is not encrypted.",

@@ -23,6 +23,13 @@ export const STUDIO_HEADER = "X-Fera-Studio";
 /** Names of this machine for itself, as they stand in an address. */
 export const LOOPBACK: readonly string[] = ["127.0.0.1", "localhost", "[::1]"];
 
+/** An address as it stands in a URL: IPv6 in brackets. */
+export const bracketed = (address: string): string =>
+  address.includes(":") && !address.startsWith("[") ? `[${address}]` : address;
+
+/** Whether only this machine can reach what listens there. */
+export const isLoopback = (host: string): boolean => LOOPBACK.includes(bracketed(host.toLowerCase()));
+
 /** Headers of every answer. Scripts come from here alone; threads need a page that is cross-origin isolated. */
 export const pageHeaders = (): MiddlewareHandler =>
   secureHeaders({

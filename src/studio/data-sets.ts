@@ -2,6 +2,7 @@
 
 import { access, constants, readdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
+import { quoted } from "../errors.js";
 import { encodePng } from "../images/image-file.js";
 import { tensor } from "../tensor/tensor.js";
 import { walkFolder } from "../training/data/folder-walk.js";
@@ -11,6 +12,7 @@ import { Blurs } from "./blurs.js";
 import { type ChosenFolders, pathInside } from "./chosen-folders.js";
 import { imageWarnings } from "./image-warnings.js";
 import type { DataSetImage, DataSetQuery, DataSetSummary, DataSetView } from "./protocol.js";
+import { StudioError } from "./studio-error.js";
 import { Thumbnails } from "./thumbnails.js";
 
 /** Folders such as kohya's `10_sks dog`, whose images belong together. */
@@ -94,7 +96,8 @@ export class DataSets {
     const place = await this.check(id);
     if (!isNoFolder(place)) return this.thumbnails.of(await pathInside(place, name), side);
     const dataset = await this.openOther(place);
-    const index = Array.from({ length: dataset.size }, (_, i) => i).find((i) => dataset.name(i) === name) ?? 0;
+    const index = Array.from({ length: dataset.size }, (_, i) => i).find((i) => dataset.name(i) === name);
+    if (index === undefined) throw new StudioError(404, `${id} holds no image ${quoted(name)}.`);
     const { width, height } = dataset.shape(index);
     return encodePng(tensor(await dataset.image(index), [3, height, width]));
   }

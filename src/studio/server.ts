@@ -7,7 +7,7 @@ import { type ServerType, serve } from "@hono/node-server";
 import { Hono } from "hono";
 import { FeraError, RuntimeError } from "../errors.js";
 import { describeSystemError, isFailedWrite } from "../storage/file-access.js";
-import { authorized, entrance, knownHost, LOOPBACK, type Place, pageHeaders } from "./access.js";
+import { authorized, bracketed, entrance, knownHost, LOOPBACK, type Place, pageHeaders } from "./access.js";
 import { routes } from "./routes.js";
 import { pageFiles, servePageFile } from "./served-file.js";
 import type { Studio } from "./studio.js";
@@ -49,7 +49,7 @@ export async function startServer(studio: Studio, options: ServerOptions): Promi
   const app = createApp(studio, () => place, files);
   const server = await listen(app, host, options.port);
   place.port = (server.address() as AddressInfo).port;
-  const name = LOOPBACK.includes(host) || isEverywhere(host) ? "127.0.0.1" : host.includes(":") ? `[${host}]` : host;
+  const name = isEverywhere(host) ? "127.0.0.1" : bracketed(host);
   return {
     port: place.port,
     url: `http://${name}:${place.port}/?token=${token}`,
@@ -144,7 +144,6 @@ const isEverywhere = (host: string): boolean => host === "0.0.0.0" || host === "
 
 /** Names by which the page may be called. */
 function hostsOf(host: string): ReadonlySet<string> {
-  const bracketed = (address: string) => (address.includes(":") && !address.startsWith("[") ? `[${address}]` : address);
   const hosts = new Set([...LOOPBACK, bracketed(host.toLowerCase())]);
   if (isEverywhere(host)) {
     hosts.add(hostname().toLowerCase());

@@ -3,6 +3,7 @@
 import { useEffect } from "preact/hooks";
 import { Notices } from "./parts/notices.js";
 import { SchemeButton } from "./parts/scheme-button.js";
+import { ViewBoundary } from "./parts/view-boundary.js";
 import { addressOf, route, VIEWS, type ViewName } from "./route.js";
 import { isConnected, studio } from "./store.js";
 import { DataPage } from "./views/data/data-page.js";
@@ -48,7 +49,7 @@ export function App() {
         </p>
       )}
       <main id="content" tabIndex={-1}>
-        {studio.value ? CONTENT[view]() : <p role="status">Connecting…</p>}
+        {studio.value ? <ViewBoundary key={view}>{CONTENT[view]()}</ViewBoundary> : <p role="status">Connecting…</p>}
       </main>
       <Notices />
     </>

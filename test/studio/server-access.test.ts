@@ -6,7 +6,7 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { plainPng } from "../support/data-folder.js";
 import { runFera } from "../support/fera-program.js";
 import { type StartedStudio, startStudio } from "../support/studio.js";
@@ -257,7 +257,8 @@ describe("the program", () => {
     if (stdout !== "") expect(stdout).toMatch(new RegExp(` 0100007F:${port} `));
     const everywhere = await startStudio({ runs: join(dir, "others"), args: ["--host", "0.0.0.0"] });
     try {
-      expect(everywhere.output()).toMatch(/warning .*other machines can reach the studio/);
+      // It comes behind the address, and through another pipe.
+      await vi.waitFor(() => expect(everywhere.output()).toMatch(/warning .*other machines can reach the studio/));
     } finally {
       expect(await everywhere.stop("SIGINT")).toBe(0);
     }

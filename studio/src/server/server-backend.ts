@@ -22,17 +22,43 @@ import type { Backend } from "../backend.js";
 
 /** Requests that change something carry it: a form of another site cannot. */
 const HEADERS = { "X-Fera-Studio": "1" };
+const RETRY_MS = 2000;
 
 export class ServerBackend implements Backend {
   state = () => get<StudioState>("state");
 
+  private readonly listeners = new Set<(event: StudioEvent) => void>();
+  private source: EventSource | undefined;
+
+  /** One connection serves all listeners: a browser has six to a server, for all of its tabs. */
   subscribe(listener: (event: StudioEvent) => void): () => void {
-    // It connects anew by itself.
+    this.listeners.add(listener);
+    if (!this.source) this.listen();
+    return () => {
+      this.listeners.delete(listener);
+      if (this.listeners.size > 0) return;
+      this.source?.close();
+      this.source = undefined;
+    };
+  }
+
+  private listen(): void {
     const source = new EventSource("api/events");
-    source.onopen = () => listener({ kind: "connection", isConnected: true });
-    source.onerror = () => listener({ kind: "connection", isConnected: false });
-    source.onmessage = ({ data }) => listener(JSON.parse(data) as StudioEvent);
-    return () => source.close();
+    this.source = source;
+    source.onopen = () => this.tell({ kind: "connection", isConnected: true });
+    source.onmessage = ({ data }) => this.tell(JSON.parse(data) as StudioEvent);
+    source.onerror = () => {
+      this.tell({ kind: "connection", isConnected: false });
+      // It connects anew by itself, but not where the server answered with an error.
+      if (source.readyState !== EventSource.CLOSED) return;
+      setTimeout(() => {
+        if (this.source === source) this.listen();
+      }, RETRY_MS);
+    };
+  }
+
+  private tell(event: StudioEvent): void {
+    for (const listener of this.listeners) listener(event);
   }
 
   dataSet = (id: string, { resolution, bucket = false }: DataSetQuery) =>

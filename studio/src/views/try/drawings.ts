@@ -55,7 +55,13 @@ export async function prepareDrawing(): Promise<void> {
   if (form.value.model === "" && first) form.value = { ...form.value, model: first.id };
 }
 
+let wasLost = false;
+
 function take(event: StudioEvent): void {
+  if (event.kind === "connection") {
+    if (wasLost && event.isConnected) giveUpOnLost();
+    wasLost = !event.isConnected;
+  }
   if (event.kind === "runs") void readAdapters(event.runs);
   if (event.kind !== "drawing" && event.kind !== "drawn" && event.kind !== "drawingEnded") return;
   if (drawings.value.some(({ job }) => job === event.job)) apply(event);
@@ -88,6 +94,13 @@ function after(drawing: Drawing, event: DrawingEvent): Drawing {
   const { activity: _, ...rest } = drawing;
   const { done, total, activity } = event;
   return { ...rest, done, total, ...(activity !== undefined && { activity }) };
+}
+
+/** What a drawing told while nobody listened is lost, its end perhaps with it. */
+function giveUpOnLost(): void {
+  const error =
+    "The connection was lost while this was drawn. What was finished lies in the runs folder; draw again for the rest.";
+  drawings.value = drawings.value.map((drawing) => (drawing.isOver ? drawing : { ...drawing, isOver: true, error }));
 }
 
 /** Draws. */
