@@ -18,6 +18,7 @@ import {
 } from "../pipelines/index.js";
 import { createScheduler, type Scheduler } from "../schedulers/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
+import { adapterName } from "../training/adapter-name.js";
 import { PREDICTION_OPTIONS } from "../training/options/objective-options.js";
 import { anyText, choice, integer, number, type OptionValues, repeated, text } from "../training/options/option.js";
 import { interruptible } from "./interrupt.js";
@@ -125,7 +126,7 @@ function namesIn({ model, adapter, adapterScale, image }: GenerateCommandOptions
   return {
     // OWNER/NAME of the hub is a name as it is.
     model: existsSync(model) ? name(model) : model,
-    ...(adapter !== undefined && { adapters: [{ name: name(adapter), scale: adapterScale }] }),
+    ...(adapter !== undefined && { adapters: [{ name: adapterName(adapter), scale: adapterScale }] }),
     ...(image !== undefined && { startImage: name(image) }),
   };
 }

@@ -2,7 +2,8 @@
 // by `Drawings`, with a channel for messages.
 
 import { stat } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { join } from "node:path";
+import { adapterName } from "../training/adapter-name.js";
 import "../runtime/node.js";
 import "../storage/node.js";
 import { FeraError } from "../errors.js";
@@ -144,7 +145,7 @@ async function drawCell(
   const settings = {
     ...describeGeneration(pipeline, options, { image, seed, position: 0, count: 1 }),
     model: modelName,
-    ...(used.length > 0 && { adapters: used.map(({ id, scale }) => ({ name: basename(id), scale })) }),
+    ...(used.length > 0 && { adapters: used.map(({ id, scale }) => ({ name: adapterName(id), scale })) }),
   };
   await writeFileAtomically(join(folder, file), [withGenerationSettings(await encodePng(image), settings)]);
   return {

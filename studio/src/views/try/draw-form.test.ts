@@ -92,6 +92,17 @@ describe("a file's settings", () => {
     });
   });
 
+  it("choose no adapter where several have the name, and find one by its run", () => {
+    const of = (name: string) => {
+      const adapters = ["one", "two"].map((run) => ({ id: `/runs/${run}/adapter.safetensors`, label: run, run }));
+      const settings = { prompt: "x", model: "icons", adapters: [{ name, scale: 0.5 }] };
+      return withSettings(form, { format: "fera", settings, others: [] }, { ...choices, adapters });
+    };
+    expect(of("two.safetensors").form.adapters).toEqual({ "/runs/two/adapter.safetensors": 0.5 });
+    expect(of("adapter.safetensors").form.adapters).toEqual({});
+    expect(of("adapter.safetensors").notes).toEqual([expect.stringContaining("2 adapters here")]);
+  });
+
   it("that are not to be had here are told", () => {
     const settings = {
       ...{ prompt: "x", model: "sdxl", sampler: "heun", scheduleType: "Karras", clipSkip: 1, strength: 0.5 },

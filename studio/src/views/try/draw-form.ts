@@ -140,7 +140,7 @@ export function withSettings(
   const model =
     settings.model === undefined
       ? undefined
-      : choices.models.find(({ id, label }) => [id, label].some((name) => sameName(name, settings.model!)));
+      : choices.models.find(({ id, label }) => modelNames(id, label).some((name) => sameName(name, settings.model!)));
   if (settings.model === undefined) notes.push("It names no model; the one that is chosen stays.");
   else if (!model)
     notes.push(`It was made with the model “${settings.model}”, which is not here; the one that is chosen stays.`);
@@ -154,10 +154,12 @@ export function withSettings(
   const chosen = model?.id ?? form.model;
   for (const { name, scale } of adapters) {
     const fitting = fittingAdapters(choices.adapters, chosen);
-    const found = fitting.find(({ id, label, run }) =>
+    const found = fitting.filter(({ id, label, run }) =>
       [id, label, run].some((each) => each !== undefined && sameName(each, name)),
     );
-    if (found) scales[found.id] = scale;
+    if (found.length === 1) scales[found[0]!.id] = scale;
+    else if (found.length > 1)
+      notes.push(`${found.length} adapters here could be its “${name}”: choose the one it was.`);
     else notes.push(`Its adapter “${name}” is not here for this model.`);
   }
   if (settings.clipSkip)
@@ -189,6 +191,9 @@ export function withSettings(
     },
   };
 }
+
+/** The embedded model is called by its folder in pictures that the command line draws. */
+const modelNames = (id: string, label: string): string[] => [id, label, ...(id === "embedded" ? ["icons"] : [])];
 
 /** The last part of a path, without what says its format; in the spelling of neither matters. */
 export function sameName(a: string, b: string): boolean {
