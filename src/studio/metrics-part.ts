@@ -1,6 +1,7 @@
 // Parts of a run's metrics.jsonl, while it grows. Node only.
 
 import { type FileHandle, open } from "node:fs/promises";
+import { isObject } from "../storage/json.js";
 import type { MetricsLine, MetricsPart } from "./protocol.js";
 
 /** Most bytes of one part; a longer line is no line of a training. */
@@ -78,10 +79,22 @@ function linesOf(bytes: Buffer): MetricsLine[] {
     .split("\n")
     .flatMap((text) => {
       try {
-        const line = JSON.parse(text) as MetricsLine | null;
-        return typeof line === "object" && typeof line?.step === "number" ? [line] : [];
+        const line: unknown = JSON.parse(text);
+        return isMetricsLine(line) ? [line] : [];
       } catch {
         return [];
       }
     });
+}
+
+/** What is measured beside numbers: lists, and the validation. */
+const LISTS = ["timesteps", "sampleLosses", "gates"];
+
+/** Whether a line has what charts are drawn of: numbers, but for the lists and the validation. */
+function isMetricsLine(line: unknown): line is MetricsLine {
+  if (!isObject(line) || typeof line.step !== "number") return false;
+  return Object.entries(line).every(([name, value]) => {
+    if (LISTS.includes(name)) return Array.isArray(value);
+    return name === "validation" ? isObject(value) : typeof value === "number" || value === null;
+  });
 }

@@ -1,7 +1,7 @@
 // The package as its users get it: packed, installed into an empty project, used there. FERA_PACKAGE names a file that is
 // packed already.
 
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -82,14 +82,39 @@ it("runs the README's command lines, trained for two steps", async () => {
     await writeFile(join(project, "my-images", `${name}.txt`), name);
   }
   const commands = readmeCommands();
-  expect(commands.map(([command]) => command)).toEqual(["train", "generate"]);
-  for (const command of commands) {
+  expect(commands.map(([command]) => command)).toEqual(["train", "generate", "studio"]);
+  // The studio goes on until it is ended: the next test has it.
+  for (const command of commands.slice(0, 2)) {
     const args = command.map((part) => (part === "assets/icons" ? MODEL : part));
     const { code, stderr } = await inProject("npx", "fera", ...args, "--steps", "2");
     expect(code, stderr).toBe(0);
   }
   expect(await sharp(join(project, "apple.png")).metadata()).toMatchObject({ format: "png", width: 128, height: 128 });
   expect((await sharp(join(project, "runs/mine/loss.png")).metadata()).format).toBe("png");
+});
+
+it("serves the studio's page", async () => {
+  const words = ["node_modules/fera/dist/cli/main.js", "studio", "--data", "my-images", "--no-open", "--port", "0"];
+  const studio = spawn(process.execPath, words, { cwd: project });
+  const ended = new Promise((resolve) => studio.once("close", resolve));
+  try {
+    const address = await new Promise<string>((resolve, reject) => {
+      let printed = "";
+      studio.stdout.setEncoding("utf8").on("data", (text: string) => {
+        printed += text;
+        const [url] = /http:\S+\?token=\S+/.exec(printed) ?? [];
+        if (url) resolve(url);
+      });
+      studio.once("close", () => reject(new Error(`it ended: ${printed}`)));
+    });
+    const page = await fetch(new URL("/", address));
+    expect(await page.text()).toContain("<title>fera studio</title>");
+    const [script] = /assets\/index[^"]*\.js/.exec(await (await fetch(new URL("/", address))).text()) ?? [];
+    expect((await fetch(new URL(`/${script}`, address))).status).toBe(200);
+  } finally {
+    studio.kill();
+    await ended;
+  }
 });
 
 it("says which icon set to install for the demo", async () => {
