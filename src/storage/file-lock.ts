@@ -5,6 +5,7 @@ import { randomUUID } from "node:crypto";
 import { open, readFile, stat, unlink, utimes } from "node:fs/promises";
 import { hostname } from "node:os";
 import { pause } from "./file-access.js";
+import { isObject, jsonIn } from "./json.js";
 
 /** Settings of {@link withFileLock}. */
 export interface FileLockOptions {
@@ -98,13 +99,40 @@ function readOwner(path: string): Promise<string | undefined> {
 
 /** Whether the owner was a process of this machine that has ended; an empty file is one just being written. */
 function isGone(owner: string | undefined): boolean {
-  if (!owner) return false;
+  const pid = localProcess(owner);
+  return pid !== undefined && pid > 0 && !isAlive(pid);
+}
+
+/** The number of the owner's process; undefined where it is of another machine, or nothing is said of it. */
+function localProcess(owner: string | undefined): number | undefined {
+  const value = jsonIn(owner ?? "");
+  if (!isObject(value) || value.host !== hostname() || !Number.isSafeInteger(value.pid)) return undefined;
+  return value.pid as number;
+}
+
+/** Whether there is such a process on this machine. */
+export function isAlive(pid: number): boolean {
+  // Of 0 and below are groups of processes.
+  if (pid < 1) return false;
   try {
-    const { pid, host } = JSON.parse(owner) as { pid: number; host: string };
-    if (host !== hostname() || !Number.isSafeInteger(pid) || pid < 1) return false;
     process.kill(pid, 0);
-    return false;
+    return true;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "ESRCH";
+    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
+}
+
+/**
+ * Who holds a lock: the number of a process of this machine, or nothing of one elsewhere.
+ *
+ * @returns Undefined where nobody does: there is no lock, its process has gone, or its holder elsewhere has shown no sign of
+ *   life for too long.
+ */
+export async function lockHolder(path: string): Promise<{ pid?: number } | undefined> {
+  const owner = await readOwner(path);
+  if (owner === undefined) return undefined;
+  const pid = localProcess(owner);
+  if (pid !== undefined) return isAlive(pid) ? { pid } : undefined;
+  const known = await stat(path).catch(() => undefined);
+  return known && Date.now() - known.mtimeMs < STALE_MS ? {} : undefined;
 }

@@ -65,6 +65,15 @@ export function parseJson(bytes: Uint8Array, source: string): unknown {
   }
 }
 
+/** What a text holds as JSON; undefined where it is none. */
+export function jsonIn(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 /** A key as messages show it: quoted, and cut where it is long. */
 export function quote(name: string): string {
   return JSON.stringify(name.length > 200 ? `${name.slice(0, 200)}…` : name);

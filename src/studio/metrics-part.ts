@@ -1,7 +1,7 @@
 // Parts of a run's metrics.jsonl, while it grows. Node only.
 
 import { type FileHandle, open } from "node:fs/promises";
-import { isObject } from "../storage/json.js";
+import { metricsLineIn } from "./metrics-line.js";
 import type { MetricsLine, MetricsPart } from "./protocol.js";
 
 /** Most bytes of one part; a longer line is no line of a training. */
@@ -72,29 +72,9 @@ async function bytesOf(handle: FileHandle, begin: number, length: number): Promi
   return buffer.subarray(0, bytesRead);
 }
 
-/** Lines that are none of a training are left out: the program's own reading of the file names them. */
-function linesOf(bytes: Buffer): MetricsLine[] {
-  return bytes
+/** Lines that are none of a training are left out. */
+const linesOf = (bytes: Buffer): MetricsLine[] =>
+  bytes
     .toString("utf8")
     .split("\n")
-    .flatMap((text) => {
-      try {
-        const line: unknown = JSON.parse(text);
-        return isMetricsLine(line) ? [line] : [];
-      } catch {
-        return [];
-      }
-    });
-}
-
-/** What is measured beside numbers: lists, and the validation. */
-const LISTS = ["timesteps", "sampleLosses", "gates"];
-
-/** Whether a line has what charts are drawn of: numbers, but for the lists and the validation. */
-function isMetricsLine(line: unknown): line is MetricsLine {
-  if (!isObject(line) || typeof line.step !== "number") return false;
-  return Object.entries(line).every(([name, value]) => {
-    if (LISTS.includes(name)) return Array.isArray(value);
-    return name === "validation" ? isObject(value) : typeof value === "number" || value === null;
-  });
-}
+    .flatMap((text) => metricsLineIn(text) ?? []);

@@ -1,14 +1,14 @@
 // What the folder of a run tells of it, whoever started it: read only. Node only.
 
 import { readdir, readFile, stat } from "node:fs/promises";
-import { hostname } from "node:os";
 import { join } from "node:path";
 import { readJsonObject } from "../storage/file-access.js";
-import { isObject } from "../storage/json.js";
+import { isAlive, lockHolder } from "../storage/file-lock.js";
 import { latestCheckpoint } from "../training/index.js";
 import { isPromptFolder, OUTPUT_NAMES, outputPath, PROMPT_FILE } from "../training/output-folder.js";
 import { lastMetrics } from "./metrics-part.js";
-import type { MetricsLine, PromptPictures, RoutingTrace } from "./protocol.js";
+import { promptPictures } from "./prompt-pictures.js";
+import type { MetricsLine, PromptPictures } from "./protocol.js";
 
 /** What lies in the folder of a run. */
 export interface RunFiles {
@@ -66,20 +66,10 @@ export async function readRunFiles(folder: string): Promise<RunFiles | undefined
   return { settings, last, hasCheckpoint: checkpoint !== undefined, trainer, adapterFile, changedAt };
 }
 
-/** A lock of another machine whose holder has shown no sign of life for so long is left over. */
-const SIGN_OF_LIFE_MS = 30_000;
-
 /** Who trains in the folder now. */
 export async function readTrainer(folder: string): Promise<RunFiles["trainer"]> {
-  const lock = outputPath(folder, "lock");
-  const text = await readFile(lock, "utf8").catch(() => undefined);
-  if (text === undefined) return undefined;
-  const owner = parsed(text);
-  if (isObject(owner) && owner.host === hostname() && Number.isSafeInteger(owner.pid)) {
-    return (await isTrainer(owner.pid as number)) ? { pid: owner.pid as number } : undefined;
-  }
-  const known = await stat(lock).catch(() => undefined);
-  return known && Date.now() - known.mtimeMs < SIGN_OF_LIFE_MS ? {} : undefined;
+  const holder = await lockHolder(outputPath(folder, "lock"));
+  return holder?.pid === undefined || (await isTrainer(holder.pid)) ? holder : undefined;
 }
 
 /**
@@ -91,17 +81,6 @@ export async function isTrainer(pid: number): Promise<boolean> {
   if (!isAlive(pid)) return false;
   const words = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => undefined);
   return words === undefined || words.split("\0").includes("train");
-}
-
-function isAlive(pid: number): boolean {
-  // Of 0 and below are groups of processes.
-  if (pid < 1) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
 }
 
 async function newest(paths: readonly string[]): Promise<number> {
@@ -126,67 +105,13 @@ export async function readPictures(folder: string): Promise<PromptPictures[]> {
 
 async function readPromptFolder(validation: string, name: string): Promise<PromptPictures | undefined> {
   const folder = join(validation, name);
-  const about = await readJsonObject(join(folder, PROMPT_FILE)).catch(() => undefined);
+  const read = (file: string) => readJsonObject(join(folder, file)).catch(() => undefined);
+  const about = await read(PROMPT_FILE);
   if (typeof about?.prompt !== "string") return undefined;
-  const without: string[] = [];
-  const steps = new Map<number, { files: string[]; routes: RoutingTrace[] }>();
-  const names = (await readdir(folder).catch(() => [] as string[])).sort(bySeed);
-  for (const file of names) {
-    const [, stem, step, number = "1"] = /^(without|step-(\d{1,15}))(?:-([1-9]\d{0,3}))?\.png$/.exec(file) ?? [];
-    // Four digits: a list has a place for every number up to the largest, and a name may say any.
-    if (stem === undefined) continue;
-    const path = `${OUTPUT_NAMES.validation}/${name}/${file}`;
-    if (step === undefined) {
-      without[Number(number) - 1] = path;
-      continue;
-    }
-    const known = steps.get(Number(step)) ?? { files: [], routes: [] };
-    steps.set(Number(step), known);
-    known.files[Number(number) - 1] = path;
-    const route = file.replace(/\.png$/, ".json");
-    const trace = names.includes(route) ? await readTrace(join(folder, route)) : undefined;
-    if (trace) known.routes[Number(number) - 1] = trace;
-  }
-  return {
+  return promptPictures({
     prompt: about.prompt,
-    images: Math.max(without.length, ...[...steps.values()].map(({ files }) => files.length)),
-    without: without.filter(Boolean),
-    steps: [...steps]
-      .sort(([a], [b]) => a - b)
-      .map(([step, { files, routes }]) => ({
-        step,
-        files: files.filter(Boolean),
-        // One for each picture, or none: they are told apart by their place.
-        ...(routes.length > 0 && routes.length === files.length && { routes }),
-      })),
-  };
-}
-
-/** Undefined where the file is damaged: its picture is there all the same. */
-async function readTrace(path: string): Promise<RoutingTrace | undefined> {
-  const trace = await readJsonObject(path).catch(() => undefined);
-  const { timesteps, energies, gates } = trace ?? {};
-  if (!isNumbers(timesteps) || !isRows(energies, timesteps.length) || !isRows(gates, timesteps.length))
-    return undefined;
-  return { timesteps, energies, gates, weights: gates };
-}
-
-const isNumbers = (value: unknown): value is number[] =>
-  Array.isArray(value) && value.every((each) => typeof each === "number");
-
-/** Whether a value is `[S][N][K]`: for every timestep rows of numbers, all of one length. */
-function isRows(value: unknown, steps: number): value is number[][][] {
-  if (!Array.isArray(value) || value.length !== steps || !value.every(Array.isArray)) return false;
-  const rows: unknown[] = value.flat();
-  return rows.every((row) => isNumbers(row) && row.length === (rows[0] as number[]).length);
-}
-
-const bySeed = (a: string, b: string): number => a.length - b.length || (a < b ? -1 : 1);
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
+    folder: `${OUTPUT_NAMES.validation}/${name}`,
+    names: await readdir(folder).catch(() => [] as string[]),
+    readObject: read,
+  });
 }

@@ -4,11 +4,12 @@ import { readdir, rmdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { quoted } from "../errors.js";
 import { describeSystemError, makeFolder } from "../storage/file-access.js";
-import type { RunAction, RunState, TrainSettings } from "./protocol.js";
+import type { RunAction, TrainSettings } from "./protocol.js";
 import { type RunFiles, readRunFiles, readTrainer } from "./run-folder.js";
 import { runFolder } from "./run-id.js";
 import { type ProcessEnd, type RunProcess, RunProcesses } from "./run-process.js";
 import { type RunRecord, RunRecords } from "./run-records.js";
+import { isAtWork } from "./run-states.js";
 import { StudioError } from "./studio-error.js";
 
 /** Settings of a {@link RunQueue}. */
@@ -280,8 +281,6 @@ const DEFAULT_ADAPTER = "adapter.safetensors";
 const INTERRUPTED: ReadonlySet<number> = new Set([129, 130, 143]);
 const KILLED =
   "Perhaps the machine had no memory left: try a smaller batch, a smaller resolution or gradient checkpointing, then resume.";
-
-const isAtWork = (state: RunState): boolean => state === "running" || state === "starting" || state === "stopping";
 
 function tooLate({ id, state }: RunRecord, action: RunAction): StudioError {
   return new StudioError(409, `${quoted(id)} is ${state} by now, so there is nothing to ${action}.`);

@@ -5,6 +5,7 @@ import { makeFolder, readJson, writeFileAtomically } from "../storage/file-acces
 import { isObject } from "../storage/json.js";
 import type { RunState, TrainSettings } from "./protocol.js";
 import { isRunId } from "./run-id.js";
+import { RUN_STATES } from "./run-states.js";
 
 /** Folder of what the studio keeps, in the runs folder. */
 export const STUDIO_FOLDER = ".studio";
@@ -80,10 +81,6 @@ export class RunRecords {
   }
 }
 
-const STATES: readonly RunState[] = [
-  ...(["queued", "starting", "running", "stopping", "paused", "stopped", "finished", "failed"] as const),
-];
-
 /** Whether a value of the file is one of ours: it may come from elsewhere with its runs folder. */
 function isRecord(value: unknown): value is RunRecord {
   if (!isObject(value)) return false;
@@ -91,7 +88,7 @@ function isRecord(value: unknown): value is RunRecord {
   return (
     typeof id === "string" &&
     isRunId(id) &&
-    STATES.includes(state as RunState) &&
+    RUN_STATES.includes(state as RunState) &&
     isObject(config) &&
     typeof isStarted === "boolean" &&
     typeof changedAt === "number" &&

@@ -12,6 +12,7 @@ import { type RunFiles, RunFolders, readPictures } from "./run-folder.js";
 import { checkedRunId, runFolder } from "./run-id.js";
 import type { RunQueue } from "./run-queue.js";
 import type { RunRecord } from "./run-records.js";
+import { isAtWork } from "./run-states.js";
 import { StudioError } from "./studio-error.js";
 import { commandOf } from "./training-settings.js";
 
@@ -110,7 +111,7 @@ export class Runs {
 
   /** Whether a training is at work in the folder, whoever started it. */
   async isTraining(): Promise<boolean> {
-    return (await this.list()).some(({ state }) => state === "starting" || state === "running" || state === "stopping");
+    return (await this.list()).some(({ state }) => isAtWork(state));
   }
 }
 
@@ -127,7 +128,7 @@ function summaryOf(
   const steps = numberOf(settings.steps) ?? last?.steps ?? 0;
   const step = last?.step ?? 0;
   const state = stateOf(files, record, step >= steps && files?.adapterFile !== undefined);
-  const isAtWork = state === "starting" || state === "running" || state === "stopping";
+  const isBusy = isAtWork(state);
   return {
     id,
     state,
@@ -137,13 +138,12 @@ function summaryOf(
     ...(last?.stepsPerSecond !== undefined && { stepsPerSecond: last.stepsPerSecond }),
     ...(trainer && last?.stepsPerSecond && { secondsLeft: (steps - step) / last.stepsPerSecond }),
     ...(last?.peakMemoryBytes !== undefined && { peakMemoryBytes: last.peakMemoryBytes }),
-    ...(activity !== undefined && isAtWork && { activity }),
+    ...(activity !== undefined && isBusy && { activity }),
     ...(record?.error !== undefined && { error: record.error }),
     model: modelId(String(settings.model ?? "")),
     adapterKind: String(settings.adapter ?? "fera"),
     changedAt: Math.max(files?.changedAt ?? 0, record?.changedAt ?? 0),
-    canResume:
-      !isAtWork && state !== "queued" && state !== "finished" && (record !== undefined || files!.hasCheckpoint),
+    canResume: !isBusy && state !== "queued" && state !== "finished" && (record !== undefined || files!.hasCheckpoint),
     isOurs: record !== undefined,
   };
 }

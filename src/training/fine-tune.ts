@@ -8,7 +8,7 @@ import { createObjective } from "../diffusion/index.js";
 import { ConfigError, quoted, TrainingError } from "../errors.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { isFailedWrite, writeFileAtomically } from "../storage/file-access.js";
-import { isObject } from "../storage/json.js";
+import { isObject, jsonIn } from "../storage/json.js";
 import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "./average.js";
 import { compileForSizes } from "./bucketed-train-step.js";
@@ -336,12 +336,8 @@ async function refuseOtherTraining(output: string, fingerprint: string, identity
 
 /** Undefined where the file is damaged: the fingerprint has the data's hash still. */
 function parsedIdentity(text: string): DatasetIdentity | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return isObject(value) && Object.values(value).every(isObject) ? (value as DatasetIdentity) : undefined;
-  } catch {
-    return undefined;
-  }
+  const value = jsonIn(text);
+  return isObject(value) && Object.values(value).every(isObject) ? (value as DatasetIdentity) : undefined;
 }
 
 async function writeJson(path: string, value: unknown): Promise<void> {

@@ -10,6 +10,7 @@ export {
   isValidationPicture,
   OUTPUT_NAMES,
   PROMPT_FILE,
+  routeFile,
   stepName,
 } from "./output-names.js";
 

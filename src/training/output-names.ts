@@ -40,6 +40,9 @@ export const isPromptFolder = (name: string): boolean => /^prompt-[0-9a-f]{8}$/.
 /** In the folder of a prompt: what is drawn there. */
 export const PROMPT_FILE = "prompt.json";
 
+/** Beside a picture of a prompt: how the adapter was mixed along its sampling. */
+export const routeFile = (picture: string): string => picture.replace(/\.png$/, ".json");
+
 /** Whether a name in the folder of a prompt is of a training: a picture, or how the adapter was mixed along its sampling. */
 export const isPromptPicture = (name: string): boolean =>
   name === PROMPT_FILE || /^((step-\d+|without)(-\d+)?\.png|step-\d+(-\d+)?\.json)$/.test(name);

@@ -11,7 +11,7 @@ import type { AnyPipeline, GenerateResult, RoutingTrace } from "../pipelines/ind
 import type { Scheduler } from "../schedulers/index.js";
 import { pathExists, writeFileAtomically } from "../storage/file-access.js";
 import { prepareOutputFolder } from "./checkpoint.js";
-import { outputPath, PROMPT_FILE, stepName, validationPicture } from "./output-folder.js";
+import { outputPath, PROMPT_FILE, routeFile, stepName, validationPicture } from "./output-folder.js";
 import type { SavedModel } from "./saved-model.js";
 
 /** When and how pictures are drawn. */
@@ -204,7 +204,7 @@ export class ValidationPictures {
 async function writeRoute(picture: string, { timesteps, energies, gates }: RoutingTrace): Promise<void> {
   const short = (table: number[][][]) => table.map((rows) => rows.map((row) => row.map((value) => +value.toFixed(6))));
   const text = JSON.stringify({ timesteps, energies: short(energies), gates: short(gates) });
-  await writeFileAtomically(picture.replace(/\.png$/, ".json"), [new TextEncoder().encode(`${text}\n`)]);
+  await writeFileAtomically(routeFile(picture), [new TextEncoder().encode(`${text}\n`)]);
 }
 
 /** At most `count` of them, evenly, the first and the last always. */

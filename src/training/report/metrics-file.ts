@@ -4,7 +4,7 @@
 import { appendFile, readFile, writeFile } from "node:fs/promises";
 import { FormatError } from "../../errors.js";
 import { reasonOf, writeFileAtomically } from "../../storage/file-access.js";
-import { isObject } from "../../storage/json.js";
+import { isObject, jsonIn } from "../../storage/json.js";
 import type { StepMeasures, StepReport } from "./step-report.js";
 
 /** A line: a step's report and measures; of step 0, measures alone. */
@@ -28,7 +28,7 @@ export class MetricsFile {
   async truncate(step: number): Promise<void> {
     const text = await readFile(this.path, "utf8").catch(() => undefined);
     const lines = (text ?? "").split("\n").filter((line) => {
-      const report = parsed(line);
+      const report = jsonIn(line);
       return isObject(report) && typeof report.step === "number" && report.step <= step;
     });
     const kept = lines.map((line) => `${line}\n`).join("");
@@ -64,13 +64,4 @@ function parseLine(line: string, where: string): MetricsLine {
   const isWhole = isObject(row) && typeof row.step === "number" && (row.step === 0 || typeof row.loss === "number");
   if (!isWhole) throw new FormatError(where, 'must have a "step" and a "loss".');
   return row as unknown as MetricsLine;
-}
-
-/** Undefined where the text is no JSON. */
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

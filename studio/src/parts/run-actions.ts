@@ -21,11 +21,6 @@ export const STATE_NAMES: Readonly<Record<RunState, string>> = {
   failed: "Failed",
 };
 
-const ACTIVE: ReadonlySet<RunState> = new Set(["starting", "running", "stopping"]);
-
-/** Whether it occupies the machine now. */
-export const isActive = ({ state }: Pick<RunSummary, "state">): boolean => ACTIVE.has(state);
-
 /** The buttons that a run has, in their order. */
 export function actionsOf({ state, isOurs, canResume }: RunSummary): OfferedAction[] {
   const offered: OfferedAction[] = [];

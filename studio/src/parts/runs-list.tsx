@@ -4,11 +4,12 @@ import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { formatCount, formatDuration } from "../../../src/cli/format.js";
 import type { RunSummary } from "../../../src/studio/protocol.js";
+import { isAtWork } from "../../../src/studio/run-states.js";
 import { addressOf } from "../route.js";
 import { attempt, backend, runs, studio } from "../store.js";
 import { formatBytes, ordinal } from "./amounts.js";
 import { ConfirmDialog, type Question } from "./confirm-dialog.js";
-import { actionsOf, isActive, type OfferedAction, queuePlaces, STATE_NAMES } from "./run-actions.js";
+import { actionsOf, type OfferedAction, queuePlaces, STATE_NAMES } from "./run-actions.js";
 import "./runs-list.css";
 
 interface Props {
@@ -75,10 +76,10 @@ function Progress({ run, place }: { run: RunSummary; place: number | undefined }
     `${formatCount(step)} of ${formatCount(steps)} steps`,
     place !== undefined && `${ordinal(place)} in the queue`,
     loss !== undefined && `loss ${loss.toPrecision(3)}`,
-    isActive(run) && stepsPerSecond !== undefined && `${formatSpeed(stepsPerSecond)}`,
-    isActive(run) && secondsLeft !== undefined && `${formatDuration(secondsLeft)} left`,
-    isActive(run) && peakMemoryBytes !== undefined && formatBytes(peakMemoryBytes),
-    (isActive(run) || run.state === "queued") && activity,
+    isAtWork(run.state) && stepsPerSecond !== undefined && `${formatSpeed(stepsPerSecond)}`,
+    isAtWork(run.state) && secondsLeft !== undefined && `${formatDuration(secondsLeft)} left`,
+    isAtWork(run.state) && peakMemoryBytes !== undefined && formatBytes(peakMemoryBytes),
+    (isAtWork(run.state) || run.state === "queued") && activity,
   ];
   return (
     <div class="progress">

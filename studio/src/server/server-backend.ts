@@ -1,5 +1,6 @@
 // The backend over HTTP: `fera studio`. Every call is one request below api/; events come as server-sent events.
 
+import { jsonIn } from "../../../src/storage/json.js";
 import type {
   AdapterChoice,
   AddedFiles,
@@ -120,16 +121,8 @@ async function request<T>(path: string, options: RequestInit): Promise<T> {
     },
   );
   const text = await answer.text();
-  const content: unknown = text === "" ? undefined : parsed(text);
+  const content: unknown = jsonIn(text);
   if (answer.ok) return content as T;
   const message = (content as { error?: string } | undefined)?.error;
   throw new Error(message ?? `The server answered ${answer.status} to ${path.split("?")[0]}.`);
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,6 +1,8 @@
 // The browser's own storage (OPFS) as folders and files: reading, and writing whole files or none. For the page and its
 // worker.
 
+import { isObject, jsonIn } from "../../../src/storage/json.js";
+
 /** Folders below the root. */
 export const DATA_FOLDER = "data";
 export const RUNS_FOLDER = "runs";
@@ -68,13 +70,8 @@ export async function readText(folder: Folder, path: string): Promise<string | u
 
 /** A JSON object from a file; undefined where there is none, or it is damaged. */
 export async function readObject(folder: Folder, path: string): Promise<Record<string, unknown> | undefined> {
-  const text = await readText(folder, path);
-  try {
-    const value: unknown = text === undefined ? undefined : JSON.parse(text);
-    return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : undefined;
-  } catch {
-    return undefined;
-  }
+  const value = jsonIn((await readText(folder, path)) ?? "");
+  return isObject(value) ? value : undefined;
 }
 
 /** Writes a file whole, or leaves what was there. @throws {Error} In words where the disk is full. */

@@ -1,12 +1,9 @@
 // Runs in the browser's storage, a folder each with the names that the command line writes. For the page and its worker.
 
-import type {
-  MetricsPart,
-  PromptPictures,
-  RoutingTrace,
-  RunDetails,
-  RunSummary,
-} from "../../../src/studio/protocol.js";
+import { metricsLineIn } from "../../../src/studio/metrics-line.js";
+import { promptPictures } from "../../../src/studio/prompt-pictures.js";
+import type { MetricsPart, PromptPictures, RunDetails, RunSummary } from "../../../src/studio/protocol.js";
+import { PROMPT_FILE } from "../../../src/training/output-names.js";
 import type { MetricsLine } from "../../../src/training/report/metrics-file.js";
 import { findFile, findFolder, makeFolder, namesIn, RUNS_FOLDER, readObject, readText } from "./files.js";
 import { runLock } from "./messages.js";
@@ -113,7 +110,7 @@ export async function readMetricsFrom(root: FileSystemDirectoryHandle, id: strin
   // Behind the last line break is nothing, or a line that was cut off.
   const end = text.lastIndexOf("\n") + 1;
   const lines = text.slice(start, Math.max(start, end)).split("\n");
-  return { lines: lines.flatMap((line) => parsedLine(line) ?? []), next: Math.max(start, end), isReset };
+  return { lines: lines.flatMap((line) => metricsLineIn(line) ?? []), next: Math.max(start, end), isReset };
 }
 
 async function readPictures(run: FileSystemDirectoryHandle): Promise<PromptPictures[]> {
@@ -122,46 +119,18 @@ async function readPictures(run: FileSystemDirectoryHandle): Promise<PromptPictu
   const all: PromptPictures[] = [];
   for (const name of await namesIn(folder, "directory")) {
     const ofPrompt = (await findFolder(folder, name))!;
-    const about = await readObject(ofPrompt, "prompt.json");
+    const about = await readObject(ofPrompt, PROMPT_FILE);
     if (typeof about?.prompt !== "string") continue;
-    const files = await namesIn(ofPrompt, "file");
-    const pathOf = (file: string) => `${RUN_FILES.pictures}/${name}/${file}`;
-    const without = files.filter((file) => /^without(-\d+)?\.png$/.test(file));
-    const steps = new Map<number, string[]>();
-    for (const file of files) {
-      const step = /^step-(\d+)(-\d+)?\.png$/.exec(file)?.[1];
-      if (step !== undefined) steps.set(Number(step), [...(steps.get(Number(step)) ?? []), file]);
-    }
-    const pictures: PromptPictures["steps"] = [];
-    for (const [step, pngs] of [...steps].sort(([a], [b]) => a - b)) {
-      const ordered = pngs.sort(bySeed);
-      const routes: RoutingTrace[] = [];
-      for (const png of ordered) {
-        const route = await readObject(ofPrompt, routeFile(png));
-        if (route) routes.push(route as unknown as RoutingTrace);
-      }
-      pictures.push({
-        step,
-        files: ordered.map(pathOf),
-        ...(routes.length === ordered.length && { routes }),
-      });
-    }
-    all.push({
+    const pictures = await promptPictures({
       prompt: about.prompt,
-      images: without.length,
-      without: without.sort(bySeed).map(pathOf),
-      steps: pictures,
+      folder: `${RUN_FILES.pictures}/${name}`,
+      names: await namesIn(ofPrompt, "file"),
+      readObject: (file) => readObject(ofPrompt, file),
     });
+    all.push(pictures);
   }
   return all;
 }
-
-/** Beside a picture: how the adapter was mixed while it was drawn. */
-export const routeFile = (picture: string): string => picture.replace(/\.png$/, ".route.json");
-
-/** `step-000010.png` before `step-000010-2.png`. */
-const bySeed = (a: string, b: string): number => numberOf(a) - numberOf(b);
-const numberOf = (name: string): number => Number(/-(\d+)\.png$/.exec(name.replace(/^step-\d+/, ""))?.[1] ?? 1);
 
 /** Names of all locks that are held by some tab. */
 export async function heldLocks(): Promise<ReadonlySet<string>> {
@@ -173,14 +142,5 @@ function lastLine(text: string | undefined): MetricsLine | undefined {
   const end = (text ?? "").lastIndexOf("\n");
   if (end < 0) return undefined;
   const lines = text!.slice(Math.max(0, end - 20_000), end).split("\n");
-  return parsedLine(lines.at(-1)!);
-}
-
-function parsedLine(line: string): MetricsLine | undefined {
-  try {
-    const value = JSON.parse(line) as MetricsLine;
-    return typeof value?.step === "number" ? value : undefined;
-  } catch {
-    return undefined;
-  }
+  return metricsLineIn(lines.at(-1)!);
 }

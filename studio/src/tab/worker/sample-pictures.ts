@@ -2,10 +2,10 @@
 // has them.
 
 import type { StableDiffusionPipeline } from "../../../../src/pipelines/stable-diffusion/stable-diffusion-pipeline.js";
-import { PROMPT_FILE, stepName } from "../../../../src/training/output-names.js";
+import { PROMPT_FILE, routeFile, stepName } from "../../../../src/training/output-names.js";
 import type { SavedModel } from "../../../../src/training/saved-model.js";
 import { findFile, makeFolder, writeFile } from "../files.js";
-import { RUN_FILES, routeFile } from "../runs.js";
+import { RUN_FILES } from "../runs.js";
 import type { TabValues } from "./tab-options.js";
 
 /** Draws the prompts of a training. */

@@ -9,7 +9,7 @@ import type {
   SettingsProblem,
   TrainSettings,
 } from "../../../../src/studio/protocol.js";
-import { isActive } from "../../parts/run-actions.js";
+import { isAtWork } from "../../../../src/studio/run-states.js";
 import { addressOf, route } from "../../route.js";
 import { attempt, backend, runs, studio, tell } from "../../store.js";
 import { isUsual, optionOfProblem } from "./option-texts.js";
@@ -220,7 +220,7 @@ export const abortPrediction = (): void => predicting.value?.controller?.abort()
 
 export const isStarting = signal(false);
 /** The training that this one would wait for. */
-export const ahead = computed(() => runs.value.find(isActive));
+export const ahead = computed(() => runs.value.find(({ state }) => isAtWork(state)));
 
 /** Starts, or queues, the training, and goes to watch it. */
 export async function start(): Promise<void> {

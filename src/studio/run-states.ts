@@ -1,0 +1,11 @@
+// The states of a run. Pure: the page knows them, too.
+
+import type { RunState } from "./protocol.js";
+
+export const RUN_STATES: readonly RunState[] = [
+  ...(["queued", "starting", "running", "stopping", "paused", "stopped", "finished", "failed"] as const),
+];
+
+/** Whether a process trains, or is just beginning or ending. */
+export const isAtWork = (state: RunState): boolean =>
+  state === "starting" || state === "running" || state === "stopping";
