@@ -5,6 +5,7 @@ import { add, Graph, matMul, mul, type Value } from "../../src/graph/index.js";
 import { type CompiledGraph, compile } from "../../src/runtime/index.js";
 import { sizeOf, Tensor } from "../../src/tensor/tensor.js";
 import { updateByAdamW } from "../../src/training/optimizers/adamw-update.js";
+import { rateFactor } from "../../src/training/optimizers/muon.js";
 import { Optimizer, type ParameterUpdate, type StepRate } from "../../src/training/optimizers/optimizer.js";
 import type { DiffusionBatch, LossesAndGradients, Trainable } from "../../src/training/trainable.js";
 
@@ -54,7 +55,7 @@ export class MatrixMomentum extends Optimizer<Slot> {
       const matrix = matrixOf(shape);
       if (matrix) {
         const keep = 1 - rate * weightDecay;
-        const step = rate * 0.2 * Math.sqrt(Math.max(...matrix));
+        const step = rate * rateFactor("match_rms_adamw", ...matrix);
         for (let i = 0; i < parameter.length; i++) parameter[i] = parameter[i]! * keep - step * gradient[i]!;
       } else {
         const moments = { first: state.exp_avg as Float32Array, second: state.exp_avg_sq as Float32Array };

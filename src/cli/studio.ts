@@ -36,7 +36,7 @@ const OPTIONS = {
   ),
   export: text(
     "starts no server: writes the studio as static files into this folder, which train on the embedded model in the tab of " +
-      "whoever opens them",
+      "anyone who opens them",
     "FOLDER",
   ),
 };
@@ -77,7 +77,7 @@ export function studioCommand(version: string): Command {
         print(`studio    ${server.url}`);
         if (!isLoopback(host)) {
           printError(
-            `warning   --host ${host}: other machines can reach the studio. Whoever has the address above can read and change ` +
+            `warning   --host ${host}: other machines can reach the studio. Anyone who has the address above can read and change ` +
               "what is in its folders and start trainings, and the connection is not encrypted.",
           );
         }

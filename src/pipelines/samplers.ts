@@ -1,7 +1,7 @@
 // Samplers that can be asked for by name, over the noise schedule that a model was trained on.
 
 import { createScheduler, type Scheduler, type SchedulerConfig } from "../schedulers/index.js";
-import { SAMPLER_SPELLINGS, type SamplerName } from "./generation-settings/sampler-names.js";
+import { SAMPLERS, type SamplerName } from "./generation-settings/sampler-names.js";
 
 /** What a sampler's configuration has beside its class. */
 const EXTRAS: Partial<Record<SamplerName, SchedulerConfig>> = {
@@ -32,7 +32,7 @@ export function schedulerFor({ schedulerConfig }: { schedulerConfig: SchedulerCo
     // Latents are not confined to −1 … 1; the Runge-Kutta start of PNDM is not used by latent diffusion.
     clip_sample: false,
     skip_prk_steps: true,
-    _class_name: SAMPLER_SPELLINGS[name].className,
+    _class_name: SAMPLERS[name].className,
     ...EXTRAS[name],
   });
 }

@@ -1,4 +1,4 @@
-// Who may ask: whoever has the token, from this page only. Against pages of other sites that a browser shows beside this
+// Who may ask: the holder of the token, from this page only. Against pages of other sites that a browser shows beside this
 // one: the Host header (DNS rebinding), the Origin and a header of our own (requests that such a page sends).
 
 import { createHash, timingSafeEqual } from "node:crypto";

@@ -8,16 +8,9 @@ import "../runtime/node.js";
 import "../storage/node.js";
 import { FeraError } from "../errors.js";
 import { encodePng } from "../images/image-file.js";
-import {
-  type AnyPipeline,
-  describeGeneration,
-  type GenerateResult,
-  loadPipeline,
-  type SamplerName,
-  schedulerFor,
-  withGenerationSettings,
-} from "../pipelines/index.js";
+import { type AnyPipeline, loadPipeline, withGenerationSettings } from "../pipelines/index.js";
 import { describeSystemError, writeFileAtomically } from "../storage/file-access.js";
+import { drawCell } from "./draw-cell.js";
 import type { DrawCell } from "./draw-cells.js";
 import type { DrawJob, DrawOrder, DrawReport } from "./draw-messages.js";
 import type { DrawnImage } from "./protocol.js";
@@ -70,7 +63,7 @@ async function draw(job: DrawJob, signal: AbortSignal): Promise<void> {
     const key = keyOf(cell);
     let image = drawn.get(key);
     if (!image) {
-      image = await drawCell(pipeline, job, cell, `${job.job}-${index + 1}.png`, signal, (share) =>
+      image = await drawPicture(pipeline, job, cell, `${job.job}-${index + 1}.png`, signal, (share) =>
         tell(done + Math.floor(share * cell.steps), activity),
       );
       drawn.set(key, image);
@@ -116,47 +109,23 @@ async function useAdapters(pipeline: AnyPipeline, { cells }: DrawJob): Promise<v
 /** By the names under which they are loaded. */
 let idOf: ReadonlyMap<string, string> = new Map();
 
-async function drawCell(
+async function drawPicture(
   pipeline: AnyPipeline,
   { labels, folder, modelName }: DrawJob,
   cell: DrawCell,
   file: string,
   signal: AbortSignal,
-  onShare: (share: number) => void,
+  onStep: (share: number) => void,
 ): Promise<DrawnImage> {
   const begin = performance.now();
   const names = new Map([...idOf].map(([name, id]) => [id, name]));
-  const { prompt, negativePrompt, seed, steps, guidanceScale, sampler, width, height } = cell;
-  const used = cell.withoutAdapters ? [] : cell.adapters;
-  const options = {
-    ...{ prompt, seed, steps, guidanceScale },
-    ...(negativePrompt !== undefined && { negativePrompt }),
-    ...(width !== undefined && { width }),
-    ...(height !== undefined && { height }),
-    ...(sampler !== undefined && { scheduler: schedulerFor(pipeline, sampler as SamplerName) }),
-  };
-  const result = await pipeline.generate({
-    ...options,
-    adapters: [used.length === 0 ? false : Object.fromEntries(used.map(({ id, scale }) => [names.get(id)!, scale]))],
-    onStep: ({ step, steps: visited }) => onShare(step / visited),
-    signal,
-  });
-  const image = result.images[0]!;
-  const settings = {
-    ...describeGeneration(pipeline, options, { image, seed, position: 0, count: 1 }),
+  const { image, settings, drawn } = await drawCell(pipeline, cell, {
     model: modelName,
-    ...(used.length > 0 && { adapters: used.map(({ id, scale }) => ({ name: adapterName(id), scale })) }),
-  };
+    loadedAs: (id) => names.get(id)!,
+    nameOf: adapterName,
+    labelOf: (loaded) => labels[idOf.get(loaded)!] ?? loaded,
+    ...{ onStep, signal },
+  });
   await writeFileAtomically(join(folder, file), [withGenerationSettings(await encodePng(image), settings)]);
-  return {
-    id: file,
-    ...{ x: cell.x, y: cell.y, withoutAdapters: cell.withoutAdapters, seed },
-    ...{ width: image.width, height: image.height },
-    seconds: (performance.now() - begin) / 1000,
-    routes: routesOf(result, labels),
-  };
-}
-
-function routesOf({ routes }: GenerateResult, labels: Readonly<Record<string, string>>): DrawnImage["routes"] {
-  return [...routes].map(([name, route]) => ({ adapter: labels[idOf.get(name)!] ?? name, route }));
+  return { id: file, ...drawn, seconds: (performance.now() - begin) / 1000 };
 }

@@ -1,4 +1,4 @@
-// `fera studio --export`: the page as a folder of static files that trains by itself, in the tab of whoever opens it.
+// `fera studio --export`: the page as a folder of static files that trains by itself, in the tab of its reader.
 
 import { copyFile, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";

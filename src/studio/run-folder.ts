@@ -1,4 +1,4 @@
-// What the folder of a run tells of it, whoever started it: read only. Node only.
+// What the folder of a run tells of it, of the studio or the command line: read only. Node only.
 
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";

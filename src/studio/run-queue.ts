@@ -90,7 +90,7 @@ export class RunQueue {
       try {
         await this.saved.set({ id, config, state: "queued", isStarted: false, changedAt: Date.now() });
       } catch (error) {
-        // Whoever asked is told that it is not in the queue: so it must not be.
+        // Who asked is told that it is not in the queue: so it must not be.
         this.saved.forget(id);
         throw error;
       }

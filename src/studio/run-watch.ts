@@ -1,4 +1,4 @@
-// Tells the pages what changes in the runs folder, by looking at it: trainings write files, whoever started them. Node only.
+// Tells the pages what changes in the runs folder, by looking at it: trainings write files, those of the command line too. Node only.
 
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";

@@ -109,7 +109,7 @@ export class Runs {
     return all.filter((run) => run !== undefined);
   }
 
-  /** Whether a training is at work in the folder, whoever started it. */
+  /** Whether a training is at work in the folder, one of the command line too. */
   async isTraining(): Promise<boolean> {
     return (await this.list()).some(({ state }) => isAtWork(state));
   }

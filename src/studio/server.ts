@@ -1,4 +1,4 @@
-// The studio over HTTP: the page, and the addresses below /api/ for whoever has the token. Node only.
+// The studio over HTTP: the page, and the addresses below /api/ for the holder of the token. Node only.
 
 import { randomBytes } from "node:crypto";
 import type { AddressInfo } from "node:net";

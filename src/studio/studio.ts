@@ -23,7 +23,7 @@ import { RunQueue, type RunQueueOptions } from "./run-queue.js";
 import { RunWatch } from "./run-watch.js";
 import { Runs } from "./runs.js";
 import { StudioError } from "./studio-error.js";
-import { TrainingSettings } from "./training-settings.js";
+import { type ResolvedSettings, TrainingSettings } from "./training-settings.js";
 
 /** What the studio is started with. */
 export interface StudioOptions extends Pick<RunQueueOptions, "program" | "clearRun"> {
@@ -124,17 +124,22 @@ export class Studio {
 
   /** What a training will take. @param signal - Ends the steps that are run for it. */
   async predict(settings: TrainSettings, signal: AbortSignal): Promise<Prediction> {
-    const { problems, config, settings: whole } = await this.trainingSettings.resolve(settings);
-    if (problems.length > 0) throw new StudioError(400, problems.map(({ message }) => message).join("\n"));
+    const { config, settings: whole } = await this.resolved(settings);
     return this.predictions.predict(config, whole, signal);
   }
 
   /** Puts a training into the queue. @throws {StudioError} If an option is wrong. */
   async start(name: string, settings: TrainSettings): Promise<RunSummary> {
-    const { problems, config } = await this.trainingSettings.resolve(settings);
-    if (problems.length > 0) throw new StudioError(400, problems.map(({ message }) => message).join("\n"));
+    const { config } = await this.resolved(settings);
     const id = await this.queue.add(name, config);
     return (await this.runs.list()).find((run) => run.id === id)!;
+  }
+
+  private async resolved(settings: TrainSettings): Promise<ResolvedSettings> {
+    const resolved = await this.trainingSettings.resolve(settings);
+    const { problems } = resolved;
+    if (problems.length > 0) throw new StudioError(400, problems.map(({ message }) => message).join("\n"));
+    return resolved;
   }
 
   async act(run: string, action: RunAction): Promise<void> {

@@ -2,7 +2,7 @@
 // plain shape: a checkpoint, adapters, two texts, empty latents, one sampler.
 
 import { isObject } from "../../storage/json.js";
-import { SAMPLER_SPELLINGS, type SamplerName, samplerSpelt } from "./sampler-names.js";
+import { SAMPLERS, type SamplerName, samplerNamed } from "./sampler-names.js";
 import { type AdapterSetting, type FoundSettings, type GenerationSettings, parsedJson } from "./settings.js";
 
 interface GraphNode {
@@ -26,7 +26,7 @@ const SPREADS: Readonly<Record<string, string>> = {
 };
 
 /**
- * The graph that makes such an image; its sampler and files have ComfyUI's spelling. What the settings leave out has the
+ * The graph that makes such an image; its sampler and files have ComfyUI's names. What the settings leave out has the
  * default of ComfyUI's nodes.
  */
 export function comfyGraph(settings: GenerationSettings): NodeGraph {
@@ -63,7 +63,7 @@ export function comfyGraph(settings: GenerationSettings): NodeGraph {
     seed: settings.seed ?? 0,
     steps: settings.steps ?? 20,
     cfg: settings.guidanceScale ?? 8,
-    sampler_name: SAMPLER_SPELLINGS[sampler as SamplerName]?.comfyUI ?? sampler,
+    sampler_name: SAMPLERS[sampler as SamplerName]?.comfyUI ?? sampler,
     scheduler: scheduleType === undefined ? "normal" : (SPREADS[scheduleType.toLowerCase()] ?? scheduleType),
     positive,
     negative,
@@ -121,10 +121,10 @@ export function parseComfyGraph(text: string): FoundSettings | undefined {
   take("seed", sampler, "seed", "number");
   take("steps", sampler, "steps", "number");
   take("guidanceScale", sampler, "cfg", "number");
-  const { sampler_name: spelling, scheduler: spread, denoise } = sampler.inputs;
-  const known = typeof spelling === "string" ? samplerSpelt(spelling) : undefined;
+  const { sampler_name: named, scheduler: spread, denoise } = sampler.inputs;
+  const known = typeof named === "string" ? samplerNamed(named) : undefined;
   if (known) settings.sampler = known;
-  else if (spelling !== undefined) others.push(`sampler: ${String(spelling).slice(0, 80)}`);
+  else if (named !== undefined) others.push(`sampler: ${String(named).slice(0, 80)}`);
   if (typeof spread === "string" && spread !== "normal") settings.scheduleType = spreadNamed(spread);
 
   // 2. Both texts

@@ -1,7 +1,7 @@
 // The text that A1111's web UI and its kin keep in images, under "parameters": the prompt, "Negative prompt: …", and a last
 // line of "Name: value" pairs. Adapters stand in the prompt, as <lora:NAME:SCALE>.
 
-import { SAMPLER_SPELLINGS, type SamplerName, samplerSpelt } from "./sampler-names.js";
+import { SAMPLERS, type SamplerName, samplerNamed } from "./sampler-names.js";
 import { type AdapterSetting, type FoundSettings, type GenerationSettings, numberIn, parsedJson } from "./settings.js";
 
 const NEGATIVE = "Negative prompt:";
@@ -23,7 +23,7 @@ export function parametersText(settings: GenerationSettings): string {
   const tags = adapters.map(({ name, scale }) => `<lora:${tagName(name)}:${scale}>`).join("");
   const pairs: [string, string | number | undefined][] = [
     ["Steps", settings.steps],
-    ["Sampler", sampler && (SAMPLER_SPELLINGS[sampler as SamplerName]?.a1111 ?? sampler)],
+    ["Sampler", sampler && (SAMPLERS[sampler as SamplerName]?.a1111 ?? sampler)],
     ["Schedule type", settings.scheduleType],
     ["CFG scale", settings.guidanceScale],
     ["Seed", settings.seed],
@@ -155,8 +155,8 @@ function takePair(
   }
   switch (name) {
     case "Sampler": {
-      const [, plain, spread] = (samplerSpelt(value) ? undefined : SAMPLER_AND_SPREAD.exec(value)) ?? [];
-      const sampler = samplerSpelt(plain ?? value);
+      const [, plain, spread] = (samplerNamed(value) ? undefined : SAMPLER_AND_SPREAD.exec(value)) ?? [];
+      const sampler = samplerNamed(plain ?? value);
       if (!sampler) return false;
       settings.sampler = sampler;
       if (spread) settings.scheduleType = spread;

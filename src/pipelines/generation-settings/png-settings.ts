@@ -10,7 +10,7 @@ const KEYWORDS = { fera: "fera", a1111: "parameters", comfyUI: "prompt" } as con
 
 /**
  * A copy of a PNG file that says what it was made with, to fera itself, to A1111's web UI and to ComfyUI. Everything in
- * `settings` can be read by whoever gets the file.
+ * `settings` can be read by anyone who gets the file.
  *
  * @throws {FormatError} If it is no PNG file.
  */

@@ -1,8 +1,8 @@
-// Samplers by name, as options name them, with the spellings of other programs. Pure: what makes schedulers is samplers.ts.
+// Samplers by name, as options name them, with the names that other programs have for them. Pure: what makes schedulers is samplers.ts.
 
 import type { SchedulerConfig } from "../../schedulers/scheduler.js";
 
-interface SamplerSpelling {
+interface SamplerNames {
   /** In diffusers' configuration. */
   className: string;
   /** In A1111's texts. */
@@ -14,7 +14,7 @@ interface SamplerSpelling {
 }
 
 /** Every sampler that can be asked for. */
-export const SAMPLER_SPELLINGS = {
+export const SAMPLERS = {
   ddim: { className: "DDIMScheduler", a1111: "DDIM", comfyUI: "ddim" },
   euler: { className: "EulerDiscreteScheduler", a1111: "Euler", comfyUI: "euler" },
   euler_a: { className: "EulerAncestralDiscreteScheduler", a1111: "Euler a", comfyUI: "euler_ancestral" },
@@ -30,22 +30,22 @@ export const SAMPLER_SPELLINGS = {
   pndm: { className: "PNDMScheduler", a1111: "PLMS", comfyUI: "pndm" },
   ddpm: { className: "DDPMScheduler", a1111: "DDPM", comfyUI: "ddpm" },
   lcm: { className: "LCMScheduler", a1111: "LCM", comfyUI: "lcm" },
-} as const satisfies Record<string, SamplerSpelling>;
+} as const satisfies Record<string, SamplerNames>;
 
-export type SamplerName = keyof typeof SAMPLER_SPELLINGS;
+export type SamplerName = keyof typeof SAMPLERS;
 
 /** All of them. */
-export const SAMPLER_NAMES = Object.keys(SAMPLER_SPELLINGS) as SamplerName[];
+export const SAMPLER_NAMES = Object.keys(SAMPLERS) as SamplerName[];
 
-const BY_SPELLING: ReadonlyMap<string, SamplerName> = new Map(
+const BY_ANY_NAME: ReadonlyMap<string, SamplerName> = new Map(
   SAMPLER_NAMES.flatMap((name) => {
-    const { a1111, comfyUI, aliases = [] }: SamplerSpelling = SAMPLER_SPELLINGS[name];
-    return [name, a1111, comfyUI, ...aliases].map((spelling) => [spelling.toLowerCase(), name] as const);
+    const { a1111, comfyUI, aliases = [] }: SamplerNames = SAMPLERS[name];
+    return [name, a1111, comfyUI, ...aliases].map((any) => [any.toLowerCase(), name] as const);
   }),
 );
 
-/** The sampler that any of the spellings means. */
-export const samplerSpelt = (spelling: string): SamplerName | undefined => BY_SPELLING.get(spelling.toLowerCase());
+/** The sampler that any of its names means. */
+export const samplerNamed = (name: string): SamplerName | undefined => BY_ANY_NAME.get(name.toLowerCase());
 
 /** How the steps are spread, in A1111's words; undefined for the sampler's own way. */
 export function scheduleTypeOf(config: SchedulerConfig): string | undefined {
@@ -56,10 +56,10 @@ export function scheduleTypeOf(config: SchedulerConfig): string | undefined {
 
 /** The name of a scheduler of diffusers; undefined where it is none of these. */
 export function samplerOf(className: string | undefined, config: SchedulerConfig): SamplerName | undefined {
-  if (className === SAMPLER_SPELLINGS.dpmpp_2m.className) {
+  if (className === SAMPLERS.dpmpp_2m.className) {
     const { algorithm_type: algorithm } = config;
     if (algorithm === "sde-dpmsolver++") return "dpmpp_2m_sde";
     return algorithm === "dpmsolver++" ? "dpmpp_2m" : undefined;
   }
-  return SAMPLER_NAMES.find((name) => SAMPLER_SPELLINGS[name].className === className);
+  return SAMPLER_NAMES.find((name) => SAMPLERS[name].className === className);
 }

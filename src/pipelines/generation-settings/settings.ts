@@ -2,31 +2,29 @@
 
 import { FormatError, quoted } from "../../errors.js";
 import { isObject, parsePythonJson } from "../../storage/json.js";
+import type { GenerateOptions } from "../generate-options.js";
+
+/** Numbers that are told as `generate` was given them. */
+type GivenNumbers = Pick<
+  GenerateOptions,
+  "steps" | "guidanceScale" | "guidanceRescale" | "clipSkip" | "seed" | "width" | "height" | "strength"
+>;
 
 /** What an image was made with; what is not known is left out. */
-export interface GenerationSettings {
+export interface GenerationSettings extends GivenNumbers {
   prompt: string;
   negativePrompt?: string;
-  steps?: number;
   /** One of `SAMPLER_NAMES`. */
   sampler?: string;
   /** How the steps are spread, where not as the sampler does by itself: "Karras", "Exponential", … */
   scheduleType?: string;
-  guidanceScale?: number;
-  guidanceRescale?: number;
-  /** Text states are taken this many layers earlier. */
-  clipSkip?: number;
-  seed?: number;
-  width?: number;
-  height?: number;
   /** A name, no path of the machine. */
   model?: string;
   adapters?: readonly AdapterSetting[];
   /** Of several images that one seed made at once: how many, and which this is, from 0. */
   batch?: { size: number; position: number };
-  /** Where it began from an image: the image's name, and the share of the steps that was done. */
+  /** Where it began from an image: the image's name. */
   startImage?: string;
-  strength?: number;
 }
 
 /** An adapter that an image was made with. */
@@ -55,7 +53,7 @@ const NUMBERS = [
   "width",
   "height",
   "strength",
-] as const;
+] as const satisfies (keyof GivenNumbers)[];
 
 /** Settings as JSON, in ASCII. */
 export const settingsJson = (settings: GenerationSettings): string => asciiJson(settings);

@@ -152,7 +152,8 @@ export class Muon extends Optimizer<Slot> {
   }
 }
 
-function rateFactor(kind: MuonRate, rows: number, columns: number): number {
+/** What γ is multiplied with for a matrix. */
+export function rateFactor(kind: MuonRate, rows: number, columns: number): number {
   if (kind === "match_rms_adamw") return 0.2 * Math.sqrt(Math.max(rows, columns));
   const ratio = rows / columns;
   return Math.sqrt(kind === "original" ? Math.max(1, ratio) : ratio);

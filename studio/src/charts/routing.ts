@@ -59,7 +59,7 @@ export function describeTrace({ timesteps, gates }: RoutingTrace, image = 0): st
   for (const [i, row] of rows.entries()) {
     const best = row.indexOf(Math.max(...row));
     const current = leads.at(-1);
-    // Whoever leads keeps it until another is clearly ahead.
+    // The leader keeps its place until another is clearly ahead.
     const expert = current && row[best]! - row[current.expert]! < LEAST_LEAD ? current.expert : best;
     if (current?.expert === expert) current.most = Math.max(current.most, row[expert]!);
     else leads.push({ expert, from: timesteps[i]!, most: row[expert]! });

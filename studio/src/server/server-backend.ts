@@ -1,24 +1,7 @@
 // The backend over HTTP: `fera studio`. Every call is one request below api/; events come as server-sent events.
 
 import { jsonIn } from "../../../src/storage/json.js";
-import type {
-  AdapterChoice,
-  AddedFiles,
-  CheckedSettings,
-  DataSetQuery,
-  DataSetSummary,
-  DataSetView,
-  DrawRequest,
-  MetricsPart,
-  OptionDescription,
-  Prediction,
-  RunAction,
-  RunDetails,
-  RunSummary,
-  StudioEvent,
-  StudioState,
-  TrainSettings,
-} from "../../../src/studio/protocol.js";
+import type { AddedFiles, StudioEvent } from "../../../src/studio/protocol.js";
 import type { Backend } from "../backend.js";
 
 /** Requests that change something carry it: a form of another site cannot. */
@@ -26,7 +9,7 @@ const HEADERS = { "X-Fera-Studio": "1" };
 const RETRY_MS = 2000;
 
 export class ServerBackend implements Backend {
-  state = () => get<StudioState>("state");
+  state: Backend["state"] = () => get("state");
 
   private readonly listeners = new Set<(event: StudioEvent) => void>();
   private source: EventSource | undefined;
@@ -62,10 +45,10 @@ export class ServerBackend implements Backend {
     for (const listener of this.listeners) listener(event);
   }
 
-  dataSet = (id: string, { resolution, bucket = false }: DataSetQuery) =>
-    get<DataSetView>("dataset", { id, resolution: String(resolution), bucket: String(bucket) });
-  createDataSet = (label: string) => post<DataSetSummary>("datasets", { label });
-  async addFiles(dataSet: string, files: readonly File[]): Promise<AddedFiles> {
+  dataSet: Backend["dataSet"] = (id, { resolution, bucket = false }) =>
+    get("dataset", { id, resolution: String(resolution), bucket: String(bucket) });
+  createDataSet: Backend["createDataSet"] = (label) => post("datasets", { label });
+  addFiles: Backend["addFiles"] = async (dataSet, files) => {
     const result: AddedFiles = { added: [], refused: [] };
     // One by one: none is held back by another's refusal, and none waits in memory.
     for (const file of files) {
@@ -75,28 +58,28 @@ export class ServerBackend implements Backend {
       result.refused.push(...part.refused);
     }
     return result;
-  }
-  removeImage = (id: string, image: string) => post<void>("dataset/remove", { id, image });
-  setCaption = (id: string, image: string, caption: string) => post<void>("dataset/caption", { id, image, caption });
-  imageUrl = async (id: string, image: string, side: number) =>
+  };
+  removeImage: Backend["removeImage"] = (id, image) => post("dataset/remove", { id, image });
+  setCaption: Backend["setCaption"] = (id, image, caption) => post("dataset/caption", { id, image, caption });
+  imageUrl: Backend["imageUrl"] = async (id, image, side) =>
     address("dataset/image", { id, image, side: String(side) });
 
-  options = () => get<OptionDescription[]>("options");
-  check = (settings: TrainSettings) => post<CheckedSettings>("check", { settings });
-  predict = (settings: TrainSettings, signal: AbortSignal) => post<Prediction>("predict", { settings }, signal);
-  start = (name: string, settings: TrainSettings) => post<RunSummary>("runs", { name, settings });
+  options: Backend["options"] = () => get("options");
+  check: Backend["check"] = (settings) => post("check", { settings });
+  predict: Backend["predict"] = (settings, signal) => post("predict", { settings }, signal);
+  start: Backend["start"] = (name, settings) => post("runs", { name, settings });
 
-  runs = () => get<RunSummary[]>("runs");
-  run = (id: string) => get<RunDetails>("run", { id });
-  metrics = (id: string, from: number) => get<MetricsPart>("run/metrics", { id, from: String(from) });
-  act = (id: string, action: RunAction) => post<void>("run/action", { id, action });
-  runFileUrl = async (id: string, file: string) => address("run/file", { id, file });
+  runs: Backend["runs"] = () => get("runs");
+  run: Backend["run"] = (id) => get("run", { id });
+  metrics: Backend["metrics"] = (id, from) => get("run/metrics", { id, from: String(from) });
+  act: Backend["act"] = (id, action) => post("run/action", { id, action });
+  runFileUrl: Backend["runFileUrl"] = async (id, file) => address("run/file", { id, file });
 
-  adapters = () => get<AdapterChoice[]>("adapters");
-  samplers = () => get<string[]>("samplers");
-  draw = async (drawing: DrawRequest) => (await post<{ job: string }>("drawings", drawing)).job;
-  cancelDrawing = (job: string) => post<void>("drawings/cancel", { job });
-  drawnImageUrl = async (id: string) => address("drawing", { id });
+  adapters: Backend["adapters"] = () => get("adapters");
+  samplers: Backend["samplers"] = () => get("samplers");
+  draw: Backend["draw"] = async (drawing) => (await post<{ job: string }>("drawings", drawing)).job;
+  cancelDrawing: Backend["cancelDrawing"] = (job) => post("drawings/cancel", { job });
+  drawnImageUrl: Backend["drawnImageUrl"] = async (id) => address("drawing", { id });
 }
 
 const address = (path: string, query: Record<string, string>): string => `api/${path}?${new URLSearchParams(query)}`;

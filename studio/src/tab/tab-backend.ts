@@ -1,20 +1,7 @@
 // The backend in the page itself: files lie in the browser's own storage (OPFS), a worker trains and draws. What only reads
 // files is done here, so that the views answer while the worker computes.
 
-import type {
-  AdapterChoice,
-  CheckedSettings,
-  DataSetQuery,
-  DrawRequest,
-  OptionDescription,
-  Prediction,
-  RunAction,
-  RunDetails,
-  RunSummary,
-  StudioEvent,
-  StudioState,
-  TrainSettings,
-} from "../../../src/studio/protocol.js";
+import type { AdapterChoice, RunDetails, RunSummary, StudioEvent, StudioState } from "../../../src/studio/protocol.js";
 import type { Backend } from "../backend.js";
 import { DataSets } from "./data-sets.js";
 import { findFile, findFolder, storageRoot } from "./files.js";
@@ -90,18 +77,17 @@ export class TabBackend implements Backend {
     return () => this.listeners.delete(listener);
   }
 
-  dataSet = (id: string, query: DataSetQuery) => this.dataSets.view(id, query);
-  createDataSet = (label: string) => this.changing(this.dataSets.create(label));
-  addFiles = (id: string, files: readonly File[]) => this.changing(this.dataSets.add(id, files));
-  removeImage = (id: string, image: string) => this.changing(this.dataSets.removeImage(id, image));
-  setCaption = (id: string, image: string, caption: string) => this.dataSets.setCaption(id, image, caption);
-  imageUrl = (id: string, image: string, side: number) => this.dataSets.imageUrl(id, image, side);
+  dataSet: Backend["dataSet"] = (id, query) => this.dataSets.view(id, query);
+  createDataSet: Backend["createDataSet"] = (label) => this.changing(this.dataSets.create(label));
+  addFiles: Backend["addFiles"] = (id, files) => this.changing(this.dataSets.add(id, files));
+  removeImage: Backend["removeImage"] = (id, image) => this.changing(this.dataSets.removeImage(id, image));
+  setCaption: Backend["setCaption"] = (id, image, caption) => this.dataSets.setCaption(id, image, caption);
+  imageUrl: Backend["imageUrl"] = (id, image, side) => this.dataSets.imageUrl(id, image, side);
 
-  options = (): Promise<OptionDescription[]> => this.worker.call("options");
-  check = (settings: TrainSettings): Promise<CheckedSettings> => this.worker.call("check", settings);
-  predict = (settings: TrainSettings, signal: AbortSignal): Promise<Prediction> =>
-    this.worker.abortable(signal, "predict", settings);
-  start = (name: string, settings: TrainSettings): Promise<RunSummary> => this.worker.call("start", name, settings);
+  options: Backend["options"] = () => this.worker.call("options");
+  check: Backend["check"] = (settings) => this.worker.call("check", settings);
+  predict: Backend["predict"] = (settings, signal) => this.worker.abortable(signal, "predict", settings);
+  start: Backend["start"] = (name, settings) => this.worker.call("start", name, settings);
 
   async runs(): Promise<RunSummary[]> {
     const ours = new Set(this.live.map(({ id }) => id));
@@ -115,8 +101,8 @@ export class TabBackend implements Backend {
     return readDetails(this.root, summary);
   }
 
-  metrics = (id: string, from: number) => readMetricsFrom(this.root, id, from);
-  act = (run: string, action: RunAction): Promise<void> => this.worker.call("act", run, action);
+  metrics: Backend["metrics"] = (id, from) => readMetricsFrom(this.root, id, from);
+  act: Backend["act"] = (run, action) => this.worker.call("act", run, action);
 
   async runFileUrl(run: string, path: string): Promise<string> {
     const folder = await findFolder(await runsFolder(this.root), run);
@@ -140,10 +126,10 @@ export class TabBackend implements Backend {
     return choices.filter((choice) => choice !== undefined);
   }
 
-  samplers = (): Promise<string[]> => this.worker.call("samplers");
-  draw = (request: DrawRequest): Promise<string> => this.worker.call("draw", request);
-  cancelDrawing = (job: string): Promise<void> => this.worker.call("cancelDrawing", job);
-  drawnImageUrl = async (id: string): Promise<string> =>
+  samplers: Backend["samplers"] = () => this.worker.call("samplers");
+  draw: Backend["draw"] = (request) => this.worker.call("draw", request);
+  cancelDrawing: Backend["cancelDrawing"] = (job) => this.worker.call("cancelDrawing", job);
+  drawnImageUrl: Backend["drawnImageUrl"] = async (id) =>
     this.urls.get(`drawn ${id}`) ?? this.urlOf(`drawn ${id}`, await this.worker.call("drawing", id));
 
   private urlOf(key: string, content: Blob): string {

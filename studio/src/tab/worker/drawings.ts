@@ -1,11 +1,10 @@
 // Trying adapters: pictures by prompt, with and without, over the values of two options.
 
-import { describeGeneration } from "../../../../src/pipelines/generation-settings/describe-generation.js";
 import { withGenerationSettings } from "../../../../src/pipelines/generation-settings/png-settings.js";
-import { SAMPLER_NAMES, type SamplerName } from "../../../../src/pipelines/generation-settings/sampler-names.js";
-import { schedulerFor } from "../../../../src/pipelines/samplers.js";
+import { SAMPLER_NAMES } from "../../../../src/pipelines/generation-settings/sampler-names.js";
+import { drawCell } from "../../../../src/studio/draw-cell.js";
 import { checkedRequest, type DrawCell, drawCells } from "../../../../src/studio/draw-cells.js";
-import type { DrawnImage, DrawRequest, RoutingTrace, StudioEvent } from "../../../../src/studio/protocol.js";
+import type { DrawnImage, DrawRequest, StudioEvent } from "../../../../src/studio/protocol.js";
 import { findFile, findFolder, RUNS_FOLDER } from "../files.js";
 import { RUN_FILES } from "../runs.js";
 import { EMBEDDED, LATENT_SCALE, loadModel, place } from "./place.js";
@@ -90,40 +89,16 @@ export class Drawings {
   }
 
   private async drawOne(pipeline: Pipeline, cell: DrawCell, signal: AbortSignal): Promise<DrawnImage> {
-    const { x, y, withoutAdapters, prompt, negativePrompt, steps, guidanceScale, seed } = cell;
-    const { width, height, sampler, adapters } = cell;
-    if (adapters.length > 0 && !withoutAdapters) {
-      pipeline.setAdapters(
-        adapters.map(({ id }) => id),
-        adapters.map(({ scale }) => scale),
-      );
-    }
     const startedAt = performance.now();
-    const options = {
-      ...{ prompt, steps, guidanceScale, seed, signal },
-      ...(negativePrompt && { negativePrompt }),
-      ...(width !== undefined && { width }),
-      ...(height !== undefined && { height }),
-      ...(sampler && { scheduler: schedulerFor(pipeline, sampler as SamplerName) }),
-      adapters: adapters.length > 0 && !withoutAdapters,
+    const itself = (id: string) => id;
+    const { image, settings, drawn } = await drawCell(pipeline, cell, {
+      ...{ model: EMBEDDED, loadedAs: itself, nameOf: itself, labelOf: itself, signal },
       onStep: () => new Promise<void>((resolve) => setTimeout(resolve)),
-    };
-    const { images, routes } = await pipeline.generate(options);
-    const image = images[0]!;
-    const used = withoutAdapters ? [] : adapters.map(({ id: name, scale }) => ({ name, scale }));
-    const settings = {
-      ...describeGeneration(pipeline, options, { image, seed, position: 0, count: 1 }),
-      model: EMBEDDED,
-      ...(used.length > 0 && { adapters: used }),
-    };
+    });
     const png = new Uint8Array(await (await image.toBlob()).arrayBuffer());
     const id = `${Date.now().toString(36)}-${this.next++}`;
     this.keep(id, new Blob([withGenerationSettings(png, settings) as Uint8Array<ArrayBuffer>], { type: "image/png" }));
-    return {
-      ...{ id, x, y, withoutAdapters, width: image.width, height: image.height, seed },
-      seconds: (performance.now() - startedAt) / 1000,
-      routes: [...routes].map(([adapter, route]) => ({ adapter, route: route as RoutingTrace })),
-    };
+    return { id, ...drawn, seconds: (performance.now() - startedAt) / 1000 };
   }
 
   /** Loads those that are asked for, as their files are now. @throws {Error} That names the one that is not there. */

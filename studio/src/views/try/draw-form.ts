@@ -195,7 +195,7 @@ export function withSettings(
 /** The embedded model is called by its folder in pictures that the command line draws. */
 const modelNames = (id: string, label: string): string[] => [id, label, ...(id === "embedded" ? ["icons"] : [])];
 
-/** The last part of a path, without what says its format; in the spelling of neither matters. */
+/** The last part of a path, without what says its format; capitals do not matter. */
 export function sameName(a: string, b: string): boolean {
   const plain = (name: string) =>
     (name.split(/[/\\]/).filter(Boolean).at(-1) ?? "").replace(/\.(safetensors|ckpt|pt)$/i, "").toLowerCase();
