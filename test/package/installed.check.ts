@@ -1,7 +1,7 @@
 // The package as its users get it: packed, installed into an empty project, used there. FERA_PACKAGE names a file that is
 // packed already.
 
-import { execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -10,6 +10,7 @@ import sharp from "sharp";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { readSafetensors } from "../../src/index.js";
 import { expectSameOutput, readmeCommands, readmeProgram } from "../support/readme.js";
+import { startStudio } from "../support/studio.js";
 
 const run = promisify(execFile);
 /** What the README calls `assets/icons`, seen from a project. */
@@ -94,26 +95,15 @@ it("runs the README's command lines, trained for two steps", async () => {
 });
 
 it("serves the studio's page", async () => {
-  const words = ["node_modules/fera/dist/cli/main.js", "studio", "--data", "my-images", "--no-open", "--port", "0"];
-  const studio = spawn(process.execPath, words, { cwd: project });
-  const ended = new Promise((resolve) => studio.once("close", resolve));
+  const program = "node_modules/fera/dist/cli/main.js";
+  const studio = await startStudio({ program, cwd: project, data: ["my-images"], runs: "runs" });
   try {
-    const address = await new Promise<string>((resolve, reject) => {
-      let printed = "";
-      studio.stdout.setEncoding("utf8").on("data", (text: string) => {
-        printed += text;
-        const [url] = /http:\S+\?token=\S+/.exec(printed) ?? [];
-        if (url) resolve(url);
-      });
-      studio.once("close", () => reject(new Error(`it ended: ${printed}`)));
-    });
-    const page = await fetch(new URL("/", address));
-    expect(await page.text()).toContain("<title>fera studio</title>");
-    const [script] = /assets\/index[^"]*\.js/.exec(await (await fetch(new URL("/", address))).text()) ?? [];
-    expect((await fetch(new URL(`/${script}`, address))).status).toBe(200);
+    const page = await (await fetch(studio.origin)).text();
+    expect(page).toContain("<title>fera studio</title>");
+    const [script] = /assets\/index[^"]*\.js/.exec(page) ?? [];
+    expect((await fetch(`${studio.origin}/${script}`)).status).toBe(200);
   } finally {
-    studio.kill();
-    await ended;
+    await studio.stop();
   }
 });
 

@@ -1,29 +1,31 @@
 // The view of data sets, by clicking, dropping and by keyboard, with the real server.
 
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Browser, Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { CHROMIUM, launchChromium } from "../support/chromium.js";
+import { CHROMIUM } from "../support/chromium.js";
 import { plainPng } from "../support/data-folder.js";
-import { type StartedStudio, startStudio } from "../support/studio.js";
+import { openStudioStage, type StudioStage } from "../support/studio-stage.js";
 
-const PATIENCE_MS = 60_000;
 const HOSTILE = '<img src=x onerror="window.hacked=1">';
 /** A name that most file systems take. */
 const HOSTILE_NAME = "<b onmouseover=hack()>&amp;'.png";
 
+let stage: StudioStage;
 let root: string;
-let studio: StartedStudio;
-let browser: Browser;
 let page: Page;
-const errors: string[] = [];
 
 beforeAll(async () => {
   if (!CHROMIUM) return;
-  root = await mkdtemp(join(tmpdir(), "fera-studio-data-"));
+  stage = await openStudioStage(prepare);
+  ({ root, page } = stage);
+});
+
+afterAll(() => stage?.close());
+
+async function prepare(root: string) {
   const dogs = join(root, "data", "dogs");
   await mkdir(dogs, { recursive: true });
   const wide = sharp({ create: { width: 400, height: 200, channels: 3, background: "red" } });
@@ -35,21 +37,8 @@ beforeAll(async () => {
   const many = join(root, "data", "many");
   await mkdir(many);
   for (let i = 0; i < 300; i++) await writeFile(join(many, `img-${i}.png`), await plainPng(i));
-  [studio, browser] = await Promise.all([
-    startStudio({ data: [join(root, "data")], runs: join(root, "runs") }),
-    launchChromium(),
-  ]);
-  page = await studio.openStudio(browser);
-  page.setDefaultTimeout(PATIENCE_MS);
-  page.on("pageerror", (error) => errors.push(error.stack ?? String(error)));
-});
-
-afterAll(async () => {
-  if (!CHROMIUM) return;
-  await browser?.close();
-  await studio?.stop();
-  await rm(root, { recursive: true, force: true, maxRetries: 5 });
-});
+  return { data: [join(root, "data")] };
+}
 
 const card = (name: string) => page.locator(`.card[data-name=${JSON.stringify(name)}]`);
 const captionOf = (name: string) => card(name).getByRole("textbox");
@@ -259,6 +248,6 @@ describe.skipIf(!CHROMIUM)("the data view", () => {
   });
 
   it("has no error of its own", () => {
-    expect(errors).toEqual([]);
+    expect(stage.errors).toEqual([]);
   });
 });

@@ -9,6 +9,7 @@ import type { AxeResults } from "axe-core";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { encodePng } from "../../src/images/image-file.js";
+import type { RunSummary } from "../../src/studio/protocol.js";
 import { captionOf, rasterizeIcons } from "../../src/training/data/icons.js";
 import { CHROMIUM, launchChromium } from "../support/chromium.js";
 import { type StartedStudio, startStudio } from "../support/studio.js";
@@ -54,7 +55,10 @@ describe.skipIf(!CHROMIUM)("every view", () => {
     const settings = { ...shared, ...length, validationPrompts: drawn };
     await studio.api("runs", { name: "routed", settings: { ...settings, adapter: "fera", rank: 8, alpha: 24 } });
     await studio.api("runs", { name: "plain", settings: { ...settings, adapter: "lora", rank: 24, alpha: 24 } });
-    await ended(studio, 2);
+    for (const name of ["routed", "plain"]) {
+      const { state, error } = await studio.runUntil(name, isOver, 2 * TRAINING_MS);
+      expect(state, error).toBe("finished");
+    }
     browser = await launchChromium();
     page = await studio.openStudio(browser);
     axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -148,16 +152,7 @@ async function writeIcons(folder: string): Promise<void> {
   }
 }
 
-async function ended(studio: StartedStudio, count: number): Promise<void> {
-  for (const begin = performance.now(); performance.now() - begin < 2 * TRAINING_MS; ) {
-    const runs = await studio.api<{ state: string; error?: string }[]>("runs");
-    const failed = runs.find(({ state }) => state === "failed");
-    if (failed) throw new Error(failed.error);
-    if (runs.filter(({ state }) => state === "finished").length === count) return;
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
-  throw new Error("The trainings did not end.");
-}
+const isOver = ({ state }: RunSummary): boolean => state === "finished" || state === "failed";
 
 /** What axe calls serious or critical, a line each: the rule and the first element. */
 async function serious(page: Page, axe: string): Promise<string[]> {

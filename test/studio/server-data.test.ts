@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { AddedFiles, DataSetSummary, DataSetView, StudioState } from "../../src/studio/protocol.js";
+import type { DataSetSummary, DataSetView, StudioState } from "../../src/studio/protocol.js";
 import { plainPng } from "../support/data-folder.js";
 import { type StartedStudio, startStudio } from "../support/studio.js";
 
@@ -40,14 +40,7 @@ afterAll(async () => {
 const view = (id: string, query = {}) =>
   studio.api<DataSetView>(`dataset?${new URLSearchParams({ id, resolution: "64", ...query })}`);
 
-async function drop(id: string, name: string, content: string | Uint8Array): Promise<AddedFiles> {
-  const answer = await fetch(`${studio.origin}/api/dataset/files?${new URLSearchParams({ id, name })}`, {
-    method: "POST",
-    body: content as BodyInit,
-    headers: { Authorization: `Bearer ${studio.token}` },
-  });
-  return (await answer.json()) as AddedFiles;
-}
+const drop = (id: string, name: string, content: string | Uint8Array) => studio.upload(id, name, content);
 
 describe("a data set", () => {
   it("is a folder of the chosen one, with what a training would see", async () => {

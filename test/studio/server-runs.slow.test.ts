@@ -40,15 +40,7 @@ const open = async (runs: string): Promise<StartedStudio> => {
 /** Steps of some 20 ms each. */
 const settings = (steps: number, more: object = {}) => ({ model, data: [data], rank: 2, batchSize: 2, steps, ...more });
 
-async function until(id: string, holds: (run: RunSummary) => boolean): Promise<RunSummary> {
-  let run: RunSummary | undefined;
-  for (const begin = performance.now(); performance.now() - begin < LIMIT_MS; ) {
-    run = (await studio!.api<RunSummary[]>("runs")).find((each) => each.id === id);
-    if (run && holds(run)) return run;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error(`${id} did not get there: ${JSON.stringify(run)}`);
-}
+const until = (id: string, holds: (run: RunSummary) => boolean) => studio!.runUntil(id, holds);
 
 const start = (name: string, options: object) => studio!.api<RunSummary>("runs", { name, settings: options });
 const act = (id: string, action: string) => studio!.api<void>("run/action", { id, action });

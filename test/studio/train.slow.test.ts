@@ -1,69 +1,57 @@
 // The view that starts trainings, by clicking and by keyboard, with the real server and real trainings of a few steps.
 
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import type { Browser, Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { CHROMIUM, launchChromium } from "../support/chromium.js";
+import { CHROMIUM } from "../support/chromium.js";
 import { plainPng } from "../support/data-folder.js";
-import { type StartedStudio, startStudio } from "../support/studio.js";
+import { openStudioStage, runNamed, type StudioStage } from "../support/studio-stage.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 
 const IMAGES = 6;
 /** A shell and a page would make something else of it. */
 const PROMPT = "a '$X\"";
-/** Nothing on this page takes longer, but for a training. */
-const PATIENCE_MS = 60_000;
 /** A training begins and ends within it on a busy machine. */
 const TRAINING_MS = 180_000;
 
+let stage: StudioStage;
 let root: string;
-let studio: StartedStudio;
-let browser: Browser;
 let page: Page;
-const errors: string[] = [];
 
 beforeAll(async () => {
   if (!CHROMIUM) return;
-  root = await mkdtemp(join(tmpdir(), "fera-studio-train-"));
+  stage = await openStudioStage(prepare);
+  ({ root, page } = stage);
+  await page.getByRole("link", { name: "Train", exact: true }).click();
+  await page.getByLabel("Steps", { exact: true }).waitFor();
+});
+
+afterAll(() => stage?.close());
+
+async function prepare(root: string) {
   await writeTinyPipeline(join(root, "tiny"));
   await mkdir(join(root, "data", "dogs"), { recursive: true });
   for (let i = 0; i < IMAGES; i++) {
     await writeFile(join(root, "data", "dogs", `${i}.png`), await plainPng(i * 31));
     await writeFile(join(root, "data", "dogs", `${i}.txt`), `a red circle ${i}`);
   }
-  [studio, browser] = await Promise.all([
-    startStudio({ data: [join(root, "data")], runs: join(root, "runs"), models: [join(root, "tiny")] }),
-    launchChromium(),
-  ]);
-  page = await studio.openStudio(browser);
-  page.setDefaultTimeout(PATIENCE_MS);
-  page.on("pageerror", (error) => errors.push(error.stack ?? String(error)));
-  await page.getByRole("link", { name: "Train", exact: true }).click();
-  await page.getByLabel("Steps", { exact: true }).waitFor();
-});
-
-afterAll(async () => {
-  if (!CHROMIUM) return;
-  await browser?.close();
-  await studio?.stop();
-  await rm(root, { recursive: true, force: true, maxRetries: 5 });
-});
+  return { data: [join(root, "data")], models: [join(root, "tiny")] };
+}
 
 const option = (name: string) => page.locator(`[data-option="${name}"]`);
-const runNamed = (name: string) => page.locator(".run", { has: page.getByRole("link", { name, exact: true }) });
+const runOf = (name: string) => runNamed(page, name);
 const search = (text: string) => page.getByPlaceholder(/^Search \d+ options$/).fill(text);
 const startButton = () => page.getByRole("button", { name: /^(Start|Queue) training$/ });
 const shownSettings = async () => JSON.parse(await page.locator(".run-json").innerText()) as Record<string, unknown>;
 
 /** Waits until a run is in a state, or has failed, which is told with the reason. */
 async function state(name: string, wanted: string): Promise<void> {
-  const isThere = runNamed(name).locator(".state", { hasText: new RegExp(`^(${wanted}|Failed)$`) });
+  const isThere = runOf(name).locator(".state", { hasText: new RegExp(`^(${wanted}|Failed)$`) });
   await isThere.waitFor({ timeout: TRAINING_MS });
-  expect(await runNamed(name).innerText()).toContain(wanted);
+  expect(await runOf(name).innerText()).toContain(wanted);
 }
 
 /** Names a run and starts it, then comes back to the form. */
@@ -195,7 +183,7 @@ describe.skipIf(!CHROMIUM)("the train view", () => {
     await state("first", "Running");
     await page.getByText("first trains now: this run starts when it has ended.").waitFor();
     await start("second");
-    await runNamed("second").getByText("1st in the queue").waitFor();
+    await runOf("second").getByText("1st in the queue").waitFor();
 
     await press("Pause first");
     await state("first", "Paused");
@@ -210,7 +198,7 @@ describe.skipIf(!CHROMIUM)("the train view", () => {
 
     await press("Remove second");
     await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
-    await runNamed("second").waitFor({ state: "detached" });
+    await runOf("second").waitFor({ state: "detached" });
     await expect(readFile(join(root, "runs", "second", "run.json"))).rejects.toThrow();
   });
 
@@ -219,12 +207,10 @@ describe.skipIf(!CHROMIUM)("the train view", () => {
     await page.getByLabel("Validation prompts", { exact: true }).fill("a red circle, a blue square, and a red square");
     await start("failing");
     await state("failing", "Failed");
-    expect(await runNamed("failing").locator(".problem").innerText()).toMatch(
-      /longer than the 8 tokens .* Shorten it\./,
-    );
+    expect(await runOf("failing").locator(".problem").innerText()).toMatch(/longer than the 8 tokens .* Shorten it\./);
   });
 
   it("has no error of its own", () => {
-    expect(errors).toEqual([]);
+    expect(stage.errors).toEqual([]);
   });
 });

@@ -1,31 +1,35 @@
 // The view that draws, by clicking and by keyboard, with the real server, a tiny model and an adapter that was trained.
 
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Browser, Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readPngTexts, withPngTexts } from "../../src/images/png-text.js";
 import { readGenerationSettings } from "../../src/pipelines/index.js";
-import { CHROMIUM, launchChromium } from "../support/chromium.js";
+import { CHROMIUM } from "../support/chromium.js";
 import { plainPng } from "../support/data-folder.js";
 import { runFera } from "../support/fera-program.js";
-import { type StartedStudio, startStudio } from "../support/studio.js";
+import { openStudioStage, type StudioStage } from "../support/studio-stage.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 
-const PATIENCE_MS = 60_000;
 const DRAWING_MS = 60_000;
 const PROMPT = "a: red";
 
+let stage: StudioStage;
 let root: string;
-let studio: StartedStudio;
-let browser: Browser;
 let page: Page;
-const errors: string[] = [];
 
 beforeAll(async () => {
   if (!CHROMIUM) return;
-  root = await mkdtemp(join(tmpdir(), "fera-studio-try-"));
+  stage = await openStudioStage(prepare);
+  ({ root, page } = stage);
+  await page.getByRole("link", { name: "Try", exact: true }).click();
+  await page.getByLabel("Model").selectOption(join(root, "tiny"));
+});
+
+afterAll(() => stage?.close());
+
+async function prepare(root: string) {
   const [model, data] = [join(root, "tiny"), join(root, "data")];
   await writeTinyPipeline(model);
   await mkdir(data);
@@ -35,23 +39,8 @@ beforeAll(async () => {
     ...["--steps", "2", "--batch-size", "1", "--rank", "2", "--learning-rate", "0.01", "--validation-split", "0"],
   );
   if (trained.code !== 0) throw new Error(trained.stderr);
-  [studio, browser] = await Promise.all([
-    startStudio({ data: [data], runs: join(root, "runs"), models: [model] }),
-    launchChromium(),
-  ]);
-  page = await studio.openStudio(browser);
-  page.setDefaultTimeout(PATIENCE_MS);
-  page.on("pageerror", (error) => errors.push(String(error)));
-  await page.getByRole("link", { name: "Try", exact: true }).click();
-  await page.getByLabel("Model").selectOption(model);
-});
-
-afterAll(async () => {
-  if (!CHROMIUM) return;
-  await browser?.close();
-  await studio?.stop();
-  await rm(root, { recursive: true, force: true, maxRetries: 5 });
-});
+  return { data: [data], models: [model] };
+}
 
 const newest = () => page.locator("article.drawing").first();
 const prompt = () => page.getByLabel("Prompt", { exact: true });
@@ -223,5 +212,5 @@ describe.skipIf(!CHROMIUM)("the try view", () => {
       .waitFor();
   });
 
-  it("met no error in the page", () => expect(errors).toEqual([]));
+  it("met no error in the page", () => expect(stage.errors).toEqual([]));
 });

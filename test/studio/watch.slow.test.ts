@@ -1,53 +1,44 @@
 // The view that watches runs, by clicking and by keyboard: a real training of a few steps as it goes on, and one of the
 // command line.
 
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Browser, Locator, Page } from "playwright-core";
+import type { Locator, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { RunDetails } from "../../src/studio/protocol.js";
-import { CHROMIUM, launchChromium } from "../support/chromium.js";
+import { CHROMIUM } from "../support/chromium.js";
 import { plainPng } from "../support/data-folder.js";
 import { runFera } from "../support/fera-program.js";
-import { type StartedStudio, startStudio } from "../support/studio.js";
+import type { StartedStudio } from "../support/studio.js";
+import { openStudioStage, runNamed, type StudioStage } from "../support/studio-stage.js";
 import { writeTinyPipeline } from "../support/tiny-pipeline.js";
 
-const PATIENCE_MS = 60_000;
 const TRAINING_MS = 180_000;
 const PROMPT = "<b>red";
 const STEPS = 6;
 
+let stage: StudioStage;
 let root: string;
 let studio: StartedStudio;
-let browser: Browser;
 let page: Page;
-const errors: string[] = [];
 
 beforeAll(async () => {
   if (!CHROMIUM) return;
-  root = await mkdtemp(join(tmpdir(), "fera-studio-watch-"));
-  await writeTinyPipeline(join(root, "tiny"));
-  await mkdir(join(root, "data"));
-  for (let i = 0; i < 4; i++) await writeFile(join(root, "data", `${i}.png`), await plainPng(i * 31));
-  [studio, browser] = await Promise.all([
-    startStudio({ data: [join(root, "data")], runs: join(root, "runs"), models: [join(root, "tiny")] }),
-    launchChromium(),
-  ]);
-  page = await studio.openStudio(browser);
-  page.setDefaultTimeout(PATIENCE_MS);
-  page.on("pageerror", (error) => errors.push(String(error)));
+  stage = await openStudioStage(prepare);
+  ({ root, studio, page } = stage);
   await page.getByRole("link", { name: "Watch", exact: true }).click();
 });
 
-afterAll(async () => {
-  if (!CHROMIUM) return;
-  await browser?.close();
-  await studio?.stop();
-  await rm(root, { recursive: true, force: true, maxRetries: 5 });
-});
+afterAll(() => stage?.close());
 
-const runNamed = (name: string) => page.locator(".run", { has: page.getByRole("link", { name, exact: true }) });
+async function prepare(root: string) {
+  await writeTinyPipeline(join(root, "tiny"));
+  await mkdir(join(root, "data"));
+  for (let i = 0; i < 4; i++) await writeFile(join(root, "data", `${i}.png`), await plainPng(i * 31));
+  return { data: [join(root, "data")], models: [join(root, "tiny")] };
+}
+
+const runOf = (name: string) => runNamed(page, name);
 const chart = (name: string | RegExp) =>
   page.getByRole("figure", typeof name === "string" ? { name, exact: true } : { name });
 const summary = (figure: Locator) => figure.getByRole("img").getAttribute("aria-label");
@@ -68,7 +59,7 @@ describe.skipIf(!CHROMIUM)("the watch view", () => {
         ...{ validationPrompts: [PROMPT], validateEvery: 2, validationSteps: 4 },
       },
     });
-    await runNamed("routed").waitFor();
+    await runOf("routed").waitFor();
     // Before the end, without a reload.
     await expect
       .poll(() => summary(chart("Training loss")), { timeout: TRAINING_MS })
@@ -155,8 +146,8 @@ describe.skipIf(!CHROMIUM)("the watch view", () => {
       ...["--adapter", "lora", "--steps", "3", "--batch-size", "2", "--rank", "2"],
     );
     expect(code, stderr).toBe(0);
-    await runNamed("by-hand").getByText("from the command line").waitFor();
-    await runNamed("by-hand").getByLabel("Compare").check();
+    await runOf("by-hand").getByText("from the command line").waitFor();
+    await runOf("by-hand").getByLabel("Compare").check();
     await chart("Training loss")
       .getByRole("button", { name: /^by-hand/ })
       .waitFor();
@@ -166,7 +157,7 @@ describe.skipIf(!CHROMIUM)("the watch view", () => {
   });
 
   it("says of an adapter without a router that there is no routing, and gives the adapter away", async () => {
-    await runNamed("by-hand").getByRole("link", { name: "by-hand" }).click();
+    await runOf("by-hand").getByRole("link", { name: "by-hand" }).click();
     await page.getByText("This adapter (lora) has no router").waitFor();
     const link = page.getByRole("link", { name: "Download the adapter" });
     const [download] = await Promise.all([page.waitForEvent("download"), link.click()]);
@@ -185,12 +176,12 @@ describe.skipIf(!CHROMIUM)("the watch view", () => {
         validationPrompts: ["red ".repeat(40)],
       },
     });
-    await runNamed("failing").getByRole("link", { name: "failing" }).click();
+    await runOf("failing").getByRole("link", { name: "failing" }).click();
     await page
       .getByRole("alert")
       .getByText(/does not fit/)
       .waitFor({ timeout: TRAINING_MS });
   });
 
-  it("met no error in the page", () => expect(errors).toEqual([]));
+  it("met no error in the page", () => expect(stage.errors).toEqual([]));
 });

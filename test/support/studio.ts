@@ -2,10 +2,13 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
+import { resolve } from "node:path";
 import type { Browser, Page } from "playwright-core";
+import type { AddedFiles, RunSummary } from "../../src/studio/protocol.js";
 
 const PROGRAM = "dist/cli/main.js";
 const START_LIMIT_MS = 60_000;
+const RUN_LIMIT_MS = 60_000;
 
 /** What `fera studio` is started with. */
 export interface StudioArguments {
@@ -14,7 +17,10 @@ export interface StudioArguments {
   runs: string;
   models?: readonly string[];
   /** 0, any free one, by default. */
-  port?: number;
+  port?: number | undefined;
+  /** The program, and the folder that it is started in; by default the built one of this checkout. */
+  program?: string;
+  cwd?: string;
   args?: readonly string[];
   env?: Readonly<Record<string, string>>;
 }
@@ -33,13 +39,18 @@ export interface StartedStudio {
   openStudio(browser: Browser, options?: { width?: number; height?: number }): Promise<Page>;
   /** Calls `/api/PATH` as the page does; a body makes it a POST. */
   api<T>(path: string, body?: unknown): Promise<T>;
+  /** Drops a file into a data set. */
+  upload(dataSet: string, name: string, content: string | Uint8Array): Promise<AddedFiles & { error?: string }>;
+  /** Waits until a run is as it should be. @throws {Error} With its state, if that takes too long. */
+  runUntil(id: string, holds: (run: RunSummary) => boolean, limitMs?: number): Promise<RunSummary>;
   /** Ends it, and waits until it has ended. @returns Its exit code. */
   stop(signal?: NodeJS.Signals): Promise<number | null>;
 }
 
 /** Starts it on a free port, and waits until it answers. @throws {Error} With its output, if it ends instead. */
 export async function startStudio(options: StudioArguments): Promise<StartedStudio> {
-  if (!existsSync(PROGRAM)) throw new Error(`${PROGRAM} is missing: run npm run build first.`);
+  const { program = PROGRAM, cwd = "." } = options;
+  if (!existsSync(resolve(cwd, program))) throw new Error(`${program} is missing: run npm run build first.`);
   const { data = [], runs, models = [], port = 0, args = [], env = {} } = options;
   const words = [
     ...["studio", "--no-open", "--port", String(port), "--runs", runs],
@@ -47,7 +58,7 @@ export async function startStudio(options: StudioArguments): Promise<StartedStud
     ...models.flatMap((model) => ["--model", model]),
     ...args,
   ];
-  const child = spawn(process.execPath, [PROGRAM, ...words], { env: { ...process.env, ...env } });
+  const child = spawn(process.execPath, [program, ...words], { cwd, env: { ...process.env, ...env } });
   let printed = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding("utf8").on("data", (text: string) => {
@@ -67,6 +78,23 @@ export async function startStudio(options: StudioArguments): Promise<StartedStud
       return page;
     },
     api: (path, body) => call(origin, token, path, body),
+    upload: async (id, name, content) => {
+      const answer = await fetch(`${origin}/api/dataset/files?${new URLSearchParams({ id, name })}`, {
+        method: "POST",
+        body: content as BodyInit,
+        headers: { Authorization: `Bearer ${token}` },
+      });
+      return (await answer.json()) as AddedFiles & { error?: string };
+    },
+    runUntil: async (id, holds, limitMs = RUN_LIMIT_MS) => {
+      let run: RunSummary | undefined;
+      for (const begin = performance.now(); performance.now() - begin < limitMs; ) {
+        run = (await call<RunSummary[]>(origin, token, "runs", undefined)).find((each) => each.id === id);
+        if (run && holds(run)) return run;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+      throw new Error(`${id} did not get there: ${JSON.stringify(run)}`);
+    },
     stop: (signal = "SIGTERM") => {
       child.kill(signal);
       return ended;
