@@ -51,26 +51,13 @@ export function DrawFields() {
           </select>
         )}
       </Field>
-      <Field label="Prompt">
-        {(attributes) => (
-          <textarea
-            {...attributes}
-            rows={3}
-            value={prompt}
-            onInput={({ currentTarget }) => change({ prompt: currentTarget.value })}
-          />
-        )}
-      </Field>
-      <Field label="Negative prompt">
-        {(attributes) => (
-          <textarea
-            {...attributes}
-            rows={1}
-            value={negativePrompt}
-            onInput={({ currentTarget }) => change({ negativePrompt: currentTarget.value })}
-          />
-        )}
-      </Field>
+      <Words label="Prompt" rows={3} value={prompt} onValue={(next) => change({ prompt: next })} />
+      <Words
+        label="Negative prompt"
+        rows={1}
+        value={negativePrompt}
+        onValue={(next) => change({ negativePrompt: next })}
+      />
       <AdapterFields problem={shown.adapters} />
       <label>
         <input
@@ -211,6 +198,22 @@ function NumberInput({ name, label, problems, placeholder, isBare = false }: Num
     <div class="grow">
       {input({ "aria-label": label, ...(problems[name] !== undefined && { "aria-invalid": true }) })}
     </div>
+  );
+}
+
+function Words(field: { label: string; rows: number; value: string; onValue: (next: string) => void }) {
+  const { label, rows, value, onValue } = field;
+  return (
+    <Field label={label}>
+      {(attributes) => (
+        <textarea
+          {...attributes}
+          rows={rows}
+          value={value}
+          onInput={({ currentTarget }) => onValue(currentTarget.value)}
+        />
+      )}
+    </Field>
   );
 }
 
