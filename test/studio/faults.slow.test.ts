@@ -61,16 +61,12 @@ describe.skipIf(!CHROMIUM)("the page", () => {
     });
     await state(page, "long", "Running");
     const port = Number(new URL(stage.studio.origin).port);
+    // Beside it there may be a notice of a request that failed meanwhile.
+    const banner = page.locator(".banner", { hasText: "The server does not answer." });
     await stage.studio.stop("SIGTERM");
-    await page
-      .getByRole("alert")
-      .getByText(/The server does not answer/)
-      .waitFor();
+    await banner.waitFor();
     await stage.restart(port);
-    await page
-      .getByRole("alert")
-      .getByText(/The server does not answer/)
-      .waitFor({ state: "detached" });
+    await banner.waitFor({ state: "detached" });
     await state(page, "long", "Paused");
   });
 

@@ -87,7 +87,8 @@ describe.skipIf(!CHROMIUM)("every view", () => {
           await page.evaluate(hideFolder, root);
           await page.screenshot({
             path: join(PICTURES, `${name}-${size}-${colorScheme}.png`),
-            fullPage: size === "wide",
+            // The row that draws stays at the window's foot: in a picture of the whole page it would lie over the form.
+            fullPage: size === "wide" && name !== "try",
           });
         }
       }
