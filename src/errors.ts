@@ -64,10 +64,13 @@ export class ShapeError extends FeraError {
 export class FormatError extends FeraError {
   /** The file or folder, as the caller named it. */
   readonly source: string;
+  /** What is wrong with it, without its name. */
+  readonly reason: string;
 
   constructor(source: string, message: string, options?: { cause?: unknown }) {
     super("format", `${printable(source)}: ${message}`, options);
     this.source = source;
+    this.reason = message;
   }
 }
 

@@ -8,27 +8,55 @@ import type { ImageDataset } from "../training/index.js";
 const PATIENCE_MS = 2000;
 const MOST_REMEMBERED = 50_000;
 
+/** What is still to be looked at of one place. */
+interface Unseen {
+  dataset: ImageDataset;
+  indices: number[];
+}
+
 /** What was seen, by the key of an image's pixels. */
 export class Blurs {
   private readonly known = new Map<string, boolean>();
+  /** By place: whoever looks at it at another size has left the one before. */
+  private readonly unseen = new Map<string, Unseen>();
+  private looking: Promise<void> | undefined;
 
   /** @param onMore - Called when the rest of a large data set has been looked at. */
   constructor(private readonly onMore: () => void) {}
 
-  /** Looks at what is new. @returns By index; undefined for what has not been looked at yet. */
-  async of(dataset: ImageDataset): Promise<(index: number) => boolean | undefined> {
-    const unseen = Array.from({ length: dataset.size }, (_, i) => i).filter(
+  /**
+   * Looks at what is new: at one image at a time, however many ask.
+   *
+   * @returns By index; undefined for what has not been looked at yet.
+   */
+  async of(place: string, dataset: ImageDataset): Promise<(index: number) => boolean | undefined> {
+    const indices = Array.from({ length: dataset.size }, (_, i) => i).filter(
       (i) => !this.known.has(dataset.pixelKey(i)),
     );
-    const begin = performance.now();
-    while (unseen.length > 0 && performance.now() - begin < PATIENCE_MS) await this.look(dataset, unseen.shift()!);
-    if (unseen.length > 0) void this.lookOn(dataset, unseen);
+    if (indices.length > 0) {
+      // Who looks at the same again has waited before.
+      const isUnderWay = this.unseen.get(place)?.dataset.imageSize === dataset.imageSize;
+      this.unseen.set(place, { dataset, indices });
+      this.looking ??= this.lookOn();
+      if (!isUnderWay) await Promise.race([this.looking, pause(PATIENCE_MS)]);
+    }
     return (index) => this.known.get(dataset.pixelKey(index));
   }
 
-  private async lookOn(dataset: ImageDataset, unseen: readonly number[]): Promise<void> {
-    for (const index of unseen) await this.look(dataset, index);
-    this.onMore();
+  private async lookOn(): Promise<void> {
+    const begin = performance.now();
+    for (let next = this.takeNext(); next; next = this.takeNext()) await this.look(next.dataset, next.index);
+    this.looking = undefined;
+    if (performance.now() - begin > PATIENCE_MS) this.onMore();
+  }
+
+  private takeNext(): { dataset: ImageDataset; index: number } | undefined {
+    for (const [place, { dataset, indices }] of this.unseen) {
+      const index = indices.shift();
+      if (index !== undefined) return { dataset, index };
+      this.unseen.delete(place);
+    }
+    return undefined;
   }
 
   private async look(dataset: ImageDataset, index: number): Promise<void> {
@@ -40,4 +68,8 @@ export class Blurs {
     if (this.known.size >= MOST_REMEMBERED) this.known.clear();
     this.known.set(key, planes !== undefined && looksBlurred(sharpnessOf(tensor(planes, [3, height, width]))));
   }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms).unref());
 }

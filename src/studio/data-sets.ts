@@ -6,6 +6,7 @@ import { quoted } from "../errors.js";
 import { encodePng } from "../images/image-file.js";
 import { tensor } from "../tensor/tensor.js";
 import { walkFolder } from "../training/data/folder-walk.js";
+import { ImageMemory } from "../training/data/image-memory.js";
 import { placeImage } from "../training/data/image-placement.js";
 import { bucketsOf, type ImageDataset, openDataset } from "../training/index.js";
 import { Blurs } from "./blurs.js";
@@ -38,9 +39,10 @@ export class DataSets {
   private readonly thumbnails = new Thumbnails();
   private readonly blurs: Blurs;
   private readonly opened = new Map<string, ImageDataset>();
+  private readonly memory = new ImageMemory();
 
   constructor(private readonly options: DataSetsOptions) {
-    this.blurs = new Blurs(options.onChange);
+    this.blurs = new Blurs(() => options.onChange());
   }
 
   async list(): Promise<DataSetSummary[]> {
@@ -77,12 +79,12 @@ export class DataSets {
     const summary = isNoFolder(place) ? { label: basename(place), isWritable: false } : await summaryOf(place);
     const { label, isWritable } = summary;
     const dataset =
-      isNoFolder(place) || (await walkFolder(place)).images.length > 0 ? await open(place, query) : undefined;
+      isNoFolder(place) || (await walkFolder(place)).images.length > 0 ? await this.open(place, query) : undefined;
     if (!dataset) {
       const { skipped } = await walkFolder(place);
       return { id, label, isWritable, images: [], buckets: [], skipped };
     }
-    const warnings = imageWarnings(dataset, await this.blurs.of(dataset));
+    const warnings = imageWarnings(dataset, await this.blurs.of(place, dataset));
     const buckets = bucketsOf(dataset).map(({ width, height, indices }) => ({ width, height, images: indices.length }));
     const images = Array.from({ length: dataset.size }, (_, index) => ({
       ...imageOf(dataset, index, isWritable),
@@ -91,12 +93,19 @@ export class DataSets {
     return { id, label, isWritable, images, buckets, skipped: [...dataset.skipped] };
   }
 
+  /** Whether an image's caption may be written. @throws {StudioError} As {@link view}. */
+  async isEditable(id: string, image: string): Promise<boolean> {
+    const dataset = await this.open(await this.check(id), { resolution: OTHER_SIDE });
+    const index = indexOf(dataset, image);
+    return index !== undefined && !NOT_EDITABLE.includes(dataset.captionSource(index));
+  }
+
   /** An image at most `side` pixels large, as the bytes of a file. */
   async image(id: string, name: string, side: number): Promise<Uint8Array> {
     const place = await this.check(id);
     if (!isNoFolder(place)) return this.thumbnails.of(await pathInside(place, name), side);
     const dataset = await this.openOther(place);
-    const index = Array.from({ length: dataset.size }, (_, i) => i).find((i) => dataset.name(i) === name);
+    const index = indexOf(dataset, name);
     if (index === undefined) throw new StudioError(404, `${id} holds no image ${quoted(name)}.`);
     const { width, height } = dataset.shape(index);
     return encodePng(tensor(await dataset.image(index), [3, height, width]));
@@ -111,9 +120,13 @@ export class DataSets {
 
   /** Icons and tables, whose images are no files. */
   private async openOther(place: string): Promise<ImageDataset> {
-    const known = this.opened.get(place) ?? (await open(place, { resolution: OTHER_SIDE }));
+    const known = this.opened.get(place) ?? (await this.open(place, { resolution: OTHER_SIDE }));
     this.opened.set(place, known);
     return known;
+  }
+
+  private open(place: string, { resolution, bucket = false }: DataSetQuery): Promise<ImageDataset> {
+    return openDataset(place, { size: resolution, bucket, split: "all", validationSplit: 0, memory: this.memory });
   }
 }
 
@@ -122,8 +135,8 @@ const OTHER_SIDE = 256;
 
 const isNoFolder = (place: string): boolean => place.startsWith(ICONS) || place.toLowerCase().endsWith(".parquet");
 
-const open = (place: string, { resolution, bucket = false }: DataSetQuery): Promise<ImageDataset> =>
-  openDataset(place, { size: resolution, bucket, split: "all", validationSplit: 0 });
+const indexOf = (dataset: ImageDataset, name: string): number | undefined =>
+  Array.from({ length: dataset.size }, (_, i) => i).find((i) => dataset.name(i) === name);
 
 /** A folder of images, in a few words. */
 export async function summaryOf(folder: string): Promise<DataSetSummary> {

@@ -2,6 +2,7 @@
 
 import { type ChildProcess, fork } from "node:child_process";
 import { randomBytes, randomInt } from "node:crypto";
+import { readdir, stat, unlink } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { makeFolder } from "../storage/file-access.js";
@@ -13,6 +14,9 @@ import { STUDIO_FOLDER } from "./run-records.js";
 
 /** A process that has nothing to draw gives its memory back after so long. */
 const IDLE_MS = 300_000;
+
+/** Pictures on the disk; the oldest go when more are drawn. */
+export const MOST_KEPT = 2000;
 
 /** Settings of {@link Drawings}. */
 export interface DrawingsOptions {
@@ -52,6 +56,7 @@ export class Drawings {
       await Promise.all(wanted.adapters.map(async ({ id }) => [id, await adapterOf(id)] as const)),
     );
     await makeFolder(this.folder);
+    await forgetOldest(this.folder, MOST_KEPT - cells.length);
     const job: DrawJob = {
       job: randomBytes(6).toString("hex"),
       ...{ model, folder: this.folder, modelName: basename(model) },
@@ -173,4 +178,20 @@ export class Drawings {
     child.kill("SIGKILL");
     await ended;
   }
+}
+
+/** Deletes pictures, the oldest first, until there are `most` at most. */
+export async function forgetOldest(folder: string, most: number): Promise<void> {
+  const names = (await readdir(folder)).filter((name) => name.endsWith(".png"));
+  if (names.length <= most) return;
+  const aged = await Promise.all(
+    names.map(async (name) => {
+      const path = join(folder, name);
+      const { mtimeMs = 0 } = (await stat(path).catch(() => undefined)) ?? {};
+      return { path, mtimeMs };
+    }),
+  );
+  aged.sort((a, b) => a.mtimeMs - b.mtimeMs);
+  // Another studio may have been faster.
+  for (const { path } of aged.slice(0, names.length - Math.max(0, most))) await unlink(path).catch(() => undefined);
 }

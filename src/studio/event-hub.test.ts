@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { EventHub, eventStream } from "./event-hub.js";
+import { calmly, EventHub, eventStream } from "./event-hub.js";
 
 it("keeps no events for a page that takes none, and all for one that does", async () => {
   const hub = new EventHub();
@@ -15,4 +15,16 @@ it("keeps no events for a page that takes none, and all for one that does", asyn
   // What came before its end is still there.
   const kept = (await idle.text()).split("\n\n").length;
   expect(kept).toBeLessThan(1100);
+});
+
+it("tells of a swarm of changes at once and after it, not of each", async () => {
+  let told = 0;
+  const change = calmly(() => told++, 50);
+  for (let i = 0; i < 100; i++) change();
+  expect(told).toBe(1);
+  await expect.poll(() => told).toBe(2);
+  await new Promise((resolve) => setTimeout(resolve, 120));
+  expect(told).toBe(2);
+  change();
+  expect(told).toBe(3);
 });

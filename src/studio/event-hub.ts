@@ -21,6 +21,25 @@ export class EventHub {
   }
 }
 
+/** Calls `work` at once, and where it is asked for again within a pause, once more after that: for what comes in swarms. */
+export function calmly(work: () => void, pauseMs: number): () => void {
+  let timer: NodeJS.Timeout | undefined;
+  let isWanted = false;
+  const run = () => {
+    isWanted = false;
+    work();
+    timer = setTimeout(() => {
+      timer = undefined;
+      if (isWanted) run();
+    }, pauseMs);
+    timer.unref();
+  };
+  return () => {
+    if (timer) isWanted = true;
+    else run();
+  };
+}
+
 /** Between signs of life, without which a proxy or a browser would give the connection up. */
 const BEAT_MS = 15_000;
 

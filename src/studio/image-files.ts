@@ -7,7 +7,7 @@ import { basename, dirname, extname, join } from "node:path";
 import { Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { ReadableStream } from "node:stream/web";
-import { FeraError, quoted } from "../errors.js";
+import { FeraError, FormatError, quoted } from "../errors.js";
 import { describeSystemError, makeFolder, writeFileAtomically } from "../storage/file-access.js";
 import { MAX_CAPTION_BYTES } from "../training/data/caption-metadata.js";
 import { stemOf } from "../training/data/folder-conventions.js";
@@ -63,7 +63,7 @@ export class ImageFiles {
       this.options.onChange();
       return { added: [added], refused: [] };
     } catch (error) {
-      const reason = error instanceof FeraError ? error.message : describeSystemError(error);
+      const reason = reasonOf(error);
       if (reason === undefined) throw error;
       return { added: [], refused: [{ name, reason }] };
     }
@@ -102,12 +102,9 @@ export class ImageFiles {
     await pathInside(folder, image);
     const contents = await walkFolder(folder);
     if (!contents.images.includes(image)) throw new StudioError(404, `${quoted(image)} is no image of this data set.`);
-    if (contents.metadata.length > 0) {
-      const { images } = await this.options.dataSets.view(id, { resolution: 64 });
-      if (images.find(({ name }) => name === image)?.isEditable === false) {
-        const list = basename(contents.metadata[0]!);
-        throw new StudioError(409, `The caption of ${quoted(image)} comes from ${list}. Change it there.`);
-      }
+    if (contents.metadata.length > 0 && !(await this.options.dataSets.isEditable(id, image))) {
+      const list = basename(contents.metadata[0]!);
+      throw new StudioError(409, `The caption of ${quoted(image)} comes from ${list}. Change it there.`);
     }
     const known = contents.captionFiles.get(stemOf(image))?.find((file) => extname(file).toLowerCase() === ".txt");
     const target = known ?? `${stemOf(image)}.txt`;
@@ -141,6 +138,12 @@ export class ImageFiles {
     if (known?.isDirectory() && (await summaryOf(folder)).isWritable) return folder;
     throw new StudioError(409, `${quoted(id)} is no folder of images that the studio may write to.`);
   }
+}
+
+/** Why a file is refused, beside its name; undefined for an error of our own. */
+function reasonOf(error: unknown): string | undefined {
+  if (error instanceof FormatError) return `It ${error.reason}`;
+  return error instanceof FeraError ? error.message : describeSystemError(error);
 }
 
 /** Streams to disk. @returns The hash of what came. @throws {StudioError} If it is more than `limit` bytes. */

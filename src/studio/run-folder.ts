@@ -27,13 +27,20 @@ export interface RunFiles {
 export class RunFolders {
   private readonly known = new Map<string, { stamp: string; files: RunFiles | undefined }>();
 
+  /** A folder in which nobody trained when it was read last, as it was then: without a look at the disk. */
+  resting(folder: string): RunFiles | undefined {
+    const files = this.known.get(folder)?.files;
+    return files?.trainer ? undefined : files;
+  }
+
   /** As {@link readRunFiles}. */
   async read(folder: string): Promise<RunFiles | undefined> {
     const stamp = await stampOf(folder);
     const known = this.known.get(folder);
     if (known?.stamp === stamp) {
       // A process ends without a trace in its folder.
-      return known.files && { ...known.files, trainer: known.files.trainer && (await readTrainer(folder)) };
+      if (known.files?.trainer) known.files = { ...known.files, trainer: await readTrainer(folder) };
+      return known.files;
     }
     const files = await readRunFiles(folder);
     this.known.set(folder, { stamp, files });

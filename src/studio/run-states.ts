@@ -6,6 +6,9 @@ export const RUN_STATES: readonly RunState[] = [
   ...(["queued", "starting", "running", "stopping", "paused", "stopped", "finished", "failed"] as const),
 ];
 
+/** Whether nothing more comes of it, unless it is resumed. */
+export const hasEnded = (state: RunState): boolean => state === "stopped" || state === "finished" || state === "failed";
+
 /** Whether a process trains, or is just beginning or ending. */
 export const isAtWork = (state: RunState): boolean =>
   state === "starting" || state === "running" || state === "stopping";

@@ -5,10 +5,14 @@ import { join } from "node:path";
 import { outputPath } from "../training/output-folder.js";
 import type { EventHub } from "./event-hub.js";
 import type { RunSummary } from "./protocol.js";
+import { isAtWork } from "./run-states.js";
 import type { Runs } from "./runs.js";
 
 /** Between two looks. */
 const LOOK_MS = 500;
+
+/** Of so many looks one is at all runs: a folder may hold hundreds, and most of them change no more. */
+const GLANCES = 20;
 
 /** Looks while anyone listens. */
 export class RunWatch {
@@ -16,6 +20,8 @@ export class RunWatch {
   private looking = false;
   private again = false;
   private told = "";
+  private looks = 0;
+  private busy: ReadonlySet<string> = new Set();
   private readonly metrics = new Map<string, number>();
   private readonly pictures = new Map<string, string>();
 
@@ -53,11 +59,16 @@ export class RunWatch {
   }
 
   private async tell(): Promise<void> {
-    const runs = await this.runs.list();
+    const isGlance = this.looks++ % GLANCES !== 0;
+    const runs = await this.runs.list(isGlance);
     const text = JSON.stringify(runs);
     if (text !== this.told) this.events.emit({ kind: "runs", runs });
     this.told = text;
-    await Promise.all(runs.map((run) => this.tellFiles(run)));
+    const wasBusy = this.busy;
+    this.busy = new Set(runs.filter(({ state }) => isAtWork(state)).map(({ id }) => id));
+    // The last pictures of a run come as it ends.
+    const isOfInterest = ({ id }: RunSummary) => this.busy.has(id) || wasBusy.has(id) || !this.metrics.has(id);
+    await Promise.all(runs.filter((run) => !isGlance || isOfInterest(run)).map((run) => this.tellFiles(run)));
   }
 
   private async tellFiles({ id }: RunSummary): Promise<void> {

@@ -29,12 +29,16 @@ export class Runs {
     this.folder = resolve(folder);
   }
 
-  /** Queued ones first, in their order, then the newest first. */
-  async list(): Promise<RunSummary[]> {
+  /**
+   * Queued ones first, in their order, then the newest first.
+   *
+   * @param isGlance - Whether runs at which nobody is at work are taken as they were seen last.
+   */
+  async list(isGlance = false): Promise<RunSummary[]> {
     const entries = await readdir(this.folder, { withFileTypes: true }).catch(() => []);
     const found = entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith(".")).map(({ name }) => name);
     const names = new Set([...found, ...this.queue.records.map(({ id }) => id)]);
-    const all = await Promise.all([...names].map((id) => this.summary(id)));
+    const all = await Promise.all([...names].map((id) => this.summary(id, isGlance)));
     const runs = all.filter((run) => run !== undefined);
     const isQueued = ({ state }: RunSummary) => Number(state === "queued");
     return runs.sort(
@@ -44,9 +48,11 @@ export class Runs {
   }
 
   /** Undefined where there is no run of that name. */
-  private async summary(id: string): Promise<RunSummary | undefined> {
-    const files = await this.folders.read(join(this.folder, id));
+  private async summary(id: string, isGlance = false): Promise<RunSummary | undefined> {
+    const folder = join(this.folder, id);
     const record = this.queue.record(id);
+    const mayRest = isGlance && !(record && isAtWork(record.state));
+    const files = (mayRest && this.folders.resting(folder)) || (await this.folders.read(folder));
     if (!files && !record) return undefined;
     return summaryOf(id, files, record, {
       modelId: (path) => this.models.idOf(path),

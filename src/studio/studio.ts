@@ -5,7 +5,7 @@ import { basename, join, resolve } from "node:path";
 import { ChosenFolders } from "./chosen-folders.js";
 import { DataSets } from "./data-sets.js";
 import { Drawings } from "./drawings.js";
-import { EventHub } from "./event-hub.js";
+import { calmly, EventHub } from "./event-hub.js";
 import { ImageFiles } from "./image-files.js";
 import { Models } from "./model-choices.js";
 import { describeOptions } from "./option-descriptions.js";
@@ -40,6 +40,9 @@ export interface StudioOptions extends Pick<RunQueueOptions, "program" | "clearR
   samplers: readonly string[];
 }
 
+/** Between two words that data sets have changed: every page asks anew what there is. */
+const CHANGES_MS = 500;
+
 /** One studio. */
 export class Studio {
   readonly events = new EventHub();
@@ -66,7 +69,7 @@ export class Studio {
     this.runs = new Runs(runs, this.queue, this.models);
     this.watch = new RunWatch(this.runs, this.events);
     const newSets = newSetsFolder(data, runs);
-    const onChange = () => this.events.emit({ kind: "dataSets" });
+    const onChange = calmly(() => this.events.emit({ kind: "dataSets" }), CHANGES_MS);
     this.dataSets = new DataSets({ places: data, newSets, folders, onChange });
     this.imageFiles = new ImageFiles({ dataSets: this.dataSets, newSets, onChange });
     this.drawings = new Drawings({

@@ -92,7 +92,7 @@ export async function encodeImages(
 /**
  * Token ids `[N, L]` of captions.
  *
- * @param nameOf - What a caption belongs to, for messages.
+ * @param nameOf - What a caption belongs to, for messages; without it they are prompts.
  * @throws {ConfigError} That names the captions that are too long, all in one message.
  */
 export function tokenizeCaptions(
@@ -107,7 +107,8 @@ export function tokenizeCaptions(
   });
   if (long.length > 0) {
     const more = long.length > NAMED ? `; … and ${long.length - NAMED} more` : "";
-    const what = long.length === 1 ? "a caption is" : `${long.length} of ${captions.length} captions are`;
+    const noun = nameOf ? "caption" : "prompt";
+    const what = long.length === 1 ? `a ${noun} is` : `${long.length} of ${captions.length} ${noun}s are`;
     throw new ConfigError(
       `${what} longer than the ${tokenizer.maxLength} tokens of this model's tokenizer: ` +
         `${long.slice(0, NAMED).join("; ")}${more}. Shorten ${long.length === 1 ? "it" : "them"}.`,

@@ -6,6 +6,7 @@ import { readImageBytes } from "../../images/image-file.js";
 import { type ListedCaption, MAX_CAPTION_BYTES, readCaptionMetadata } from "./caption-metadata.js";
 import { type FolderMeaning, meaningOfFolders, stemOf } from "./folder-conventions.js";
 import { type FolderContents, type Skipped, type WalkOptions, walkFolder } from "./folder-walk.js";
+import type { ImageMemory } from "./image-memory.js";
 import { KnownImages } from "./known-images.js";
 import type { ImageTraits, OpenedSource, SourceImage, SourceOptions } from "./source-image.js";
 import { readTextFile } from "./text-file.js";
@@ -17,7 +18,10 @@ const PARALLEL_CHECKS = 2;
 const NAMED = 20;
 
 /** Settings of {@link openImageFolder}. */
-export interface ImageFolderOptions extends WalkOptions, SourceOptions {}
+export interface ImageFolderOptions extends WalkOptions, SourceOptions {
+  /** For programs that open the same folder again and again. */
+  memory?: ImageMemory | undefined;
+}
 
 /**
  * Opens a folder of training images, subfolders included, and reads every image once to know that it can be read.
@@ -42,9 +46,9 @@ export async function openWalkedFolder(
   contents: FolderContents,
   options: ImageFolderOptions,
 ): Promise<OpenedSource> {
-  const { onProgress, signal, cache } = options;
+  const { onProgress, signal, cache, memory } = options;
   const { skipped } = contents;
-  const known = await KnownImages.of(dir, cache);
+  const known = await KnownImages.of(dir, cache, memory);
   for (const file of contents.parquet) {
     skipped.push({ path: file, reason: "is not read, because there are images; name it as data by itself" });
   }
@@ -62,8 +66,7 @@ export async function openWalkedFolder(
       const image = contents.images[index]!;
       const file = path.join(dir, image);
       try {
-        const bytes = await readImageBytes(file);
-        const { traits, hash } = await known.describe(bytes, file);
+        const { traits, hash } = await known.describeFile(file);
         const meaning = meaningOfFolders(image);
         const isRegularization = options.isRegularization || meaning.isRegularization;
         images[index] = {
@@ -93,11 +96,10 @@ export async function openWalkedFolder(
     }
     const file = path.join(dir, mask);
     try {
-      const bytes = await readImageBytes(file);
       const {
         traits: { own: size },
         hash,
-      } = await known.describe(bytes, file);
+      } = await known.describeFile(file);
       if (Math.abs(size.width / size.height / (own.width / own.height) - 1) > MASK_TOLERANCE) {
         const sizes = `has ${size.width}×${size.height} pixels, and its image ${own.width}×${own.height}`;
         throw new FormatError(file, `${sizes}: other proportions.`);

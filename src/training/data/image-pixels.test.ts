@@ -1,3 +1,9 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import sharp, { type Sharp } from "sharp";
 import { describe, expect, it } from "vitest";
 import { ConfigError, FormatError } from "../../errors.js";
@@ -169,8 +175,58 @@ describe("imagePlanes", () => {
     await expect(describeImage(Buffer.from("text"), "a.png")).rejects.toThrow(FormatError);
     const cutOff = (await corners(200, 200).jpeg().toBuffer()).subarray(0, 700);
     await expect(describeImage(cutOff, "a.jpg")).rejects.toThrow(/a\.jpg: is no readable image/);
+    await expect(describeImage(await plain(1001, 1), "a.png")).rejects.toThrow(
+      "a.png: has 1001×1 pixels: one side is more than 1000 times the other. Cut a part out of it.",
+    );
+    expect((await describeImage(await plain(1, 1000), "a.png")).own).toEqual({ width: 1, height: 1000 });
     await expect(checkColour("no colour")).rejects.toThrow(ConfigError);
     await checkColour("rgb(1, 2, 3)");
+  });
+});
+
+const plain = (width: number, height: number) =>
+  sharp({ create: { width, height, channels: 3, background: "red" } })
+    .png()
+    .toBuffer();
+
+describe("small files that unfold to much", () => {
+  it("are refused by the size that they claim, drawings by what they would unfold to or read", async () => {
+    const large = Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="30000" height="30000"/>');
+    await expect(describeImage(large, "bomb.svg")).rejects.toThrow(
+      "bomb.svg: has more pixels than are read, 268 million. Make it smaller.",
+    );
+    const laughs = Array.from({ length: 9 }, (_, i) => `<!ENTITY l${i + 1} "${`&l${i};`.repeat(10)}">`).join("");
+    const start = `<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY l0 "lol">${laughs}<!ENTITY f SYSTEM "file:///etc/hostname">]>`;
+    for (const name of ["l9", "f"]) {
+      const drawing = Buffer.from(`${start}<svg xmlns="http://www.w3.org/2000/svg"><text>&${name};</text></svg>`);
+      await expect(describeImage(drawing, "a.svg"), name).rejects.toThrow("a.svg: is no readable image");
+    }
+  });
+
+  it("a drawing shows neither pictures of the network nor other files", async () => {
+    let asked = 0;
+    const server = createServer((_, answer) => {
+      asked++;
+      answer.end();
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    const folder = await mkdtemp(join(tmpdir(), "fera-drawing-"));
+    try {
+      const file = join(folder, "red.png");
+      await writeFile(file, await plain(8, 8));
+      const addresses = [`http://127.0.0.1:${port}/a.png`, pathToFileURL(file).href, "red.png"];
+      const pictures = addresses.map((href) => `<image href="${href}" width="8" height="8"/>`).join("");
+      const drawing = Buffer.from(
+        `<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><rect width="8" height="8" fill="blue"/>${pictures}</svg>`,
+      );
+      const { at } = await planes(drawing, { width: 8, height: 8 });
+      expect(at(4, 4)).toEqual([0, 0, 255]);
+      expect(asked).toBe(0);
+    } finally {
+      server.close();
+      await rm(folder, { recursive: true });
+    }
   });
 });
 

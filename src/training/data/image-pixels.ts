@@ -14,15 +14,22 @@ import type { ImageTraits } from "./source-image.js";
 /** Side at which an image is looked at once, to know that all of it can be read. */
 const GLANCE = 32;
 
+/** Scaled to cover a square, a narrower image would have more pixels in a row than libvips counts. */
+const MOST_STRETCHED = 1000;
+
+/** The image library's own limit, against small files that unfold to fill the memory; in millions. */
+const MOST_PIXELS = 268;
+
 /**
  * Reads a whole image once, and tells what it is like.
  *
- * @throws {FormatError} If it is damaged or no image.
+ * @throws {FormatError} If it is damaged or no image, has more pixels than are read, or is next to a line.
  */
 export async function describeImage(bytes: Uint8Array, source: string): Promise<ImageTraits> {
   return withReason(source, async () => {
     const sharp = await loadSharp();
     const { format, autoOrient, orientation = 1, pages = 1, hasAlpha } = await sharp(bytes).metadata();
+    checkProportions(autoOrient, source);
     const { data, info } = await sharp(bytes, { failOn: "error" })
       .resize(GLANCE, GLANCE, { fit: "fill" })
       .toColourspace("srgb")
@@ -38,6 +45,14 @@ export async function describeImage(bytes: Uint8Array, source: string): Promise<
       isTransparent,
     };
   });
+}
+
+function checkProportions({ width, height }: ImageShape, source: string): void {
+  if (Math.max(width, height) <= MOST_STRETCHED * Math.min(width, height)) return;
+  throw new FormatError(
+    source,
+    `has ${width}×${height} pixels: one side is more than ${MOST_STRETCHED} times the other. Cut a part out of it.`,
+  );
 }
 
 /** APNG tells before the pixels that there are frames; libvips does not look. */
@@ -173,9 +188,14 @@ async function withReason<T>(source: string, work: () => Promise<T>): Promise<T>
   try {
     return await work();
   } catch (cause) {
-    const reason = (cause as Error).message.split("\n")[0]!;
-    throw new FormatError(source, `is no readable image: ${reason}. Use PNG, JPEG, WebP, TIFF, GIF, AVIF or SVG.`, {
-      cause,
-    });
+    if (cause instanceof FormatError) throw cause;
+    throw new FormatError(source, reasonIn((cause as Error).message), { cause });
   }
+}
+
+/** What the image library says, in words. */
+function reasonIn(message: string): string {
+  if (/pixel limit/.test(message)) return `has more pixels than are read, ${MOST_PIXELS} million. Make it smaller.`;
+  const reason = message.split("\n")[0]!.replace(/\.+$/, "");
+  return `is no readable image: ${reason}. Use PNG, JPEG, WebP, TIFF, GIF, AVIF or SVG.`;
 }

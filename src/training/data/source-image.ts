@@ -27,6 +27,13 @@ export interface ImageTraits {
   isTransparent: boolean;
 }
 
+/** An image file that was read. */
+export interface DescribedImage {
+  traits: ImageTraits;
+  /** SHA-256 of the file, in hex. */
+  hash: string;
+}
+
 /** One image of a source. */
 export interface SourceImage extends ImageTraits {
   /** Where it lies in the source, with forward slashes: what tells it from every other image there. */

@@ -8,7 +8,13 @@ import { ALL_TIMESTEPS, type DrawnRun, gateCurves, gateTimesteps } from "./curve
 /** Kinds of adapters that have a router. */
 const ROUTED = new Set(["fera"]);
 
-export function RunGates({ run, adapterKind }: { run: DrawnRun; adapterKind: string | undefined }) {
+interface Props {
+  run: DrawnRun;
+  adapterKind: string | undefined;
+  hasEnded: boolean;
+}
+
+export function RunGates({ run, adapterKind, hasEnded }: Props) {
   const timesteps = gateTimesteps(run);
   const [chosen, setChosen] = useState(ALL_TIMESTEPS);
   // A run is made anew on every rendering, its lines are not.
@@ -30,7 +36,11 @@ export function RunGates({ run, adapterKind }: { run: DrawnRun; adapterKind: str
     <section class="panel stack" aria-labelledby="gates-title">
       <h2 id="gates-title">Routing during the training</h2>
       {curves.length === 0 ? (
-        <p class="muted">The router's gates are measured now and then; the first measurement is still to come.</p>
+        <p class="muted">
+          {hasEnded
+            ? "This run ended before its router's gates were first measured."
+            : "The router's gates are measured now and then; the first measurement is still to come."}
+        </p>
       ) : (
         <>
           <p>{describeChange(curves)}</p>

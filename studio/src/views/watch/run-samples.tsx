@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import type { PromptPictures, RunDetails } from "../../../../src/studio/protocol.js";
+import { hasEnded } from "../../../../src/studio/run-states.js";
 import { RoutingCharts } from "../../charts/routing-charts.js";
 import { Wipe } from "../../parts/wipe.js";
 import { useRunFile } from "./use-run-file.js";
@@ -30,9 +31,11 @@ export function RunSamples({ details }: { details: RunDetails }) {
       <section class="panel" aria-labelledby="samples-title">
         <h2 id="samples-title">Samples</h2>
         <p class="muted">
-          {details.settings.validationPrompts
-            ? "The first pictures are still to be drawn."
-            : "No pictures are drawn along this run: it was started without validation prompts."}
+          {!details.settings.validationPrompts
+            ? "No pictures are drawn along this run: it was started without validation prompts."
+            : hasEnded(details.state)
+              ? "This run ended before its first pictures were drawn."
+              : "The first pictures are still to be drawn."}
         </p>
       </section>
     );

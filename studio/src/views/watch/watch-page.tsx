@@ -1,6 +1,7 @@
 // Runs, one of them closely: its curves, pictures and routing, beside those that it is compared with.
 
 import { signal } from "@preact/signals";
+import { hasEnded } from "../../../../src/studio/run-states.js";
 import { seriesToken } from "../../charts/scheme.js";
 import { RunsList } from "../../parts/runs-list.js";
 import { addressOf, route } from "../../route.js";
@@ -74,7 +75,12 @@ export function WatchPage() {
             <RunAbout runs={drawn} />
             <LossChart runs={drawn} />
             {first.details && <RunSamples key={first.id} details={first.details} />}
-            <RunGates key={`gates ${first.id}`} run={first} adapterKind={first.details?.adapterKind} />
+            <RunGates
+              key={`gates ${first.id}`}
+              run={first}
+              adapterKind={first.details?.adapterKind}
+              hasEnded={first.details !== undefined && hasEnded(first.details.state)}
+            />
             <FurtherCharts runs={drawn} />
           </>
         )}
