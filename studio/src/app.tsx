@@ -1,6 +1,6 @@
 // The frame: navigation, connection, notices, and the view that the address names.
 
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { Notices } from "./parts/notices.js";
 import { SchemeButton } from "./parts/scheme-button.js";
 import { ViewBoundary } from "./parts/view-boundary.js";
@@ -21,8 +21,13 @@ const CONTENT: Readonly<Record<ViewName, () => preact.JSX.Element>> = {
 
 export function App() {
   const { view } = route.value;
+  const isFirst = useRef(true);
   useEffect(() => {
     document.title = `${TITLES[view]} · fera studio`;
+    // A link within the view before is gone, and would leave the keyboard without a place.
+    const isLost = !isFirst.current && document.activeElement === document.body;
+    if (isLost) document.getElementById("content")?.focus();
+    isFirst.current = false;
   }, [view]);
   return (
     <>

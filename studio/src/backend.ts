@@ -19,6 +19,9 @@ import type {
   TrainSettings,
 } from "../../src/studio/protocol.js";
 
+/** Nothing answers; what was asked for can be asked for again once something does. */
+export class LostServer extends Error {}
+
 /** Every call rejects with an Error whose message can be shown as it is: what went wrong, and what to do. */
 export interface Backend {
   state(): Promise<StudioState>;

@@ -2,19 +2,23 @@
 
 import { signal } from "@preact/signals";
 import type { RunSummary, StudioState } from "../../src/studio/protocol.js";
-import type { Backend } from "./backend.js";
+import { type Backend, LostServer } from "./backend.js";
 
 /** A message: one that something failed stays until it is dismissed, another for a while. */
 export interface Notice {
   id: number;
   isBad: boolean;
   text: string;
+  /** Whether it goes when the server is back. */
+  isOfLostServer?: boolean;
 }
 
 export const notices = signal<Notice[]>([]);
 export const studio = signal<StudioState | undefined>(undefined);
 export const runs = signal<RunSummary[]>([]);
 export const isConnected = signal(true);
+/** How many times the connection was lost and is back: what could not be had then can be now. */
+export const reconnections = signal(0);
 
 /** Long enough to read two sentences twice; what a message tells is to be seen in its view, too. */
 const NOTICE_MS = 10_000;
@@ -35,12 +39,18 @@ export async function connect(chosen: Backend): Promise<void> {
     if (event.kind === "connection") {
       const wasLost = !isConnected.value && event.isConnected;
       isConnected.value = event.isConnected;
-      if (wasLost) void attempt(refresh);
+      if (wasLost) comeBack();
     }
     if (event.kind === "runs") runs.value = event.runs;
     if (event.kind === "dataSets") void attempt(refresh);
   });
   await refresh();
+}
+
+function comeBack(): void {
+  notices.value = notices.value.filter(({ isOfLostServer }) => !isOfLostServer);
+  reconnections.value++;
+  void attempt(refresh);
 }
 
 /** Asks again for what the views share. */
@@ -50,10 +60,10 @@ export async function refresh(): Promise<void> {
 }
 
 /** Shows a message. */
-export function tell(text: string, isBad = false): void {
+export function tell(text: string, isBad = false, isOfLostServer = false): void {
   if (notices.value.some((notice) => notice.text === text)) return;
   const id = nextNotice++;
-  notices.value = [...notices.value, { id, isBad, text }];
+  notices.value = [...notices.value, { id, isBad, text, isOfLostServer }];
   if (!isBad) setTimeout(() => dismiss(id), NOTICE_MS);
 }
 
@@ -66,7 +76,9 @@ export async function attempt<T>(work: () => Promise<T>): Promise<T | undefined>
   try {
     return await work();
   } catch (error) {
-    if (!(error instanceof DOMException && error.name === "AbortError")) tell((error as Error).message, true);
+    if (!(error instanceof DOMException && error.name === "AbortError")) {
+      tell((error as Error).message, true, error instanceof LostServer);
+    }
     return undefined;
   }
 }

@@ -2,7 +2,7 @@
 
 import { jsonIn } from "../../../src/storage/json.js";
 import type { AddedFiles, StudioEvent } from "../../../src/studio/protocol.js";
-import type { Backend } from "../backend.js";
+import { type Backend, LostServer } from "../backend.js";
 
 /** Requests that change something carry it: a form of another site cannot. */
 const HEADERS = { "X-Fera-Studio": "1" };
@@ -13,6 +13,16 @@ export class ServerBackend implements Backend {
 
   private readonly listeners = new Set<(event: StudioEvent) => void>();
   private source: EventSource | undefined;
+
+  constructor() {
+    // A cut connection may not be noticed by the one that waits for events: it is made anew, and tells when it holds.
+    whenLost = () => {
+      this.tell({ kind: "connection", isConnected: false });
+      if (!this.source) return;
+      this.source.close();
+      this.listen();
+    };
+  }
 
   /** One connection serves all listeners: a browser has six to a server, for all of its tabs. */
   subscribe(listener: (event: StudioEvent) => void): () => void {
@@ -95,17 +105,36 @@ const post = <T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> 
     ...(signal && { signal }),
   });
 
+/** Called where a request finds no server. */
+let whenLost = () => {};
+
 /** @throws {Error} With the server's own words, or that it does not answer. */
 async function request<T>(path: string, options: RequestInit): Promise<T> {
-  const answer = await fetch(`api/${path}`, { ...options, headers: { ...HEADERS, ...options.headers } }).catch(
-    (cause: Error) => {
-      if (cause.name === "AbortError") throw cause;
-      throw new Error("The server does not answer. Look at the terminal where fera studio runs.", { cause });
-    },
-  );
-  const text = await answer.text();
+  let answer: Response;
+  let text: string;
+  try {
+    answer = await fetch(`api/${path}`, { ...options, headers: { ...HEADERS, ...options.headers } });
+    text = await answer.text();
+  } catch (cause) {
+    if ((cause as Error).name === "AbortError") throw cause;
+    throw await reasonOf(cause);
+  }
   const content: unknown = jsonIn(text);
   if (answer.ok) return content as T;
   const message = (content as { error?: string } | undefined)?.error;
   throw new Error(message ?? `The server answered ${answer.status} to ${path.split("?")[0]}.`);
+}
+
+/** A browser does not say why a request came to nothing. */
+async function reasonOf(cause: unknown): Promise<Error> {
+  const isThere = await fetch("api/samplers").then(
+    () => true,
+    () => false,
+  );
+  if (isThere) {
+    const text = "The request broke off. Try again; a file that has changed since it was chosen is to be chosen anew.";
+    return new Error(text, { cause });
+  }
+  whenLost();
+  return new LostServer("The server does not answer. Look at the terminal where fera studio runs.", { cause });
 }

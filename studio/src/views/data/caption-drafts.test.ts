@@ -59,6 +59,19 @@ describe("CaptionDrafts", () => {
     expect(draft.value.state).toBe("saved");
   });
 
+  it("lets go of an image that is gone, and tells what was typed for it", () => {
+    const told: string[][] = [];
+    const drafts = new CaptionDrafts(
+      async () => {},
+      (...words) => told.push(words),
+    );
+    drafts.edit(drafts.of(".", "a", ""), "new");
+    drafts.of(".", "b", "old");
+    drafts.refresh(".", new Map());
+    expect(told).toEqual([["a", "new"]]);
+    expect(drafts.unsaved.value).toBe(0);
+  });
+
   it("goes back to what the file holds", () => {
     const drafts = onDisk();
     const draft = drafts.of(".", "a", "old");

@@ -27,8 +27,14 @@ export class CaptionDrafts {
   /** How many of them could not be. */
   readonly failed = signal(0);
 
-  /** @param save - Writes one; rejects with what can be shown. */
-  constructor(readonly save: (dataSet: string, image: string, caption: string) => Promise<void>) {}
+  /**
+   * @param save - Writes one; rejects with what can be shown.
+   * @param onGone - Told of what was typed for an image that is gone by now.
+   */
+  constructor(
+    readonly save: (dataSet: string, image: string, caption: string) => Promise<void>,
+    readonly onGone: (image: string, text: string) => void = () => {},
+  ) {}
 
   /** The draft of a caption; begun from what the file holds. */
   of(dataSet: string, image: string, saved: string): Signal<CaptionDraft> {
@@ -48,9 +54,11 @@ export class CaptionDrafts {
       const place = this.#places.get(key)!;
       if (place.dataSet !== dataSet) continue;
       const saved = captions.get(place.image);
-      const { state } = draft.value;
+      const { state, text } = draft.value;
       if (saved === undefined) {
-        if (state === "saved") this.#forget(key);
+        if (state === "saving") continue;
+        this.#forget(key);
+        if (state !== "saved") this.onGone(place.image, text);
       } else if (state === "saved") draft.value = { text: saved, saved, state };
       else if (state !== "saving") draft.value = { ...draft.value, saved };
     }
@@ -91,6 +99,7 @@ export class CaptionDrafts {
   /** Tries again what failed. */
   async commitAll(): Promise<void> {
     for (const [key, draft] of this.#drafts) {
+      if (draft.value.state !== "failed") continue;
       const { dataSet, image } = this.#places.get(key)!;
       await this.commit(dataSet, image, draft);
     }

@@ -1,8 +1,9 @@
 // An image of a set, and over it the part that is trained on, what lies outside dimmed.
 
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import type { DataSetImage } from "../../../../src/studio/protocol.js";
 import { useImageUrl } from "../../parts/use-image-url.js";
+import { reconnections } from "../../store.js";
 
 interface Props {
   dataSet: string;
@@ -18,6 +19,7 @@ export function CropPreview({ dataSet, image, side, showsCrop }: Props) {
   const { name, originalWidth, originalHeight, crop } = image;
   const { url, error } = useImageUrl(dataSet, name, side);
   const [isBroken, setBroken] = useState(false);
+  useEffect(() => setBroken(false), [url, reconnections.value]);
   if (error !== undefined || isBroken) return <p class="broken">{error ?? "This picture cannot be shown."}</p>;
   return (
     <div

@@ -1,9 +1,9 @@
 // What the data view knows: which set is looked at and how, what it holds, and what is being added. Outlives the view.
 
-import { batch, computed, signal } from "@preact/signals";
+import { batch, computed, effect, signal, untracked } from "@preact/signals";
 import type { AddedFiles, DataSetImage, DataSetQuery, DataSetView } from "../../../../src/studio/protocol.js";
 import { addressOf, route } from "../../route.js";
-import { attempt, backend, refresh, studio } from "../../store.js";
+import { attempt, backend, reconnections, refresh, studio, tell } from "../../store.js";
 import { CaptionDrafts } from "./caption-drafts.js";
 import { filterImages, type ImageFilter, NO_FILTER } from "./image-filter.js";
 
@@ -26,7 +26,10 @@ export const filter = signal<ImageFilter>(NO_FILTER);
 const shownBefore = signal<ReadonlySet<string>>(new Set());
 export const showsCrops = signal(false);
 export const adding = signal<Adding | undefined>(undefined);
-export const drafts = new CaptionDrafts(saveCaption);
+export const drafts = new CaptionDrafts(saveCaption, tellOfGone);
+effect(() => {
+  if (reconnections.value > 0) void untracked(() => drafts.commitAll());
+});
 
 /** The set that the address names, else the one that was looked at last, else the first. */
 export const chosen = computed(() => {
@@ -116,6 +119,14 @@ async function saveCaption(dataSet: string, image: string, caption: string): Pro
   }
   // Its warnings may be others now.
   loadSoon(1000);
+}
+
+/** Most of a caption that is told. */
+const TOLD = 300;
+
+function tellOfGone(image: string, text: string): void {
+  const told = text.length > TOLD ? `${text.slice(0, TOLD)}…` : text;
+  tell(`${image} is in its data set no more. What you typed for it was not saved: ${told}`, true);
 }
 
 /** Takes an image and its caption out of its set. */

@@ -3,7 +3,7 @@
 import { useEffect } from "preact/hooks";
 import { RunsList } from "../../parts/runs-list.js";
 import { route } from "../../route.js";
-import { studio } from "../../store.js";
+import { reconnections, studio } from "../../store.js";
 import { CommandPanel } from "./command-panel.js";
 import { MoreOptions } from "./more-options.js";
 import { OptionField } from "./option-field.js";
@@ -14,7 +14,7 @@ import { checkSoon, data, loadOptions, lookAtData, offered, options, settings, t
 import "./train.css";
 
 export function TrainPage() {
-  useEffect(() => void loadOptions(), []);
+  useEffect(() => void loadOptions(), [reconnections.value]);
   useEffect(takeRoute, [route.value, studio.value]);
   const places = JSON.stringify(data.value);
   const { model, resolution } = settings.value;
@@ -23,7 +23,7 @@ export function TrainPage() {
   const all = JSON.stringify(settings.value);
   useEffect(() => {
     if (options.value.length > 0) checkSoon();
-  }, [all, options.value]);
+  }, [all, options.value, reconnections.value]);
   const main = offered.value.filter(({ isMain }) => isMain);
   return (
     <div class="train-page">

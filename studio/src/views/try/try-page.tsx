@@ -2,6 +2,7 @@
 
 import { useEffect } from "preact/hooks";
 import { addressOf, route } from "../../route.js";
+import { reconnections } from "../../store.js";
 import { DrawFields } from "./draw-fields.js";
 import { DrawingResult } from "./drawing-result.js";
 import { drawings, form, prepareDrawing } from "./drawings.js";
@@ -13,7 +14,7 @@ export function TryPage() {
   const model = route.value.parameters.get("model");
   useEffect(() => {
     void prepareDrawing();
-  }, []);
+  }, [reconnections.value]);
   useEffect(() => {
     if (adapter === null) return;
     form.value = { ...form.value, ...(model && { model }), adapters: { [adapter]: 1 } };
