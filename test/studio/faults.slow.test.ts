@@ -3,7 +3,7 @@
 
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { appendFile, mkdir, readdir, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import type { Page } from "playwright-core";
@@ -82,6 +82,74 @@ describe.skipIf(!CHROMIUM)("the page", () => {
       '"long" is paused by now, so there is nothing to pause.',
     );
     await other.close();
+  });
+
+  it("says that the connection is cut, and catches up when it is back", async () => {
+    const visitor = await stage.openPage();
+    const card = (name: string) => visitor.locator(`.card[data-name="${name}"]`);
+    const showsPicture = (name: string) =>
+      expect
+        .poll(() => card(name).evaluate((element) => (element.querySelector("img")?.naturalWidth ?? 0) > 0))
+        .toBe(true);
+    await card("0.png").waitFor();
+    await visitor.context().setOffline(true);
+    await card("0.png").getByRole("textbox").fill("written on a train");
+    await visitor.keyboard.press("Control+Enter");
+    await card("0.png").getByText("could not be saved").waitFor();
+    await visitor.locator(".banner", { hasText: "The server does not answer." }).waitFor();
+    await card("1.png").getByRole("button", { name: "Look at 1.png" }).click();
+    await visitor.getByRole("dialog").getByText("This picture cannot be shown.").waitFor();
+    await visitor.getByRole("dialog").getByRole("button", { name: "Close" }).click();
+    await visitor.getByRole("link", { name: "Train", exact: true }).click();
+    await visitor.getByText("Asking for the options…").waitFor();
+
+    await visitor.context().setOffline(false);
+    await visitor.locator(".banner").waitFor({ state: "detached" });
+    await visitor.getByLabel("Steps", { exact: true }).waitFor();
+    await expect
+      .poll(() => readFile(join(stage.root, "data", "dogs", "0.txt"), "utf8").catch(() => ""))
+      .toBe("written on a train\n");
+    await visitor.locator(".notice", { hasText: "does not answer" }).waitFor({ state: "detached" });
+    await visitor.getByRole("link", { name: "Data", exact: true }).click();
+    for (const name of ["0.png", "1.png"]) await showsPicture(name);
+    await visitor.context().close();
+  });
+
+  it("is in more tabs than a browser has connections, and the events go on when the first is closed", async () => {
+    const first = await stage.openPage();
+    const others = [];
+    for (let i = 0; i < 7; i++) others.push(await stage.openPage(first));
+    const last = others.at(-1)!;
+    const badge = (image: string) => last.locator(`.card[data-name="${image}"] textarea`);
+    for (const tab of [first, ...others]) await tab.locator(".card").first().waitFor();
+    const caption = async (image: string, text: string) => {
+      const id = join(stage.root, "data", "dogs");
+      await stage.studio.api("dataset/caption", { id, image, caption: text });
+      await expect.poll(() => badge(image).inputValue(), { timeout: 10_000 }).toBe(text);
+    };
+    await caption("2.png", "told by the first");
+    await first.close();
+    await caption("2.png", "told by the next");
+    // The others find a server that comes back, as the one that listens does.
+    const port = Number(new URL(stage.studio.origin).port);
+    await stage.studio.stop("SIGTERM");
+    await last.locator(".banner").waitFor();
+    await stage.restart(port);
+    await last.locator(".banner").waitFor({ state: "detached" });
+    await caption("2.png", "told by another server");
+    await last.context().close();
+  });
+
+  it("tells what was typed for an image that another tab has removed", async () => {
+    const [one, other] = [await stage.openPage(), await stage.openPage()];
+    const card = (tab: Page) => tab.locator('.card[data-name="3.png"]');
+    await card(one).getByRole("textbox").fill("too late");
+    await card(other).getByRole("button", { name: "Remove 3.png" }).click();
+    await other.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+    await card(one).waitFor({ state: "detached" });
+    await one.getByText("3.png is in its data set no more. What you typed for it was not saved: too late").waitFor();
+    expect(await one.locator(".unsaved").count()).toBe(0);
+    for (const tab of [one, other]) await tab.context().close();
   });
 
   it("stays where a run's metrics are damaged, and shows the other runs", async () => {

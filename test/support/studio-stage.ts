@@ -19,8 +19,8 @@ export interface StudioStage {
   page: Page;
   /** Errors that pages have thrown. */
   errors: string[];
-  /** Another page, of the studio that is there by then. */
-  openPage(): Promise<Page>;
+  /** Another page, of the studio that is there by then; of another visitor, unless it is opened beside one. */
+  openPage(beside?: Page): Promise<Page>;
   /** Starts a studio in the place of one that has ended. @param port - Any free one by default. */
   restart(port?: number): Promise<void>;
   close(): Promise<void>;
@@ -39,8 +39,9 @@ export async function openStudioStage(
   const [studio, browser] = await Promise.all([startStudio(given), launchChromium()]);
   const stage = {
     ...{ root, studio, browser, errors: [] as string[] },
-    openPage: async () => {
-      const page = await stage.studio.openStudio(browser);
+    openPage: async (beside?: Page) => {
+      const page = await (beside ? beside.context().newPage() : stage.studio.openStudio(browser));
+      if (beside) await page.goto(stage.studio.url);
       page.setDefaultTimeout(PATIENCE_MS);
       page.on("pageerror", (error) => stage.errors.push(error.stack ?? String(error)));
       return page;

@@ -73,7 +73,9 @@ export async function startStudio(options: StudioArguments): Promise<StartedStud
     ...{ url, origin, token, pid: child.pid! },
     output: () => printed,
     openStudio: async (browser, { width = 1280, height = 800 } = {}) => {
-      const page = await browser.newPage({ viewport: { width, height } });
+      // In a context that others can be opened in, too.
+      const context = await browser.newContext({ viewport: { width, height } });
+      const page = await context.newPage();
       await page.goto(url);
       return page;
     },

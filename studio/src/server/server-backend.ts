@@ -3,56 +3,24 @@
 import { jsonIn } from "../../../src/storage/json.js";
 import type { AddedFiles, StudioEvent } from "../../../src/studio/protocol.js";
 import { type Backend, LostServer } from "../backend.js";
+import { SharedEvents } from "./shared-events.js";
 
 /** Requests that change something carry it: a form of another site cannot. */
 const HEADERS = { "X-Fera-Studio": "1" };
-const RETRY_MS = 2000;
 
 export class ServerBackend implements Backend {
   state: Backend["state"] = () => get("state");
 
   private readonly listeners = new Set<(event: StudioEvent) => void>();
-  private source: EventSource | undefined;
+  private events: SharedEvents | undefined;
 
-  constructor() {
-    // A cut connection may not be noticed by the one that waits for events: it is made anew, and tells when it holds.
-    whenLost = () => {
-      this.tell({ kind: "connection", isConnected: false });
-      if (!this.source) return;
-      this.source.close();
-      this.listen();
-    };
-  }
-
-  /** One connection serves all listeners: a browser has six to a server, for all of its tabs. */
   subscribe(listener: (event: StudioEvent) => void): () => void {
     this.listeners.add(listener);
-    if (!this.source) this.listen();
-    return () => {
-      this.listeners.delete(listener);
-      if (this.listeners.size > 0) return;
-      this.source?.close();
-      this.source = undefined;
-    };
-  }
-
-  private listen(): void {
-    const source = new EventSource("api/events");
-    this.source = source;
-    source.onopen = () => this.tell({ kind: "connection", isConnected: true });
-    source.onmessage = ({ data }) => this.tell(JSON.parse(data) as StudioEvent);
-    source.onerror = () => {
-      this.tell({ kind: "connection", isConnected: false });
-      // It connects anew by itself, but not where the server answered with an error.
-      if (source.readyState !== EventSource.CLOSED) return;
-      setTimeout(() => {
-        if (this.source === source) this.listen();
-      }, RETRY_MS);
-    };
-  }
-
-  private tell(event: StudioEvent): void {
-    for (const listener of this.listeners) listener(event);
+    this.events ??= new SharedEvents((event) => {
+      for (const each of this.listeners) each(event);
+    });
+    whenLost = () => this.events?.lost();
+    return () => this.listeners.delete(listener);
   }
 
   dataSet: Backend["dataSet"] = (id, { resolution, bucket = false }) =>
