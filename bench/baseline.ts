@@ -9,7 +9,7 @@ import { BENCH_FOLDER } from "./sd15-weights.js";
 import { median } from "./statistics.js";
 
 /** How PyTorch runs the step. */
-export const BASELINE_MODES = ["eager", "channels-last", "compile"] as const;
+export const BASELINE_MODES = ["eager", "channels-last", "compile", "bf16"] as const;
 
 export type BaselineMode = (typeof BASELINE_MODES)[number];
 

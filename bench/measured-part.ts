@@ -5,7 +5,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { AdamW, createObjective, FeRAModel, Generator, randn, Trainer, UNet2DConditionModel } from "../src/index.js";
+import type { WeightType } from "../src/models/index.js";
 import type { CompileOptions } from "../src/runtime/index.js";
+import { writeSafetensors } from "../src/storage/index.js";
 import { DiffusionBatches, ParameterAverage } from "../src/training/index.js";
 import { type MachineTask, measureMachine } from "./machine.js";
 import { sayPhase, sayResult } from "./measured-process.js";
@@ -15,13 +17,17 @@ import { readStepInputs } from "./step-inputs.js";
 
 /** What a model task measures. */
 export interface ModelTask {
-  /** The whole training step; one denoising step with and without adapters; or the trainer's loop. */
-  part: "step" | "inference" | "train";
+  /** The whole training step; its gradients; one denoising step with and without adapters; or the trainer's loop. */
+  part: "step" | "gradients" | "inference" | "train";
   /** A folder with `unet/`. */
   model: string;
   /** A file of {@link readStepInputs}. */
   inputs: string;
   threads: number;
+  /** How frozen weights are kept. */
+  dtype?: WeightType;
+  /** Where `part: "gradients"` writes them. */
+  output?: string;
   /** Steady ones: after the first, and one more that settles memory. */
   runs: number;
   /** More options for `compileTrainStep`. */
@@ -71,7 +77,7 @@ else sayResult(await measureModel(task));
 async function measureModel(task: ModelTask): Promise<object> {
   const times = new OnnxTimes();
   sayPhase("load");
-  const loaded = await UNet2DConditionModel.fromPretrained(task.model, { subfolder: "unet" });
+  const loaded = await UNet2DConditionModel.fromPretrained(task.model, { subfolder: "unet", dtype: task.dtype });
   const runtime: CompileOptions = { threads: task.threads, profilePrefix: task.profilePrefix };
   const model = new UNet2DConditionModel(loaded.config, loaded.weights, runtime);
   const { config, batch, adapters } = await readStepInputs(task.inputs);
@@ -86,6 +92,13 @@ async function measureModel(task: ModelTask): Promise<object> {
   const createSeconds = await seconds(async () => {
     step = await fera.compileTrainStep({ batchSize, height, width, tokens, optimizer, ...task.stepOptions });
   });
+  if (task.part === "gradients") {
+    sayPhase("gradients");
+    const { gradients } = await step!.gradients(batch);
+    await writeSafetensors(task.output!, gradients);
+    await step!.release();
+    return {};
+  }
   if (task.part === "train") return measureTrainer(task, step!, optimizer, batch, times);
 
   sayPhase("first step");

@@ -84,7 +84,7 @@ export interface StepSummary {
 /** Measures the step once, in a process of its own. */
 export function measureStep(
   prepared: PreparedStep,
-  options: Pick<ModelTask, "threads" | "runs" | "stepOptions" | "profilePrefix">,
+  options: Pick<ModelTask, "threads" | "runs" | "stepOptions" | "profilePrefix" | "dtype">,
 ): Promise<Measured<StepResult>> {
   const task: ModelTask = { part: "step", model: prepared.model, inputs: prepared.inputs, ...options };
   return measurePart<StepResult>(task);

@@ -5,6 +5,7 @@ import { availableParallelism } from "node:os";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { formatTable } from "../src/cli/format.js";
 import { FeRAConfig } from "../src/index.js";
+import { WEIGHT_TYPES, type WeightType } from "../src/models/index.js";
 import { BASELINE_MODES, type BaselineMode, baselinePython } from "./baseline.js";
 import { convolutionTable, measureConvolutions } from "./convolutions.js";
 import { bestRates, machineRates } from "./machine.js";
@@ -34,7 +35,9 @@ interface StepOptions extends CommonOptions {
 
 interface BaselineFlags {
   baseline?: boolean;
+  peer?: boolean;
   baselineModes: BaselineMode[];
+  peerModes?: BaselineMode[];
   baselineTimeout: number;
   python?: string;
   rounds: number;
@@ -44,12 +47,18 @@ const program = new Command("bench").description("Measures this library, the mac
 
 stepCommand("sd15", "time and memory of FeRA's step at Stable Diffusion 1.5's size")
   .addOption(new Option("--rounds <n>", "processes per side, in turns").argParser(integer).default(2))
+  .addOption(
+    new Option("--dtypes <list>", `how frozen weights are kept, in turns: of ${WEIGHT_TYPES.join(", ")}`)
+      .argParser((text) => listOf(text, WEIGHT_TYPES))
+      .default(["float32"]),
+  )
   .option("--profile", "kernel time by family of operators, by phase and by layer")
   .option("--step-options <json>", "more options for compileTrainStep", (text: string) => JSON.parse(text))
   .addOption(quickOption())
   .action(
     async (
-      options: StepOptions & BaselineFlags & { profile?: boolean; stepOptions?: object; quickMachine?: boolean },
+      options: StepOptions &
+        BaselineFlags & { dtypes: WeightType[]; profile?: boolean; stepOptions?: object; quickMachine?: boolean },
     ) => {
       const report = await measureSd15({
         ...(await settingsOf(options)),
@@ -57,6 +66,7 @@ stepCommand("sd15", "time and memory of FeRA's step at Stable Diffusion 1.5's si
         runs: options.runs,
         rounds: options.rounds,
         baseline: baselineOf(options),
+        dtypes: options.dtypes,
         profile: options.profile ?? false,
         stepOptions: options.stepOptions as Record<string, unknown> | undefined,
         machineCases: options.quickMachine ? QUICK_CASES : undefined,
@@ -197,6 +207,8 @@ function stepCommand(name: string, description: string): Command {
 function baselineOptions(made: Command): Command {
   return made
     .option("--baseline", "measure PyTorch on the same step, in turns with ours")
+    .option("--peer", "the same as --baseline")
+    .addOption(new Option("--peer-modes <list>", "the same as --baseline-modes").argParser(modes))
     .addOption(
       new Option("--baseline-modes <list>", `of ${BASELINE_MODES.join(", ")}`)
         .argParser(modes)
@@ -213,10 +225,9 @@ function quickOption(): Option {
   ).hideHelp();
 }
 
-function baselineOf({ baseline, baselineModes, baselineTimeout, python }: BaselineFlags) {
-  return baseline
-    ? { python: baselinePython(python), modes: baselineModes, timeoutSeconds: baselineTimeout }
-    : undefined;
+function baselineOf({ baseline, peer, baselineModes, peerModes, baselineTimeout, python }: BaselineFlags) {
+  if (!baseline && !peer) return undefined;
+  return { python: baselinePython(python), modes: peerModes ?? baselineModes, timeoutSeconds: baselineTimeout };
 }
 
 async function settingsOf({ model, latent, batch, tokens, rank, experts, matching }: StepOptions) {

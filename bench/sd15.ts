@@ -2,8 +2,9 @@
 // memory does it need, and how does PyTorch do on the same step?
 
 import { mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { formatTable } from "../src/cli/format.js";
+import { UNet2DConditionModel, type WeightType } from "../src/models/index.js";
 import {
   type BaselineMode,
   type BaselineResult,
@@ -11,8 +12,9 @@ import {
   measureBaseline,
   summarizeBaseline,
 } from "./baseline.js";
+import { readGradients, worstLayer } from "./gradient-cosine.js";
 import { bestRates, type MachineCase, type MachineResult, machineRates } from "./machine.js";
-import type { InferenceResult, ModelTask } from "./measured-part.js";
+import type { InferenceResult, ModelTask, StepResult } from "./measured-part.js";
 import { type Measured, measurePart } from "./measured-process.js";
 import type { PhaseMemory } from "./memory.js";
 import {
@@ -38,6 +40,8 @@ export interface Sd15Options extends StepSettings {
   /** Processes per side, in turns. */
   rounds: number;
   baseline?: { python: string; modes: readonly BaselineMode[]; timeoutSeconds: number };
+  /** How frozen weights are kept; what is not said of one of them is the first's. */
+  dtypes: readonly WeightType[];
   profile: boolean;
   stepOptions?: Record<string, unknown>;
   /** Other shapes for the machine's rates. */
@@ -60,9 +64,20 @@ export interface Sd15Report {
   createSeconds: number;
   step: StepSummary;
   memory: Record<string, PhaseMemory>;
+  dtypes: Partial<Record<WeightType, DtypeSummary>>;
+  /** The same as `baseline`. */
+  peer?: Sd15Report["baseline"];
   baseline?: BaselineSummary & { modes: Partial<Record<BaselineMode, BaselineSummary | { failed: string }>> };
   profile?: Profile;
   [detail: string]: unknown;
+}
+
+/** One way to keep frozen weights. */
+export interface DtypeSummary extends StepSummary {
+  baseSeconds: number;
+  /** Of the adapted layer whose gradient differs most from float32's, and which one it is. */
+  gradientCosine?: number;
+  worstLayer?: string;
 }
 
 /** Turns of the base and the adapted forward pass: their difference is a few percent, less than this machine's noise. */
@@ -77,29 +92,43 @@ export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
   const before = environment();
   const prepared = await prepareStep(options);
   try {
+    // What is converted once, is converted now.
+    for (const dtype of options.dtypes) {
+      await UNet2DConditionModel.fromPretrained(prepared.model, { subfolder: "unet", dtype });
+    }
     const ratesBefore = await rates(options);
-    const rounds = [];
+    const rounds = new Map<WeightType, Measured<StepResult>[]>(options.dtypes.map((dtype) => [dtype, []]));
     const baselineRounds = new Map<BaselineMode, Measured<BaselineResult>[] | { failed: string }>();
     for (let round = 1; round <= options.rounds; round++) {
-      progress(`round ${round} of ${options.rounds}: step`);
-      rounds.push(await measureStep(prepared, { threads, runs, stepOptions }));
+      for (const [dtype, measured] of rounds) {
+        progress(`round ${round} of ${options.rounds}: step, ${dtype}`);
+        measured.push(await measureStep(prepared, { threads, runs, stepOptions, dtype }));
+      }
       for (const mode of options.baseline?.modes ?? []) {
         progress(`round ${round} of ${options.rounds}: baseline, ${mode}`);
         await addBaselineRound(baselineRounds, mode, prepared, options);
       }
     }
-    progress("inference");
-    const task: ModelTask = {
-      part: "inference",
-      model: prepared.model,
-      inputs: prepared.inputs,
-      threads,
-      runs: INFERENCE_TURNS,
-    };
-    const inference = (await measurePart<InferenceResult>(task)).result;
+    const inferences = new Map<WeightType, InferenceResult>();
+    for (const dtype of options.dtypes) {
+      progress(`inference, ${dtype}`);
+      const task: ModelTask = {
+        part: "inference",
+        model: prepared.model,
+        inputs: prepared.inputs,
+        threads,
+        dtype,
+        runs: INFERENCE_TURNS,
+      };
+      inferences.set(dtype, (await measurePart<InferenceResult>(task)).result);
+    }
+    const cosines = await gradientCosines(prepared, options);
+    const [first] = options.dtypes as [WeightType, ...WeightType[]];
+    const inference = inferences.get(first)!;
     const profile = options.profile ? await profileStep(prepared, options) : undefined;
     const machine = bestRates(ratesBefore, await rates(options));
-    const step = summarizeStep(rounds);
+    const step = summarizeStep(rounds.get(first)!);
+    const baseline = summarizeBaselines(baselineRounds);
     return {
       stepSeconds: step.stepSeconds,
       baseSeconds: median(inference.base),
@@ -122,10 +151,21 @@ export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
       flops: prepared.flops,
       liveBytes: prepared.liveBytes,
       step,
-      memory: rounds[0]!.memory,
+      memory: rounds.get(first)![0]!.memory,
+      dtypes: Object.fromEntries(
+        options.dtypes.map((dtype) => [
+          dtype,
+          {
+            ...summarizeStep(rounds.get(dtype)!),
+            baseSeconds: median(inferences.get(dtype)!.base),
+            ...cosines.get(dtype),
+          } satisfies DtypeSummary,
+        ]),
+      ),
       inference: { base: inference.base, adapted: inference.adapted, route: inference.route },
       machine: { rates: machine.rates, before, after: environment() },
-      baseline: summarizeBaselines(baselineRounds),
+      baseline,
+      peer: baseline,
       profile,
     };
   } finally {
@@ -173,10 +213,39 @@ export function sd15Table(report: Sd15Report): string[] {
       `indicator and router alone ${formatPercent(report.routeSeconds / report.baseSeconds)}`,
     `inside ONNX Runtime: ${formatPercent(step.onnxShare)} of the step`,
   );
+  if (Object.keys(report.dtypes).length > 1) lines.push("", ...dtypeTable(report));
   if (baseline) lines.push("", ...baselineLines(report, baseline));
   lines.push("", ...memoryTable(report.memory));
   if (report.profile) lines.push("", ...profileTables(report.profile));
   return lines;
+}
+
+/** Every way to keep frozen weights, beside the first one and the baseline's fastest mode. */
+function dtypeTable({ dtypes, stepSeconds, baseline }: Sd15Report): string[] {
+  return formatTable([
+    [
+      "frozen weights",
+      "step",
+      "over the first",
+      "over the baseline",
+      "base forward",
+      "anonymous",
+      "peak",
+      "worst cosine",
+      "",
+    ],
+    ...Object.entries(dtypes).map(([dtype, summary]) => [
+      dtype,
+      formatSeconds(summary.stepSeconds),
+      formatRatio(summary.stepSeconds / stepSeconds),
+      baseline ? formatRatio(summary.stepSeconds / baseline.stepSeconds) : "",
+      formatSeconds(summary.baseSeconds),
+      formatMemory(summary.anonymousBytes),
+      formatMemory(summary.peakBytes),
+      summary.gradientCosine?.toFixed(6) ?? "",
+      summary.worstLayer ?? "",
+    ]),
+  ]);
 }
 
 function baselineLines(report: Sd15Report, baseline: NonNullable<Sd15Report["baseline"]>): string[] {
@@ -257,6 +326,35 @@ async function profileStep(prepared: PreparedStep, { threads, stepOptions }: Sd1
   const profilePrefix = join(BENCH_FOLDER, `profile-${process.pid}`);
   await measureStep(prepared, { threads, runs: 1, stepOptions, profilePrefix });
   return takeProfile(profilePrefix, PROFILED_RUNS);
+}
+
+/** How far the adapters' gradients turn away from float32's, which is the first of the types or is measured besides. */
+async function gradientCosines(
+  prepared: PreparedStep,
+  { dtypes, threads, stepOptions }: Sd15Options,
+): Promise<Map<WeightType, { gradientCosine: number; worstLayer: string }>> {
+  const cosines = new Map<WeightType, { gradientCosine: number; worstLayer: string }>();
+  const others = dtypes.filter((dtype) => dtype !== "float32");
+  if (others.length === 0) return cosines;
+  const gradientsOf = async (dtype: WeightType) => {
+    progress(`gradients, ${dtype}`);
+    const { model, inputs } = prepared;
+    const output = join(dirname(inputs), `gradients-${dtype}.safetensors`);
+    await measurePart({
+      part: "gradients",
+      model,
+      inputs,
+      threads,
+      dtype,
+      output,
+      runs: 1,
+      stepOptions,
+    } satisfies ModelTask);
+    return readGradients(output);
+  };
+  const exact = await gradientsOf("float32");
+  for (const dtype of others) cosines.set(dtype, worstLayer(await gradientsOf(dtype), exact));
+  return cosines;
 }
 
 function progress(what: string): void {

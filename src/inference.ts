@@ -92,6 +92,7 @@ export {
   UNet2DConditionModel,
   type UNetBlock,
   type UNetInputs,
+  type WeightType,
 } from "./models/index.js";
 export type {
   AdaptableLayer,

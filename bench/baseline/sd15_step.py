@@ -1,10 +1,11 @@
 """FeRA's training step in PyTorch and diffusers: the bench's baseline. Started by bench/baseline.ts.
 
-    python sd15_step.py --model FOLDER --inputs FILE --runs N --threads N [--mode eager|channels-last|compile]
+    python sd15_step.py --model FOLDER --inputs FILE --runs N --threads N [--mode eager|channels-last|compile|bf16]
 
 FOLDER holds `unet/` in diffusers' layout; FILE the batch, the adapters and, in its metadata, FeRA's configuration
 (bench/step-inputs.ts). Written to be fast: one low-rank product of rank experts·rank per adapted layer, the base pass
-without gradients, diffusers' fused attention, a fused AdamW. Prints its phases and its result as bench/measured-process.ts
+without gradients, diffusers' fused attention, a fused AdamW. In bf16, frozen weights are bfloat16 and both passes run under
+autocast; adapters, their gradients and the optimizer's state, indicator and losses are float32, as here. Prints its phases and its result as bench/measured-process.ts
 reads them.
 """
 
@@ -121,8 +122,9 @@ def consistency_loss(indicator, base, fera, target):
 class Step(nn.Module):
     """Both passes and both losses."""
 
-    def __init__(self, unet, tensors, config):
+    def __init__(self, unet, tensors, config, half=False):
         super().__init__()
+        self.half = half
         self.routing = Routing()
         self.unet = unet
         self.rank, self.alpha, self.weight = config["rank"], config["alpha"], config["fecl_weight"]
@@ -148,12 +150,19 @@ class Step(nn.Module):
     def base(self, latents, timesteps, states):
         self.routing.gates = None
         with torch.no_grad():
+            return self.denoise(latents, timesteps, states)
+
+    def denoise(self, latents, timesteps, states):
+        if not self.half:
             return self.unet(latents, timesteps, states, return_dict=False)[0]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = self.unet(latents.bfloat16(), timesteps, states.bfloat16(), return_dict=False)[0]
+        return output.float()
 
     def forward(self, latents, timesteps, states, target):
         gates = self.router(self.indicator(latents))
         self.routing.gates = gates.repeat_interleave(self.rank, dim=1) * (self.alpha / self.rank)
-        fera = self.unet(latents, timesteps, states, return_dict=False)[0]
+        fera = self.denoise(latents, timesteps, states)
         base = self.base(latents, timesteps, states)
         return F.mse_loss(fera, target) + self.weight * consistency_loss(self.indicator, base, fera, target)
 
@@ -183,7 +192,7 @@ def main():
     parser.add_argument("--inputs", required=True)
     parser.add_argument("--runs", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--mode", choices=["eager", "channels-last", "compile"], default="eager")
+    parser.add_argument("--mode", choices=["eager", "channels-last", "compile", "bf16"], default="eager")
     options = parser.parse_args()
 
     say(phase="load")
@@ -193,7 +202,9 @@ def main():
     tensors, config = read_inputs(options.inputs)
     if config["dropout"] != 0:
         raise SystemExit("the baseline has no dropout")
-    step = Step(unet, tensors, config)
+    if options.mode == "bf16":
+        unet.to(torch.bfloat16)
+    step = Step(unet, tensors, config, half=options.mode == "bf16")
     latents, target = tensors["latents"], tensors["target"]
     if options.mode == "channels-last":
         unet.to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ import {
   loraFormatOf,
 } from "../adapters/lora/lora-format.js";
 import { FeraError } from "../errors.js";
-import { asFloat32 } from "../storage/float32-weights.js";
+import { asFloat32 } from "../storage/float-weights.js";
 import { readJsonObject } from "../storage/index.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { describeWeights } from "./describe-model.js";

@@ -23,8 +23,8 @@ export function loadAnyPipeline(model: string, options: ModelOptionValues): Prom
   return loadPipeline(model, loadingOptions(options));
 }
 
-function loadingOptions({ device, threads, variant, revision }: ModelOptionValues): PipelineOptions {
-  return { ...{ device, threads, variant, revision }, ...downloadMessages() };
+function loadingOptions({ device, threads, variant, revision, dtype }: ModelOptionValues): PipelineOptions {
+  return { ...{ device, threads, variant, revision, dtype }, ...downloadMessages() };
 }
 
 /** What is told while a model or a data set is fetched or converted goes to stderr. */

@@ -4,6 +4,9 @@ import { ShapeError } from "../errors.js";
 import { checkShape, type DType, sizeOf, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
 import type { Attributes, OperatorName } from "./operators.js";
 
+/** How a float32 value's numbers are written in a file where they are not float32: a run widens them when they are used. */
+export type StoredType = "float16" | "bfloat16";
+
 /** A tensor that lies in a file as raw little-endian bytes, referenced in place. */
 export interface FileRange {
   /** Real path of the file. */
@@ -12,12 +15,14 @@ export interface FileRange {
   offset: number;
   /** Length in bytes. */
   length: number;
+  /** Absent where the bytes are what the value's dtype says. */
+  stored?: StoredType;
 }
 
 /** Where the rows from `start` to `end` of a tensor with `rows` rows lie. */
-export function rangeOfRows({ path, offset, length }: FileRange, rows: number, start: number, end: number): FileRange {
-  const rowBytes = length / rows;
-  return { path, offset: offset + start * rowBytes, length: (end - start) * rowBytes };
+export function rangeOfRows(range: FileRange, rows: number, start: number, end: number): FileRange {
+  const rowBytes = range.length / rows;
+  return { ...range, offset: range.offset + start * rowBytes, length: (end - start) * rowBytes };
 }
 
 /** Where a value comes from. */

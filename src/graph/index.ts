@@ -1,6 +1,14 @@
 export { attentionGradient } from "./attention.js";
 export { convInputGradient, convWeightGradient } from "./convolution.js";
-export { type FileRange, Graph, type Node, type OutputType, Value, type ValueSource } from "./graph.js";
+export {
+  type FileRange,
+  Graph,
+  type Node,
+  type OutputType,
+  type StoredType,
+  Value,
+  type ValueSource,
+} from "./graph.js";
 export { operationsOf, reachableNodes } from "./node-cost.js";
 export * from "./operator-functions.js";
 export type { AttentionAttributes, Attributes, ConvolutionAttributes, OperatorName } from "./operators.js";

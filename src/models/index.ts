@@ -14,3 +14,4 @@ export type { ClipTokenizerFiles } from "./clip-tokenizer/clip-tokenizer-descrip
 export type { PretrainedOptions } from "./pretrained.js";
 export { UNet2DConditionModel, type UNetInputs } from "./unet-2d-condition/unet-2d-condition.js";
 export type { UNet2DConditionConfig, UNetBlock } from "./unet-2d-condition/unet-config.js";
+export { WEIGHT_TYPES, type WeightType } from "./weight-loading.js";

@@ -17,7 +17,7 @@ export interface ModelFolder {
 /** Weights by the name that a model gives them. */
 export type LoadedWeights = Map<string, LoadedWeight>;
 
-/** One float32 weight: in memory, or a range of a file that is used in place. */
+/** One weight: float32 in memory, or a range of a file that is used in place. */
 export type LoadedWeight =
   | { shape: readonly number[]; tensor: Tensor<"float32"> }
   | { shape: readonly number[]; range: FileRange };

@@ -1,5 +1,5 @@
 // Loads a model: its configuration, and weights of which each one is accounted for. Where bytes come from is the storage's
-// business; of what form the weights are, that of float32-loading.ts.
+// business; of what form the weights are, that of weight-loading.ts.
 
 import { ConfigError } from "../errors.js";
 import { ModelWeights, type Scope, type Weight } from "../nn/index.js";
@@ -7,10 +7,10 @@ import type { DeviceOption, RuntimeOptions } from "../runtime/index.js";
 import type { HubOptions } from "../storage/hub/hub-options.js";
 import { readModelFolder } from "../storage/model-folder.js";
 import { openStorage } from "../storage/storage.js";
-import { loadPickled, loadSafetensors } from "./float32-loading.js";
 import type { ModelFolder } from "./loaded-weights.js";
 import { readSingleFile } from "./single-file/single-file.js";
 import { accountForWeights } from "./weight-accounting.js";
+import { loadPickled, loadSafetensors, WEIGHT_TYPES, type WeightType } from "./weight-loading.js";
 
 /** What loading has to know of a class of models. */
 export interface ModelClass<Config> {
@@ -48,8 +48,11 @@ export interface SourceOptions extends HubOptions {
 export interface PretrainedOptions extends SourceOptions {
   subfolder?: string;
   device?: DeviceOption;
-  /** Precision of the computation; float32 only. float16 and bfloat16 checkpoints are converted when they are loaded. */
-  dtype?: "float32";
+  /**
+   * How frozen weights are kept; default `float32`. Those of half precision take half the memory and are widened layer by
+   * layer: what is computed, and what is trained, is float32. `auto` keeps what the file has.
+   */
+  dtype?: WeightType;
   threads?: number;
 }
 
@@ -68,10 +71,10 @@ export async function loadModel<Config>(
   options: PretrainedOptions,
   kind: ModelClass<Config>,
 ): Promise<{ config: Config; weights: ModelWeights; runtime: RuntimeOptions }> {
-  if (options.dtype !== undefined && options.dtype !== "float32") {
-    throw new ConfigError(`dtype: models compute in float32; got "${String(options.dtype)}". Leave the option out.`);
+  if (options.dtype !== undefined && !WEIGHT_TYPES.includes(options.dtype)) {
+    throw new ConfigError(`dtype: must be one of ${WEIGHT_TYPES.join(", ")}; got "${String(options.dtype)}".`);
   }
-  const { subfolder = kind.subfolder ?? "", device, threads, dtype: _, ...source } = options;
+  const { subfolder = kind.subfolder ?? "", device, threads, ...source } = options;
   const folder = await readFolder(dir, { ...source, subfolder }, kind);
   const config = kind.parse(folder.config, `${folder.source}/config.json`);
   const weights = new Map<string, Weight>();
@@ -88,21 +91,21 @@ export async function loadModel<Config>(
 
 async function readFolder(
   dir: string,
-  options: SourceOptions & { subfolder: string },
+  options: SourceOptions & { subfolder: string; dtype?: WeightType },
   { name: className, weightsName }: Pick<ModelClass<unknown>, "name" | "weightsName">,
 ): Promise<ModelFolder> {
-  const { subfolder, variant, dryRun = false, signal } = options;
+  const { subfolder, variant, dtype, dryRun = false, signal } = options;
   const storage = await openStorage(dir, { ...options, parts: [subfolder] });
   if (storage.file !== undefined) {
     const config = options.config === undefined ? undefined : await openConfig(options.config, options);
-    return readSingleFile(storage, storage.file, className, { config, dryRun, signal });
+    return readSingleFile(storage, storage.file, className, { config, dtype, dryRun, signal });
   }
   const folder = await readModelFolder(storage, { subfolder, expectedClass: className, weightsName, variant });
   const result: ModelFolder = { source: folder.dir, config: folder.config, weights: new Map(), integers: [] };
   if (dryRun && folder.pickled.length > 0) return { ...result, weights: undefined };
   const loading = [
-    ...folder.weights.map((opened) => () => loadSafetensors(storage, opened, { dryRun, signal })),
-    ...folder.pickled.map((pickled) => () => loadPickled(storage, pickled)),
+    ...folder.weights.map((opened) => () => loadSafetensors(storage, opened, { dtype, dryRun, signal })),
+    ...folder.pickled.map((pickled) => () => loadPickled(storage, pickled, { dtype })),
   ];
   const integers: string[] = [];
   for (const load of loading) {

@@ -5,7 +5,7 @@ import { reachableNodes } from "../graph/node-cost.js";
 import { commonFolder, rootedFolder } from "./common-folder.js";
 import { orderedUnits } from "./cpu/shared-convolutions.js";
 import { lowerConvPair } from "./lower-convolution.js";
-import type { LoweringContext, Target } from "./lowering-context.js";
+import { fileWeight, type LoweringContext, type Target } from "./lowering-context.js";
 import { LOWERINGS } from "./lowerings.js";
 import { OnnxModelBuilder } from "./model-builder.js";
 
@@ -44,6 +44,8 @@ export function lower(graph: Graph, target: Target): OnnxModel {
   });
 
   const names = new Map<Value, string>();
+  let phase = "";
+  const madeInPhase = new Map<string, string>();
   const outputNames = chooseOutputNames(graph);
   const context: LoweringContext = {
     target,
@@ -51,8 +53,17 @@ export function lower(graph: Graph, target: Target): OnnxModel {
     isUsed: (value) => used.has(value),
     isOutput: (value) => outputNames.has(value),
     nameFor: (value) => outputNames.get(value) ?? `v${value.id}`,
-    name: (value) => nameOf(value, names, builder),
+    name: (value) => nameOf(value, names, context),
     named: (value, name) => names.set(value, name),
+    oncePerPhase: (key, make) => {
+      const inPhase = `${phase}:${key}`;
+      let known = madeInPhase.get(inPhase);
+      if (known === undefined) {
+        known = make();
+        madeInPhase.set(inPhase, known);
+      }
+      return known;
+    },
   };
   for (const [name, value] of graph.inputs) {
     names.set(value, name);
@@ -65,11 +76,13 @@ export function lower(graph: Graph, target: Target): OnnxModel {
   for (const unit of orderedUnits(inner, target)) {
     // Two convolutions that are computed together are named after the first of them.
     builder.origin = originOf(unit[0]);
+    phase = unit[0].phase;
     if (unit.length === 2) lowerConvPair(unit, context);
     else LOWERINGS[unit[0].op](unit[0] as never, context);
   }
   for (const node of leaves) {
     builder.origin = originOf(node);
+    phase = node.phase;
     LOWERINGS[node.op](node as never, context);
   }
   builder.origin = "";
@@ -90,14 +103,13 @@ export function lower(graph: Graph, target: Target): OnnxModel {
 /** Phase and layer of a node, as its ONNX nodes are named. */
 const originOf = ({ phase, layer }: Node): string => (phase && layer ? `${phase}/${layer}` : phase || layer);
 
-function nameOf(value: Value, names: Map<Value, string>, builder: OnnxModelBuilder): string {
+function nameOf(value: Value, names: Map<Value, string>, context: LoweringContext): string {
   const known = names.get(value);
   if (known !== undefined) return known;
-  let name: string;
-  if (value.source.kind === "constant") name = builder.constant(value.source.tensor);
-  else if (value.source.kind === "file")
-    name = builder.file(value.source.name, value.dtype, value.shape, value.source.range);
-  else throw new Error(`lower: ${value} is used before it is made.`);
+  const { source } = value;
+  if (source.kind === "file") return fileWeight(context, source.name, value.shape, source.range);
+  if (source.kind !== "constant") throw new Error(`lower: ${value} is used before it is made.`);
+  const name = context.builder.constant(source.tensor);
   names.set(value, name);
   return name;
 }

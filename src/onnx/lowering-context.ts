@@ -1,10 +1,10 @@
 // What a lowering is given, and the steps that several lowerings share.
 
-import { type Node, rangeOfRows, type Value } from "../graph/graph.js";
+import { type FileRange, type Node, rangeOfRows, type Value } from "../graph/graph.js";
 import type { OperatorName } from "../graph/operators.js";
 import { sameShape } from "../graph/shapes.js";
 import { type DType, tensor } from "../tensor/tensor.js";
-import type { OnnxAttribute, OnnxModelBuilder } from "./model-builder.js";
+import { elementType, type OnnxAttribute, type OnnxModelBuilder } from "./model-builder.js";
 
 /**
  * Which set of kernels a model is written for: `cpu` uses ONNX Runtime's fused CPU operators (also in WebAssembly);
@@ -25,6 +25,8 @@ export interface LoweringContext {
   name(value: Value): string;
   /** Records that a value lies under a name. */
   named(value: Value, name: string): void;
+  /** What `make` made the first time in this phase of the graph, such as its gradients. */
+  oncePerPhase(key: string, make: () => string): string;
 }
 
 /** Writes one IR node as ONNX nodes. */
@@ -92,7 +94,7 @@ export function rowsOf(
   const rows = value.shape[0]!;
   if (source.kind === "file") {
     const range = rangeOfRows(source.range, rows, start, end);
-    return builder.file(`${source.name}:${start}-${end}:${shape.join(",")}`, value.dtype, shape, range);
+    return fileWeight(context, `${source.name}:${start}-${end}:${shape.join(",")}`, shape, range);
   }
   if (source.kind === "constant") {
     const rowSize = value.size / rows;
@@ -103,6 +105,24 @@ export function rowsOf(
   const isAll = start === 0 && end === rows;
   const part = isAll ? name : cutAxis(context, name, 0, start, end);
   return reshapedName(context, part, shape);
+}
+
+/**
+ * A float32 weight in a file.
+ *
+ * One of half precision is widened where it is used, once in each pass and once for the gradients, so that no float32 copy
+ * outlives its use: shared by the passes, copies of whole levels of a network were alive at a time.
+ */
+export function fileWeight(context: LoweringContext, name: string, shape: readonly number[], range: FileRange): string {
+  const { builder } = context;
+  const { stored } = range;
+  if (stored === undefined) return builder.file(name, "float32", shape, range);
+  return context.oncePerPhase(name, () => {
+    const half = builder.file(name, stored, shape, range);
+    // Else the widened weight's shape were known: see hidesShapes of the builder.
+    const hidden = context.target === "cpu" ? builder.reshape(half, shape) : half;
+    return emit(context, "Cast", [hidden], { to: { int: elementType("float32") } });
+  });
 }
 
 /** What lies from `start` to `end` along an axis of a computed tensor: a copy. */

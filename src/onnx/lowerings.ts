@@ -47,7 +47,14 @@ export const LOWERINGS: LoweringTable = {
   Erf: direct("Erf"),
   Greater: direct("Greater"),
   Where: direct("Where"),
-  Gather: direct("Gather"),
+  Gather: (node, context) => {
+    const [table, indices] = node.inputs as [Value, Value];
+    const half = halfTable(context, table);
+    if (half === undefined) return direct("Gather")(node as Node, context);
+    // Only the rows that are taken are widened.
+    const rows = emit(context, "Gather", [half, context.name(indices)]);
+    produce(context, node.outputs[0]!, "Cast", [rows], { to: { int: elementType("float32") } });
+  },
   Silu: (node, context) => scaledSigmoid(node, context, 1),
   QuickGelu: (node, context) => scaledSigmoid(node, context, 1.702),
   Gelu: (node, context) => {
@@ -169,6 +176,12 @@ export const LOWERINGS: LoweringTable = {
   Attention: lowerAttention,
   AttentionGradient: lowerAttentionGradient,
 };
+
+/** The name of a weight of half precision as its file has it; undefined of anything else. */
+function halfTable({ builder }: LoweringContext, { source, shape }: Value): string | undefined {
+  if (source.kind !== "file" || source.range.stored === undefined) return undefined;
+  return builder.file(source.name, source.range.stored, shape, source.range);
+}
 
 /** The CPU's kernels take all leading axes of a left factor as rows where the right one is a matrix; elsewhere it is reshaped. */
 function lowerMatMul(

@@ -17,7 +17,7 @@ import {
   type ValueInfoProto,
   ValueInfoProtoSchema,
 } from "onnx-buf";
-import type { FileRange } from "../graph/graph.js";
+import type { FileRange, StoredType } from "../graph/graph.js";
 import { type DType, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
 
 /** ONNX operator set version that every lowering is written for. */
@@ -27,16 +27,17 @@ const IR_VERSION = 9n;
 /** An ONNX attribute with its type spelled out: JavaScript cannot tell 1 from 1.0. */
 export type OnnxAttribute = { int: number } | { float: number } | { ints: readonly number[] } | { string: string };
 
-const ELEMENT_TYPE: Record<DType, number> = {
+const ELEMENT_TYPE: Record<DType | StoredType, number> = {
   float32: TensorProto_DataType.FLOAT,
   float16: TensorProto_DataType.FLOAT16,
+  bfloat16: TensorProto_DataType.BFLOAT16,
   int64: TensorProto_DataType.INT64,
   int32: TensorProto_DataType.INT32,
   bool: TensorProto_DataType.BOOL,
 };
 
 /** The ONNX data type number of a dtype. */
-export const elementType = (dtype: DType): number => ELEMENT_TYPE[dtype];
+export const elementType = (dtype: DType | StoredType): number => ELEMENT_TYPE[dtype];
 
 /** How a model is written. */
 export interface OnnxModelOptions {
@@ -236,7 +237,7 @@ export class OnnxModelBuilder {
   }
 
   /** A tensor that stays in its file; the same name means the same tensor. */
-  file(name: string, dtype: DType, shape: readonly number[], range: FileRange): string {
+  file(name: string, dtype: DType | StoredType, shape: readonly number[], range: FileRange): string {
     if (this.files.has(name)) return name;
     this.files.add(name);
     const entry = (key: string, value: string) => create(StringStringEntryProtoSchema, { key, value });
@@ -269,6 +270,25 @@ export class OnnxModelBuilder {
     if (!this.hidesShapes) this.known.push(valueInfo(name, dtype, shape));
   }
 
+  /**
+   * What depends on weights alone comes first, all else in the order in which it was made.
+   *
+   * Of the nodes that a node waits for, ONNX Runtime runs the one with the highest position first. A weight that is widened
+   * or transformed is therefore made last, right before it is used; else all of a pass's were made before its first layer
+   * and held.
+   */
+  private orderedNodes(): NodeProto[] {
+    const variable = new Set(this.inputs.map(({ name }) => name));
+    const later: NodeProto[] = [];
+    const first = this.nodes.filter((node) => {
+      if (!node.input.some((name) => variable.has(name))) return true;
+      for (const name of node.output) variable.add(name);
+      later.push(node);
+      return false;
+    });
+    return [...first, ...later];
+  }
+
   /** Serializes the model. */
   toBytes(): Uint8Array {
     const model = create(ModelProtoSchema, {
@@ -280,7 +300,7 @@ export class OnnxModelBuilder {
       ],
       graph: {
         name: "fera",
-        node: this.nodes,
+        node: this.orderedNodes(),
         initializer: this.initializers,
         input: this.inputs,
         output: this.outputs,

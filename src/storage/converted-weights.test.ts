@@ -8,7 +8,7 @@ import { float32ToFloat16 } from "../tensor/float16.js";
 import { tensor } from "../tensor/tensor.js";
 import { convertedCopy } from "./converted-weights.js";
 import { withFile } from "./file-access.js";
-import { float32Chunks } from "./float32-weights.js";
+import { floatChunks } from "./float-weights.js";
 import { encodeSafetensors } from "./safetensors.js";
 import type { Conversion } from "./storage.js";
 import { openSafetensors, readSafetensors } from "./tensor-file.js";
@@ -38,7 +38,7 @@ const prepare = vi.fn(async (): Promise<Conversion> => {
   return {
     form: "float16",
     tensors: named.map(([name, { shape }]) => ({ name, shape })),
-    chunks: float32Chunks(path, named, (offset, length) => withFile(path, (file) => file.read(offset, length))),
+    chunks: floatChunks(path, named, (offset, length) => withFile(path, (file) => file.read(offset, length))),
   };
 });
 const copy = (detail = "") => convertedCopy(path, detail, prepare, { onMessage: (text) => messages.push(text) });
@@ -132,7 +132,7 @@ it("is made by one of two processes", async () => {
   await writeFile(
     program,
     `import { dirname } from "node:path";
-     import { loadSafetensors } from ${JSON.stringify(join(process.cwd(), "src/models/float32-loading.ts"))};
+     import { loadSafetensors } from ${JSON.stringify(join(process.cwd(), "src/models/weight-loading.ts"))};
      import { FileStorage } from ${JSON.stringify(join(process.cwd(), "src/storage/file-storage.ts"))};
      import { openSafetensorsIn } from ${JSON.stringify(join(process.cwd(), "src/storage/safetensors-source.ts"))};
      const said = [];

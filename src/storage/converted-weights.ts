@@ -1,5 +1,5 @@
-// A cache of weights as float32 safetensors, made once from files of half precision and from pickles, so that they can
-// be used in place. Node only.
+// A cache of weights as safetensors of one precision, made once from files of another and from pickles, so that they can be
+// used in place. Node only.
 
 import { createHash } from "node:crypto";
 import { readdir, realpath, stat, unlink } from "node:fs/promises";
@@ -9,6 +9,7 @@ import { sizeOf } from "../tensor/tensor.js";
 import { cacheFolder, freeBytes, isSystemError, makeFolder, writeFileAtomically } from "./file-access.js";
 import { formatBytes } from "./file-descriptions.js";
 import { withFileLock } from "./file-lock.js";
+import { type FloatType, SAFETENSORS_NAMES } from "./float-weights.js";
 import { type OpenedSafetensors, safetensorsHead } from "./safetensors.js";
 import type { Conversion } from "./storage.js";
 import { openSafetensors } from "./tensor-file.js";
@@ -18,7 +19,9 @@ export interface ConvertedCopyOptions {
   /** Told of what takes long or much room before it begins, and of why there is no cache. */
   onMessage?: (message: string) => void;
   signal?: AbortSignal;
-  /** Default `float32` in {@link cacheFolder}. */
+  /** What the copy holds; default `float32`. */
+  dtype?: FloatType;
+  /** Default: one named after the dtype, in {@link cacheFolder}. */
   folder?: string;
 }
 
@@ -30,7 +33,7 @@ const SPARE_BYTES = 2 ** 26;
 const ABANDONED_MS = 3_600_000;
 
 /**
- * The float32 copy of a file's tensors, made on first use and found again as long as the file stays as it is.
+ * The copy of a file's tensors in one precision, made on first use and found again as long as the file stays as it is.
  *
  * The copy is written under a temporary name and renamed, so that nobody sees half of it; of several processes that
  * want the same copy, one makes it and the others wait.
@@ -47,7 +50,8 @@ export async function convertedCopy(
   prepare: () => Promise<Conversion>,
   options: ConvertedCopyOptions = {},
 ): Promise<OpenedSafetensors | undefined> {
-  const { folder = join(cacheFolder(), "float32"), onMessage, signal } = options;
+  const { dtype = "float32", folder = join(cacheFolder(), dtype), onMessage, signal } = options;
+  const bytesEach = dtype === "float32" ? 4 : 2;
   const target = join(folder, await fileNameFor(path, detail));
   const found = await openCopy(target);
   if (found) return found;
@@ -68,16 +72,16 @@ export async function convertedCopy(
         await removeAbandoned(folder, basename(target));
         const conversion = await prepare();
         const head = safetensorsHead(
-          conversion.tensors.map(({ name, shape }) => ({ name, dtype: "F32", shape })),
+          conversion.tensors.map(({ name, shape }) => ({ name, dtype: SAFETENSORS_NAMES[dtype], shape })),
           { source: path, ...conversion.metadata },
         );
-        const sizeBytes = conversion.tensors.reduce((sum, { shape }) => sum + 4 * sizeOf(shape), head.length);
+        const sizeBytes = conversion.tensors.reduce((sum, { shape }) => sum + bytesEach * sizeOf(shape), head.length);
         const free = await freeBytes(folder);
         if (free !== undefined && free < sizeBytes + SPARE_BYTES) {
           return refuse(`its copy takes ${formatBytes(sizeBytes)}, and ${folder} has ${formatBytes(free)} left`);
         }
         onMessage?.(
-          `${path} is ${conversion.form}: converting it once to float32, ${formatBytes(sizeBytes)} in ${folder}.`,
+          `${path} is ${conversion.form}: converting it once to ${dtype}, ${formatBytes(sizeBytes)} in ${folder}.`,
         );
         await writeFileAtomically(target, withHead(head, conversion.chunks, signal));
         return openSafetensors(target);

@@ -26,7 +26,8 @@ export class FileStorage implements Storage {
         realpath(this.nameOf(name)).catch((cause: Error) => {
           throw new FormatError(this.nameOf(name), "cannot be read: no such file.", { cause });
         }),
-      convertedCopy: (name, detail, prepare) => convertedCopy(this.nameOf(name), detail, prepare, options),
+      convertedCopy: (name, detail, prepare, dtype) =>
+        convertedCopy(this.nameOf(name), detail, prepare, { ...options, dtype }),
     };
   }
 

@@ -2,6 +2,7 @@
 // one of its implementations, once.
 
 import { FormatError } from "../errors.js";
+import type { FloatType } from "./float-weights.js";
 import type { HubOptions } from "./hub/hub-options.js";
 import type { Wanted } from "./hub/needed-files.js";
 import type { OpenedSafetensors } from "./safetensors.js";
@@ -46,21 +47,22 @@ export interface Storage {
 export interface LocalFiles {
   /** Absolute path with links resolved. @throws {FormatError} If there is no such file. */
   pathOf(name: string): Promise<string>;
-  /** A float32 copy of a file's tensors in the cache; undefined where there is no room for it. */
+  /** A copy of a file's tensors as `dtype` in the cache; undefined where there is no room for it. */
   convertedCopy(
     name: string,
     detail: string,
     prepare: () => Promise<Conversion>,
+    dtype: FloatType,
   ): Promise<OpenedSafetensors | undefined>;
 }
 
-/** Weights that are to be kept as float32. */
+/** Weights that are to be kept in another precision. */
 export interface Conversion {
   /** The form they have, for the message: "float16", "a pickle". */
   form: string;
   /** Kept with the copy. */
   metadata?: Record<string, string>;
-  /** In the order of the copy; `chunks` are their float32 bytes in the same order. */
+  /** In the order of the copy; `chunks` are their bytes in the copy's precision, in the same order. */
   tensors: readonly { name: string; shape: readonly number[] }[];
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 }

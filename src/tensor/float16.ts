@@ -50,6 +50,18 @@ export function float32ToFloat16(source: Float32Array): Uint16Array {
   return result;
 }
 
+/** Encodes float32 as bfloat16 bits, rounding to nearest, ties to even; NaN stays one. */
+export function float32ToBfloat16(source: Float32Array): Uint16Array {
+  const bits = new Uint32Array(source.buffer, source.byteOffset, source.length);
+  const result = new Uint16Array(source.length);
+  for (let i = 0; i < bits.length; i++) {
+    const value = bits[i]!;
+    const isNone = (value & 0x7fffffff) > 0x7f800000;
+    result[i] = isNone ? (value >>> 16) | 0x40 : (value + 0x7fff + ((value >>> 16) & 1)) >>> 16;
+  }
+  return result;
+}
+
 /** Decodes bfloat16 bits to float32, exactly. */
 export function bfloat16ToFloat32(source: Uint16Array): Float32Array {
   const bits = new Uint32Array(source.length);

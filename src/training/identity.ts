@@ -85,6 +85,17 @@ const bytesOf = ({ weights }: ModelWeights): number =>
 /** Each image's content, caption, shape, and how much it counts, by its name in the dataset. */
 export type DatasetIdentity = Record<string, { content: string; caption: string; shape: string; weight: string }>;
 
+/** How the weights of each model are kept, where that is not as float32; nothing where all are. */
+function typesOf(models: Readonly<Record<string, { weights: ModelWeights }>>): { dtype?: Record<string, string> } {
+  const types = Object.entries(models).flatMap(([name, { weights }]) => {
+    const stored = [...weights.weights.values()].flatMap((weight) =>
+      "range" in weight && weight.range.stored !== undefined ? [weight.range.stored] : [],
+    );
+    return stored.length === 0 ? [] : [[name, [...new Set(stored)].sort().join(" and ")] as const];
+  });
+  return types.length === 0 ? {} : { dtype: Object.fromEntries(types) };
+}
+
 /** What a training is trained on. */
 export function datasetIdentity(dataset: ImageDataset): DatasetIdentity {
   const identity: DatasetIdentity = {};
@@ -166,6 +177,7 @@ export async function trainingFingerprint(parts: TrainingParts): Promise<string>
     tokens: tokenizers.map((tokenizer) => contentHash(toBytes(tokenizer.encodeBatch(captions).ids))),
     scheduler: noiseConfigOf("training", pipeline.schedulerConfig),
     weights,
+    ...typesOf(models),
     models: Object.fromEntries(Object.entries(models).map(([name, model]) => [name, model.config])),
     ...(isXL && { forceZerosForEmptyPrompt: pipeline.forceZerosForEmptyPrompt }),
   });

@@ -46,7 +46,10 @@ export function activationMemory(bytes: Uint8Array): ActivationMemory {
   for (const { input } of nodes) for (const name of input) uses.set(name, (uses.get(name) ?? 0) + 1);
   for (const { name } of model.graph!.output) uses.set(name, Number.POSITIVE_INFINITY);
 
-  const buffers = new Map<string, Buffer>();
+  // Weights are not counted, and what shows them under another shape is no copy.
+  const buffers = new Map<string, Buffer>(
+    model.graph!.initializer.map(({ name }) => [name, { bytes: 0, uses: Number.POSITIVE_INFINITY }]),
+  );
   const liveBytes: number[] = [];
   let live = 0;
   const release = (buffer: Buffer, count: number): void => {

@@ -2,15 +2,17 @@
 // names. The weights are used in place, renamed; the table of names is in single-file-names.ts.
 
 import { ConfigError, FormatError } from "../../errors.js";
+import { asFloat32, SAFETENSORS_NAMES } from "../../storage/float-weights.js";
 import { quote } from "../../storage/json.js";
 import { readModelConfig } from "../../storage/model-folder.js";
+import { decodeSafetensorsEntry } from "../../storage/safetensors.js";
 import { openSafetensorsIn, type SafetensorsSource } from "../../storage/safetensors-source.js";
 import { readFileAt, type Storage } from "../../storage/storage.js";
 import { fromBytes, Tensor } from "../../tensor/tensor.js";
-import { loadSafetensors } from "../float32-loading.js";
 import { harmlessIn, isBesideModels } from "../harmless-weights.js";
 import type { LoadedWeight, LoadedWeights, ModelFolder } from "../loaded-weights.js";
 import { parseUNetConfig } from "../unet-2d-condition/unet-config.js";
+import { loadSafetensors, type WeightType } from "../weight-loading.js";
 import {
   autoencoderModules,
   CLIP_MODULES,
@@ -109,6 +111,7 @@ function familyOf(names: readonly string[]): CheckpointFamily | undefined {
 export interface SingleFileOptions {
   /** The folder of a pipeline with the configuration; without it, Stable Diffusion 1.x takes the built-in one. */
   config?: Storage;
+  dtype?: WeightType;
   dryRun?: boolean;
   signal?: AbortSignal;
 }
@@ -141,6 +144,7 @@ export async function readSingleFile(
   const isHarmless = harmlessIn(className);
   const { weights: loaded, integers } = await loadSafetensors(storage, opened, {
     part: { label: prefix, has: (name) => name.startsWith(prefix) && !isHarmless(name.slice(prefix.length)) },
+    dtype: options.dtype,
     dryRun: options.dryRun,
     signal: options.signal,
   });
@@ -292,5 +296,9 @@ async function transposed(weight: LoadedWeight): Promise<LoadedWeight> {
 }
 
 async function readRange({ shape, range }: Extract<LoadedWeight, { range: unknown }>): Promise<Tensor<"float32">> {
-  return fromBytes("float32", shape, await readFileAt(range.path, range));
+  const bytes = await readFileAt(range.path, range);
+  const { stored } = range;
+  if (stored === undefined) return fromBytes("float32", shape, bytes);
+  const entry = { dtype: SAFETENSORS_NAMES[stored], shape: [...shape], offset: 0, length: bytes.length };
+  return asFloat32(decodeSafetensorsEntry("text_projection", entry, bytes, range.path))!;
 }

@@ -1,5 +1,6 @@
 // The options that say which model runs, and where.
 
+import { WEIGHT_TYPES } from "../../models/index.js";
 import { DEVICES } from "../../runtime/index.js";
 import { choice, integer, text } from "./option.js";
 
@@ -16,6 +17,10 @@ export const MODEL_OPTIONS = {
   // A resumed run compares the weights themselves.
   variant: text("weights saved under this variant, such as fp16, where the model has them", "NAME").changesNothing(),
   revision: text("branch, tag or commit of a model from the hub", "NAME").changesNothing(),
+  dtype: choice(
+    "how frozen weights are kept: float16 and bfloat16 take half the memory; auto: as their files have them",
+    WEIGHT_TYPES,
+  ).withDefault("float32"),
   ...RUNTIME_OPTIONS,
 };
 

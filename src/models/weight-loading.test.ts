@@ -3,17 +3,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { relativeError } from "../../test/support/relative-error.js";
+import { FeRAConfig, FeRAModel } from "../adapters/index.js";
 import { FormatError } from "../errors.js";
+import type { FileRange } from "../graph/index.js";
 import { encodeSafetensors, readSafetensors, writeTorch } from "../storage/index.js";
-import { float32ToFloat16 } from "../tensor/float16.js";
+import { float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from "../tensor/float16.js";
 import { Generator, randn } from "../tensor/random.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import "../runtime/node.js";
 import "../storage/node.js";
 import { FileStorage } from "../storage/file-storage.js";
+import { safetensorsHead } from "../storage/safetensors.js";
 import { openSafetensorsIn } from "../storage/safetensors-source.js";
-import { loadPickled, loadSafetensors } from "./float32-loading.js";
 import { UNet2DConditionModel } from "./unet-2d-condition/unet-2d-condition.js";
+import { loadPickled, loadSafetensors, type WeightType } from "./weight-loading.js";
 
 const REFERENCE = "test/reference/unet-sd15/unet";
 const NAME = "diffusion_pytorch_model";
@@ -37,13 +40,20 @@ async function referenceTensors(): Promise<Map<string, Tensor<"float32">>> {
   return (await readSafetensors(join(REFERENCE, `${NAME}.safetensors`))).tensors as Map<string, Tensor<"float32">>;
 }
 
+/** A safetensors file whose tensors are all bfloat16. */
+function bfloat16File(tensors: ReadonlyMap<string, Tensor<"float32">>): Uint8Array {
+  const encoded = [...tensors].map(([name, { data, shape }]) => ({ name, shape, bytes: float32ToBfloat16(data) }));
+  const head = safetensorsHead(encoded.map(({ name, shape }) => ({ name, dtype: "BF16" as const, shape })));
+  return Buffer.concat([head, ...encoded.map(({ bytes }) => Buffer.from(bytes.buffer))]);
+}
+
 const halved = (tensors: ReadonlyMap<string, Tensor<"float32">>) =>
   new Map([...tensors].map(([name, { data, shape }]) => [name, tensor(float32ToFloat16(data), shape, "float16")]));
 
 /** The weights of one file under `root`. */
-async function safetensorsWeights(name: string) {
+async function safetensorsWeights(name: string, dtype?: WeightType) {
   const storage = new FileStorage(root, { onMessage });
-  return (await loadSafetensors(storage, await openSafetensorsIn(storage, name))).weights;
+  return (await loadSafetensors(storage, await openSafetensorsIn(storage, name), { dtype })).weights;
 }
 
 async function pickledWeights(
@@ -52,6 +62,21 @@ async function pickledWeights(
 ) {
   const storage = new FileStorage(folder, { onMessage });
   return (await loadPickled(storage, { name, path: storage.nameOf(name), tensors })).weights;
+}
+
+/** The adapters' gradients for a fixed batch. */
+async function firstGradients(model: UNet2DConditionModel): Promise<Map<string, Tensor<"float32">>> {
+  const generator = new Generator(5);
+  const fera = new FeRAModel(model, new FeRAConfig({ rank: 2, numExperts: 2 }));
+  const step = await fera.compileTrainStep({ batchSize: 1, height: 8, width: 8, tokens: 5 });
+  const { gradients } = await step.gradients({
+    latents: randn([1, 4, 8, 8], { generator }),
+    timesteps: tensor([400]),
+    encoderHiddenStates: randn([1, 5, model.config.cross_attention_dim], { generator }),
+    target: randn([1, 4, 8, 8], { generator }),
+  });
+  await step.release();
+  return gradients;
 }
 
 /** A model's answer to fixed inputs. */
@@ -166,6 +191,58 @@ describe("a model's weights", () => {
       Uint8Array.from(text, (character) => character.charCodeAt(0)),
     );
     await expect(safetensorsWeights("x.safetensors")).rejects.toThrow(/"a" is F8_E4M3; weights must be/);
+  });
+});
+
+describe("frozen weights of half precision", () => {
+  it.each([
+    ["float16", (tensors: ReadonlyMap<string, Tensor<"float32">>) => encodeSafetensors(halved(tensors))],
+    ["bfloat16", bfloat16File],
+  ] as const)("of a %s file are used where they lie, with the numbers of a float32 copy", async (dtype, encode) => {
+    const path = join(root, `${NAME}.safetensors`);
+    await writeFile(path, encode(await referenceTensors()));
+    const copied = await UNet2DConditionModel.fromPretrained(root);
+    const [expected, gradients] = [await answer(copied), await firstGradients(copied)];
+    for (const asked of [dtype, "auto"] as const) {
+      const model = await UNet2DConditionModel.fromPretrained(root, { dtype: asked });
+      const stored = [...model.weights.weights.values()].map((weight) => "range" in weight && weight.range);
+      expect(new Set(stored.map((range) => range && `${range.path} ${range.stored}`))).toEqual(
+        new Set([`${await realpath(path)} ${dtype}`]),
+      );
+      expect(await answer(model)).toEqual(expected);
+      if (asked === "auto") expect(await firstGradients(model)).toEqual(gradients);
+    }
+  });
+
+  it.each(["float16", "bfloat16"] as const)("are rounded to %s once, in the cache or in memory", async (dtype) => {
+    const data = Float32Array.from({ length: 2 ** 20 }, (_, i) => 1 + i / 2 ** 16);
+    await writeFile(join(root, "big.safetensors"), encodeSafetensors({ a: tensor(data, [1024, 1024]) }));
+    const [name, weight] = [...(await safetensorsWeights("big.safetensors", dtype))][0]!;
+    const { range } = weight as { range: FileRange };
+    expect([name, range.stored, range.length]).toEqual(["a", dtype, 2 ** 21]);
+    expect(range.path).toContain(join(root, "cache", dtype, "big-"));
+    expect(messages).toEqual([expect.stringMatching(`big.safetensors is float32: converting it once to ${dtype}`)]);
+    const kept = (await readSafetensors(range.path)).tensors.get("a")!;
+
+    vi.stubEnv("FERA_CACHE", join(root, "big.safetensors"));
+    const held = (await safetensorsWeights("big.safetensors", dtype)).get("a") as { tensor: Tensor<"float32"> };
+    const widened = kept.dtype === "float16" ? float16ToFloat32(kept.data as Uint16Array) : kept.data;
+    expect(relativeError(held.tensor.data, widened as Float32Array)).toBe(0);
+    expect(relativeError(held.tensor.data, data)).toBeLessThan(dtype === "float16" ? 2 ** -11 : 2 ** -8);
+    expect(held.tensor.data[1]).toBe(1);
+  });
+
+  it("of float32 files stay float32 where the file's own type is asked for", async () => {
+    const model = await UNet2DConditionModel.fromPretrained(REFERENCE, { dtype: "auto" });
+    const ranges = [...model.weights.weights.values()].map((weight) => "range" in weight && weight.range.stored);
+    expect(new Set(ranges)).toEqual(new Set([undefined]));
+  });
+
+  it("of a type that there is not are refused", async () => {
+    const options = { dtype: "int3" as "auto" };
+    await expect(UNet2DConditionModel.fromPretrained(REFERENCE, options)).rejects.toThrow(
+      /dtype: must be one of float32, float16, bfloat16, .*got "int3"/,
+    );
   });
 });
 

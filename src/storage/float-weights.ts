@@ -1,11 +1,19 @@
-// Weights of other precision as float32: which types there are, their values in memory, and as bytes for a file.
+// Weights of one precision as another: which types there are, their values in memory, and as bytes for a file.
 
 import { FormatError } from "../errors.js";
-import { float16ToFloat32 } from "../tensor/float16.js";
+import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from "../tensor/float16.js";
 import { sizeOf, Tensor, toBytes } from "../tensor/tensor.js";
 import { decodeSafetensorsEntry, type SafetensorsDType, type SafetensorsEntry } from "./safetensors.js";
 
-const FLOATS: Partial<Record<SafetensorsDType, string>> = {
+/** What a copy of weights can be written as. */
+export const FLOAT_TYPES = ["float32", "float16", "bfloat16"] as const;
+
+export type FloatType = (typeof FLOAT_TYPES)[number];
+
+/** As safetensors name them. */
+export const SAFETENSORS_NAMES = { float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
+
+const FLOATS: Partial<Record<SafetensorsDType, FloatType | "float64">> = {
   F16: "float16",
   BF16: "bfloat16",
   F32: "float32",
@@ -21,7 +29,7 @@ const CHUNK_ELEMENTS = 2 ** 22;
  * @param source - Names the file in errors.
  * @throws {FormatError} If it is a type that weights cannot have here.
  */
-export function floatName(name: string, dtype: SafetensorsDType, source: string): string | undefined {
+export function floatName(name: string, dtype: SafetensorsDType, source: string): FloatType | "float64" | undefined {
   if (/^(I|U)\d+$|^BOOL$/.test(dtype)) return undefined;
   const known = FLOATS[dtype];
   if (known === undefined) {
@@ -37,17 +45,35 @@ export function asFloat32(value: Tensor): Tensor<"float32"> | undefined {
   return new Tensor("float32", value.shape, float16ToFloat32(value.data as Uint16Array));
 }
 
+/** The nearest values of a type, as float32. */
+export function rounded(value: Tensor<"float32">, to: FloatType): Tensor<"float32"> {
+  if (to === "float32") return value;
+  const data =
+    to === "float16"
+      ? float16ToFloat32(float32ToFloat16(value.data))
+      : bfloat16ToFloat32(float32ToBfloat16(value.data));
+  return new Tensor("float32", value.shape, data);
+}
+
+/** The nearest values of a type, as its bytes. */
+export function encodeFloats(value: Tensor<"float32">, to: FloatType): Uint8Array {
+  if (to === "float32") return toBytes(value);
+  const bits = to === "float16" ? float32ToFloat16(value.data) : float32ToBfloat16(value.data);
+  return new Uint8Array(bits.buffer);
+}
+
 /**
- * The values of tensors in a safetensors file as float32 bytes, one tensor after the other.
+ * The values of tensors in a safetensors file as bytes of a type, one tensor after the other.
  *
  * @param source - Names the file in errors.
  * @param entries - With offsets in the file; each of a floating-point type.
  * @param read - Reads the file.
  */
-export async function* float32Chunks(
+export async function* floatChunks(
   source: string,
   entries: Iterable<readonly [name: string, entry: SafetensorsEntry]>,
   read: (offset: number, length: number) => Promise<Uint8Array>,
+  to: FloatType = "float32",
 ): AsyncGenerator<Uint8Array> {
   for (const [name, { dtype, length, shape, offset }] of [...entries]) {
     const elements = sizeOf(shape);
@@ -56,7 +82,7 @@ export async function* float32Chunks(
       const count = Math.min(CHUNK_ELEMENTS, elements - from);
       const bytes = await read(offset + from * width, count * width);
       const entry = { dtype, shape: [count], offset: 0, length: bytes.length };
-      yield toBytes(asFloat32(decodeSafetensorsEntry(name, entry, bytes, source))!);
+      yield encodeFloats(asFloat32(decodeSafetensorsEntry(name, entry, bytes, source))!, to);
     }
   }
 }

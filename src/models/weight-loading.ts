@@ -1,14 +1,28 @@
-// Brings weights of any stored precision into the form models take them: float32, in place in a file wherever possible.
+// Brings weights of any stored precision into the one that is asked for, in place in a file wherever possible.
 
 import { FormatError } from "../errors.js";
-import { asFloat32, float32Chunks, floatName } from "../storage/float32-weights.js";
+import type { StoredType } from "../graph/index.js";
+import {
+  asFloat32,
+  encodeFloats,
+  FLOAT_TYPES,
+  type FloatType,
+  floatChunks,
+  floatName,
+  rounded,
+} from "../storage/float-weights.js";
 import { checkShard, type PickledWeights } from "../storage/model-folder.js";
 import { decodeSafetensorsEntry, type OpenedSafetensors } from "../storage/safetensors.js";
 import type { SafetensorsSource } from "../storage/safetensors-source.js";
 import { readRequired, type Storage } from "../storage/storage.js";
 import { decodeTorch } from "../storage/torch.js";
-import { type Tensor, toBytes } from "../tensor/tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { LoadedWeights } from "./loaded-weights.js";
+
+/** How frozen weights can be kept; `auto`: as their file has them, float32 where that is neither float16 nor bfloat16. */
+export const WEIGHT_TYPES = [...FLOAT_TYPES, "auto"] as const;
+
+export type WeightType = (typeof WEIGHT_TYPES)[number];
 
 /** The tensors of a file, by the names that it gives them. */
 export interface LoadedFile {
@@ -24,16 +38,26 @@ export interface FilePart {
   has(name: string): boolean;
 }
 
+/** How a file's tensors are loaded. */
+export interface LoadingOptions {
+  part?: FilePart | undefined;
+  dtype?: WeightType | undefined;
+  dryRun?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+}
+
 /** Below this, converting at every start costs less than a file. Counted in the original. */
 const CACHED_BYTES = 2 ** 22;
 /** Where a copy says which of the original's tensors it leaves out. */
 const INTEGERS = "integers";
 
 /**
- * The floating-point tensors of a safetensors file as float32.
+ * The floating-point tensors of a safetensors file.
  *
- * On this machine, those of float32 stay where they are. Others are converted: once, into a cache, where they are many.
+ * On this machine, those of the precision that is asked for stay where they are. Others are converted: once, into a cache,
+ * where they are many. What is held in memory is float32, rounded to that precision.
  *
+ * @param options.dtype - Default `float32`.
  * @param options.part - Takes only these tensors.
  * @param options.dryRun - Reads and converts nothing: the weights have shapes only.
  * @throws {FormatError} If the file cannot be read, or a tensor has a type that weights cannot have.
@@ -41,46 +65,49 @@ const INTEGERS = "integers";
 export async function loadSafetensors(
   storage: Storage,
   opened: SafetensorsSource,
-  { part, dryRun = false, signal }: { part?: FilePart; dryRun?: boolean; signal?: AbortSignal } = {},
+  { part, dtype = "float32", dryRun = false, signal }: LoadingOptions = {},
 ): Promise<LoadedFile> {
   const { source, path, entries } = opened;
   const weights: LoadedWeights = new Map();
   const integers: string[] = [];
   const others: string[] = [];
   const forms = new Set<string>();
-  for (const [name, { dtype, shape, offset, length }] of entries) {
+  for (const [name, { dtype: written, shape, offset, length }] of entries) {
     if (part && !part.has(name)) continue;
-    const form = floatName(name, dtype, source);
+    const form = floatName(name, written, source);
     if (form === undefined) integers.push(name);
-    else if (dryRun || (path !== undefined && form === "float32")) {
-      weights.set(name, { shape, range: { path: path ?? source, offset, length } });
+    else if (dryRun || (path !== undefined && form === (dtype === "auto" && form !== "float64" ? form : dtype))) {
+      weights.set(name, { shape, range: { path: path ?? source, offset, length, ...storedAs(form) } });
     } else {
       others.push(name);
       forms.add(form);
     }
   }
   if (others.length === 0) return { weights, integers };
+  const to = dtype === "auto" ? "float32" : dtype;
   const sizeBytes = others.reduce((sum, name) => sum + entries.get(name)!.length, 0);
   if (storage.local && sizeBytes >= CACHED_BYTES) {
     const chosen = others.map((name) => [name, entries.get(name)!] as const);
     const read = (offset: number, length: number) => readRequired(storage, opened.name, { offset, length });
-    const copy = await storage.local.convertedCopy(opened.name, part?.label ?? "", async () => ({
+    const prepare = async () => ({
       form: [...forms].sort().join(" and "),
       tensors: chosen.map(([name, { shape }]) => ({ name, shape })),
-      chunks: float32Chunks(source, chosen, read),
-    }));
+      chunks: floatChunks(source, chosen, read, to),
+    });
+    const copy = await storage.local.convertedCopy(opened.name, part?.label ?? "", prepare, to);
     if (copy) return { weights: new Map([...weights, ...inPlace(copy)]), integers };
   }
   for await (const [name, bytes] of opened.read(others)) {
     signal?.throwIfAborted();
     const entry = entries.get(name)!;
-    weights.set(name, { shape: entry.shape, tensor: asFloat32(decodeSafetensorsEntry(name, entry, bytes, source))! });
+    const tensor = rounded(asFloat32(decodeSafetensorsEntry(name, entry, bytes, source))!, to);
+    weights.set(name, { shape: entry.shape, tensor });
   }
   return { weights, integers };
 }
 
 /**
- * The tensors of a pickled state dict as float32; nothing in the pickle is executed.
+ * The tensors of a pickled state dict; nothing in the pickle is executed.
  *
  * On this machine, large ones are read once, into a cache.
  *
@@ -89,30 +116,39 @@ export async function loadSafetensors(
 export async function loadPickled(
   storage: Storage,
   { name, path, tensors: expected }: PickledWeights,
+  { dtype = "float32" }: Pick<LoadingOptions, "dtype"> = {},
 ): Promise<LoadedFile> {
+  const to = dtype === "auto" ? "float32" : dtype;
   let read: PickledFile | undefined;
   const load = async () => {
     read ??= readPickle(await readRequired(storage, name), path, expected);
     return read;
   };
   if (storage.local && ((await storage.size(name)) ?? 0) >= CACHED_BYTES) {
-    const copy = await storage.local.convertedCopy(name, INTEGERS, async () => {
+    const prepare = async () => {
       const { floats: named, integers } = await load();
       const floats = [...named];
       return {
         form: "a pickle",
         metadata: { [INTEGERS]: JSON.stringify(integers) },
         tensors: floats.map(([tensor, { shape }]) => ({ name: tensor, shape })),
-        chunks: floats.map(([, value]) => toBytes(value)),
+        chunks: encoded(floats, to),
       };
-    });
+    };
+    const copy = await storage.local.convertedCopy(name, INTEGERS, prepare, to);
     if (copy) return { weights: inPlace(copy), integers: JSON.parse(copy.metadata[INTEGERS] ?? "[]") as string[] };
   }
   const { floats, integers } = await load();
   return {
-    weights: new Map([...floats].map(([tensor, value]) => [tensor, { shape: value.shape, tensor: value }])),
+    weights: new Map(
+      [...floats].map(([tensor, value]) => [tensor, { shape: value.shape, tensor: rounded(value, to) }]),
+    ),
     integers,
   };
+}
+
+function* encoded(floats: Iterable<readonly [string, Tensor<"float32">]>, to: FloatType): Generator<Uint8Array> {
+  for (const [, value] of floats) yield encodeFloats(value, to);
 }
 
 interface PickledFile {
@@ -146,6 +182,13 @@ function readPickle(bytes: Uint8Array, path: string, expected: ReadonlySet<strin
 
 function inPlace({ path, entries }: OpenedSafetensors): LoadedWeights {
   return new Map(
-    [...entries].map(([name, { shape, offset, length }]) => [name, { shape, range: { path, offset, length } }]),
+    [...entries].map(([name, { dtype, shape, offset, length }]) => [
+      name,
+      { shape, range: { path, offset, length, ...storedAs(floatName(name, dtype, path)) } },
+    ]),
   );
 }
+
+/** What a range of a file says of its numbers. */
+const storedAs = (form: string | undefined): { stored?: StoredType } =>
+  form === "float16" || form === "bfloat16" ? { stored: form } : {};
