@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { activationMemory } from "../../test/support/activation-memory.js";
 import { runGraph } from "../../test/support/check-gradients.js";
 import { operationCount } from "../../test/support/operation-count.js";
 import * as ops from "../graph/index.js";
 import { Graph, type Value } from "../graph/index.js";
+import { activationMemory } from "../onnx/activation-memory.js";
 import { lower, type Target } from "../onnx/index.js";
 import { Generator, rand, randn } from "../tensor/random.js";
 import { tensor } from "../tensor/tensor.js";

@@ -19,14 +19,25 @@ import {
 import { createScheduler, type Scheduler } from "../schedulers/index.js";
 import { writeFileAtomically } from "../storage/file-access.js";
 import { adapterName } from "../training/adapter-name.js";
+import { type DrawnSize, fitGeneration, memoryBytes } from "../training/index.js";
 import { PREDICTION_OPTIONS } from "../training/options/objective-options.js";
-import { anyText, choice, integer, number, type OptionValues, repeated, text } from "../training/options/option.js";
+import {
+  anyText,
+  choice,
+  integer,
+  memorySize,
+  number,
+  type OptionValues,
+  repeated,
+  text,
+} from "../training/options/option.js";
 import { interruptible } from "./interrupt.js";
+import { describeMemory } from "./memory-lines.js";
 import { EMBEDDING, loadAdapters, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
 import { addOptions, readOptions } from "./options.js";
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
-import { print } from "./printable.js";
+import { print, printError } from "./printable.js";
 import { Progress } from "./progress.js";
 import { UsageError } from "./usage-error.js";
 
@@ -51,6 +62,10 @@ const OPTIONS = {
   width: integer("pixels; by default the size of --image, or the model's own", { min: 1 }),
   height: integer("pixels; by default the size of --image, or the model's own", { min: 1 }),
   numImages: integer("images per prompt", { min: 1 }).withDefault(1),
+  memoryLimit: memorySize(
+    "most of the CPU's memory that the whole process may take, such as 6GB: what each part will take is worked out and " +
+      "told before the start, images are decoded in tiles where they must be, and what cannot fit is refused",
+  ),
   scheduler: choice("sampler; by default the model's own", SAMPLER_NAMES),
   ...PREDICTION_OPTIONS,
   ...MODEL_OPTIONS,
@@ -86,6 +101,17 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
   if (adapter !== undefined) await loadAdapters(pipeline, adapter);
   for (const file of options.embedding ?? []) await pipeline.loadTextualInversion(file);
   pipeline.setAdapterScale(options.adapterScale);
+
+  if (options.memoryLimit !== undefined) {
+    const side = pipeline.defaultSize;
+    const [, high = side, wide = side] = image?.shape ?? [];
+    const { negativePrompt, guidanceScale } = options;
+    const drawn = { prompt, negativePrompt, guidanceScale, numImages, image };
+    const given = Object.fromEntries(Object.entries(drawn).filter(([, value]) => value !== undefined)) as typeof drawn;
+    const asked = { ...given, width: width ?? wide, height: height ?? high } as DrawnSize;
+    const plan = await fitGeneration(pipeline, asked, memoryBytes(options.memoryLimit));
+    for (const line of describeMemory(plan)) printError(line);
+  }
 
   const seed = options.seed ?? randomInt(2 ** 32);
   const bar = new Progress({ label: "sampling", total: steps, unit: "steps" });

@@ -2,6 +2,7 @@
 
 import { type FineTunePhase, type StepReport, smoother } from "../training/index.js";
 import { counted } from "./format.js";
+import { describeMemory } from "./memory-lines.js";
 import { printError } from "./printable.js";
 import { Progress } from "./progress.js";
 
@@ -33,6 +34,10 @@ export class TrainBars {
       }
       case "encoding":
         this.show({ label: `encoding ${phase.what}`, total: phase.of, unit: phase.what }, phase.done);
+        break;
+      case "planned":
+        this.end();
+        for (const line of describeMemory(phase.plan)) printError(line);
         break;
       case "compiling":
         this.end();

@@ -1,10 +1,10 @@
 import { expect, it } from "vitest";
-import { activationMemory } from "../../test/support/activation-memory.js";
 import { tracedOrder } from "../../test/support/traced-order.js";
 import { type GradientOptions, gradients } from "../autodiff/index.js";
 import * as ops from "../graph/index.js";
 import { Graph, type Value } from "../graph/index.js";
 import { randn } from "../tensor/random.js";
+import { activationMemory } from "./activation-memory.js";
 import { lower } from "./index.js";
 
 const LAYERS = 6;

@@ -219,8 +219,17 @@ export abstract class AdaptedPipeline<Model extends Denoiser = Denoiser> {
   /** Frees every compiled graph, after the runs under way; they are compiled again when needed. */
   async release(): Promise<void> {
     await this.#queue;
-    const encoders = this.textEncoders.map((encoder) => encoder.release());
-    await Promise.all([this.denoiser.release(), this.#adapters.release(), ...encoders]);
+    await Promise.all([this.releaseDenoiser(), this.releaseTextEncoders()]);
+  }
+
+  /** Frees the text encoders' compiled graphs. */
+  protected async releaseTextEncoders(): Promise<void> {
+    await Promise.all(this.textEncoders.map((encoder) => encoder.release()));
+  }
+
+  /** Frees the denoiser's compiled graphs, with adapters and without. */
+  protected async releaseDenoiser(): Promise<void> {
+    await Promise.all([this.denoiser.release(), this.#adapters.release()]);
   }
 
   /** Frees every compiled graph, at the end of the pipeline's use. */

@@ -43,6 +43,11 @@ export abstract class DiffusionPipeline<
   Model extends Denoiser = Denoiser,
 > extends AdaptedPipeline<Model> {
   readonly vae: AutoencoderKL | AutoencoderTiny;
+  /**
+   * False frees text encoders, denoiser and autoencoder as soon as a call of `generate` is done with each, and decodes one
+   * image at a time: memory is that of the largest, and each call loads all of them again.
+   */
+  keepsModelsLoaded = true;
   #scheduler: Scheduler | undefined;
   #schedulerConfig: SchedulerConfig;
   readonly #defaults: FamilyDefaults;
@@ -159,6 +164,7 @@ export abstract class DiffusionPipeline<
       ...repeatConditioning(conditioning, plan.numImages),
       ...beside,
     });
+    if (!this.keepsModelsLoaded) await this.releaseTextEncoders();
     onProgress?.({ phase: "text", done: plan.prompts.length, total: plan.prompts.length });
     signal?.throwIfAborted();
 
@@ -167,6 +173,7 @@ export abstract class DiffusionPipeline<
     const generator = new Generator(seed);
     const clean =
       plan.startImages && (await imagesToLatents(this.vae, plan.startImages, generator, following("image")));
+    if (clean && !this.keepsModelsLoaded) await this.vae.release();
     const { latents, routes } = await denoise({
       ...{ scheduler, timesteps, generator, signal },
       predict: adapters.predict,
@@ -181,7 +188,11 @@ export abstract class DiffusionPipeline<
     });
 
     // 4. Latents to images
-    const images = await latentsToImages(this.vae, latents, following("decoding"));
+    if (!this.keepsModelsLoaded) await this.releaseDenoiser();
+    const together = this.keepsModelsLoaded ? undefined : 1;
+    const images =
+      options.decodes === false ? [] : await latentsToImages(this.vae, latents, { ...following("decoding"), together });
+    if (!this.keepsModelsLoaded) await this.vae.release();
     const [route] = routes.values();
     return { images, latents, seed, ...(route && { route }), routes };
   }

@@ -47,6 +47,8 @@ export interface GenerateOptions {
    * name, names, or names with scales, so that one batch has several adapters: `["inks", { inks: 0.5, film: 1 }, false]`.
    */
   adapters?: boolean | readonly AdapterChoice[];
+  /** False leaves the images out: the result has their latents. Default true. */
+  decodes?: boolean;
   /** Called after every step; the next one waits for it. */
   onStep?: (step: GenerationStep) => void | Promise<void>;
   /** Called as parts of the work are done, the steps among them. */

@@ -13,9 +13,11 @@ export interface ImageWork {
   onProgress?: (done: number, total: number) => void;
   /** Between images. */
   signal?: AbortSignal | undefined;
+  /** How many images are decoded at once. */
+  together?: number | undefined;
 }
 
-/** Images decoded at once: more would need more memory and be no faster. */
+/** Images decoded at once by default: more would need more memory and be no faster. */
 const DECODE_BATCH = 4;
 
 /**
@@ -66,15 +68,15 @@ export async function imagesToLatents(
 export async function latentsToImages(
   vae: AutoencoderKL | AutoencoderTiny,
   latents: Tensor<"float32">,
-  { onProgress, signal }: ImageWork = {},
+  { onProgress, signal, together = DECODE_BATCH }: ImageWork = {},
 ): Promise<ImageTensor[]> {
   const { scaling_factor: scale, shift_factor: shift } = vae.config;
   const unscaled = mapped(latents, (value) => value / scale + shift);
   const images: ImageTensor[] = [];
   const count = latents.shape[0]!;
-  for (let from = 0; from < count; from += DECODE_BATCH) {
+  for (let from = 0; from < count; from += together) {
     signal?.throwIfAborted();
-    const decoded = await vae.decode(sliceRows(unscaled, from, Math.min(from + DECODE_BATCH, count)));
+    const decoded = await vae.decode(sliceRows(unscaled, from, Math.min(from + together, count)));
     for (const image of rowsOf(decoded)) {
       const clamped = mapped(image, (value) => Math.min(Math.max(value, -1), 1));
       images.push(ImageTensor.fromTensor(clamped));

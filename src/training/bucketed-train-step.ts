@@ -22,6 +22,10 @@ import type {
  */
 const LARGEST_KEPT_LOADED_BYTES = 256e6;
 
+/** Whether only one size's step of a model is loaded at a time. */
+export const keepsOneSize = ({ weights }: { readonly weights: { readonly float32Bytes: number } }): boolean =>
+  weights.float32Bytes > LARGEST_KEPT_LOADED_BYTES;
+
 /** Makes the steps; an adapter model is one. */
 export interface StepCompiler {
   readonly model: { readonly weights: { readonly float32Bytes: number } };
@@ -95,6 +99,12 @@ export class BucketedTrainStep implements Trainable<TrainStepInputs> {
     return this.with(batch, (step) => step.evaluate(batch));
   }
 
+  /** Frees the memory of what was compiled, after the steps that were asked for; the next one loads its own again. */
+  async unload(): Promise<void> {
+    await this.queue;
+    for (const step of this.steps.values()) await (await step).unload?.();
+  }
+
   /** Frees all that was compiled. */
   async release(): Promise<void> {
     await this.queue;
@@ -131,7 +141,7 @@ export class BucketedTrainStep implements Trainable<TrainStepInputs> {
   }
 
   private get keepsOne(): boolean {
-    return this.compiler.model.weights.float32Bytes > LARGEST_KEPT_LOADED_BYTES;
+    return keepsOneSize(this.compiler.model);
   }
 }
 

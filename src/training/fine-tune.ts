@@ -23,6 +23,8 @@ import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type DatasetIdentity, datasetChanges, datasetIdentity, trainingFingerprint } from "./identity.js";
 import { stepsOf } from "./learning-rate.js";
 import { clearRunLeftOvers } from "./left-overs.js";
+import { type MemoryPlan, memoryBytes } from "./memory/memory-plan.js";
+import { type FittedTraining, fitTraining, type TrainedParts } from "./memory/training-memory.js";
 import { samplerFor } from "./objective-sampler.js";
 import { createOptimizer, FINE_TUNING_RATES, type Optimizer } from "./optimizers/index.js";
 import { maskProblem, noisingOptionsOf, objectiveOptionsOf, objectiveProblem } from "./options/objective-options.js";
@@ -89,6 +91,8 @@ export type FineTunePhase =
   /** What of the data is encoded, or found in the cache. */
   | { kind: "encoding"; what: "captions" | "images"; done: number; of: number }
   | { kind: "compiling" }
+  /** What each part of the training will take of memory, where there is a limit. */
+  | { kind: "planned"; plan: MemoryPlan }
   | { kind: "resumed"; step: number }
   /** All is ready; nothing has been written yet. */
   | { kind: "starting" }
@@ -162,6 +166,13 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       "Captions are encoded in every step, and no text states are kept: what makes them of captions is trained.",
     );
   }
+  const { validationDataset } = options;
+  const variation = variationOf(values, dataset);
+  const fitted = await fitWithin(values, { ...options, model, trained, variation, trainsText: text !== undefined });
+  if (fitted) {
+    values.gradientCheckpointing = fitted.gradientCheckpointing;
+    onPhase?.({ kind: "planned", plan: fitted.plan });
+  }
   const identity = datasetIdentity(dataset);
   const fingerprint = await trainingFingerprint({
     ...{ pipeline, dataset, identity, config, values, signal },
@@ -169,7 +180,6 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     onHashed: (done, of) => onPhase?.({ kind: "hashing", done, of }),
   });
   if (options.resume) await refuseOtherTraining(output, fingerprint, identity);
-  const variation = variationOf(values, dataset);
   const open = (data: ImageDataset, varied: { flip: boolean; randomCrop: boolean; variedCaptions: boolean }) =>
     openDatasetRows(pipeline, data, {
       cacheLatents: values.cacheLatents,
@@ -183,9 +193,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     });
   const { flip, randomCrop } = values;
   const rows = await open(dataset, { flip, randomCrop, variedCaptions: variation.caption !== undefined });
-  const { validationDataset } = options;
-  const validationLossEvery =
-    values.validationLossEvery ?? (validationDataset ? Math.max(1, Math.floor(values.steps / VALIDATIONS)) : 0);
+  const validationLossEvery = validationLossStepsOf(values, validationDataset);
   let validationData: (EncodedRows & { close(): Promise<void> }) | undefined;
   let trainable: Awaited<ReturnType<typeof compileForSizes>> | undefined;
   let saved: SavedModel | undefined;
@@ -213,6 +221,9 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       ...{ model: saved, objective, data: rows, validationData, validationLossEvery, output, onPhase },
       ...{ batchSize, steps: values.steps, checkpointEvery: values.checkpointEvery, log: values.log },
       ...{ validateEvery: values.validateEvery, onStep: options.onStep },
+      makeRoom: fitted?.unloadsStep
+        ? () => (trainable as { unload?(): Promise<void> }).unload?.() ?? Promise.resolve()
+        : undefined,
       pictures: new ValidationPictures(pipeline, saved, {
         ...values,
         output,
@@ -284,6 +295,47 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     adapter: adapter ?? embedding!,
     ...(embedding !== undefined && { embedding }),
   };
+}
+
+const validationLossStepsOf = (values: TrainingOptionValues, data: ImageDataset | undefined): number =>
+  values.validationLossEvery ?? (data ? Math.max(1, Math.floor(values.steps / VALIDATIONS)) : 0);
+
+/** How the training keeps below its memory limit; undefined without one. @throws {ConfigError} If it cannot. */
+async function fitWithin(
+  values: TrainingOptionValues,
+  parts: Pick<FineTuneOptions, "pipeline" | "dataset" | "validationDataset" | "stateOnDevice"> & {
+    model: AdapterModel;
+    trained: TrainedParts["trained"];
+    variation: RowVariation;
+    trainsText: boolean;
+  },
+): Promise<FittedTraining | undefined> {
+  if (values.memoryLimit === undefined) return undefined;
+  const { pipeline, dataset, model, variation, trainsText } = parts;
+  const { cacheLatents = "disk", cacheTextEncoderOutputs = "disk", validationPrompts = [] } = values;
+  const measures = parts.validationDataset && validationLossStepsOf(values, parts.validationDataset) > 0;
+  const keepsStateThere = values.gradientAccumulation === 1 && parts.stateOnDevice === true;
+  return fitTraining(
+    {
+      ...{ pipeline, dataset, trained: parts.trained, trainsText },
+      predictor: measures ? () => model : undefined,
+      stepOptions: {
+        tokens: pipeline.tokenizer.maxLength,
+        objective: createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values)),
+        stateOnDevice: keepsStateThere,
+        ...(keepsStateThere && { optimizer: createOptimizer(values.optimizer, { lr: 1 }) }),
+      },
+      batchSize: values.batchSize,
+      gradientCheckpointing: values.gradientCheckpointing,
+      keepsLatents: !values.randomCrop && cacheLatents !== "none",
+      keepsText: variation.caption === undefined && cacheTextEncoderOutputs !== "none",
+      drawing:
+        validationPrompts.length > 0
+          ? { prompts: validationPrompts, size: dataset.imageSize, guidanceScale: values.validationGuidanceScale }
+          : undefined,
+    },
+    memoryBytes(values.memoryLimit),
+  );
 }
 
 /** What of images and captions differs each time. */

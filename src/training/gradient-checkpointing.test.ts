@@ -1,5 +1,4 @@
 import { describe, expect, it } from "vitest";
-import { activationMemory } from "../../test/support/activation-memory.js";
 import { operationCount } from "../../test/support/operation-count.js";
 import { tracedOrder } from "../../test/support/traced-order.js";
 import type { DenoiserShape } from "../diffusion/index.js";
@@ -7,6 +6,7 @@ import { Graph } from "../graph/index.js";
 import { STABLE_DIFFUSION_1_CONFIG } from "../models/single-file/stable-diffusion-1-config.js";
 import { UNet2DConditionModel, unet, unetFeeds, unetInputs } from "../models/unet-2d-condition/unet-2d-condition.js";
 import { parseUNetConfig } from "../models/unet-2d-condition/unet-config.js";
+import { activationMemory } from "../onnx/activation-memory.js";
 import { lower } from "../onnx/index.js";
 import { readSafetensors } from "../storage/index.js";
 import "../storage/node.js";

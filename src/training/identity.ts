@@ -180,5 +180,6 @@ export async function trainingFingerprint(parts: TrainingParts): Promise<string>
     ...typesOf(models),
     models: Object.fromEntries(Object.entries(models).map(([name, model]) => [name, model.config])),
     ...(isXL && { forceZerosForEmptyPrompt: pipeline.forceZerosForEmptyPrompt }),
+    ...(pipeline.vae.tilings.encode && { encodingTiles: pipeline.vae.tilings.encode }),
   });
 }

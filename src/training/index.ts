@@ -31,6 +31,8 @@ export {
   fineTune,
 } from "./fine-tune.js";
 export { LEARNING_RATE_SCHEDULES, type LearningRateScheduleName, learningRateSchedule } from "./learning-rate.js";
+export { type DrawnSize, fitGeneration } from "./memory/generation-memory.js";
+export { type MemoryPhase, type MemoryPlan, memoryBytes, memoryText } from "./memory/memory-plan.js";
 export { diffusionBatch, noisedBatch } from "./noised-batch.js";
 export {
   Adafactor,

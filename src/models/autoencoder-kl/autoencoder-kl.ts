@@ -14,7 +14,15 @@ import { downsample, resnetBlock, upsample } from "../blocks.js";
 import { depth, MAX_LEVELS, side, width } from "../config-limits.js";
 import { freshWeights, Model } from "../model.js";
 import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
-import { resolveTiling, runTilesFaded, type Tiling, type TilingOptions, tileRunner } from "./autoencoder-tiling.js";
+import {
+  resolveTiling,
+  runTilesFaded,
+  type TilingDirection,
+  type TilingOptions,
+  type Tilings,
+  tileRunner,
+  withTiling,
+} from "./autoencoder-tiling.js";
 
 const EPSILON = 1e-6;
 /** diffusers keeps the logarithm of the variance within these limits. */
@@ -86,7 +94,7 @@ export interface LatentDistribution<T> {
  * @see Kingma & Welling 2013, arXiv:1312.6114; Rombach et al. 2022, arXiv:2112.10752
  */
 export class AutoencoderKL extends Model<AutoencoderKLConfig> {
-  private tiling: Tiling | undefined;
+  private currentTilings: Tilings = {};
 
   /**
    * Loads `config.json` and weights from a folder.
@@ -123,12 +131,18 @@ export class AutoencoderKL extends Model<AutoencoderKLConfig> {
   enableTiling(options: TilingOptions = {}): void {
     const { sample_size: size } = this.config;
     const defaults = { tileSampleMinSize: typeof size === "number" ? size : size[0]!, tileOverlapFactor: 0.25 };
-    this.tiling = resolveTiling("AutoencoderKL.enableTiling", options, defaults, this.downscale, 0);
+    const tiling = resolveTiling("AutoencoderKL.enableTiling", options, defaults, this.downscale, 0);
+    this.currentTilings = withTiling(this.currentTilings, options.direction, tiling);
   }
 
-  /** Undoes {@link enableTiling}. */
-  disableTiling(): void {
-    this.tiling = undefined;
+  /** Undoes {@link enableTiling}, for one direction or for both. */
+  disableTiling(direction?: TilingDirection): void {
+    this.currentTilings = withTiling(this.currentTilings, direction, undefined);
+  }
+
+  /** The tiles as they are set, in latent pixels. */
+  get tilings(): Tilings {
+    return this.currentTilings;
   }
 
   /**
@@ -147,7 +161,7 @@ export class AutoencoderKL extends Model<AutoencoderKLConfig> {
           `got ${image.dtype} [${shape.join(",")}].`,
       );
     }
-    const { tiling } = this;
+    const { encode: tiling } = this.tilings;
     if (tiling && Math.max(shape[2]!, shape[3]!) > tiling.size * step) {
       const moments = await runTilesFaded(
         image as Tensor<"float32">,
@@ -180,7 +194,7 @@ export class AutoencoderKL extends Model<AutoencoderKLConfig> {
           `got ${dtype} [${shape.join(",")}].`,
       );
     }
-    const { tiling } = this;
+    const { decode: tiling } = this.tilings;
     if (tiling && Math.max(shape[2]!, shape[3]!) > tiling.size) {
       return runTilesFaded(
         latents as Tensor<"float32">,

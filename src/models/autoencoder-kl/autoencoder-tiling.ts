@@ -12,7 +12,25 @@ export interface TilingOptions {
   tileSampleMinSize?: number;
   /** Part of a tile that the next one covers too, in 0 … 1. Default: AutoencoderKL 0.25; AutoencoderTiny 0.125. */
   tileOverlapFactor?: number;
+  /** What is done in tiles; the other stays as it is. Default: both. */
+  direction?: TilingDirection | undefined;
 }
+
+/** What an autoencoder does in tiles. */
+export type TilingDirection = "decode" | "encode";
+
+/** Tiles by what is done in them. */
+export type Tilings = Readonly<Partial<Record<TilingDirection, Tiling>>>;
+
+/** The same with others for a direction, or for both. */
+export const withTiling = (
+  tilings: Tilings,
+  direction: TilingDirection | undefined,
+  tiling: Tiling | undefined,
+): Tilings => {
+  const both: Tilings = { encode: tiling, decode: tiling };
+  return direction === undefined ? both : { ...tilings, [direction]: tiling };
+};
 
 /** Side and overlap of square tiles, in latent pixels. */
 export interface Tiling {
@@ -31,7 +49,7 @@ export interface Tiling {
 export function resolveTiling(
   where: string,
   options: TilingOptions,
-  defaults: Required<TilingOptions>,
+  defaults: Required<Omit<TilingOptions, "direction">>,
   downscale: number,
   leastOverlap: number,
 ): Tiling {
@@ -88,7 +106,7 @@ interface Grid {
  */
 export async function runTilesFaded(
   x: Tensor<"float32">,
-  direction: "decode" | "encode",
+  direction: TilingDirection,
   tiling: Tiling,
   run: TileRunner,
 ): Promise<Tensor<"float32">> {
@@ -111,7 +129,7 @@ export async function runTilesFaded(
  */
 export async function runTilesMasked(
   x: Tensor<"float32">,
-  direction: "decode" | "encode",
+  direction: TilingDirection,
   tiling: Tiling,
   run: TileRunner,
 ): Promise<Tensor<"float32">> {
@@ -140,7 +158,7 @@ function assembled(
 /** Cuts x into tiles and runs them, those of one shape together. */
 async function runGrid(
   x: Tensor<"float32">,
-  direction: "decode" | "encode",
+  direction: TilingDirection,
   { size, overlap, downscale }: Tiling,
   run: TileRunner,
 ): Promise<Grid> {

@@ -13,9 +13,11 @@ import type { Tensor } from "../../tensor/tensor.js";
 import {
   resolveTiling,
   runTilesMasked,
-  type Tiling,
+  type TilingDirection,
   type TilingOptions,
+  type Tilings,
   tileRunner,
+  withTiling,
 } from "../autoencoder-kl/autoencoder-tiling.js";
 import { depth, MAX_LEVELS, width } from "../config-limits.js";
 import { freshWeights, Model } from "../model.js";
@@ -77,7 +79,7 @@ const CLASS: ModelClass<AutoencoderTinyConfig> = {
 
 /** @see https://github.com/madebyollin/taesd */
 export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
-  private tiling: Tiling | undefined;
+  private currentTilings: Tilings = {};
 
   /**
    * Loads `config.json` and weights from a folder.
@@ -113,12 +115,18 @@ export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
    */
   enableTiling(options: TilingOptions = {}): void {
     const defaults = { tileSampleMinSize: 512, tileOverlapFactor: 0.125 };
-    this.tiling = resolveTiling("AutoencoderTiny.enableTiling", options, defaults, this.downscale, 2);
+    const tiling = resolveTiling("AutoencoderTiny.enableTiling", options, defaults, this.downscale, 2);
+    this.currentTilings = withTiling(this.currentTilings, options.direction, tiling);
   }
 
-  /** Undoes {@link enableTiling}. */
-  disableTiling(): void {
-    this.tiling = undefined;
+  /** Undoes {@link enableTiling}, for one direction or for both. */
+  disableTiling(direction?: TilingDirection): void {
+    this.currentTilings = withTiling(this.currentTilings, direction, undefined);
+  }
+
+  /** The tiles as they are set, in latent pixels. */
+  get tilings(): Tilings {
+    return this.currentTilings;
   }
 
   /**
@@ -137,9 +145,9 @@ export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
           `got ${dtype} [${shape.join(",")}].`,
       );
     }
-    if (this.tiling) {
+    if (this.tilings.encode) {
       const run = tileRunner(this.runtime, (tile) => encodeTiny(this.frozenScope(tile.graph), tile, this.config));
-      return { latents: await runTilesMasked(image as Tensor<"float32">, "encode", this.tiling, run) };
+      return { latents: await runTilesMasked(image as Tensor<"float32">, "encode", this.tilings.encode, run) };
     }
     const build = (graph: Graph) => {
       const x = graph.input("image", "float32", image.shape);
@@ -162,9 +170,9 @@ export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
           `got ${dtype} [${shape.join(",")}].`,
       );
     }
-    if (this.tiling) {
+    if (this.tilings.decode) {
       const run = tileRunner(this.runtime, (tile) => decodeTiny(this.frozenScope(tile.graph), tile, this.config));
-      return runTilesMasked(latents as Tensor<"float32">, "decode", this.tiling, run);
+      return runTilesMasked(latents as Tensor<"float32">, "decode", this.tilings.decode, run);
     }
     const build = (graph: Graph) => {
       const z = graph.input("latents", "float32", latents.shape);

@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { activationMemory } from "../../../test/support/activation-memory.js";
 import { runGraph } from "../../../test/support/check-gradients.js";
 import { relativeError } from "../../../test/support/relative-error.js";
 import * as ops from "../../graph/index.js";
 import { Graph, type Value } from "../../graph/index.js";
 import { Generator, randn } from "../../tensor/random.js";
+import { activationMemory } from "../activation-memory.js";
 import { lower } from "../index.js";
 import { orderedUnits } from "./shared-convolutions.js";
 

@@ -130,6 +130,12 @@ export function text(help: string, placeholder: string) {
   return new OptionSpec<string | undefined>(z.string().min(1), "a text that is not empty", help, { placeholder });
 }
 
+/** An amount of memory, as a text. */
+export function memorySize(help: string) {
+  const schema = z.string().regex(/^\s*\d+(?:\.\d+)?\s*[MG]i?B\s*$/i);
+  return new OptionSpec<string | undefined>(schema, "a size such as 6GB or 800MB", help, { placeholder: "SIZE" });
+}
+
 /** A text that may be empty. */
 export function anyText(help: string, placeholder: string) {
   return new OptionSpec<string | undefined>(z.string(), "a text", help, { placeholder });

@@ -1,6 +1,6 @@
 // How a training runs, what it keeps and what it shows.
 
-import { choice, flag, integer, number, repeated, text } from "./option.js";
+import { choice, flag, integer, memorySize, number, repeated, text } from "./option.js";
 
 /** Viewers that a training can write files for. */
 export const LOGS = ["none", "tensorboard"] as const;
@@ -9,6 +9,10 @@ export const LOGS = ["none", "tensorboard"] as const;
 export const RUN_OPTIONS = {
   gradientCheckpointing: flag(
     "recompute activations instead of keeping them: less memory, more time, the same result",
+  ).changesNothing(),
+  memoryLimit: memorySize(
+    "most of the CPU's memory that the whole process may take, such as 6GB: what each part will take is worked out and told " +
+      "before the start, activations are recomputed and images encoded in tiles where they must be, and what cannot fit is refused",
   ).changesNothing(),
   seed: integer("the same seed gives the same training", { min: 0 }).withDefault(0),
   checkpointEvery: integer("steps between checkpoints; 0 for one at the end", { min: 0 })

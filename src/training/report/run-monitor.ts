@@ -35,6 +35,8 @@ export interface RunMonitorOptions {
   batchSize: number;
   checkpointEvery: number;
   output: string;
+  /** Called before something is predicted or drawn: there is no memory for that beside the step. */
+  makeRoom?: (() => Promise<void>) | undefined;
   log: (typeof LOGS)[number];
   onPhase?: ((phase: MonitorPhase) => unknown) | undefined;
   onStep?: ((report: StepReport, secondsLeft: number | undefined) => void) | undefined;
@@ -76,6 +78,7 @@ export class RunMonitor {
     const { pictures, onPhase } = this.options;
     if (pictures.count > 0) onPhase?.({ kind: "drawing", step, images: pictures.count });
     const startedAt = performance.now();
+    if (pictures.count > 0) await this.options.makeRoom?.();
     const drawn = await pictures.drawWithout();
     if (drawn > 0) this.took("drawing", ((performance.now() - startedAt) * pictures.count) / drawn);
     if (step === 0) await this.log?.start(1);
@@ -93,7 +96,9 @@ export class RunMonitor {
     if (this.validation && isDue(validationLossEvery)) {
       this.measuredStep = step;
       const startedAt = performance.now();
+      await this.options.makeRoom?.();
       measures.validation = await this.validation.measure(model.predictor());
+      if (this.options.makeRoom) await model.current().release();
       this.took("validation", performance.now() - startedAt);
       onPhase?.({ kind: "validated", step, report: measures.validation });
     }
@@ -117,6 +122,7 @@ export class RunMonitor {
     if (pictures.isDue(step)) {
       onPhase?.({ kind: "drawing", step, images: pictures.count });
       const startedAt = performance.now();
+      await this.options.makeRoom?.();
       const drawn = await pictures.draw(step);
       if (drawn) this.took("drawing", performance.now() - startedAt);
       await this.tell(step, drawn);

@@ -2,9 +2,9 @@
 // lowerings emit, and no others.
 
 import type { ModelProto, NodeProto } from "onnx-buf";
-import { ShapeError } from "../../src/errors.js";
-import { broadcastShapes } from "../../src/graph/shapes.js";
-import { sizeOf } from "../../src/tensor/tensor.js";
+import { ShapeError } from "../errors.js";
+import { broadcastShapes } from "../graph/shapes.js";
+import { sizeOf } from "../tensor/tensor.js";
 
 /** Shape and element size of one name. */
 export interface TensorSize {

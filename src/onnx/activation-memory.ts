@@ -2,6 +2,7 @@
 
 import { fromBinary } from "@bufbuild/protobuf";
 import { type ModelProto, ModelProtoSchema, type NodeProto } from "onnx-buf";
+import { Arena, type ArenaEvent } from "./arena.js";
 import { executionOrder } from "./execution-order.js";
 import { bytesOf, tensorSizes } from "./onnx-shapes.js";
 
@@ -15,7 +16,12 @@ export interface ActivationMemory {
   order: readonly string[];
   /** Live bytes while each of them runs. */
   liveBytes: readonly number[];
+  /** What is made and given back, in order. */
+  events: readonly ArenaEvent[];
 }
+
+/** Runs after which the arena's memory has settled: a later run finds the free pieces in another order. */
+const RUNS_TO_SETTLE = 3;
 
 /** Kernels that write over an input that nothing needs afterwards, where the planner sees that the shapes agree. */
 const IN_PLACE = new Set("Add Sub Mul Div Neg Exp Log Sqrt Sigmoid Tanh Relu Reciprocal QuickGelu Gelu".split(" "));
@@ -23,6 +29,7 @@ const IN_PLACE = new Set("Add Sub Mul Div Neg Exp Log Sqrt Sigmoid Tanh Relu Rec
 const ALIAS = new Set(["Reshape", "Identity"]);
 
 interface Buffer {
+  id: number;
   bytes: number;
   /** How many inputs of nodes that have not run yet lie in it; results of the graph are held for ever. */
   uses: number;
@@ -48,13 +55,16 @@ export function activationMemory(bytes: Uint8Array): ActivationMemory {
 
   // Weights are not counted, and what shows them under another shape is no copy.
   const buffers = new Map<string, Buffer>(
-    model.graph!.initializer.map(({ name }) => [name, { bytes: 0, uses: Number.POSITIVE_INFINITY }]),
+    model.graph!.initializer.map(({ name }) => [name, { id: -1, bytes: 0, uses: Number.POSITIVE_INFINITY }]),
   );
   const liveBytes: number[] = [];
+  const events: ArenaEvent[] = [];
   let live = 0;
   const release = (buffer: Buffer, count: number): void => {
     buffer.uses -= count;
-    if (buffer.uses === 0) live -= buffer.bytes;
+    if (buffer.uses !== 0) return;
+    live -= buffer.bytes;
+    events.push({ kind: "free", id: buffer.id });
   };
   for (const index of order) {
     const node = nodes[index]!;
@@ -67,8 +77,9 @@ export function activationMemory(bytes: Uint8Array): ActivationMemory {
         shared.uses += own;
         buffers.set(name, shared);
       } else {
-        const buffer = { bytes: size, uses: own };
+        const buffer = { id: events.length, bytes: size, uses: own };
         live += size;
+        events.push({ kind: "allocate", id: buffer.id, bytes: size });
         buffers.set(name, buffer);
       }
     }
@@ -83,7 +94,38 @@ export function activationMemory(bytes: Uint8Array): ActivationMemory {
     }
   }
   const peakBytes = liveBytes.reduce((a, b) => Math.max(a, b), 0);
-  return { peakBytes, peakStep: liveBytes.indexOf(peakBytes), order: order.map((i) => nodes[i]!.name), liveBytes };
+  // Results are given back once they have been taken.
+  const kept = new Set([...buffers.values()].filter(({ id, uses }) => id >= 0 && uses > 0).map(({ id }) => id));
+  for (const id of kept) events.push({ kind: "free", id });
+  const names = order.map((i) => nodes[i]!.name);
+  return { peakBytes, peakStep: liveBytes.indexOf(peakBytes), order: names, liveBytes, events };
+}
+
+/** What a loaded model holds of memory on the CPU, once it has run a few times. */
+export interface ModelMemory {
+  /** Intermediate values and results, with the free pieces that lie between them in ONNX Runtime's arena. */
+  arenaBytes: number;
+  /** Weights that stay in their files: mapped, and resident once they have been read. A part of one counts as another weight. */
+  weightBytes: number;
+  /** Weights and constants inside the model. */
+  embeddedBytes: number;
+}
+
+/**
+ * Works out what a model will hold of memory, without loading it.
+ *
+ * @param bytes - A model as {@link lower} makes it for the CPU.
+ */
+export function modelMemory(bytes: Uint8Array): ModelMemory {
+  const { events } = activationMemory(bytes);
+  const arena = new Arena();
+  for (let run = 0; run < RUNS_TO_SETTLE; run++) arena.follow(events);
+  let [weightBytes, embeddedBytes] = [0, 0];
+  for (const { externalData, rawData } of fromBinary(ModelProtoSchema, bytes).graph!.initializer) {
+    embeddedBytes += rawData.length;
+    weightBytes += Number(externalData.find(({ key }) => key === "length")?.value ?? 0);
+  }
+  return { arenaBytes: arena.residentBytes, weightBytes, embeddedBytes };
 }
 
 /** The buffer of an input that the node's first output takes over. */
