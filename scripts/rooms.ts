@@ -20,7 +20,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
     ...["errors", "tensor", "graph", "autodiff", "runtime", "storage", "images", "nn", "schedulers"],
     ...["diffusion", "models", "adapters", "pipelines"],
   ],
-  demo: ["errors", "tensor", "images", "diffusion", "runtime", "adapters", "pipelines", "training"],
+  demo: ["errors", "tensor", "images", "diffusion", "runtime", "storage", "adapters", "pipelines", "training"],
   // The page's server. Its page, studio/, is not part of src/: it imports the protocol, and the library's web entry.
   studio: ["errors", "tensor", "runtime", "storage", "images", "models", "adapters", "pipelines", "training"],
   cli: [

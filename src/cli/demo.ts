@@ -82,7 +82,8 @@ function changedFlags(options: OptionValues<typeof OPTIONS>): string[] {
 }
 
 function printReport(report: DemoReport, output: string): void {
-  const { heldOut } = report;
+  const { heldOut, score } = report;
+  const percent = (share: number) => `${(100 * share).toFixed(0)} %`.padStart(5);
   const change = 100 * (1 - heldOut.after / heldOut.before);
   const fewer = change >= 0 ? `${change.toFixed(1)} % less` : `${(-change).toFixed(1)} % more`;
   print(
@@ -91,9 +92,14 @@ ${formatCount(report.trainableParameters)} parameters in ${report.adaptedLayers}
 held-out noise-prediction error (${heldOut.images} drawings never trained on, same noise and timesteps):
   before ${heldOut.before.toFixed(5)}
   after  ${heldOut.after.toFixed(5)}   ${fewer}
+held-out names, drawn once each:
+  base     ${percent(score.baseNearest)} nearest to its own true drawing, among all that it knows
+  adapted  ${percent(score.adaptedNearest)} nearest to its own in the new style, among all held-out ones (by chance ${percent(1 / heldOut.images)})
+           ${percent(score.closerThanBase)} closer to it than what the base draws
 ${formatDuration(report.seconds)} in all, ${report.stepsPerSecond.toFixed(2)} steps/s while training
 
 ${join(output, "before-after.png")}   held-out names: base, adapted, true target
+${join(output, "progress.png")}       some of them along the training
 ${join(output, "routing.png")}        band energies and gates along the sampling trajectory
 ${join(output, "report.json")}        these figures, and the configuration
 ${report.adapter}   the adapter; try:

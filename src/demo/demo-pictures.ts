@@ -1,12 +1,15 @@
 // The two pictures of the demo: images before and after, and how the routing went along the sampling trajectory.
 
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { renderGrid } from "../images/grid.js";
-import { writePng } from "../images/image-file.js";
+import { readImage, writePng } from "../images/image-file.js";
 import type { RgbImage } from "../images/pixels.js";
 import { renderPlot } from "../images/plot.js";
 import { loadSharp } from "../images/sharp.js";
 import type { RoutingTrace } from "../pipelines/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
+import { isPromptFolder, outputPath, PROMPT_FILE } from "../training/output-folder.js";
 
 /** One held-out name: what the base model draws, what the adapted one draws, and the true drawing. */
 export interface ComparedImage {
@@ -27,6 +30,33 @@ export async function beforeAfterPicture(path: string, rows: readonly ComparedIm
   await writePng(path, picture);
 }
 
+/** Writes one row per prompt: what the model drew before its first step, and then along the training in `output`. */
+export async function progressPicture(
+  path: string,
+  output: string,
+  prompts: readonly string[],
+  style: string,
+): Promise<void> {
+  const validation = outputPath(output, "validation");
+  const folders = new Map<string, string>();
+  for (const name of (await readdir(validation)).filter(isPromptFolder)) {
+    const { prompt } = JSON.parse(await readFile(join(validation, name, PROMPT_FILE), "utf8")) as { prompt: string };
+    folders.set(prompt, join(validation, name));
+  }
+  const known = prompts.filter((prompt) => folders.has(prompt));
+  const steps = (await readdir(folders.get(known[0]!)!)).filter((name) => /^step-\d+\.png$/.test(name)).sort();
+  const rows = known.map((prompt) =>
+    Promise.all(["without.png", ...steps].map((name) => readImage(join(folders.get(prompt)!, name)))),
+  );
+  const picture = await renderGrid({
+    title: `Held-out names while the adapter learns “${style}”`,
+    columnTitles: ["step 0", ...steps.map((name) => `step ${Number(name.slice("step-".length, -".png".length))}`)],
+    rowLabels: known,
+    rows: await Promise.all(rows),
+  });
+  await writePng(path, picture);
+}
+
 /** Writes gates and band energies over the timesteps of a run, the mean over its images. */
 export async function routingPicture(path: string, route: Omit<RoutingTrace, "weights">): Promise<void> {
   const means = (rows: number[][][]): number[][] => {
@@ -39,7 +69,8 @@ export async function routingPicture(path: string, route: Omit<RoutingTrace, "we
   const bands = means(route.energies);
   const energies = await renderPlot({
     ...axis,
-    title: "Share of the latent's energy per frequency band",
+    title:
+      "What the router sees: noise has most of its energy in fine detail; as the drawing appears, more lies in coarse shapes",
     kind: "area",
     yRange: [0, 1],
     series: bands.map((y, band) => ({
@@ -50,7 +81,8 @@ export async function routingPicture(path: string, route: Omit<RoutingTrace, "we
   });
   const gates = await renderPlot({
     ...axis,
-    title: "Gates of the experts",
+    title:
+      "What it does: how much each expert takes part at each noise level; level lines would mean that it does not care",
     series: means(route.gates).map((y, expert) => ({ label: `expert ${expert + 1}`, x: route.timesteps, y })),
   });
   await writePng(path, await stack([energies, gates]));

@@ -1,14 +1,17 @@
 // The whole job on what the package carries: the embedded model learns another icon style, and shows what it learned.
 // Node only.
 
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FeRAConfig } from "../adapters/index.js";
 import { createObjective } from "../diffusion/index.js";
-import { ConfigError } from "../errors.js";
-import { StableDiffusionPipeline } from "../pipelines/index.js";
+import { ConfigError, FormatError } from "../errors.js";
+import type { ImageLike } from "../images/pixels.js";
+import { type GenerateResult, StableDiffusionPipeline } from "../pipelines/index.js";
 import type { DeviceOption } from "../runtime/index.js";
+import { jsonIn } from "../storage/json.js";
+import { tensor } from "../tensor/tensor.js";
 import { clearCheckpoints, prepareOutputFolder } from "../training/checkpoint.js";
 import { captionOf, ICON_STYLES, type IconStyle } from "../training/data/icons.js";
 import { encodeDataset } from "../training/encode-dataset.js";
@@ -16,18 +19,28 @@ import { noisePredictionError } from "../training/evaluation.js";
 import { fineTune } from "../training/fine-tune.js";
 import { type ImageDataset, openDataset } from "../training/index.js";
 import type { StepReport } from "../training/trainer.js";
-import { beforeAfterPicture, type ComparedImage, routingPicture } from "./demo-pictures.js";
+import { beforeAfterPicture, type ComparedImage, progressPicture, routingPicture } from "./demo-pictures.js";
+import { type AdaptationScore, adaptationScore, drawingFeatures, ownNearestShare } from "./nearest.js";
 
 /** Folder of the embedded pipeline, in diffusers' layout. */
 export const EMBEDDED_MODEL = fileURLToPath(new URL("../../assets/icons", import.meta.url));
 
-/** The icon sets that the embedded model can be taught: all but the one that it was trained on. */
-export const DEMO_STYLES = Object.keys(ICON_STYLES).filter((style) => style !== "noto") as IconStyle[];
+/** The icon set that the embedded model was trained on. */
+const BASE_STYLE: IconStyle = "noto";
 
-/** Held-out drawings that the pictures show, where a style has them. */
+/** The icon sets that the embedded model can be taught: all but the one that it was trained on. */
+export const DEMO_STYLES = Object.keys(ICON_STYLES).filter((style) => style !== BASE_STYLE) as IconStyle[];
+
+/** Share of the names that the adapter never sees. The base knows them all. */
+const HELD_OUT_SHARE = 0.12;
+/** Held-out names that the pictures show: spread evenly over the alphabet. */
 const SHOWN = 8;
-const SAMPLING_STEPS = 25;
-const GUIDANCE_SCALE = 5;
+/** Of those, the ones that are drawn along the training, and how often. */
+const FOLLOWED = 4;
+const TIMES_FOLLOWED = 6;
+const SAMPLING = { steps: 12, guidanceScale: 3 };
+/** Drawings at once. */
+const DRAWN_AT_ONCE = 16;
 
 /** Settings of {@link runDemo}. */
 export interface DemoOptions {
@@ -60,6 +73,11 @@ export interface DemoReport {
   trainableParameters: number;
   /** Mean squared error of the predicted noise on drawings that were not trained on, same noise and timesteps. */
   heldOut: { before: number; after: number; images: number; predictions: number };
+  /**
+   * Of drawings of the held-out names, all from one seed, as shares of 1: `baseNearest` of the base's, in its own style, are
+   * nearest to their own among the true drawings of all names that it knows.
+   */
+  score: AdaptationScore & { baseNearest: number };
   loss: { first: number; last: number };
   seconds: number;
   trainingSeconds: number;
@@ -102,8 +120,13 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
   const { device, threads } = options;
   const pipeline = await StableDiffusionPipeline.fromPretrained(options.model ?? EMBEDDED_MODEL, { device, threads });
   const size = pipeline.defaultSize;
-  const dataset = await openDataset(`icons:${style}`, { size, split: "train" });
-  const heldOut = await openDataset(`icons:${style}`, { size, split: "heldOut" });
+  const names = await knownNames(options.model ?? EMBEDDED_MODEL);
+  const data = { size, names, validationSplit: HELD_OUT_SHARE };
+  const dataset = await openDataset(`icons:${style}`, { ...data, split: "train" });
+  const heldOut = await openDataset(`icons:${style}`, { ...data, split: "heldOut" });
+  const prompts = Array.from({ length: heldOut.size }, (_, i) => heldOut.caption(i));
+  const shown = shownDrawings(heldOut);
+  const followed = shown.filter((_, i) => i % (SHOWN / FOLLOWED) === 0).map((index) => prompts[index]!);
 
   onPhase?.(`measuring the base model on ${heldOut.size} held-out drawings`);
   const objective = createObjective(pipeline.schedulerConfig);
@@ -129,6 +152,10 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
     ema: 0.99,
     checkpointEvery: 200,
     seed,
+    validationPrompts: followed,
+    validateEvery: Math.max(1, Math.ceil(steps / TIMES_FOLLOWED)),
+    validationSteps: SAMPLING.steps,
+    validationGuidanceScale: SAMPLING.guidanceScale,
     resume: options.resume,
     onPhase: ({ kind }) => {
       // Before the first step there is nothing to keep.
@@ -148,22 +175,22 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
   onPhase?.("measuring the adapted model");
   const after = await noisePredictionError(result.model, encoded, evaluation);
 
-  onPhase?.("drawing held-out names before and after");
-  const shown = shownDrawings(heldOut);
-  const prompts = shown.map((index) => heldOut.caption(index));
-  const sampling = { prompt: prompts, steps: SAMPLING_STEPS, guidanceScale: GUIDANCE_SCALE, seed, signal };
-  const base = await pipeline.generate(sampling);
+  const drawing = { prompts, seed, signal };
+  onPhase?.(`drawing the ${prompts.length} held-out names as the base does, to see which can be told`);
+  const base = await draw(pipeline, drawing);
+  onPhase?.("drawing them with the adapter");
   await pipeline.useAdapters(result.model);
-  const adapted = await pipeline.generate(sampling);
+  const adapted = await draw(pipeline, drawing);
   const rows: ComparedImage[] = await Promise.all(
-    shown.map(async (index, i) => ({
-      caption: heldOut.caption(index),
-      base: base.images[i]!,
-      adapted: adapted.images[i]!,
+    shown.map(async (index) => ({
+      caption: prompts[index]!,
+      base: base.images[index]!,
+      adapted: adapted.images[index]!,
       truth: { data: await heldOut.image(index), size },
     })),
   );
   await beforeAfterPicture(join(output, "before-after.png"), rows, captionOf(style));
+  await progressPicture(join(output, "progress.png"), output, followed, captionOf(style));
   if (adapted.route) await routingPicture(join(output, "routing.png"), adapted.route);
 
   const report: DemoReport = {
@@ -177,6 +204,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
     adaptedLayers: result.model.layers.length,
     trainableParameters: result.model.parameterCount,
     heldOut: { before: before.error, after: after.error, images: heldOut.size, predictions: after.count },
+    score: await score({ base: base.images, adapted: adapted.images, heldOut, names }),
     loss: { first: first?.loss ?? Number.NaN, last: meanOfLast(recent, 50) },
     seconds: (performance.now() - startedAt) / 1000,
     trainingSeconds,
@@ -187,6 +215,58 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
   await writeFile(join(output, "report.json"), `${JSON.stringify(report, null, 2)}\n`);
   await pipeline.release();
   return report;
+}
+
+/** Names that the model says it knows, in the file beside its parts; undefined where it says nothing. */
+async function knownNames(folder: string): Promise<string[] | undefined> {
+  const file = join(folder, "names.json");
+  const text = await readFile(file, "utf8").catch(() => undefined);
+  if (text === undefined) return undefined;
+  const names: unknown = jsonIn(text);
+  if (Array.isArray(names) && names.every((name) => typeof name === "string")) return names;
+  throw new FormatError(file, "must be a list of names.");
+}
+
+/** One drawing for each prompt, and how the adapter was mixed along the first ones. */
+async function draw(
+  pipeline: StableDiffusionPipeline,
+  { prompts, seed, signal }: { prompts: readonly string[]; seed: number; signal: AbortSignal | undefined },
+): Promise<GenerateResult> {
+  const results: GenerateResult[] = [];
+  for (let first = 0; first < prompts.length; first += DRAWN_AT_ONCE) {
+    const prompt = prompts.slice(first, first + DRAWN_AT_ONCE);
+    results.push(await pipeline.generate({ prompt, seed, ...SAMPLING, ...(signal && { signal }) }));
+  }
+  return { ...results[0]!, images: results.flatMap(({ images }) => images) };
+}
+
+async function score(drawings: {
+  base: readonly ImageLike[];
+  adapted: readonly ImageLike[];
+  heldOut: ImageDataset;
+  names: readonly string[] | undefined;
+}): Promise<DemoReport["score"]> {
+  const { heldOut } = drawings;
+  const size = heldOut.imageSize;
+  const truths = await Promise.all(
+    drawings.base.map(async (_, i) => drawingFeatures(tensor(await heldOut.image(i), [3, size, size]))),
+  );
+  const base = drawings.base.map(drawingFeatures);
+  const adapted = drawings.adapted.map(drawingFeatures);
+  const { names } = drawings;
+  const own = await openDataset(`icons:${BASE_STYLE}`, { size, names, split: "all" });
+  const ownNames = Array.from({ length: own.size }, (_, i) => own.name(i));
+  const ownTruths = await Promise.all(
+    ownNames.map(async (_, i) => drawingFeatures(tensor(await own.image(i), [3, size, size]))),
+  );
+  const known = base.map((_, i) => ownNames.indexOf(heldOut.name(i)));
+  const asked = known.flatMap((index, i) => (index === -1 ? [] : [i]));
+  const baseNearest = ownNearestShare(
+    asked.map((i) => base[i]!),
+    ownTruths,
+    asked.map((i) => known[i]!),
+  );
+  return { baseNearest, ...adaptationScore({ base, adapted, truths }) };
 }
 
 /** A spread of held-out drawings: every n-th by name. */

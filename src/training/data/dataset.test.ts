@@ -32,6 +32,13 @@ describe("openDataset", () => {
     for (let i = 0; i < toned.size; i++) expect(names).toContain(baseNameOf(toned.name(i)));
   });
 
+  it("opens the icons of a list that the style draws, in its order", async () => {
+    const options = { size: 8, cache: path.join(root, "cache"), split: "all", validationSplit: 0.5 } as const;
+    const icons = await openDataset("icons:openmoji", { ...options, names: ["rocket", "no such thing", "banana"] });
+    expect([icons.size, icons.name(0), icons.name(1)]).toEqual([2, "rocket", "banana"]);
+    await expect(openDataset(root, { size: 8, names: ["rocket"] })).rejects.toThrow(/names chooses among icons/);
+  });
+
   it("holds out the share asked for, the same images every time, and none twice", async () => {
     const names = Array.from({ length: 7 }, (_, i) => `image ${i}.png`);
     const files = await Promise.all(names.map(async (name, i) => [name, await plainPng(i)] as const));

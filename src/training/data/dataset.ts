@@ -23,7 +23,7 @@ export const DATASET_SPLITS = ["heldOut", "train", "all"] as const;
 export interface DatasetOptions
   extends Omit<OpenSourceOptions, "isRegularization">,
     BucketOptions,
-    Pick<IconDatasetOptions, "skinTones"> {
+    Pick<IconDatasetOptions, "skinTones" | "names"> {
   /** The training's resolution R, in pixels. */
   size: number;
   /** "train" by default. */
@@ -62,7 +62,11 @@ export async function openDataset(spec: string | readonly string[], options: Dat
   checkOptions(specs, options);
   const isInSplit = (held: boolean): boolean => split === "all" || held === (split === "heldOut");
   const icons = specs.find((one) => one.startsWith("icons:"));
-  if (icons === undefined) return openFiles(specs, isInSplit, share, options);
+  if (icons === undefined) {
+    if (options.names !== undefined)
+      throw new ConfigError("dataset: names chooses among icons; of a folder, copy the images.");
+    return openFiles(specs, isInSplit, share, options);
+  }
   if (specs.length > 1) throw new ConfigError(`dataset: ${quoted(icons)} is data by itself; got ${quoted(specs)}.`);
   return openIcons(icons, isInSplit, share, options);
 }

@@ -21,6 +21,8 @@ export interface IconDatasetOptions {
   size: number;
   /** Whether icons come in every skin tone; by default only the plain drawing of each. */
   skinTones?: boolean | undefined;
+  /** Only these icons, as far as the style draws them; all that it has by default. */
+  names?: readonly string[] | undefined;
   /** Folder for drawn icons; the user's cache folder by default, `false` for none. */
   cache?: string | false | undefined;
   background?: string | undefined;
@@ -59,7 +61,9 @@ export async function openIcons(
     );
   }
   const style = spec.slice("icons:".length) as IconStyle;
-  const all = loadIconSet(style).names.filter((name) => skinTones || !hasSkinTone(name));
+  const set = loadIconSet(style);
+  const wanted = options.names?.filter((name) => set.has(name)) ?? set.names;
+  const all = wanted.filter((name) => skinTones || !hasSkinTone(name));
   const names = all.filter((name) => isInSplit(isHeldOut(name, { share })));
   if (names.length === 0) throw emptySplit(spec, all.length, share);
   const pixels = await rasterizeIcons(style, names, size, {
