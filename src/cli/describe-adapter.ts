@@ -17,6 +17,7 @@ const LISTED_LAYERS = 16;
 const LISTED_EXPERTS = 16;
 /** At which a router that follows the timestep is asked. */
 const TIMESTEPS = [999, 750, 500, 250, 0];
+const MIDDLE = 500;
 const FORMATS = { safetensors: "safetensors", torch: "PyTorch state dict", folder: "folder" } as const;
 
 /** Family, layers, rank, experts, bands, parameters, configuration, gates, and the norm of `lora_up` per expert. */
@@ -74,9 +75,11 @@ async function describeGates(adapter: LoadedAdapter<FeRAConfig>): Promise<string
       for (let i = 0; i < numBands; i++) energies[band * numBands + i] = i === band ? 1 : 0;
     }
   }
+  const isRelative = router === "relative-energies";
+  const timesteps = isTimed ? Float32Array.from(TIMESTEPS) : new Float32Array(rows).fill(MIDDLE);
   const { data } = await adapterGates(adapter, {
     energies: tensor(energies, [rows, numBands]),
-    ...(isTimed && { timesteps: tensor(Float32Array.from(TIMESTEPS), [rows]) }),
+    ...((isTimed || isRelative) && { timesteps: tensor(timesteps, [rows]) }),
   });
   const labelOf = (row: number): string => {
     if (isTimed) return `timestep ${TIMESTEPS[row]}`;
@@ -87,7 +90,8 @@ async function describeGates(adapter: LoadedAdapter<FeRAConfig>): Promise<string
     labelOf(row),
     ...Array.from({ length: listed }, (_, expert) => data[row * numExperts + expert]!.toFixed(3)),
   ]);
-  const title = isTimed ? "gates (from noise to image)" : "gates (bands from low to high)";
+  const at = isRelative ? `, at timestep ${MIDDLE}` : "";
+  const title = isTimed ? "gates (from noise to image)" : `gates (bands from low to high${at})`;
   const head = [title, ...Array.from({ length: listed }, (_, expert) => `${expert + 1}`)];
   const more = numExperts > listed ? [`… ${numExperts - listed} more experts`] : [];
   return [...formatTable([head, ...table]), ...more];

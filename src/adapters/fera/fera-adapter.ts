@@ -23,6 +23,8 @@ import {
 import { bandEnergies, frequencyBands } from "./indicator.js";
 import { createRouter } from "./routers/index.js";
 
+const BALANCE = "balance";
+
 /**
  * Experts whose gates follow the latent's frequency energies.
  *
@@ -32,7 +34,7 @@ import { createRouter } from "./routers/index.js";
  * @see arXiv:2511.17979
  */
 export class FeRAAdapter implements Adapter<FeRAConfig> {
-  readonly lossNames = ["fecl"];
+  readonly lossNames: readonly string[];
   readonly isLinearInScale = true;
   readonly layout: FeRALayout;
   readonly shapes: ReadonlyMap<string, readonly number[]>;
@@ -42,6 +44,9 @@ export class FeRAAdapter implements Adapter<FeRAConfig> {
     readonly config: FeRAConfig,
     layers: readonly TargetLayer[],
   ) {
+    const { ownLoss } = createRouter(config);
+    const balance = config.balanceWeight > 0 ? [BALANCE] : [];
+    this.lossNames = ["fecl", ...balance, ...(ownLoss ? [ownLoss.name] : [])];
     this.layout = layoutOf(config, layers);
     this.shapes = stackedShapes(this.layout);
   }
@@ -82,10 +87,8 @@ export class FeRAAdapter implements Adapter<FeRAConfig> {
    * @returns `energies [B, K]` and `gates [B, E]`.
    */
   route(latents: Value, parameters: ReadonlyMap<string, Value>, timesteps?: Value) {
-    const router = new Map<string, Value>();
-    for (const [name, value] of parameters) if (name.startsWith(ROUTER)) router.set(name.slice(ROUTER.length), value);
     const energies = bandEnergies(frequencyBands(latents, this.config));
-    return { energies, gates: createRouter(this.config).gates({ energies, timesteps }, router) };
+    return { energies, gates: createRouter(this.config).gates({ energies, timesteps }, routerOf(parameters)) };
   }
 
   attach(_graph: Graph, parameters: ReadonlyMap<string, Value>, inputs: AttachInputs): AttachedAdapter {
@@ -101,9 +104,14 @@ export class FeRAAdapter implements Adapter<FeRAConfig> {
       masks: experts.masks,
       reports: { energies, gates },
       lossTerms({ output, target, base, lossWeights, lossMask }) {
-        if (config.feclWeight === 0) return { fecl: undefined };
-        const loss = feclLoss(base(), output, target, config, { lossWeights, lossMask });
-        return { fecl: ops.mul(loss, config.feclWeight) };
+        const { feclWeight, balanceWeight } = config;
+        const weighted = (loss: () => Value, weight: number) => (weight === 0 ? undefined : ops.mul(loss(), weight));
+        const { ownLoss } = createRouter(config);
+        return {
+          fecl: weighted(() => feclLoss(base(), output, target, config, { lossWeights, lossMask }), feclWeight),
+          [BALANCE]: weighted(() => balanceLoss(gates), balanceWeight),
+          ...(ownLoss && { [ownLoss.name]: ownLoss.value({ energies, timesteps }, routerOf(parameters)) }),
+        };
       },
     };
   }
@@ -126,4 +134,17 @@ export class FeRAAdapter implements Adapter<FeRAConfig> {
     if (found.layers.length === 0) throw new FormatError(source, "names no layers.");
     return new FeRAAdapter(this.config, found.layers);
   }
+}
+
+/** The router's parameters, without their prefix. */
+function routerOf(parameters: ReadonlyMap<string, Value>): Map<string, Value> {
+  const router = new Map<string, Value>();
+  for (const [name, value] of parameters) if (name.startsWith(ROUTER)) router.set(name.slice(ROUTER.length), value);
+  return router;
+}
+
+/** E · Σ_k p_k² − 1, p the mean of gates `[B, E]` over B: 0 … E − 1. */
+function balanceLoss(gates: Value): Value {
+  const mean = ops.reduceMean(gates, [0]);
+  return ops.sub(ops.mul(ops.reduceSum(ops.mul(mean, mean)), gates.shape[1]!), 1);
 }

@@ -24,7 +24,10 @@ export type SigmaRule = { rule: "reference" } | { rule: "latent"; divisor: numbe
 export type BandDefinition = "reference" | "complete";
 
 /** What the gates come from; each is a file of `routers/`. */
-export const ROUTER_NAMES = ["energies", "gates-are-energies", "timestep", "uniform"] as const;
+export const ROUTER_NAMES = [
+  ...(["energies", "gates-are-energies", "timestep", "uniform"] as const),
+  ...(["relative-energies", "from-energies"] as const),
+] as const;
 export type RouterName = (typeof ROUTER_NAMES)[number];
 
 /** Options of {@link FeRAConfig}. */
@@ -55,11 +58,17 @@ export interface FeRAOptions {
   matching?: LayerMatching;
   /**
    * What gives the gates: the published network on the energies, the energies themselves (as many experts as bands), the
-   * same network on the timestep, or 1/E each. Default `energies`.
+   * same network on the timestep, 1/E each, the network on what the energies tell beyond the timestep, or the network as a
+   * correction of the energies (as many experts as bands). Default `energies`.
    */
   router?: RouterName;
   /** Whether a layer's experts have one `lora_down` together, as in HydraLoRA (arXiv 2404.19245). Default false. */
   sharedDown?: boolean;
+  /**
+   * Weight of the loss E · Σ_k p_k² − 1, p_k the mean gate of expert k over a batch (over the part of it that one copy of the
+   * step computes): 0 where all experts are open alike on average. Default 0.
+   */
+  balanceWeight?: number;
 }
 
 const count = z.int().min(1);
@@ -85,6 +94,7 @@ const fields = {
   matching: z.enum(["path", "name"]).default("path"),
   router: z.enum(ROUTER_NAMES).default("energies"),
   sharedDown: z.boolean().default(false),
+  balanceWeight: z.number().min(0).default(0),
   excludeModules: LOW_RANK_FIELDS.excludeModules,
 };
 
@@ -117,6 +127,7 @@ export class FeRAConfig implements AdapterConfig {
   readonly matching: LayerMatching;
   readonly router: RouterName;
   readonly sharedDown: boolean;
+  readonly balanceWeight: number;
 
   /** @throws {ConfigError} That names the option, the rule and the value. */
   constructor(options: FeRAOptions = {}) {
@@ -135,6 +146,7 @@ export class FeRAConfig implements AdapterConfig {
     this.matching = parsed.matching;
     this.router = parsed.router;
     this.sharedDown = parsed.sharedDown;
+    this.balanceWeight = parsed.balanceWeight;
   }
 
   /** The reference implementation's behaviour to the letter: its bands, its blur, its layer matching. */
@@ -155,12 +167,13 @@ export class FeRAConfig implements AdapterConfig {
 
   /**
    * The options under their names in files: `rank`, `num_bands`, `router_tau`, `target_modules`, …; the published router,
-   * and what is not shared or excluded, are left out, so that files that any version reads stay as they are.
+   * and what is not shared, excluded or balanced, are left out, so that files that any version reads stay as they are.
    */
   toJSON(): Record<string, unknown> {
     const isUsual = (name: Field): boolean =>
       (name === "router" && this.router === "energies") ||
       (name === "sharedDown" && !this.sharedDown) ||
+      (name === "balanceWeight" && this.balanceWeight === 0) ||
       (name === "excludeModules" && this.excludeModules.length === 0);
     const written = FIELDS.filter((name) => !isUsual(name));
     return Object.fromEntries(written.map((name) => [snakeCase(name), this[name]]));

@@ -9,6 +9,7 @@ import { AdapterModel, type AdapterModelInputs } from "../adapter-model.js";
 import type { FeRAAdapter } from "./fera-adapter.js";
 import { FeRAConfig, type FeRAOptions } from "./fera-config.js";
 import { ROUTER } from "./fera-state.js";
+import { createRouter } from "./routers/index.js";
 
 /** Inputs of {@link FeRAModel.predict}. */
 export type FeRAInputs = AdapterModelInputs;
@@ -50,12 +51,13 @@ export class FeRAModel extends AdapterModel<FeRAConfig> {
   /**
    * Energies and gates of latents `[B, C, H, W]`.
    *
-   * @param timesteps - `[B]`, or one for all; needed where the gates come from them (`router: "timestep"`).
+   * @param timesteps - `[B]`, or one for all; needed where the gates depend on them (`router: "timestep"` and
+   *   `"relative-energies"`).
    * @throws {ShapeError} If timesteps are neither one nor B.
    */
   async route(latents: Tensor, timesteps?: Tensor): Promise<Routing> {
     const adapter = this.adapter as FeRAAdapter;
-    const takesTime = this.config.router === "timestep" && timesteps !== undefined;
+    const takesTime = createRouter(this.config).takesTimesteps === true && timesteps !== undefined;
     const batch = latents.shape[0]!;
     const build = (graph: Graph, parameters: Map<string, Value>) => {
       const time = takesTime ? graph.input("timesteps", "float32", [batch]) : undefined;

@@ -198,10 +198,15 @@ export function layoutOfState(state: ReadonlyMap<string, Tensor>, source: string
   const layout: FeRALayout = {
     ...{ rank, numExperts, numBands, sharedDown },
     layers: [...layers.values()],
-    routerShapes: trainsRouter ? networkShapes(numBands, numExperts) : new Map(),
+    routerShapes: routerShapesOf(config, numBands, numExperts),
   };
   checkState(state, layout, source);
   return layout;
+}
+
+/** Of the published router where no configuration says otherwise. */
+function routerShapesOf(config: FeRAConfig | undefined, numBands: number, numExperts: number) {
+  return config ? createRouter(config).shapes : networkShapes(numBands, numExperts);
 }
 
 function checkAgainst(

@@ -54,10 +54,14 @@ const FERA_ONLY = {
   numBands: integer("number of frequency bands", { min: 1, max: 16 }).withDefault(defaults.numBands),
   router: choice(
     "what FeRA's gates come from: a network on the band energies (as published), the energies themselves, a network " +
-      "on the timestep, or 1/E each",
+      "on the timestep, 1/E each, a network on what the energies tell beyond the timestep, or a network that corrects " +
+      "the energies",
     ROUTER_NAMES,
   ).withDefault(defaults.router),
   sharedDown: flag("one lora_down for all experts of a layer, with FeRA"),
+  balanceWeight: number("weight of a loss that wants FeRA's experts open alike on average; 0 leaves it out", {
+    min: 0,
+  }).withDefault(defaults.balanceWeight),
   ...FERA_ONLY_UNTOLD,
 };
 
@@ -148,9 +152,10 @@ export function toFeRAConfig(
   name: (option: string) => string = String,
 ) {
   const { rank, numExperts, numBands, alpha, dropout, routerTau, feclWeight, bands, matching } = options;
-  const { router, sigmaRule, sigmaDivisor, sharedDown } = options;
+  const { router, sigmaRule, sigmaDivisor, sharedDown, balanceWeight } = options;
   return new FeRAConfig({
-    ...{ rank, numExperts, numBands, alpha, dropout, routerTau, feclWeight, bands, matching, router, sharedDown },
+    ...{ rank, numExperts, numBands, alpha, dropout, routerTau, feclWeight, bands, matching, router },
+    ...{ sharedDown, balanceWeight },
     ...layersOf(options, name),
     sigma: sigmaRule === "latent" ? { rule: "latent", divisor: sigmaDivisor! } : { rule: "reference" },
   });

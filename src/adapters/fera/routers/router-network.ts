@@ -37,10 +37,17 @@ export function initialNetwork(
  *
  * @param features - f, `[B, F]`.
  * @param parameters - Under the names of {@link networkShapes}.
+ * @param start - Added to what the softmax is of, `[B, E]`.
  * @returns `[B, E]`, each row summing to 1.
  */
-export function softmaxNetwork(features: Value, parameters: ReadonlyMap<string, Value>, tau: number): Value {
+export function softmaxNetwork(
+  features: Value,
+  parameters: ReadonlyMap<string, Value>,
+  tau: number,
+  start?: Value,
+): Value {
   const parameter = (name: string): Value => parameters.get(name)!;
   const hidden = ops.relu(ops.linear(features, parameter("net.0.weight"), parameter("net.0.bias")));
-  return ops.softmax(ops.div(ops.linear(hidden, parameter("net.2.weight"), parameter("net.2.bias")), tau));
+  const logits = ops.div(ops.linear(hidden, parameter("net.2.weight"), parameter("net.2.bias")), tau);
+  return ops.softmax(start ? ops.add(start, logits) : logits);
 }

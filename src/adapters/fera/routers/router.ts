@@ -16,8 +16,15 @@ export interface RouterInputs {
 export interface Router {
   /** Names and shapes of what is trained; empty where nothing is. */
   readonly shapes: ReadonlyMap<string, readonly number[]>;
+  /** Whether the gates depend on the timesteps, so that they must be given. */
+  readonly takesTimesteps?: boolean;
   /** Fresh parameters under those names. */
   initialize(generator: Generator): Map<string, Tensor<"float32">>;
   /** @returns Gates `[B, E]`, 0 or more, each row summing to 1. */
   gates(inputs: RouterInputs, parameters: ReadonlyMap<string, Value>): Value;
+  /** A loss that some of the parameters are fitted by, whatever the model predicts: its name, and the scalar. */
+  readonly ownLoss?: {
+    readonly name: string;
+    value(inputs: RouterInputs, parameters: ReadonlyMap<string, Value>): Value;
+  };
 }

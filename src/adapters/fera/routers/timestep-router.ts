@@ -21,6 +21,7 @@ export function timestepFeatures(timesteps: Value, count: number): Value {
 /** w = softmax((W2 relu(W1 f(t) + b1) + b2) / tau); as many parameters as the energies' router. */
 export const timestepRouter = ({ numBands, numExperts, routerTau }: FeRAConfig): Router => ({
   shapes: networkShapes(numBands, numExperts),
+  takesTimesteps: true,
   initialize: (generator) => initialNetwork(numBands, numExperts, generator),
   gates({ timesteps }, parameters) {
     if (!timesteps) throw new ConfigError('router "timestep": needs the timesteps; give them to route() too.');
