@@ -11,6 +11,7 @@ import { convertCommand } from "./convert.js";
 import { dataCommand } from "./data.js";
 import { demoCommand } from "./demo.js";
 import { evaluateCommand } from "./evaluate.js";
+import { evidenceCommand } from "./evidence.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { interruptedExitCode, isInterruption } from "./interrupt.js";
@@ -41,6 +42,7 @@ for (const command of [
   inspectCommand(),
   convertCommand(),
   studioCommand(version),
+  evidenceCommand(),
 ]) {
   program.addCommand(prepare(command.option("--debug", "print the stack of an error")));
 }

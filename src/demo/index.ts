@@ -1,1 +1,1 @@
-export { DEMO_STYLES, type DemoOptions, type DemoReport, EMBEDDED_MODEL, runDemo } from "./run-demo.js";
+export { DEMO_STYLES, type DemoOptions, type DemoReport, EMBEDDED_MODEL, knownNames, runDemo } from "./run-demo.js";

@@ -218,7 +218,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
 }
 
 /** Names that the model says it knows, in the file beside its parts; undefined where it says nothing. */
-async function knownNames(folder: string): Promise<string[] | undefined> {
+export async function knownNames(folder: string): Promise<string[] | undefined> {
   const file = join(folder, "names.json");
   const text = await readFile(file, "utf8").catch(() => undefined);
   if (text === undefined) return undefined;

@@ -23,7 +23,9 @@ const batch = { ...inputs, target: randn([2, 4, 8, 8], { generator }) };
 
 it("every weight has the gradient that finite differences show, and trained weights act once they are applied", async () => {
   const whole = await WholeDenoiser.of(unet);
-  expect(whole.parameterCount).toBe([...unet.weights.weights.values()].reduce((n, { shape }) => n + shape.reduce((a, b) => a * b, 1), 0));
+  expect(whole.parameterCount).toBe(
+    [...unet.weights.weights.values()].reduce((n, { shape }) => n + shape.reduce((a, b) => a * b, 1), 0),
+  );
   const before = await unet.predict(inputs);
   const step = await whole.compileTrainStep({ batchSize: 2, latentHeight: 8, latentWidth: 8, tokens: 5 });
   const { losses, gradients } = await step.compute(batch);

@@ -64,7 +64,12 @@ it("the gradients of the network and of the fit agree with finite differences", 
 
 it("the gates' gradient does not reach what is expected", async () => {
   const graph = new Graph();
-  const feeds = { timesteps, energies: ENERGIES, ...Object.fromEntries(networkOf(config)), "expected.weight": expected };
+  const feeds = {
+    timesteps,
+    energies: ENERGIES,
+    ...Object.fromEntries(networkOf(config)),
+    "expected.weight": expected,
+  };
   const values = Object.fromEntries(
     Object.entries(feeds).map(([name, { shape }]) => [name, graph.input(name, "float32", shape)]),
   );

@@ -1,0 +1,242 @@
+// One run from its spec to its record: opens the data, trains, measures. What it needs is in the spec, so that runs can be
+// spread over processes in any order.
+
+import { mkdtemp, rm, stat } from "node:fs/promises";
+import { cpus, tmpdir, totalmem } from "node:os";
+import { join } from "node:path";
+import { AdapterModel, adapterConfigFromJSON, FeRAConfig, FeRAModel } from "../adapters/index.js";
+import { knownNames } from "../demo/index.js";
+import { createObjective, type Denoiser, type Objective } from "../diffusion/index.js";
+import { ConfigError, quoted } from "../errors.js";
+import { type AnyPipeline, loadPipeline } from "../pipelines/index.js";
+import { Generator } from "../tensor/random.js";
+import { ParameterAverage } from "../training/average.js";
+import type { StepCompiler } from "../training/bucketed-train-step.js";
+import { type DatasetRows, openDatasetRows } from "../training/cache/dataset-rows.js";
+import { DiffusionBatches } from "../training/diffusion-batches.js";
+import { currentEngine } from "../training/engine.js";
+import { createOptimizer, type ImageDataset, Trainer, tokenizeCaptions } from "../training/index.js";
+import { rateFactors } from "../training/parameter-groups.js";
+import { WholeDenoiser } from "../training/whole-denoiser.js";
+import { analyzeGates } from "./gate-analysis.js";
+import { driftBetween, type MeasuredErrors, measureDrawings, measureErrors } from "./measures.js";
+import { median } from "./plan.js";
+import type { RunRecord, RunSpec } from "./records.js";
+import { openTask } from "./tasks.js";
+
+const TIMESTEPS_PER_IMAGE = 8;
+/** Drawings of the base's own style on which forgetting is measured, and predictions of each. */
+const OWN_DRAWINGS = 32;
+const OWN_TIMESTEPS = 4;
+const CAPTION_DROPOUT = 0.1;
+const AVERAGE_DECAY = 0.99;
+const WARMUP_STEPS = 20;
+
+/** What a run may be told beside its spec; changes no number but by rounding. */
+export interface ExecutionOptions {
+  threads?: number | undefined;
+  signal?: AbortSignal | undefined;
+  onProgress?: (phase: string, done: number, of: number) => void;
+}
+
+/**
+ * Does a run.
+ *
+ * @throws {FeraError} If the model or its data cannot be used; what the signal aborts rejects with its reason.
+ */
+export async function executeRun(spec: RunSpec, options: ExecutionOptions = {}): Promise<RunRecord> {
+  const { threads, signal, onProgress } = options;
+  const startedAt = performance.now();
+  const { settings, seed } = spec;
+  const pipeline = await loadPipeline(settings.model, { ...(threads !== undefined && { threads }) });
+  const data = await openTask(spec.task, {
+    size: pipeline.defaultSize,
+    names: await knownNames(settings.model),
+    ...{ seed, limit: settings.limit, ownLimit: Math.min(OWN_DRAWINGS, settings.limit ?? OWN_DRAWINGS) },
+    takes: (caption) => isTaken(pipeline, caption),
+  });
+  const objective = createObjective(pipeline.schedulerConfig);
+  const open: DatasetRows[] = [];
+  const rowsOf = async (dataset: ImageDataset): Promise<DatasetRows> => {
+    const rows = await openDatasetRows(pipeline, dataset, {
+      ...(signal && { signal }),
+      onProgress: (what, done, of) => onProgress?.(`encoding ${what}`, done, of),
+    });
+    open.push(rows);
+    return rows;
+  };
+  try {
+    const isMeasured = spec.measures !== "speed";
+    const own = isMeasured ? await rowsOf(data.own) : undefined;
+    // Another stream than the training's, a new one for each seed, the same for all methods.
+    const noise = { objective, seed: 100_000 + seed, ...(signal && { signal }) };
+    const measureOwn = (model: Pick<Denoiser, "predict">, rows: DatasetRows) =>
+      measureErrors(model, rows, { ...noise, timestepsPerImage: OWN_TIMESTEPS });
+    const base = own && (await measureOwn(pipeline.unet, own));
+    await pipeline.unet.release();
+
+    const trained = await train(spec, pipeline, () => rowsOf(data.train), objective, options);
+    const peakMemoryBytes = process.resourceUsage().maxRSS * 1024;
+    const measured = own && base ? await measure() : undefined;
+    async function measure(): Promise<Partial<RunRecord>> {
+      onProgress?.("measuring", 0, 1);
+      const heldOut = await rowsOf(data.heldOut);
+      const errors = await measureErrors(trained.model, heldOut, { ...noise, timestepsPerImage: TIMESTEPS_PER_IMAGE });
+      const after = await measureOwn(trained.model, own!);
+      const gates = trained.model instanceof FeRAModel ? await analyzeGates(trained.model, heldOut, noise) : undefined;
+      await (trained.model as { release?: () => Promise<void> }).release?.();
+      await pipeline.unet.release();
+      const drawn = spec.measures === "all" ? await drawWith(trained.model) : undefined;
+      const { rows, residuals: _, ...parts } = errors;
+      return {
+        heldOut: {
+          ...parts,
+          names: rows.map((error, i) => ({ name: data.heldOut.name(i), error, drawing: drawn?.names[i] })),
+        },
+        own: ownResult(after, base!),
+        ...(drawn && { drawings: { nearestShare: drawn.nearestShare, diversity: drawn.diversity } }),
+        ...(gates && { gates }),
+      };
+    }
+    async function drawWith(model: Pick<Denoiser, "predict">) {
+      onProgress?.("drawing", 0, data.heldOut.size);
+      if (model instanceof AdapterModel) await pipeline.useAdapters(model);
+      return measureDrawings(pipeline, data.heldOut, { seed, steps: settings.drawingSteps, ...(signal && { signal }) });
+    }
+    return {
+      ...{ spec, parameters: trained.parameters, trainImages: data.train.size, loss: trained.loss },
+      ...{ secondsPerStep: trained.secondsPerStep, peakMemoryBytes, fileBytes: trained.fileBytes },
+      ...measured,
+      seconds: (performance.now() - startedAt) / 1000,
+      finishedAt: new Date().toISOString(),
+      machine: { ...machine(), ...currentEngine(pipeline.unet.runtime) },
+    };
+  } finally {
+    for (const rows of open) await rows.close();
+    await pipeline.release();
+  }
+}
+
+const ownResult = (after: MeasuredErrors, base: MeasuredErrors): NonNullable<RunRecord["own"]> => ({
+  error: after.error,
+  base: base.error,
+  drift: driftBetween(after.residuals, base.residuals),
+});
+
+function isTaken(pipeline: AnyPipeline, caption: string): boolean {
+  try {
+    tokenizeCaptions(pipeline.tokenizer, [caption]);
+    return true;
+  } catch (error) {
+    if (error instanceof ConfigError) return false;
+    throw error;
+  }
+}
+
+/** What a training gave. */
+interface Trained extends Pick<RunRecord, "parameters" | "loss" | "secondsPerStep" | "fileBytes"> {
+  model: Pick<Denoiser, "predict">;
+}
+
+async function train(
+  spec: RunSpec,
+  pipeline: AnyPipeline,
+  openRows: () => Promise<DatasetRows>,
+  objective: Objective,
+  options: ExecutionOptions,
+): Promise<Trained> {
+  const { seed } = spec;
+  if (spec.steps === 0) {
+    return { model: pipeline.unet, parameters: 0, loss: undefined, secondsPerStep: undefined, fileBytes: undefined };
+  }
+  const work = await mkdtemp(join(tmpdir(), "fera-evidence-"));
+  try {
+    if (!spec.adapter) {
+      const whole = await WholeDenoiser.of(pipeline.unet);
+      const result = await trainSteps(spec, whole, pipeline, await openRows(), objective, options, work);
+      await whole.apply(result.parameters);
+      const bytes = 4 * whole.parameterCount;
+      return { model: pipeline.unet, parameters: whole.parameterCount, ...result.told, fileBytes: bytes };
+    }
+    const { type, config: json } = spec.adapter;
+    const config = adapterConfigFromJSON(type, json, `run ${quoted(spec.id)}`);
+    const model: AdapterModel =
+      config instanceof FeRAConfig
+        ? new FeRAModel(pipeline.unet, config, { seed })
+        : await AdapterModel.create(pipeline.unet, config, { seed });
+    const result = await trainSteps(spec, model, pipeline, await openRows(), objective, options, work);
+    for (const [name, { data }] of result.parameters) model.parameters.get(name)!.data.set(data);
+    const file = join(work, "adapter.safetensors");
+    await model.saveAdapters(file);
+    const { size } = await stat(file);
+    return { model, parameters: model.parameterCount, ...result.told, fileBytes: size };
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+async function trainSteps(
+  spec: RunSpec,
+  compiler: StepCompiler,
+  pipeline: AnyPipeline,
+  rows: DatasetRows,
+  objective: Objective,
+  { signal, onProgress }: ExecutionOptions,
+  work: string,
+) {
+  const { steps, seed, learningRate, routerLr = 1, settings } = spec;
+  const { batchSize } = settings;
+  const optimizer = createOptimizer("adamw", { lr: learningRate, weightDecay: 0.01 });
+  const average = new ParameterAverage(compiler.parameters, AVERAGE_DECAY);
+  const rateOf = rateFactors(compiler.parameters.keys(), { routerLr });
+  const step = await compiler.compileTrainStep({
+    ...{ batchSize, optimizer, average, objective, ...rows.latentSize(0) },
+    ...(rateOf && { rateOf }),
+    tokens: pipeline.tokenizer.maxLength,
+  });
+  const times: number[] = [];
+  const losses: number[] = [];
+  let before: number | undefined;
+  try {
+    const trainer = new Trainer({
+      trainable: step as unknown as ConstructorParameters<typeof Trainer>[0]["trainable"],
+      batches: new DiffusionBatches(rows, {
+        ...{ batchSize, captionDropout: CAPTION_DROPOUT, objective },
+        generator: new Generator(seed),
+      }),
+      ...{ optimizer, average, steps, output: work, ...(rateOf && { rateOf }), ...(signal && { signal }) },
+      schedule: "cosine",
+      warmupSteps: Math.min(WARMUP_STEPS, Math.floor(steps / 10)),
+      maxGradientNorm: 1,
+      onStep: (report) => {
+        const now = performance.now();
+        if (before !== undefined) times.push((now - before) / 1000);
+        before = now;
+        losses.push(report.loss);
+        onProgress?.("training", report.step, steps);
+      },
+    });
+    const { parameters, finished } = await trainer.run();
+    if (!finished) signal?.throwIfAborted();
+    const last = losses.slice(-50);
+    return {
+      parameters,
+      told: {
+        loss: { first: losses[0]!, last: last.reduce((sum, loss) => sum + loss, 0) / last.length },
+        secondsPerStep: times.length > 0 ? median(times) : undefined,
+      },
+    };
+  } finally {
+    await step.release();
+  }
+}
+
+/** What the numbers were made on, beside the engine. */
+export function machine(): Record<string, string> {
+  const [cpu] = cpus();
+  return {
+    processor: `${cpus().length} × ${cpu?.model.trim() ?? "unknown"}`,
+    memory: `${(totalmem() / 2 ** 30).toFixed(0)} GiB`,
+    node: process.version,
+  };
+}

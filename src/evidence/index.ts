@@ -1,0 +1,3 @@
+export { type EvidenceOptions, type EvidenceProgress, listEvidence, reportEvidence, runEvidence } from "./evidence.js";
+export { METHODS } from "./methods.js";
+export { PART_TITLES, PARTS, type Part } from "./plan.js";

@@ -1,0 +1,142 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { targetLayers } from "../adapters/index.js";
+import { UNet2DConditionModel } from "../models/index.js";
+import "../runtime/node.js";
+import "../storage/node.js";
+import { type Budget, budgetOf, parametersOf } from "./budget.js";
+import { HYPOTHESES } from "./hypotheses.js";
+import { ADAPTER_RATES, FULL_RATES, METHODS, methodNamed } from "./methods.js";
+import { ALL_METHODS, makePlan, PARTS, type PlanOptions } from "./plan.js";
+import type { RunRecord, RunSpec } from "./records.js";
+import { runSpec } from "./records.js";
+import { TEST_STYLES, TUNING_STYLE } from "./tasks.js";
+
+let unet: UNet2DConditionModel;
+let budget: Budget;
+beforeAll(async () => {
+  unet = await UNet2DConditionModel.fromPretrained("assets/icons", { subfolder: "unet" });
+  budget = budgetOf(targetLayers(unet));
+});
+afterAll(() => unet.release());
+
+const settings = { model: "/somewhere", modelHash: "abc", batchSize: 8, drawingSteps: 12 };
+const planned = (options: Partial<PlanOptions> = {}) =>
+  makePlan({ parts: PARTS, seeds: 2, steps: 600, isTuned: true, budget, settings, records: new Map(), ...options });
+
+/** A record with an error and a time. */
+function record(spec: RunSpec, error: number, secondsPerStep = 0.3): [string, RunRecord] {
+  const heldOut = { error, byTimestep: [], byBand: {}, names: [{ name: "cat", error }] };
+  const rest = { parameters: 1, trainImages: 1, loss: undefined, peakMemoryBytes: 1, fileBytes: 1, machine: {} };
+  return [spec.id, { spec, secondsPerStep, heldOut, ...rest, seconds: 1, finishedAt: "2026-01-01" }];
+}
+
+describe("methods", () => {
+  it("train the same number of parameters within 2 %, where their kind allows it", () => {
+    const shares = ALL_METHODS.filter(({ isBudgeted }) => isBudgeted).map((method) => {
+      const config = method.config!(budget);
+      return [method.name, parametersOf(config, budget.layers) / budget.parameters] as const;
+    });
+    expect(shares.length).toBeGreaterThan(20);
+    for (const [name, share] of shares) {
+      expect(Math.abs(share - 1), name).toBeLessThan(0.02);
+    }
+  });
+
+  it("act at one scale: alpha over rank of LoRA, a third of that by expert", () => {
+    const json = (name: string) => methodNamed(name, ALL_METHODS).config!(budget).toJSON();
+    expect(json("lora")).toMatchObject({ r: 24, lora_alpha: 48 });
+    expect(json("fera-plain")).toMatchObject({ rank: 8, num_experts: 3, alpha: 48 });
+    expect(json("h-two")).toMatchObject({ rank: 12, num_experts: 2, alpha: 48 });
+    expect(json("h-six")).toMatchObject({ rank: 4, num_experts: 6, alpha: 48 });
+  });
+
+  it("have names of their own, and as many tries of a rate", () => {
+    expect(new Set(ALL_METHODS.map(({ name }) => name)).size).toBe(ALL_METHODS.length);
+    expect(ADAPTER_RATES).toHaveLength(FULL_RATES.length);
+    expect(HYPOTHESES.length).toBeGreaterThanOrEqual(10);
+    for (const { prediction } of HYPOTHESES) expect(prediction.length).toBeGreaterThan(20);
+    expect(() => methodNamed("lara", METHODS)).toThrow(/no method "lara"; there are lora, fera/);
+  });
+});
+
+describe("the plan", () => {
+  it("tunes rates first, and does the rest when they are known", () => {
+    const first = planned({ parts: ["main"], methods: ["fera-plain"] });
+    expect(first.runs).toHaveLength(2 * ADAPTER_RATES.length);
+    expect(first.runs.every(({ task, measures }) => task.style === TUNING_STYLE && measures === "error")).toBe(true);
+    expect(first.waiting).toEqual([{ part: "main", for: "learning rates" }]);
+    const records = new Map(first.runs.map((spec) => record(spec, Math.abs(Math.log(spec.learningRate / 1e-3)))));
+    const second = planned({ parts: ["main"], methods: ["fera-plain"], records });
+    expect(second.waiting).toEqual([]);
+    const main = second.byPart.get("main")!;
+    expect(main).toHaveLength(2 * 4 * 2);
+    expect(main.every(({ learningRate }) => learningRate === 1e-3)).toBe(true);
+    expect(main.slice(0, 8).every(({ seed }) => seed === 0)).toBe(true);
+    expect(planned({ parts: ["main"], methods: ["fera-plain"], isTuned: false }).runs).toHaveLength(16);
+  });
+
+  it("gives each method the steps that fit into LoRA's time", () => {
+    const options = { parts: ["time"] as const, methods: ["dora"], isTuned: false };
+    const first = planned(options);
+    expect(first.waiting).toEqual([{ part: "time", for: "seconds a step" }]);
+    const timings = first.runs.filter(({ measures }) => measures === "speed");
+    expect(timings).toHaveLength(6);
+    const seconds = { lora: [0.2, 0.21, 0.9], dora: [0.3, 0.5, 0.4] };
+    const records = new Map(
+      timings.map((spec) => record(spec, 1, seconds[spec.method as "lora" | "dora"][spec.seed]!)),
+    );
+    const second = planned({ ...options, records }).byPart.get("time")!;
+    expect(new Map(second.map(({ method, steps }) => [method, steps]))).toEqual(
+      new Map([
+        ["lora", 600],
+        ["dora", Math.round((600 * 0.21) / 0.4)],
+      ]),
+    );
+  });
+
+  it("confirms the two best hypotheses, with tries of their own, on styles that did not choose them", () => {
+    let records = new Map<string, RunRecord>();
+    const options = { parts: ["confirm"] as const, seeds: 1 };
+    for (let round = 0; round < 6; round++) {
+      const { runs } = planned({ ...options, records });
+      records = new Map(
+        runs.map((spec) => record(spec, { "h-two": 0.1, "h-balance": 0.2 }[spec.method] ?? 1 + spec.learningRate)),
+      );
+    }
+    const { byPart, waiting, runs } = planned({ ...options, records });
+    expect(waiting).toEqual([]);
+    const confirmed = byPart.get("confirm")!;
+    expect(new Set(confirmed.map(({ method }) => method))).toEqual(new Set(["lora", "h-two", "h-balance"]));
+    expect(new Set(confirmed.map(({ task }) => task.style))).toEqual(new Set(TEST_STYLES));
+    for (const name of ["h-two", "h-balance"]) {
+      const tries = runs.filter(
+        ({ method, measures, task }) => method === name && measures === "error" && task.style === TUNING_STYLE,
+      );
+      expect(new Set(tries.map(({ learningRate }) => learningRate)).size).toBe(ADAPTER_RATES.length);
+    }
+  });
+
+  it("has every run once, whichever parts ask for it, and counts all of it", () => {
+    const { runs, byPart } = planned({ isEstimate: true, seeds: 5 });
+    expect(new Set(runs.map(({ id }) => id)).size).toBe(runs.length);
+    expect([...byPart.keys()]).toEqual([...PARTS]);
+    expect([...byPart.values()].flat().length).toBeGreaterThan(runs.length);
+    expect(runs.length).toBeGreaterThan(1000);
+  });
+
+  it("names a run by all that changes its numbers, and not by where the model lies", () => {
+    const task = { kind: "style", style: "twemoji" } as const;
+    const spec = { method: "lora", task, seed: 0, steps: 5, learningRate: 1e-3, measures: "all", settings } as const;
+    const { id } = runSpec(spec);
+    expect(id).toMatch(/^lora--twemoji--seed-0--[0-9a-f]{10}$/);
+    expect(runSpec({ ...spec, settings: { ...settings, model: "elsewhere" } }).id).toBe(id);
+    const others = [
+      { ...spec, steps: 6 },
+      { ...spec, learningRate: 2e-3 },
+      { ...spec, measures: "error" as const },
+      { ...spec, settings: { ...settings, modelHash: "abd" } },
+      { ...spec, adapter: { type: "lora", config: { r: 4 } } },
+    ];
+    expect(new Set([id, ...others.map((other) => runSpec(other).id)]).size).toBe(6);
+  });
+});

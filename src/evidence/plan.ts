@@ -1,0 +1,345 @@
+// Which runs the study has: parts, each with its methods, tasks and seeds. A pure function of what is asked for and of what has
+// been found so far: learning rates, equal times and finalists follow from runs, so that later parts wait for earlier ones.
+
+import type { IconStyle } from "../training/data/icons.js";
+import type { Budget } from "./budget.js";
+import { HYPOTHESES } from "./hypotheses.js";
+import {
+  ABLATIONS,
+  ADAPTER_RATES,
+  BASELINE,
+  FULL_RATES,
+  METHODS,
+  type Method,
+  methodNamed,
+  UNTUNED,
+} from "./methods.js";
+import { type Measures, type RunRecord, type RunSpec, runSpec, type StudySettings } from "./records.js";
+import { ABLATION_STYLE, SUBJECTS, type Subject, type Task, TEST_STYLES, TUNING_STYLE } from "./tasks.js";
+
+/** The parts, in the order in which they are run. */
+export const PARTS = [
+  ...(["rates", "speed", "main", "time", "few-shot", "subject"] as const),
+  ...(["consistency", "bands", "sigma", "numbers", "hypotheses", "confirm"] as const),
+] as const;
+export type Part = (typeof PARTS)[number];
+
+/** What each part is for. */
+export const PART_TITLES: Readonly<Record<Part, string>> = {
+  rates: "learning rate of each method, tuned on another style",
+  speed: "seconds a step, one run at a time",
+  main: "every method, every style, at equal steps and parameters",
+  time: "the same at the training time of LoRA",
+  "few-shot": "a style from 8, 32 and 128 drawings",
+  subject: "one thing in several drawings",
+  consistency: "weight of the consistency loss",
+  bands: "definition of the bands",
+  sigma: "blur of the finest band",
+  numbers: "numbers of bands and experts",
+  hypotheses: "variants that might make routing pay, tried on the tuning style",
+  confirm: "the two best of those, on the styles that did not choose them",
+};
+
+/** Parts that others need first. */
+export const REPEATS_OF_SPEED = 3;
+const SPEED_STEPS = 24;
+const FEW = [8, 32, 128] as const;
+const FEW_METHODS = [BASELINE, "fera", "fera-plain", "fera-shared", "t-lora"];
+const FINALISTS = 2;
+
+/** What a study is asked for. */
+export interface PlanOptions {
+  parts: readonly Part[];
+  seeds: number;
+  steps: number;
+  /** False takes one learning rate for all, untuned. */
+  isTuned: boolean;
+  /** Only these methods, beside the one that all are compared with. */
+  methods?: readonly string[] | undefined;
+  /** Only these of the styles. */
+  styles?: readonly IconStyle[] | undefined;
+  budget: Budget;
+  settings: StudySettings;
+  /** What has been found, by id. */
+  records: ReadonlyMap<string, RunRecord>;
+  /** Takes untuned rates, equal steps and the first hypotheses where they are not known yet: to count. Default false. */
+  isEstimate?: boolean;
+}
+
+/** What there is to run. */
+export interface Plan {
+  /** Each once, in order; some may have records. */
+  runs: RunSpec[];
+  /** Those that a part's tables are made of. */
+  byPart: ReadonlyMap<Part, readonly RunSpec[]>;
+  /** Parts of which some runs are not known yet, and what they wait for. */
+  waiting: { part: Part; for: string }[];
+}
+
+/** Every method that any part has. */
+export const ALL_METHODS: readonly Method[] = [
+  ...METHODS,
+  ...Object.values(ABLATIONS).flat(),
+  ...HYPOTHESES.map(({ method }) => method),
+];
+
+/** The plan as far as it is known. */
+export function makePlan(options: PlanOptions): Plan {
+  return new Planner(options).plan();
+}
+
+/** Thrown and caught in here: something must be run first. */
+class NotYet extends Error {}
+
+class Planner {
+  private readonly needed = new Map<Part, Map<string, RunSpec>>();
+  private readonly rates = new Map<string, number>();
+
+  constructor(private readonly options: PlanOptions) {}
+
+  plan(): Plan {
+    const { parts } = this.options;
+    const byPart = new Map<Part, readonly RunSpec[]>();
+    const waiting: Plan["waiting"] = [];
+    for (const part of PARTS.filter((each) => parts.includes(each))) {
+      const runs: RunSpec[] = [];
+      const reasons = new Set<string>();
+      for (const make of this.runsOf(part)) {
+        try {
+          runs.push(make());
+        } catch (reason) {
+          if (!(reason instanceof NotYet)) throw reason;
+          reasons.add(reason.message);
+        }
+      }
+      byPart.set(part, runs);
+      if (reasons.size > 0) waiting.push({ part, for: [...reasons].join(", ") });
+    }
+    // What others wait for comes first, then the parts in their order.
+    const all = [...[...this.needed.values()].flatMap((runs) => [...runs.values()]), ...[...byPart.values()].flat()];
+    return { runs: [...new Map(all.map((run) => [run.id, run])).values()], byPart, waiting };
+  }
+
+  /** Makers of a part's runs: each throws {@link NotYet} where something is not known. */
+  private runsOf(part: Part): (() => RunSpec)[] {
+    const { steps } = this.options;
+    const styles = this.styles([...TEST_STYLES, TUNING_STYLE]);
+    const tested = this.styles(TEST_STYLES);
+    const main = this.chosen(METHODS);
+    const style = (name: IconStyle): Task => ({ kind: "style", style: name });
+    switch (part) {
+      case "rates":
+        return main
+          .filter(({ kind }) => kind !== "none")
+          .flatMap((method) => this.tries(method).map((run) => () => run));
+      case "speed":
+        return main
+          .filter(({ kind }) => kind !== "none")
+          .flatMap((method) => this.timed(method).map((run) => () => run));
+      case "main":
+        return this.each(main, styles.map(style), "all", () => steps);
+      case "time":
+        return this.each(
+          main.filter(({ kind }) => kind !== "none"),
+          tested.map(style),
+          "all",
+          (method) => this.equalTime(method),
+        );
+      case "few-shot": {
+        const tasks = tested.flatMap((name) =>
+          FEW.map((drawings): Task => ({ kind: "few-shot", style: name, drawings })),
+        );
+        return this.each(this.some(main, FEW_METHODS), tasks, "all", () => steps);
+      }
+      case "subject": {
+        const subjects = Object.keys(SUBJECTS) as Subject[];
+        const tasks = tested.flatMap((name) =>
+          subjects.map((subject): Task => ({ kind: "subject", style: name, subject })),
+        );
+        return this.each(this.some(main, [...FEW_METHODS, "none"]), tasks, "all", () => steps);
+      }
+      case "hypotheses": {
+        const tried = [methodNamed(BASELINE, METHODS), ...this.chosen(HYPOTHESES.map(({ method }) => method))];
+        return this.each(tried, [style(TUNING_STYLE)], "error", () => steps);
+      }
+      case "confirm": {
+        let finalists: readonly Method[];
+        try {
+          finalists = this.finalists();
+        } catch (reason) {
+          return [
+            () => {
+              throw reason;
+            },
+          ];
+        }
+        const compared = [methodNamed(BASELINE, METHODS), ...finalists];
+        return [
+          ...this.each(compared, tested.map(style), "all", () => steps),
+          ...this.each(finalists, tested.map(style), "all", (method) => this.equalTime(method)),
+        ];
+      }
+      default: {
+        const variants = this.chosen(ABLATIONS[part]);
+        return this.each(
+          [methodNamed(BASELINE, METHODS), ...variants],
+          this.styles([ABLATION_STYLE]).map(style),
+          "error",
+          () => steps,
+        );
+      }
+    }
+  }
+
+  /** Seeds outermost, so that what was cut has all methods of the first ones. */
+  private each(
+    methods: readonly Method[],
+    tasks: readonly Task[],
+    measures: Measures,
+    stepsOf: (method: Method) => number,
+  ): (() => RunSpec)[] {
+    return Array.from({ length: this.options.seeds }, (_, seed) => seed).flatMap((seed) =>
+      tasks.flatMap((task) =>
+        methods.map((method) => () => {
+          const steps = method.kind === "none" ? 0 : stepsOf(method);
+          return this.spec(method, { task, seed, steps, measures, learningRate: this.rate(method) });
+        }),
+      ),
+    );
+  }
+
+  private spec(method: Method, run: Pick<RunSpec, "task" | "seed" | "steps" | "measures" | "learningRate">): RunSpec {
+    const { budget, settings } = this.options;
+    return runSpec({
+      ...{ method: method.name, ...run, settings, routerLr: method.routerLr },
+      adapter: adapterOf(method, budget),
+    });
+  }
+
+  private rate(method: Method): number {
+    // A finalist has a rate of its own, beside the one that it was tried with.
+    const key = `${method.name} ${method.tunedAs} ${method.rateFactor}`;
+    const known = this.rates.get(key) ?? this.tunedRate(method);
+    this.rates.set(key, known);
+    return known;
+  }
+
+  private tunedRate(method: Method): number {
+    if (method.kind === "none") return 0;
+    const factor = method.rateFactor ?? 1;
+    const own = ALL_METHODS.find(({ name }) => name === method.tunedAs)!;
+    const rates = ratesOf(own);
+    if (!this.options.isTuned) return rates[UNTUNED]! * factor;
+    const tries = this.need("rates", this.tries({ ...own, tunedAs: own.name }));
+    const errors = tries.map(({ id }) => this.options.records.get(id)?.heldOut?.error);
+    if (errors.some((error) => error === undefined)) {
+      if (this.options.isEstimate) return rates[UNTUNED]! * factor;
+      throw new NotYet("learning rates");
+    }
+    return bestRate(tries, errors as number[]) * factor;
+  }
+
+  private tries(method: Method): RunSpec[] {
+    const { steps } = this.options;
+    const task: Task = { kind: "style", style: TUNING_STYLE };
+    return ratesOf(method).map((learningRate) =>
+      this.spec(method, { task, seed: 0, steps, measures: "error", learningRate }),
+    );
+  }
+
+  private timed(method: Method): RunSpec[] {
+    const task: Task = { kind: "style", style: TUNING_STYLE };
+    const learningRate = ratesOf(method)[0]!;
+    return Array.from({ length: REPEATS_OF_SPEED }, (_, seed) =>
+      this.spec(method, { task, seed, steps: SPEED_STEPS, measures: "speed", learningRate }),
+    );
+  }
+
+  /** The steps that the method does in the time of the baseline's. */
+  private equalTime(method: Method): number {
+    const { steps } = this.options;
+    if (method.name === BASELINE) return steps;
+    const [baseline, own] = [methodNamed(BASELINE, METHODS), method].map((each) => {
+      const runs = this.need("speed", this.timed(each));
+      const seconds = runs.map(({ id }) => this.options.records.get(id)?.secondsPerStep);
+      return seconds.every((value) => value !== undefined) ? median(seconds) : undefined;
+    });
+    if (baseline === undefined || own === undefined) {
+      if (this.options.isEstimate) return steps;
+      throw new NotYet("seconds a step");
+    }
+    return Math.max(1, Math.round((steps * baseline) / own));
+  }
+
+  /** The hypotheses with the lowest error on the tuning style, which then have as many tries of a rate as all methods. */
+  private finalists(): readonly Method[] {
+    const { seeds, steps, records, isEstimate } = this.options;
+    const methods = this.chosen(HYPOTHESES.map(({ method }) => method));
+    const means = methods.map((method) => {
+      const runs = Array.from({ length: seeds }, (_, seed) => {
+        const task: Task = { kind: "style", style: TUNING_STYLE };
+        return this.spec(method, { task, seed, steps, measures: "error", learningRate: this.rate(method) });
+      });
+      this.need("hypotheses", runs);
+      const errors = runs.map(({ id }) => records.get(id)?.heldOut?.error);
+      return errors.every((error) => error !== undefined) ? mean(errors) : undefined;
+    });
+    if (means.some((value) => value === undefined) && !isEstimate) throw new NotYet("all hypotheses");
+    return methods
+      .map((method, i) => ({ method, error: means[i] ?? 0 }))
+      .sort((a, b) => a.error - b.error)
+      .slice(0, FINALISTS)
+      .map(({ method: { rateFactor: _, ...method } }) => ({ ...method, tunedAs: method.name }));
+  }
+
+  private need(part: Part, runs: RunSpec[]): RunSpec[] {
+    const known = this.needed.get(part) ?? new Map<string, RunSpec>();
+    this.needed.set(part, known);
+    for (const run of runs) known.set(run.id, run);
+    return runs;
+  }
+
+  private chosen(methods: readonly Method[]): Method[] {
+    const { methods: names } = this.options;
+    return methods.filter(({ name }) => name === BASELINE || !names || names.includes(name));
+  }
+
+  private some(methods: readonly Method[], names: readonly string[]): Method[] {
+    return methods.filter(({ name }) => names.includes(name));
+  }
+
+  private styles(styles: readonly IconStyle[]): IconStyle[] {
+    const { styles: asked } = this.options;
+    return styles.filter((style) => !asked || asked.includes(style));
+  }
+}
+
+const adapters = new WeakMap<Budget, Map<string, RunSpec["adapter"]>>();
+
+/** A method's adapter under a budget: made once, as a plan is asked for after every run. */
+function adapterOf({ name, config: make }: Method, budget: Budget): RunSpec["adapter"] {
+  const known = adapters.get(budget) ?? new Map<string, RunSpec["adapter"]>();
+  adapters.set(budget, known);
+  if (!known.has(name)) {
+    const config = make?.(budget);
+    known.set(name, config && { type: config.adapterType, config: config.toJSON() });
+  }
+  return known.get(name);
+}
+
+/** The learning rates that are tried for a method. */
+export const ratesOf = ({ kind }: Pick<Method, "kind">): readonly number[] =>
+  kind === "full" ? FULL_RATES : ADAPTER_RATES;
+
+function bestRate(tries: readonly RunSpec[], errors: readonly number[]): number {
+  return tries[errors.indexOf(Math.min(...errors))]!.learningRate;
+}
+
+const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** The middle value, or the mean of the two. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}

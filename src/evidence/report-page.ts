@@ -1,0 +1,479 @@
+// The study's page in words and tables. Every figure is of the runs; a claim stands only where a corrected interval leaves zero
+// out, and what has not been run is said.
+
+import type { Budget } from "./budget.js";
+import { type Compared, claimOf, compare, METRICS, type MethodRuns, type Metric, runsByMethod } from "./comparisons.js";
+import { HYPOTHESES } from "./hypotheses.js";
+import { fourDigits, intervalText, markdownTable, percent, signed } from "./markdown.js";
+import { BASELINE, methodNamed } from "./methods.js";
+import { ALL_METHODS, median, PART_TITLES, PARTS, type Part, type Plan, ratesOf } from "./plan.js";
+import type { RunRecord, RunSpec } from "./records.js";
+import type { Study } from "./study-folder.js";
+import { BASE_STYLE, TEST_STYLES, TUNING_STYLE, taskName } from "./tasks.js";
+
+/** What a report is made of. */
+export interface ReportInputs {
+  study: Study;
+  /** Of all parts. */
+  plan: Plan;
+  records: ReadonlyMap<string, RunRecord>;
+  budget: Budget;
+}
+
+/** What the page is made of. */
+export type PageInputs = ReportInputs & { plots: readonly { file: string; title: string }[]; runsFile: string };
+
+const ERROR = METRICS[0]!;
+const titleOf = (name: string): string => methodNamed(name, ALL_METHODS).title;
+const isTest = ({ task }: RunSpec): boolean => TEST_STYLES.includes(task.style);
+
+/** The whole page. */
+export function evidencePage(inputs: PageInputs): string {
+  const page = new EvidencePage(inputs);
+  return `${page.text().join("\n\n")}\n`;
+}
+
+class EvidencePage {
+  constructor(private readonly inputs: PageInputs) {}
+
+  text(): string[] {
+    return [
+      "# When routed experts are worth it",
+      "Written by `fera evidence` from its runs. `docs/evidence.md` says how it is read, and what each number means.",
+      ...this.state(),
+      ...this.claims(),
+      ...this.main(),
+      ...this.plots(),
+      ...this.equalTime(),
+      ...this.byTask("few-shot", "From few drawings"),
+      ...this.byTask("subject", "One thing in several drawings"),
+      ...this.gates(),
+      ...this.ablations(),
+      ...this.hypotheses(),
+      ...this.confirmation(),
+      ...this.rates(),
+      ...this.limits(),
+      ...this.how(),
+    ].filter((block) => block !== "");
+  }
+
+  private runs(part: Part): readonly RunSpec[] {
+    return this.inputs.plan.byPart.get(part) ?? [];
+  }
+
+  private rows(specs: readonly RunSpec[]): { rows: MethodRuns[]; baseline: readonly RunRecord[] } {
+    const rows = runsByMethod(specs, this.inputs.records);
+    return { rows, baseline: rows.find(({ row }) => row === BASELINE)?.records ?? [] };
+  }
+
+  private state(): string[] {
+    const { plan, records, study } = this.inputs;
+    const parts = PARTS.map((part) => {
+      const specs = this.runs(part);
+      const done = specs.filter(({ id }) => records.has(id)).length;
+      const waits = plan.waiting.find((each) => each.part === part);
+      const note = waits ? `waits for ${waits.for}` : done === specs.length ? "" : "not complete";
+      return [part, PART_TITLES[part], `${done} of ${specs.length}`, note];
+    });
+    const isWhole = parts.every(([, , , note]) => note === "");
+    return [
+      "## What was run",
+      `${study.steps} steps of ${study.settings.batchSize} drawings, ${study.seeds} ${study.seeds === 1 ? "seed" : "seeds"}${study.isTuned ? "" : ", **learning rates not tuned**"}. ` +
+        (isWhole ? "All parts are complete." : "**Not all of the study has been run; what is missing is no result.**"),
+      markdownTable(["part", "what for", "runs", ""], parts, 2),
+    ];
+  }
+
+  private claims(): string[] {
+    const lines: string[] = [];
+    const say = (where: string, cells: readonly Compared[]) => {
+      for (const cell of cells) {
+        const claim = claimOf(cell);
+        if (claim === 0) continue;
+        const unit = cell.metric.isRelative ? "%" : "points";
+        lines.push(
+          `- ${where}: ${titleOf(cell.row)}, ${cell.metric.title}: ${claim > 0 ? "better" : "worse"} than ${titleOf(BASELINE)}, ` +
+            `${intervalText(cell.interval!).replaceAll("**", "")} ${unit}.`,
+        );
+      }
+    };
+    say("equal steps", this.comparison("main", isTest));
+    say("equal time", this.comparison("time", isTest));
+    say(
+      "confirmation",
+      this.confirmationCells().flatMap(({ cells }) => cells),
+    );
+    const any = [...this.inputs.records.values()].some(({ heldOut }) => heldOut !== undefined);
+    const nothing = any
+      ? "Nothing: no corrected interval leaves zero out."
+      : "Nothing yet: there is no run that was measured.";
+    return [
+      "## What can be claimed",
+      `Differences to ${titleOf(BASELINE)} whose interval, corrected for all comparisons of its table, leaves zero out:`,
+      lines.length > 0 ? lines.join("\n") : nothing,
+    ];
+  }
+
+  private comparison(part: Part, keep: (spec: RunSpec) => boolean): Compared[] {
+    const { rows, baseline } = this.rows(this.runs(part).filter(keep));
+    if (baseline.length === 0) return [];
+    const compared = rows.filter(({ row }) => row !== BASELINE && row !== "none");
+    return compared.length === 0 ? [] : compare(compared, baseline);
+  }
+
+  private main(): string[] {
+    const specs = this.runs("main").filter(isTest);
+    const { rows, baseline } = this.rows(specs);
+    if (rows.length === 0) return [];
+    const cells = this.comparison("main", isTest);
+    const none = rows.find(({ row }) => row === "none");
+    return [
+      "## Equal steps, equal parameters",
+      `Mean over the styles ${TEST_STYLES.join(", ")}, whose drawings chose nothing. Differences to ${titleOf(BASELINE)} in percent ` +
+        "(nearest: in points of a hundred), with 95 % intervals that hold for the whole table at once; bold ones leave zero out.",
+      this.differenceTable(rows, baseline, cells),
+      "What they are, and what they cost:",
+      this.costTable(rows),
+      ...(none ? [this.closerText(rows, none.records)] : []),
+      "Held-out error by style:",
+      this.styleTable(),
+      "Held-out error by band of frequency, in percent of all of the baseline's:",
+      bandTable(rows, baseline),
+    ];
+  }
+
+  private differenceTable(
+    rows: readonly MethodRuns[],
+    baseline: readonly RunRecord[],
+    cells: readonly Compared[],
+  ): string {
+    const metrics = METRICS.filter((metric) => cells.some((cell) => cell.metric === metric));
+    const shown = metrics.length > 0 ? metrics : [ERROR];
+    const own = [titleOf(BASELINE), ...shown.map((metric) => fourDigits(compareMean(baseline, metric)))];
+    const others = rows.filter(({ row }) => row !== BASELINE && row !== "none");
+    return markdownTable(
+      ["method", ...shown.map(({ title }) => title)],
+      [
+        own,
+        ...others.map(({ row }) => [
+          titleOf(row),
+          ...shown.map((metric) => cellText(cells.find((cell) => cell.row === row && cell.metric === metric))),
+        ]),
+      ],
+    );
+  }
+
+  private costTable(rows: readonly MethodRuns[]): string {
+    return markdownTable(
+      ["method", "runs", "parameters", "of the budget", "s a step", "peak memory, MB", "file, MB", "learning rate"],
+      rows.map(({ row, records }) => {
+        const [first] = records;
+        const seconds = this.secondsPerStep(row) ?? medianOf(records.map(({ secondsPerStep }) => secondsPerStep));
+        const memory = medianOf(records.map(({ peakMemoryBytes }) => peakMemoryBytes));
+        return [
+          titleOf(row),
+          `${records.length}`,
+          `${first!.parameters}`,
+          percent(first!.parameters / this.inputs.budget.parameters),
+          seconds === undefined ? "–" : fourDigits(seconds),
+          memory === undefined ? "–" : (memory / 1e6).toFixed(0),
+          first!.fileBytes === undefined ? "–" : (first!.fileBytes / 1e6).toFixed(2),
+          first!.spec.steps === 0 ? "–" : `${first!.spec.learningRate}`,
+        ];
+      }),
+    );
+  }
+
+  /** Of the timings where they are, as one run was alone then. */
+  private secondsPerStep(method: string): number | undefined {
+    const timings = this.runs("speed").filter((spec) => spec.method === method);
+    return medianOf(timings.map(({ id }) => this.inputs.records.get(id)?.secondsPerStep));
+  }
+
+  private closerText(rows: readonly MethodRuns[], base: readonly RunRecord[]): string {
+    const drawn = new Map(
+      base.flatMap(({ spec, heldOut }) =>
+        (heldOut?.names ?? []).flatMap(({ name, drawing }): [string, number][] =>
+          drawing ? [[`${taskName(spec.task)} ${spec.seed} ${name}`, drawing.lab + drawing.edges]] : [],
+        ),
+      ),
+    );
+    const shares = rows.flatMap(({ row, records }) => {
+      if (row === "none") return [];
+      const pairs = records.flatMap(({ spec, heldOut }) =>
+        (heldOut?.names ?? []).flatMap(({ name, drawing }) => {
+          const before = drawn.get(`${taskName(spec.task)} ${spec.seed} ${name}`);
+          return drawing && before !== undefined ? [drawing.lab + drawing.edges < before] : [];
+        }),
+      );
+      if (pairs.length === 0) return [];
+      return [[titleOf(row), percent(pairs.filter((closer) => closer).length / pairs.length), `${pairs.length}`]];
+    });
+    if (shares.length === 0) return "";
+    return `Drawings closer to their true one than what the base draws:\n\n${markdownTable(["method", "closer", "drawings"], shares)}`;
+  }
+
+  private styleTable(): string {
+    const specs = this.runs("main");
+    const styles = [...new Set(specs.map(({ task }) => task.style))];
+    const { rows } = this.rows(specs);
+    const head = styles.map((style) => (style === TUNING_STYLE ? `${style} (tuned on)` : style));
+    return markdownTable(
+      ["method", ...head],
+      rows.map(({ row, records }) => [
+        titleOf(row),
+        ...styles.map((style) => {
+          const own = records.filter(({ spec }) => spec.task.style === style);
+          return own.length === 0 ? "–" : fourDigits(compareMean(own, ERROR));
+        }),
+      ]),
+    );
+  }
+
+  private plots(): string[] {
+    return this.inputs.plots.map(({ file, title }) => `![${title}](${file})`);
+  }
+
+  private equalTime(): string[] {
+    const { rows, baseline } = this.rows(this.runs("time").filter(isTest));
+    if (rows.length < 2) return [];
+    const cells = this.comparison("time", isTest);
+    const steps = rows.map(({ row, records }) => [titleOf(row), `${records[0]!.spec.steps}`]);
+    return [
+      "## Equal time",
+      `Each method has as many steps as fit into the time of ${titleOf(BASELINE)}'s, by the seconds a step measured alone.`,
+      this.differenceTable(rows, baseline, cells),
+      markdownTable(["method", "steps"], steps),
+    ];
+  }
+
+  /** One comparison for each task's kind: few drawings, or a subject. */
+  private byTask(part: "few-shot" | "subject", title: string): string[] {
+    const specs = this.runs(part).filter(({ id }) => this.inputs.records.has(id));
+    if (specs.length === 0) return [];
+    const kindOf = ({ task }: RunSpec): string => {
+      if (task.kind === "few-shot") return `${task.drawings} drawings`;
+      return task.kind === "subject" ? task.subject : task.style;
+    };
+    const kinds = [...new Set(specs.map(kindOf))];
+    const tables = kinds.flatMap((kind) => {
+      const { rows, baseline } = this.rows(specs.filter((spec) => kindOf(spec) === kind));
+      if (baseline.length === 0 || rows.length < 2) return [];
+      const compared = rows.filter(({ row }) => row !== BASELINE && row !== "none");
+      return [`**${kind}**`, this.differenceTable(rows, baseline, compare(compared, baseline))];
+    });
+    return tables.length === 0 ? [] : [`## ${title}`, ...tables];
+  }
+
+  private gates(): string[] {
+    const { rows } = this.rows(this.runs("main"));
+    const table = rows.flatMap(({ row, records }) => {
+      const own = records.flatMap(({ gates }) => gates ?? []);
+      if (own.length === 0) return [];
+      const mean = (of: (gates: (typeof own)[number]) => number | undefined): number | undefined => {
+        const values = own.flatMap((gates) => of(gates) ?? []);
+        return values.length === 0 ? undefined : values.reduce((sum, value) => sum + value, 0) / values.length;
+      };
+      const share = (value: number | undefined) => (value === undefined ? "–" : value.toFixed(3));
+      const loss = (of: (gates: (typeof own)[number]) => number) =>
+        signed(mean((gates) => 100 * (of(gates) / gates.live - 1))!);
+      const overlap = (key: "down" | "up", chance: "downByChance" | "upByChance") => {
+        const value = mean(({ overlap }) => overlap?.[key]);
+        return value === undefined
+          ? "–"
+          : `${value.toFixed(3)} (${mean(({ overlap }) => overlap?.[chance])!.toFixed(3)})`;
+      };
+      return [
+        [
+          titleOf(row),
+          share(mean(({ gatesByTimestep }) => gatesByTimestep)),
+          share(mean(({ energiesByTimestep }) => energiesByTimestep)),
+          loss(({ frozenAtTimestep }) => frozenAtTimestep),
+          loss(({ frozen }) => frozen),
+          ...[overlap("down", "downByChance"), overlap("up", "upByChance")],
+        ],
+      ];
+    });
+    if (table.length === 0) return [];
+    return [
+      "## What the gates do",
+      "R² of gates and of energies on the timestep: 1 where the clock explains all, and images at one timestep do not differ. Error " +
+        "in percent more than with live gates, where they are frozen to their mean at each timestep, and to one mean for all. Overlap " +
+        "of experts' subspaces, inputs and outputs, and by chance: 1 where they are the same.",
+      markdownTable(
+        ["method", "R² of gates", "R² of energies", "frozen at t", "frozen", "overlap of A", "overlap of B"],
+        table,
+      ),
+    ];
+  }
+
+  private ablations(): string[] {
+    const blocks = (["consistency", "bands", "sigma", "numbers"] as const).flatMap((part) => {
+      const { rows, baseline } = this.rows(this.runs(part));
+      if (baseline.length === 0 || rows.length < 2) return [];
+      const cells = compare(
+        rows.filter(({ row }) => row !== BASELINE),
+        baseline,
+        [ERROR],
+      );
+      return [`**${PART_TITLES[part]}**`, this.differenceTable(rows, baseline, cells)];
+    });
+    return blocks.length === 0 ? [] : ["## One thing exchanged at a time", ...blocks];
+  }
+
+  private hypotheses(): string[] {
+    const { rows, baseline } = this.rows(this.runs("hypotheses"));
+    const others = rows.filter(({ row }) => row !== BASELINE);
+    const cells = baseline.length > 0 && others.length > 0 ? compare(others, baseline, [ERROR]) : [];
+    const table = HYPOTHESES.map(({ method, prediction, expected }) => {
+      const cell = cells.find(({ row }) => row === method.name);
+      const claim = cell ? claimOf(cell) : 0;
+      const outcome = !cell ? "not run" : claim === 0 ? "no difference shown" : claim > 0 ? "better" : "worse";
+      const wanted = { [-1]: 1, 0: 0, 1: -1 }[expected];
+      const verdict = !cell ? "" : claim === wanted ? "as predicted" : "not as predicted";
+      return [method.title, prediction, cellText(cell), outcome, verdict];
+    });
+    return [
+      "## Hypotheses",
+      `Predicted before any run, tried on ${TUNING_STYLE} only: held-out error against ${titleOf(BASELINE)}'s in percent. “No ` +
+        "difference shown” is no proof that there is none.",
+      markdownTable(["variant", "prediction", "difference", "outcome", ""], table, 2),
+    ];
+  }
+
+  private confirmationCells(): {
+    title: string;
+    cells: Compared[];
+    rows: MethodRuns[];
+    baseline: readonly RunRecord[];
+  }[] {
+    const specs = this.runs("confirm").filter(isTest);
+    const { steps } = this.inputs.study;
+    const baselineSpecs = specs.filter(({ method }) => method === BASELINE);
+    const finalists = specs.filter(({ method }) => method !== BASELINE);
+    // A finalist that takes as long as the baseline has the same runs in both.
+    const seen = new Set<string>();
+    const first = finalists.filter(({ id, steps: own }) => own === steps && !seen.has(id) && seen.add(id));
+    const timed = finalists.filter(({ steps: own }) => own !== steps);
+    return [
+      { title: "equal steps", own: first },
+      { title: "equal time", own: timed },
+    ].flatMap(({ title, own }) => {
+      const { rows, baseline } = this.rows([...baselineSpecs, ...own]);
+      if (baseline.length === 0 || rows.length < 2) return [];
+      const cells = compare(
+        rows.filter(({ row }) => row !== BASELINE),
+        baseline,
+      );
+      return [{ title, cells, rows, baseline }];
+    });
+  }
+
+  private confirmation(): string[] {
+    const tables = this.confirmationCells().flatMap(({ title, cells, rows, baseline }) => [
+      `**${title}**`,
+      this.differenceTable(rows, baseline, cells),
+    ]);
+    if (tables.length === 0) return [];
+    return [
+      "## The best of them, confirmed",
+      "The two variants with the least held-out error on the tuning style, each with as many tries of a learning rate as every " +
+        `method, on the styles that did not choose them: ${TEST_STYLES.join(", ")}.`,
+      ...tables,
+    ];
+  }
+
+  private rates(): string[] {
+    const specs = this.runs("rates");
+    const names = [...new Set(specs.map(({ method }) => method))];
+    const rows = names.flatMap((name) => {
+      const tries = specs.filter(({ method }) => method === name);
+      const errors = tries.map(({ id }) => this.inputs.records.get(id)?.heldOut?.error);
+      if (errors.every((error) => error === undefined)) return [];
+      const least = Math.min(...errors.map((error) => error ?? Number.POSITIVE_INFINITY));
+      const all = ratesOf(methodNamed(name, ALL_METHODS));
+      const cells = tries.map(({ learningRate }, i) => {
+        const error = errors[i];
+        if (error === undefined) return `${learningRate}: –`;
+        const text = `${learningRate}: ${fourDigits(error)}`;
+        return error === least ? `**${text}**` : text;
+      });
+      const best = tries[errors.indexOf(least)]!.learningRate;
+      const isEdge = best === all[0] || best === all.at(-1);
+      return [[titleOf(name), ...cells, isEdge ? "at the edge" : ""]];
+    });
+    if (rows.length === 0) return [];
+    return [
+      "## Learning rates",
+      `Held-out error on ${TUNING_STYLE}, one seed, as many tries for every method. Where the best is at the edge, a rate beyond it ` +
+        "might be better still.",
+      markdownTable(["method", "1", "2", "3", "4", ""], rows),
+    ];
+  }
+
+  private limits(): string[] {
+    return [
+      "## What this cannot tell",
+      [
+        "- One small model that draws icons on white. Large models, photographs and other subjects may differ.",
+        `- Forgetting is measured on the base's own style (${BASE_STYLE}) and on names that no adapter saw.`,
+        "- Held-out error is the error of predicted noise; drawings are measured by colours, edges and shapes, not by people.",
+        "- Cost at Stable Diffusion's size is another question: `npm run bench -- sd15`.",
+        `- Rates were tuned on ${TUNING_STYLE} with one seed; a method that needs another rate for another style is at a disadvantage.`,
+      ].join("\n"),
+    ];
+  }
+
+  private how(): string[] {
+    const { study, records, plan, budget, runsFile } = this.inputs;
+    const used = plan.runs.flatMap(({ id }) => records.get(id) ?? []);
+    const hours = used.reduce((sum, { seconds }) => sum + seconds, 0) / 3600;
+    const machines = [...new Set(used.map(({ machine }) => JSON.stringify(machine)))].map(
+      (text) => JSON.parse(text) as Record<string, string>,
+    );
+    const finished = used.map(({ finishedAt }) => finishedAt).sort();
+    return [
+      "## How it was made",
+      [
+        `- ${used.length} runs, ${hours.toFixed(1)} hours of a process in all${finished.length > 0 ? `, from ${finished[0]!.slice(0, 10)} to ${finished.at(-1)!.slice(0, 10)}` : ""}.`,
+        `- Model ${study.settings.modelHash}; the budget is ${budget.parameters} trained parameters; drawings with ${study.settings.drawingSteps} steps${study.settings.limit === undefined ? "" : `; at most ${study.settings.limit} held-out names`}.`,
+        ...machines.map(
+          (machine) =>
+            `- ${Object.entries(machine)
+              .map(([name, value]) => `${name} ${value}`)
+              .join(", ")}`,
+        ),
+        `- All numbers: [${runsFile}](${runsFile}), [runs.csv](runs.csv); configurations and parameters: [configurations.json](configurations.json).`,
+      ].join("\n"),
+      `\`\`\`\nnpx fera evidence --seeds ${study.seeds} --steps ${study.steps}${study.isTuned ? "" : " --untuned"}\n\`\`\``,
+    ];
+  }
+}
+
+const cellText = (cell: Compared | undefined): string => {
+  if (!cell) return "–";
+  return cell.interval ? intervalText(cell.interval) : "0";
+};
+
+function compareMean(records: readonly RunRecord[], metric: Metric): number {
+  return compare([{ row: "", records }], [], [metric])[0]?.mean ?? Number.NaN;
+}
+
+function medianOf(values: readonly (number | undefined)[]): number | undefined {
+  const known = values.filter((value) => value !== undefined);
+  return known.length === 0 ? undefined : median(known);
+}
+
+function bandTable(rows: readonly MethodRuns[], baseline: readonly RunRecord[]): string {
+  const bands = Object.keys(baseline[0]?.heldOut?.byBand ?? {});
+  const mean = (records: readonly RunRecord[], band: string) =>
+    records.reduce((sum, { heldOut }) => sum + heldOut!.byBand[band]!, 0) / records.length;
+  const total = bands.reduce((sum, band) => sum + mean(baseline, band), 0);
+  return markdownTable(
+    ["method", ...bands],
+    rows.map(({ row, records }) => [
+      titleOf(row),
+      ...bands.map((band) => `${((100 * mean(records, band)) / total).toFixed(2)}`),
+    ]),
+  );
+}

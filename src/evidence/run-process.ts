@@ -1,0 +1,40 @@
+// A process that does one run and ends: its peak memory is that run's, and what kills it harms no other. Started by
+// `executeInProcess`, with a channel for messages.
+
+import "../runtime/node.js";
+import "../storage/node.js";
+import { FeraError } from "../errors.js";
+import { describeSystemError } from "../storage/file-access.js";
+import { executeRun } from "./execute-run.js";
+import type { RunOrder, RunReport } from "./run-messages.js";
+
+const PROGRESS_MS = 500;
+
+const tell = (report: RunReport): Promise<void> =>
+  new Promise((resolve) => {
+    if (process.send) process.send(report, () => resolve());
+    else resolve();
+  });
+
+process.once("message", async ({ spec, threads }: RunOrder) => {
+  let toldAt = Number.NEGATIVE_INFINITY;
+  try {
+    const record = await executeRun(spec, {
+      threads,
+      onProgress: (phase, done, of) => {
+        const now = performance.now();
+        if (now - toldAt < PROGRESS_MS) return;
+        toldAt = now;
+        void tell({ kind: "progress", phase, done, of });
+      },
+    });
+    await tell({ kind: "done", record });
+  } catch (error) {
+    const known = error instanceof FeraError ? error.message : describeSystemError(error);
+    await tell({ kind: "failed", message: known ?? String((error as Error).stack ?? error) });
+  }
+  process.exit();
+});
+// The study has gone. Ctrl-C in a terminal reaches this process too; the study then ends it.
+process.on("disconnect", () => process.exit());
+for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => undefined);
