@@ -21,7 +21,9 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
     ...["diffusion", "models", "adapters", "pipelines"],
   ],
   demo: ["errors", "tensor", "images", "diffusion", "runtime", "storage", "adapters", "pipelines", "training"],
-  evidence: [...["errors", "tensor", "images", "diffusion", "storage", "adapters", "pipelines", "training", "demo"]],
+  evidence: [
+    ...["errors", "tensor", "runtime", "images", "diffusion", "storage", "adapters", "pipelines", "training", "demo"],
+  ],
   // The page's server. Its page, studio/, is not part of src/: it imports the protocol, and the library's web entry.
   studio: ["errors", "tensor", "runtime", "storage", "images", "models", "adapters", "pipelines", "training"],
   cli: [

@@ -1,27 +1,16 @@
 // The study's page in words and tables. Every figure is of the runs; a claim stands only where a corrected interval leaves zero
 // out, and what has not been run is said.
 
-import type { Budget } from "./budget.js";
 import { type Compared, claimOf, compare, METRICS, type MethodRuns, type Metric, runsByMethod } from "./comparisons.js";
 import { HYPOTHESES } from "./hypotheses.js";
-import { fourDigits, intervalText, markdownTable, percent, signed } from "./markdown.js";
+import { fourDigits, intervalText, markdownTable, percent } from "./markdown.js";
 import { BASELINE, methodNamed } from "./methods.js";
-import { ALL_METHODS, median, PART_TITLES, PARTS, type Part, type Plan, ratesOf } from "./plan.js";
+import { ALL_METHODS, median, PART_TITLES, PARTS, type Part } from "./plan.js";
 import type { RunRecord, RunSpec } from "./records.js";
-import type { Study } from "./study-folder.js";
-import { BASE_STYLE, TEST_STYLES, TUNING_STYLE, taskName } from "./tasks.js";
-
-/** What a report is made of. */
-export interface ReportInputs {
-  study: Study;
-  /** Of all parts. */
-  plan: Plan;
-  records: ReadonlyMap<string, RunRecord>;
-  budget: Budget;
-}
-
-/** What the page is made of. */
-export type PageInputs = ReportInputs & { plots: readonly { file: string; title: string }[]; runsFile: string };
+import { howSection, LIMITS, ratesSection } from "./report-about.js";
+import { gatesSection } from "./report-gates.js";
+import type { PageInputs } from "./report-inputs.js";
+import { TEST_STYLES, TUNING_STYLE, taskName } from "./tasks.js";
 
 const ERROR = METRICS[0]!;
 const titleOf = (name: string): string => methodNamed(name, ALL_METHODS).title;
@@ -47,13 +36,13 @@ class EvidencePage {
       ...this.equalTime(),
       ...this.byTask("few-shot", "From few drawings"),
       ...this.byTask("subject", "One thing in several drawings"),
-      ...this.gates(),
+      ...gatesSection(this.rows([...this.runs("main"), ...this.runs("hypotheses")]).rows, titleOf),
       ...this.ablations(),
       ...this.hypotheses(),
       ...this.confirmation(),
-      ...this.rates(),
-      ...this.limits(),
-      ...this.how(),
+      ...ratesSection(this.runs("rates"), this.inputs.records),
+      LIMITS,
+      ...howSection(this.inputs),
     ].filter((block) => block !== "");
   }
 
@@ -265,48 +254,6 @@ class EvidencePage {
     return tables.length === 0 ? [] : [`## ${title}`, ...tables];
   }
 
-  private gates(): string[] {
-    const { rows } = this.rows(this.runs("main"));
-    const table = rows.flatMap(({ row, records }) => {
-      const own = records.flatMap(({ gates }) => gates ?? []);
-      if (own.length === 0) return [];
-      const mean = (of: (gates: (typeof own)[number]) => number | undefined): number | undefined => {
-        const values = own.flatMap((gates) => of(gates) ?? []);
-        return values.length === 0 ? undefined : values.reduce((sum, value) => sum + value, 0) / values.length;
-      };
-      const share = (value: number | undefined) => (value === undefined ? "–" : value.toFixed(3));
-      const loss = (of: (gates: (typeof own)[number]) => number) =>
-        signed(mean((gates) => 100 * (of(gates) / gates.live - 1))!);
-      const overlap = (key: "down" | "up", chance: "downByChance" | "upByChance") => {
-        const value = mean(({ overlap }) => overlap?.[key]);
-        return value === undefined
-          ? "–"
-          : `${value.toFixed(3)} (${mean(({ overlap }) => overlap?.[chance])!.toFixed(3)})`;
-      };
-      return [
-        [
-          titleOf(row),
-          share(mean(({ gatesByTimestep }) => gatesByTimestep)),
-          share(mean(({ energiesByTimestep }) => energiesByTimestep)),
-          loss(({ frozenAtTimestep }) => frozenAtTimestep),
-          loss(({ frozen }) => frozen),
-          ...[overlap("down", "downByChance"), overlap("up", "upByChance")],
-        ],
-      ];
-    });
-    if (table.length === 0) return [];
-    return [
-      "## What the gates do",
-      "R² of gates and of energies on the timestep: 1 where the clock explains all, and images at one timestep do not differ. Error " +
-        "in percent more than with live gates, where they are frozen to their mean at each timestep, and to one mean for all. Overlap " +
-        "of experts' subspaces, inputs and outputs, and by chance: 1 where they are the same.",
-      markdownTable(
-        ["method", "R² of gates", "R² of energies", "frozen at t", "frozen", "overlap of A", "overlap of B"],
-        table,
-      ),
-    ];
-  }
-
   private ablations(): string[] {
     const blocks = (["consistency", "bands", "sigma", "numbers"] as const).flatMap((part) => {
       const { rows, baseline } = this.rows(this.runs(part));
@@ -380,72 +327,6 @@ class EvidencePage {
       "The two variants with the least held-out error on the tuning style, each with as many tries of a learning rate as every " +
         `method, on the styles that did not choose them: ${TEST_STYLES.join(", ")}.`,
       ...tables,
-    ];
-  }
-
-  private rates(): string[] {
-    const specs = this.runs("rates");
-    const names = [...new Set(specs.map(({ method }) => method))];
-    const rows = names.flatMap((name) => {
-      const tries = specs.filter(({ method }) => method === name);
-      const errors = tries.map(({ id }) => this.inputs.records.get(id)?.heldOut?.error);
-      if (errors.every((error) => error === undefined)) return [];
-      const least = Math.min(...errors.map((error) => error ?? Number.POSITIVE_INFINITY));
-      const all = ratesOf(methodNamed(name, ALL_METHODS));
-      const cells = tries.map(({ learningRate }, i) => {
-        const error = errors[i];
-        if (error === undefined) return `${learningRate}: –`;
-        const text = `${learningRate}: ${fourDigits(error)}`;
-        return error === least ? `**${text}**` : text;
-      });
-      const best = tries[errors.indexOf(least)]!.learningRate;
-      const isEdge = best === all[0] || best === all.at(-1);
-      return [[titleOf(name), ...cells, isEdge ? "at the edge" : ""]];
-    });
-    if (rows.length === 0) return [];
-    return [
-      "## Learning rates",
-      `Held-out error on ${TUNING_STYLE}, one seed, as many tries for every method. Where the best is at the edge, a rate beyond it ` +
-        "might be better still.",
-      markdownTable(["method", "1", "2", "3", "4", ""], rows),
-    ];
-  }
-
-  private limits(): string[] {
-    return [
-      "## What this cannot tell",
-      [
-        "- One small model that draws icons on white. Large models, photographs and other subjects may differ.",
-        `- Forgetting is measured on the base's own style (${BASE_STYLE}) and on names that no adapter saw.`,
-        "- Held-out error is the error of predicted noise; drawings are measured by colours, edges and shapes, not by people.",
-        "- Cost at Stable Diffusion's size is another question: `npm run bench -- sd15`.",
-        `- Rates were tuned on ${TUNING_STYLE} with one seed; a method that needs another rate for another style is at a disadvantage.`,
-      ].join("\n"),
-    ];
-  }
-
-  private how(): string[] {
-    const { study, records, plan, budget, runsFile } = this.inputs;
-    const used = plan.runs.flatMap(({ id }) => records.get(id) ?? []);
-    const hours = used.reduce((sum, { seconds }) => sum + seconds, 0) / 3600;
-    const machines = [...new Set(used.map(({ machine }) => JSON.stringify(machine)))].map(
-      (text) => JSON.parse(text) as Record<string, string>,
-    );
-    const finished = used.map(({ finishedAt }) => finishedAt).sort();
-    return [
-      "## How it was made",
-      [
-        `- ${used.length} runs, ${hours.toFixed(1)} hours of a process in all${finished.length > 0 ? `, from ${finished[0]!.slice(0, 10)} to ${finished.at(-1)!.slice(0, 10)}` : ""}.`,
-        `- Model ${study.settings.modelHash}; the budget is ${budget.parameters} trained parameters; drawings with ${study.settings.drawingSteps} steps${study.settings.limit === undefined ? "" : `; at most ${study.settings.limit} held-out names`}.`,
-        ...machines.map(
-          (machine) =>
-            `- ${Object.entries(machine)
-              .map(([name, value]) => `${name} ${value}`)
-              .join(", ")}`,
-        ),
-        `- All numbers: [${runsFile}](${runsFile}), [runs.csv](runs.csv); configurations and parameters: [configurations.json](configurations.json).`,
-      ].join("\n"),
-      `\`\`\`\nnpx fera evidence --seeds ${study.seeds} --steps ${study.steps}${study.isTuned ? "" : " --untuned"}\n\`\`\``,
     ];
   }
 }

@@ -1,0 +1,60 @@
+// What the gates do, as a part of the study's page.
+
+import type { MethodRuns } from "./comparisons.js";
+import { intervalText, markdownTable } from "./markdown.js";
+import type { GateResult } from "./records.js";
+import { type Interval, type Observation, simultaneousIntervals } from "./statistics.js";
+import { taskName } from "./tasks.js";
+
+/** The section of runs that have gates; empty where there are none. */
+export function gatesSection(rows: readonly MethodRuns[], titleOf: (method: string) => string): string[] {
+  const routed = rows
+    .map(({ row, records }) => ({ row, records: records.filter(({ gates }) => gates !== undefined) }))
+    .filter(({ records }) => records.length > 0);
+  if (routed.length === 0) return [];
+  const losses = intervals(routed, ({ frozenAtTimestep, live }) => frozenAtTimestep / live);
+  const wholeLosses = intervals(routed, ({ frozen, live }) => frozen / live);
+  const table = routed.map(({ row, records }, i) => {
+    const own = records.map(({ gates }) => gates!);
+    const share = (of: (gates: GateResult) => number | undefined): string => {
+      const values = own.flatMap((gates) => of(gates) ?? []);
+      return values.length === 0 ? "–" : meanOf(values).toFixed(3);
+    };
+    const overlap = (key: "down" | "up", chance: "downByChance" | "upByChance"): string => {
+      const value = share((gates) => gates.overlap?.[key]);
+      return value === "–" ? value : `${value} (${share((gates) => gates.overlap?.[chance])})`;
+    };
+    return [
+      titleOf(row),
+      share(({ gatesByTimestep }) => gatesByTimestep),
+      share(({ energiesByTimestep }) => energiesByTimestep),
+      intervalText(losses[i]!),
+      intervalText(wholeLosses[i]!),
+      ...[overlap("down", "downByChance"), overlap("up", "upByChance")],
+    ];
+  });
+  return [
+    "## What the gates do",
+    "R² of gates and of energies on the timestep: 1 where the clock explains all, and images at one timestep do not differ. Error " +
+      "in percent more than with live gates, where they are frozen to their mean at each timestep, and to one mean for all, with " +
+      "intervals over seeds corrected for each column. Overlap of experts' subspaces, inputs and outputs, and by chance: 1 where " +
+      "they are the same.",
+    markdownTable(
+      ["method", "R² of gates", "R² of energies", "frozen at t", "frozen", "overlap of A", "overlap of B"],
+      table,
+    ),
+  ];
+}
+
+/** Of a ratio to the error with live gates, in percent more. */
+function intervals(rows: readonly MethodRuns[], ratio: (gates: GateResult) => number): Interval[] {
+  return simultaneousIntervals(
+    rows.map(({ records }) =>
+      records.map(({ spec, gates }): Observation => {
+        return { seed: spec.seed, name: "", stratum: taskName(spec.task), value: 100 * (ratio(gates!) - 1) };
+      }),
+    ),
+  );
+}
+
+const meanOf = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;

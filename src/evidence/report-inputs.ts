@@ -1,0 +1,18 @@
+// What the study's page is made of.
+
+import type { Budget } from "./budget.js";
+import type { Plan } from "./plan.js";
+import type { RunRecord } from "./records.js";
+import type { Study } from "./study-folder.js";
+
+/** What a report is made of. */
+export interface ReportInputs {
+  study: Study;
+  /** Of all parts. */
+  plan: Plan;
+  records: ReadonlyMap<string, RunRecord>;
+  budget: Budget;
+}
+
+/** What the page is made of. */
+export type PageInputs = ReportInputs & { plots: readonly { file: string; title: string }[]; runsFile: string };
