@@ -4,6 +4,8 @@
 export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   errors: [],
   tensor: ["errors"],
+  // Ranks of one training; MPI is loaded when it is asked for.
+  distributed: ["errors"],
   graph: ["errors", "tensor"],
   autodiff: ["errors", "tensor", "graph"],
   onnx: ["errors", "tensor", "graph"],
@@ -18,7 +20,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   pipelines: ["errors", "tensor", "storage", "images", "schedulers", "diffusion", "models", "adapters"],
   training: [
     ...["errors", "tensor", "graph", "autodiff", "runtime", "storage", "images", "nn", "schedulers"],
-    ...["diffusion", "models", "adapters", "pipelines"],
+    ...["diffusion", "models", "adapters", "pipelines", "distributed"],
   ],
   demo: ["errors", "tensor", "images", "diffusion", "runtime", "storage", "adapters", "pipelines", "training"],
   evidence: [
@@ -27,8 +29,8 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   // The page's server. Its page, studio/, is not part of src/: it imports the protocol, and the library's web entry.
   studio: ["errors", "tensor", "runtime", "storage", "images", "models", "adapters", "pipelines", "training"],
   cli: [
-    ...["errors", "tensor", "runtime", "storage", "images", "schedulers", "diffusion", "models", "adapters"],
-    ...["pipelines", "training", "demo", "evidence", "studio"],
+    ...["errors", "distributed", "tensor", "runtime", "storage", "images", "schedulers", "diffusion", "models"],
+    ...["adapters", "pipelines", "training", "demo", "evidence", "studio"],
   ],
   // The entries of the package: making images, and with training.
   inference: [
@@ -38,7 +40,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   "node-inference": ["inference", "runtime", "storage", "images"],
   "web-inference": ["inference", "runtime", "storage"],
   library: ["inference", "autodiff", "diffusion", "training"],
-  index: ["library", "node-inference", "training"],
+  index: ["library", "node-inference", "training", "distributed"],
   web: ["library", "web-inference"],
 };
 

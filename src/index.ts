@@ -3,6 +3,10 @@
 export * from "./library.js";
 export * from "./node-inference.js";
 
+// Ranks of one training
+
+export { joinMpi, type MpiOptions, type RankGroup } from "./distributed/index.js";
+
 // Data and training
 
 export {

@@ -63,6 +63,7 @@ export {
   learningRateSchedule,
 } from "./training/learning-rate.js";
 export {
+  type BatchPart,
   type DrawnBatch,
   diffusionBatch,
   type NoisedBatchOptions,

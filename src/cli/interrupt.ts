@@ -18,9 +18,12 @@ export function isInterruption(error: unknown): boolean {
 /**
  * Runs something that a signal can end.
  *
- * @param advice - Printed at the first signal: what happens now.
+ * @param advice - Printed at the first signal: what happens now. Nothing is printed without it.
  */
-export async function interruptible<T>(advice: string, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+export async function interruptible<T>(
+  advice: string | undefined,
+  run: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const controller = new AbortController();
   let pressedAt = Number.NEGATIVE_INFINITY;
   const onSignal = (signal: keyof typeof EXIT_CODES): void => {
@@ -28,7 +31,7 @@ export async function interruptible<T>(advice: string, run: (signal: AbortSignal
     exitCode = EXIT_CODES[signal];
     if (!controller.signal.aborted) {
       pressedAt = now;
-      process.stderr.write(`\n${advice} Press Ctrl-C again to quit at once.\n`);
+      if (advice !== undefined) process.stderr.write(`\n${advice} Press Ctrl-C again to quit at once.\n`);
       controller.abort();
     } else if (now - pressedAt > SAME_PRESS_MS) {
       // Not process.exit: where ONNX Runtime is at work, that ends in an abort.

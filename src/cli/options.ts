@@ -53,16 +53,18 @@ function defaultNote({ defaultValue, isRequired, schema }: OptionSpec<unknown>):
 }
 
 /**
- * Checks and merges flags, the file that `--config` names, and the given layers, which come before both.
+ * Checks and merges flags, the file that `--config` names, and the layers `before`, which come before both.
  *
+ * @param given - In place of flags and file.
  * @throws {UsageError} That lists every unknown key, invalid value and missing option.
  */
 export async function readOptions<S extends OptionSpecs>(
   command: Command,
   specs: S,
   before: readonly OptionLayer[] = [],
+  given?: readonly OptionLayer[],
 ): Promise<OptionValues<S>> {
-  const layers = [...before, ...(await givenLayers(command, specs))];
+  const layers = [...before, ...(given ?? (await givenLayers(command, specs)))];
   const problems = layers.flatMap((layer) => unknownKeys(layer, specs));
   const values: Record<string, unknown> = {};
   for (const [name, spec] of Object.entries(specs)) {

@@ -3,6 +3,7 @@
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { Command } from "commander";
+import type { RankGroup } from "../distributed/index.js";
 import { ConfigError, quoted } from "../errors.js";
 import {
   type FineTuneResult,
@@ -26,6 +27,7 @@ import {
 } from "../training/options/train-options.js";
 import { TRAINING_OPTIONS } from "../training/options/training-options.js";
 import { outputPath } from "../training/output-folder.js";
+import { firstOnEachHost } from "../training/rank-agreement.js";
 import {
   absoluteData,
   captionWarnings,
@@ -48,6 +50,7 @@ import { addOptions, givenLayers, type OptionLayer, readOptions } from "./option
 import { prepareOutputFile } from "./output-file.js";
 import "./platform.js";
 import { print, printable, printError } from "./printable.js";
+import { fromFirst, joinedRanks, onAllRanks, threadsPerRank } from "./ranks.js";
 import { TrainBars } from "./train-bars.js";
 import { alone, clearRun, readSettings, refuseStartedRun, settingsPath, writeSettings } from "./training-run.js";
 import { UsageError } from "./usage-error.js";
@@ -59,22 +62,29 @@ export function trainCommand(): Command {
   );
   addOptions(command, TRAIN_OPTIONS, { config: true });
   return command.action(async () => {
-    const options = await readTrainOptions(command);
-    await prepareOutputFolder(options.output);
-    process.exitCode = await interruptible("Stopping after this step.", (signal) =>
-      alone(options.output, () => train(command, options, signal)),
-    );
+    const ranks = await joinedRanks(command, await givenLayers(command, TRAIN_OPTIONS));
+    process.exitCode = await onAllRanks(ranks, async () => {
+      const options = await readTrainOptions(command, ranks);
+      const isFirst = (ranks?.rank ?? 0) === 0;
+      if (isFirst) await prepareOutputFolder(options.output);
+      return interruptible(isFirst ? "Stopping after this step." : undefined, (signal) => {
+        signal.addEventListener("abort", () => ranks?.expectEnd(), { once: true });
+        const run = () => train(command, options, { signal, ranks, isFirst });
+        return isFirst ? alone(options.output, run) : run();
+      });
+    });
   });
 }
 
 /** Flags and file, on top of the options of the run that is resumed. */
-async function readTrainOptions(command: Command): Promise<TrainOptionValues> {
+async function readTrainOptions(command: Command, ranks: RankGroup | undefined): Promise<TrainOptionValues> {
   const given = await givenLayers(command, TRAIN_OPTIONS);
   const last = (name: string) => given.findLast(({ values }) => values[name] !== undefined)?.values[name];
   const output = last("output");
   const before: OptionLayer[] = [];
   if (last("resume") === true && typeof output === "string") {
-    const started = await readSettings(output);
+    // The others need not reach the output folder.
+    const started = await fromFirst(ranks, () => readSettings(output));
     if (started) {
       before.push({ source: settingsPath(output), values: started });
       refuseChanges(command, started, given);
@@ -118,35 +128,45 @@ function refuseChanges(command: Command, started: Record<string, unknown>, given
   );
 }
 
-async function train(command: Command, options: TrainOptionValues, signal: AbortSignal): Promise<number> {
+/** Where a training runs: beside what other processes, and until when. */
+interface Setting {
+  signal: AbortSignal;
+  ranks: RankGroup | undefined;
+  /** Whether this process is the one that tells and writes. */
+  isFirst: boolean;
+}
+
+async function train(command: Command, options: TrainOptionValues, setting: Setting): Promise<number> {
+  const { signal, ranks, isFirst } = setting;
   const { output, resume, adapterName } = options;
   const adapter = join(output, adapterName);
-  if (!resume && !options.overwrite) await refuseStartedRun(output, adapter);
-  if (options.skippedList !== undefined) await prepareOutputFile(options.skippedList);
-
-  printError(`loading   ${options.model}`);
-  const pipeline = await loadAnyPipeline(options.model, options);
+  if (isFirst) {
+    if (!resume && !options.overwrite) await refuseStartedRun(output, adapter);
+    if (options.skippedList !== undefined) await prepareOutputFile(options.skippedList);
+    printError(`loading   ${options.model}`);
+  }
+  const threads = options.threads ?? (await threadsPerRank(ranks));
+  const pipeline = await firstOnEachHost(ranks, () => loadAnyPipeline(options.model, { ...options, threads }));
   const resolution = checkedResolution(pipeline, options.resolution);
   checkBucketStep(pipeline, options.bucketStep);
   if (options.validationPrompts) tokenizeCaptions(pipeline.tokenizer, options.validationPrompts);
-  const dataset = await openSplit(options.data, "train", {
-    ...dataOptionsOf(options),
-    regularizationData: options.regularizationData,
-    regularizationWeight: options.regularizationWeight,
-    size: resolution,
-    exclude: [output],
-    signal,
-  });
-  for (const line of describeTrainingData(dataset, options.data, options.validationSplit)) print(line);
-  const warnings = [
-    ...captionWarnings(dataset),
-    ...frameWarnings(dataset),
-    ...upscaleWarnings(dataset),
-    ...heldOutWarnings(dataset),
-  ];
-  for (const line of warnings) printError(line);
-  for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
-
+  const open = () =>
+    openSplit(options.data, "train", {
+      ...dataOptionsOf(options),
+      ...(!isFirst && { skippedList: undefined }),
+      regularizationData: options.regularizationData,
+      regularizationWeight: options.regularizationWeight,
+      size: resolution,
+      exclude: [output],
+      signal,
+    });
+  const dataset = await firstOnEachHost(ranks, open);
+  const shared = { pipeline, dataset, config: toAdapterConfig(options, flagOf), output, resume, signal, ranks };
+  if (!isFirst) {
+    const { finished } = await fineTune({ ...pickValues(TRAINING_OPTIONS, options), ...shared });
+    return finished ? 0 : interruptedExitCode();
+  }
+  tellData(options, dataset);
   const validationDataset = await openValidationData(options, dataset, resolution, signal);
   if (validationDataset && options.validationData) {
     for (const line of validationWarnings(dataset, validationDataset)) printError(line);
@@ -161,13 +181,8 @@ async function train(command: Command, options: TrainOptionValues, signal: Abort
   const bars = new TrainBars(options.steps);
   const result = await fineTune({
     ...pickValues(TRAINING_OPTIONS, options),
-    pipeline,
-    dataset,
+    ...shared,
     validationDataset,
-    config: toAdapterConfig(options, flagOf),
-    output,
-    resume,
-    signal,
     onMessage: printError,
     onPhase: (phase) => {
       // Before the first step there is nothing to keep.
@@ -200,6 +215,19 @@ async function train(command: Command, options: TrainOptionValues, signal: Abort
   return 0;
 }
 
+/** What is trained on, and what is odd about it. */
+function tellData(options: TrainOptionValues, dataset: ImageDataset): void {
+  for (const line of describeTrainingData(dataset, options.data, options.validationSplit)) print(line);
+  const warnings = [
+    ...captionWarnings(dataset),
+    ...frameWarnings(dataset),
+    ...upscaleWarnings(dataset),
+    ...heldOutWarnings(dataset),
+  ];
+  for (const line of warnings) printError(line);
+  for (const line of describeSkipped(dataset.skipped, WHOLE_LIST)) printError(line);
+}
+
 /** What the validation loss is measured on, if it is: the folder that is named, else what is held out. */
 async function openValidationData(
   options: TrainOptionValues,
@@ -223,7 +251,7 @@ async function openValidationData(
 
 /** What `--resume` needs to know; paths so that they hold from any folder. */
 function settingsOf(options: TrainOptionValues, resolution: number): object {
-  const { output, resume, overwrite, skippedList, ...settings } = options;
+  const { output, resume, overwrite, skippedList, distributed, distributedTimeout, ...settings } = options;
   const data = settings.data.map(absoluteData);
   const regularizationData = settings.regularizationData?.map(absoluteData);
   // What is no path here is a model's name on the hub.

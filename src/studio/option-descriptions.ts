@@ -15,7 +15,7 @@ import type { OptionDescription } from "./protocol.js";
 
 /** What the studio decides by itself, and where a path would lead out of the chosen folders. */
 export const NOT_IN_THE_FORM: ReadonlySet<string> = new Set([
-  ...["output", "resume", "overwrite", "skippedList", "cacheDir", "followLinks"],
+  ...["output", "resume", "overwrite", "skippedList", "cacheDir", "followLinks", "distributed", "distributedTimeout"],
 ]);
 
 /** Headings, and the tables whose options stand below each. */

@@ -121,9 +121,14 @@ export async function setAside(path: string): Promise<string> {
   return path + DAMAGED;
 }
 
-/** Reads a checkpoint. @throws {FormatError} If it is not one. */
-export async function readCheckpoint(path: string): Promise<Checkpoint> {
-  const { tensors, metadata } = await readSafetensors(path);
+/**
+ * Reads a checkpoint.
+ *
+ * @param bytes - Its file's, where they are here already.
+ * @throws {FormatError} If it is not one.
+ */
+export async function readCheckpoint(path: string, bytes?: Uint8Array): Promise<Checkpoint> {
+  const { tensors, metadata } = await readSafetensors(bytes ?? path);
   const text = metadata.fera_checkpoint;
   if (text === undefined) throw new FormatError(path, "is no training checkpoint (its header has no fera_checkpoint).");
   let state: Omit<Checkpoint, "parameters" | "optimizer" | "average"> & { format?: unknown };

@@ -5,13 +5,18 @@ import type { Objective } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
 import type { Generator } from "../tensor/random.js";
 import { type EncodedDataset, type EncodedRows, type RowDraw, rowsInMemory } from "./encoded-dataset.js";
-import { checkNoisingOptions, type NoisingOptions, noisedBatch } from "./noised-batch.js";
+import { type BatchPart, checkNoisingOptions, type NoisingOptions, noisedBatch } from "./noised-batch.js";
 import { RowOrder, type RowOrderState } from "./row-order.js";
 import type { DiffusionBatch } from "./trainable.js";
 
 /** Settings of {@link DiffusionBatches}. */
 export interface BatchOptions extends NoisingOptions {
   batchSize: number;
+  /**
+   * Gives this part of every batch instead of the whole: all parts together are what one stream without parts gives, and
+   * states are the same. Divides `batchSize`. Only its rows are read.
+   */
+  part?: BatchPart | undefined;
   /** Share of captions that are replaced by the empty one, so that guidance works. */
   captionDropout?: number;
   /** What of an image differs from one time to the next; nothing by default, and nothing is drawn for what does not. */
@@ -53,6 +58,21 @@ export class DiffusionBatches {
     if (!Number.isInteger(options.batchSize) || options.batchSize < 1) {
       throw new ConfigError(`batchSize must be a positive integer; got ${options.batchSize}.`);
     }
+    const { index, of } = options.part ?? { index: 0, of: 1 };
+    if (
+      !(
+        Number.isInteger(of) &&
+        of > 0 &&
+        options.batchSize % of === 0 &&
+        Number.isInteger(index) &&
+        index >= 0 &&
+        index < of
+      )
+    ) {
+      throw new ConfigError(
+        `part must be one of equal parts of a batch of ${options.batchSize}; got part ${index} of ${of}.`,
+      );
+    }
     this.rows = "read" in data ? data : rowsInMemory(data);
     this.order = new RowOrder(this.rows, options.batchSize, options.generator);
     if (dropout > 0 && Object.keys(data.empty).length === 0) {
@@ -76,11 +96,20 @@ export class DiffusionBatches {
   private async draw(): Promise<DiffusionBatch> {
     const { generator, captionDropout = 0 } = this.options;
     const rows = this.order.next();
-    const dropped = rows.map(() => generator.uniform() < captionDropout);
+    const isDropped = rows.map(() => generator.uniform() < captionDropout);
     const draws = rows.map((index) => this.vary(index));
     const { empty } = this.rows;
-    const batch = noisedBatch({ ...(await this.rows.read(draws)), empty }, { ...this.options, dropped });
-    return { ...batch, rows };
+    const dropped = this.ownPart(isDropped);
+    const read = await this.rows.read(this.ownPart(draws));
+    const { part } = this.options;
+    const batch = noisedBatch({ ...read, empty }, { ...this.options, dropped, ...(part && { part }) });
+    return { ...batch, rows: this.ownPart(rows) };
+  }
+
+  private ownPart<T>(samples: readonly T[]): T[] {
+    const { index, of } = this.options.part ?? { index: 0, of: 1 };
+    const count = samples.length / of;
+    return samples.slice(index * count, (index + 1) * count);
   }
 
   private vary(index: number): RowDraw {

@@ -16,13 +16,21 @@ const packageOf = JSON.parse(readFileSync(new URL("../../package.json", import.m
 /** This library's version. */
 export const LIBRARY_VERSION = packageOf.version;
 
+/** Of an engine: how many processes divide a batch between them. Left out for one. */
+const RANKS = "ranks";
+
 /**
  * The engine of this process.
  *
  * @param runtime - The model's. Where threads are left out, they are the machine's.
+ * @param ranks - Processes that train together.
  */
-export function currentEngine(runtime: { device?: unknown; threads?: number | undefined } = {}): Engine {
+export function currentEngine(
+  runtime: { device?: unknown; threads?: number | undefined } = {},
+  ranks: number | undefined = undefined,
+): Engine {
   return {
+    ...(ranks !== undefined && ranks > 1 && { [RANKS]: String(ranks) }),
     fera: LIBRARY_VERSION,
     "ONNX Runtime": env.versions.common,
     machine: `${process.platform} ${process.arch}`,
@@ -44,9 +52,10 @@ export function parsedEngine(value: unknown): Engine | undefined {
  */
 export function engineChange(before: Engine | undefined, now: Engine): string | undefined {
   const names = [...new Set([...Object.keys(before ?? {}), ...Object.keys(now)])];
+  const told = (engine: Engine | undefined, name: string) => engine?.[name] ?? (name === RANKS ? "1" : "not noted");
   const changes = names
-    .filter((name) => before?.[name] !== now[name])
-    .map((name) => `${name} was ${before?.[name] ?? "not noted"}, is ${now[name] ?? "not noted"}`);
+    .filter((name) => told(before, name) !== told(now, name))
+    .map((name) => `${name} was ${told(before, name)}, is ${told(now, name)}`);
   if (changes.length === 0) return undefined;
   return (
     `the checkpoint was made by another engine: ${changes.join("; ")}. The training goes on with the same weights, ` +

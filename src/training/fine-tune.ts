@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { checkAdapterPath } from "../adapters/adapter-format.js";
 import { type AdapterConfig, AdapterModel, FeRAConfig, FeRAModel } from "../adapters/index.js";
 import { createObjective } from "../diffusion/index.js";
+import type { RankGroup } from "../distributed/index.js";
 import { ConfigError, quoted, TrainingError } from "../errors.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { isFailedWrite, writeFileAtomically } from "../storage/file-access.js";
@@ -34,6 +35,7 @@ import { lastTextStep, textFactorOf, textProblem } from "./options/text-options.
 import { TRAINING_OPTIONS, type TrainingOptionValues } from "./options/training-options.js";
 import { outputPath } from "./output-folder.js";
 import { rateFactors } from "./parameter-groups.js";
+import { firstOnEachHost, requireAgreement, samplesPerRank } from "./rank-agreement.js";
 import { type MonitorPhase, RunMonitor } from "./report/run-monitor.js";
 import { type DeliveredParameters, SavedModel } from "./saved-model.js";
 import { addNewToken, saveNewToken } from "./text/new-tokens.js";
@@ -64,6 +66,11 @@ export interface FineTuneOptions extends Partial<TrainingOptionValues> {
   /** Told what is good to know, such as that a damaged checkpoint was passed over; a warning of the process by default. */
   onMessage?: (message: string) => void;
   signal?: AbortSignal;
+  /**
+   * The processes that train together, as `joinMpi` gives them: each computes an equal part of every batch of `batchSize`
+   * images. Rank 0 alone measures, tells, and writes to `output`.
+   */
+  ranks?: RankGroup | undefined;
 }
 
 /** Measurements of the validation loss, where nothing else is said. */
@@ -82,6 +89,7 @@ const OWN_OPTIONS = [
   "onStep",
   "onMessage",
   "signal",
+  "ranks",
 ] satisfies (keyof FineTuneOptions)[];
 
 /** What a fine-tuning is doing beside its steps. */
@@ -124,12 +132,15 @@ export interface FineTuneResult extends TrainingResult {
  * @throws {ConfigError} If an option is invalid or unknown, or a caption is longer than the model allows.
  */
 export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult> {
-  const { pipeline, dataset, config, output, onPhase, signal } = options;
+  const { pipeline, dataset, config, output, onPhase, signal, ranks } = options;
   refuseUnknown(options);
+  const isFirst = (ranks?.rank ?? 0) === 0;
+  const onMessage = !isFirst ? () => {} : (options.onMessage ?? process.emitWarning);
   const values = withDefaults(TRAINING_OPTIONS, pickValues(TRAINING_OPTIONS, options), "fineTune");
   values.learningRate ??= FINE_TUNING_RATES[values.optimizer];
   const { seed, batchSize, gradientAccumulation, ema } = values;
-  await prepareOutputFolder(output);
+  const ownSamples = samplesPerRank(batchSize, ranks);
+  if (isFirst) await prepareOutputFolder(output);
   const { trainTextEncoder, trainTokens, tokensOnly } = values;
   const embedding = trainTokens === undefined ? undefined : outputPath(output, "embedding");
   const adapter = tokensOnly ? undefined : join(output, values.adapterName);
@@ -142,7 +153,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     maskProblem(values, dataset);
   if (problem) throw new ConfigError(`fineTune: ${problem}`);
   const objective = createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values));
-  const scheduler = samplerFor(pipeline, values, options.onMessage ?? process.emitWarning);
+  const scheduler = samplerFor(pipeline, values, onMessage);
   const model =
     config instanceof FeRAConfig
       ? new FeRAModel(pipeline.unet, config, { seed })
@@ -162,13 +173,16 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       : undefined;
   const trained = text ?? model;
   if (text) {
-    options.onMessage?.(
-      "Captions are encoded in every step, and no text states are kept: what makes them of captions is trained.",
-    );
+    if (options.onMessage)
+      onMessage(
+        "Captions are encoded in every step, and no text states are kept: what makes them of captions is trained.",
+      );
   }
   const { validationDataset } = options;
   const variation = variationOf(values, dataset);
-  const fitted = await fitWithin(values, { ...options, model, trained, variation, trainsText: text !== undefined });
+  const fitted = await fitWithin(values, {
+    ...{ ...options, model, trained, variation, trainsText: text !== undefined, batchSize: ownSamples },
+  });
   if (fitted) {
     values.gradientCheckpointing = fitted.gradientCheckpointing;
     onPhase?.({ kind: "planned", plan: fitted.plan });
@@ -179,7 +193,9 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     specs: TRAINING_OPTIONS,
     onHashed: (done, of) => onPhase?.({ kind: "hashing", done, of }),
   });
-  if (options.resume) await refuseOtherTraining(output, fingerprint, identity);
+  const engine = currentEngine(pipeline.unet.runtime, ranks?.size);
+  if (ranks) await requireAgreement(ranks, { fingerprint, identity, values, engine });
+  if (options.resume && isFirst) await refuseOtherTraining(output, fingerprint, identity);
   const open = (data: ImageDataset, varied: { flip: boolean; randomCrop: boolean; variedCaptions: boolean }) =>
     openDatasetRows(pipeline, data, {
       cacheLatents: values.cacheLatents,
@@ -187,12 +203,13 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       cacheDir: values.cacheDir,
       ...varied,
       trainsText: text !== undefined,
-      onMessage: options.onMessage ?? process.emitWarning,
+      onMessage,
       onProgress: (what, done, of) => onPhase?.({ kind: "encoding", what, done, of }),
       signal,
     });
   const { flip, randomCrop } = values;
-  const rows = await open(dataset, { flip, randomCrop, variedCaptions: variation.caption !== undefined });
+  const openRows = () => open(dataset, { flip, randomCrop, variedCaptions: variation.caption !== undefined });
+  const rows = await firstOnEachHost(ranks, openRows);
   const validationLossEvery = validationLossStepsOf(values, validationDataset);
   let validationData: (EncodedRows & { close(): Promise<void> }) | undefined;
   let trainable: Awaited<ReturnType<typeof compileForSizes>> | undefined;
@@ -203,23 +220,25 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     const average = ema === 0 ? undefined : new ParameterAverage(trained.parameters, ema, { warmup: values.emaWarmup });
     const rateOf = rateFactors(trained.parameters.keys(), { ...values, textFactor: textFactorOf(values) });
     const lastText = lastTextStep(values.stopTextEncoder, values.steps);
-    if (validationDataset && validationLossEvery > 0) {
+    if (isFirst && validationDataset && validationLossEvery > 0) {
       validationData = await open(validationDataset, { flip: false, randomCrop: false, variedCaptions: false });
     }
     const { captionDropout } = values;
-    const drawing = { ...{ batchSize, captionDropout, objective }, ...noisingOptionsOf(values) };
+    const part = ranks && { index: ranks.rank, of: ranks.size };
+    const drawing = { ...{ batchSize, captionDropout, objective, part }, ...noisingOptionsOf(values) };
     onPhase?.({ kind: "compiling" });
     trainable = await compileForSizes(trained, { rows, sizes: rows.sizes }, drawing, {
-      ...{ batchSize, optimizer, average, rateOf, objective },
+      ...{ batchSize: ownSamples, optimizer, average, rateOf, objective },
       ...{ lossWeights: rows.hasLossWeights, lossMask: rows.hasMasks },
       tokens: pipeline.tokenizer.maxLength,
       gradientCheckpointing: values.gradientCheckpointing,
-      stateOnDevice: gradientAccumulation === 1 ? options.stateOnDevice : false,
+      // Gradients come into main memory where they are added up.
+      stateOnDevice: gradientAccumulation === 1 && (ranks?.size ?? 1) === 1 ? options.stateOnDevice : false,
     });
     saved = new SavedModel(model, deliveredBy(trained, optimizer, average), text);
     const monitor = new RunMonitor({
       ...{ model: saved, objective, data: rows, validationData, validationLossEvery, output, onPhase },
-      ...{ batchSize, steps: values.steps, checkpointEvery: values.checkpointEvery, log: values.log },
+      ...{ batchSize: ownSamples, steps: values.steps, checkpointEvery: values.checkpointEvery, log: values.log },
       ...{ validateEvery: values.validateEvery, onStep: options.onStep },
       makeRoom: fitted?.unloadsStep
         ? () => (trainable as { unload?(): Promise<void> }).unload?.() ?? Promise.resolve()
@@ -235,7 +254,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     const trainer = new Trainer({
       trainable,
       batches: new DiffusionBatches(rows, { ...drawing, variation, generator: new Generator(seed) }),
-      ...{ optimizer, average, rateOf, output, gradientAccumulation, fingerprint, signal },
+      ...{ optimizer, average, rateOf, output, gradientAccumulation, fingerprint, signal, ranks, engine, onMessage },
       ...(lastText !== undefined && { isFrozen: (name: string, step: number) => step >= lastText && isOfText(name) }),
       steps: values.steps,
       schedule: values.schedule,
@@ -247,8 +266,6 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       keepCheckpoints: values.keepCheckpoints,
       onNonFinite: values.onNonFinite,
       nameOf: (row) => dataset.name(row),
-      engine: currentEngine(pipeline.unet.runtime),
-      ...(options.onMessage && { onMessage: options.onMessage }),
       measure: (step) => monitor.measure(step),
       onStep: (report, measures) => monitor.afterStep(report, measures),
       onRestore: (step) => monitor.restored(step),
@@ -263,9 +280,11 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       onPhase?.({ kind: "resumed", step });
     }
     await onPhase?.({ kind: "starting" });
-    await writeJson(outputPath(output, "dataset"), identity);
-    await clearRunLeftOvers(output);
-    await monitor.begin(step);
+    if (isFirst) {
+      await writeJson(outputPath(output, "dataset"), identity);
+      await clearRunLeftOvers(output);
+      await monitor.begin(step);
+    }
     result = await trainer.run();
   } finally {
     await trainable?.release();
@@ -278,8 +297,8 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   }
   text?.useOwnVectors();
   try {
-    if (adapter !== undefined) await model.saveAdapters(adapter, { textEncoders: text?.fileParts() });
-    if (embedding !== undefined) await saveNewToken(pipeline, trainTokens!, embedding);
+    if (adapter !== undefined && isFirst) await model.saveAdapters(adapter, { textEncoders: text?.fileParts() });
+    if (embedding !== undefined && isFirst) await saveNewToken(pipeline, trainTokens!, embedding);
   } catch (cause) {
     if (!isFailedWrite(cause)) throw cause;
     throw new TrainingError(
@@ -308,6 +327,7 @@ async function fitWithin(
     trained: TrainedParts["trained"];
     variation: RowVariation;
     trainsText: boolean;
+    batchSize: number;
   },
 ): Promise<FittedTraining | undefined> {
   if (values.memoryLimit === undefined) return undefined;
@@ -325,7 +345,7 @@ async function fitWithin(
         stateOnDevice: keepsStateThere,
         ...(keepsStateThere && { optimizer: createOptimizer(values.optimizer, { lr: 1 }) }),
       },
-      batchSize: values.batchSize,
+      batchSize: parts.batchSize,
       gradientCheckpointing: values.gradientCheckpointing,
       keepsLatents: !values.randomCrop && cacheLatents !== "none",
       keepsText: variation.caption === undefined && cacheTextEncoderOutputs !== "none",

@@ -29,8 +29,12 @@ export function refuseOtherFingerprint(
   );
 }
 
-/** Which of the settings in two fingerprints differ: "rank was 4, is 8"; of texts that are no JSON objects, both. */
-function fingerprintChanges(before: string, now: string, dataChanges: readonly string[]): string[] {
+/**
+ * Which of the settings in two fingerprints differ: "rank was 4, is 8"; of texts that are no JSON objects, both.
+ *
+ * @param dataChanges - What differs between the data, where that is known.
+ */
+export function fingerprintChanges(before: string, now: string, dataChanges: readonly string[] = []): string[] {
   const [was, is] = [settingsIn(before), settingsIn(now)];
   if (!was || !is) return [`${before || "none"}, now ${now || "none"}`];
   const differs = (path: string) => was.get(path) !== is.get(path);

@@ -17,13 +17,20 @@ import {
   takeConditioning,
 } from "../diffusion/index.js";
 import { type Generator, randn } from "../tensor/random.js";
-import { takeRows } from "../tensor/rows.js";
+import { sliceRows, takeRows } from "../tensor/rows.js";
 import { Tensor, tensor } from "../tensor/tensor.js";
 import type { EncodedDataset, EncodedRowBatch } from "./encoded-dataset.js";
 import type { DiffusionBatch } from "./trainable.js";
 
 /** How noise and timesteps of a batch are drawn, and what masks do. */
 export interface NoisingOptions extends NoiseOptions, TimestepOptions, MaskOptions {}
+
+/** One of several equal parts of a batch. */
+export interface BatchPart {
+  /** 0 … of − 1. */
+  index: number;
+  of: number;
+}
 
 /** Options of {@link noisedBatch}. */
 export interface NoisedBatchOptions extends NoisingOptions {
@@ -33,6 +40,11 @@ export interface NoisedBatchOptions extends NoisingOptions {
   dropped?: readonly boolean[];
   /** B of them; drawn by default. */
   timesteps?: readonly number[];
+  /**
+   * The rows, and `dropped`, are this part of a batch: timesteps and noise are drawn for all of it, so that each sample has
+   * the same ones, however many parts there are.
+   */
+  part?: BatchPart;
 }
 
 /** A batch, and the noise ε in it. */
@@ -55,14 +67,23 @@ export function noisedBatch(
   rows: EncodedRowBatch & Pick<EncodedDataset, "empty">,
   options: NoisedBatchOptions,
 ): DrawnBatch {
-  const { objective, generator, dropped = [], timesteps: given } = options;
-  const { shape } = rows.latents;
-  const [count, , latentHeight, latentWidth] = shape as [number, number, number, number];
-  const draw = () => drawTimesteps(options, { objective, count, latentHeight, latentWidth, generator });
+  const { objective, generator, dropped = [], timesteps: given, part = { index: 0, of: 1 } } = options;
+  const [own, ...rowShape] = rows.latents.shape as [number, number, number, number];
+  const [, latentHeight, latentWidth] = rowShape;
+  const whole = [own * part.of, ...rowShape];
+  const begin = part.index * own;
+  const ownRows = (drawn: Tensor<"float32">) => (part.of === 1 ? drawn : sliceRows(drawn, begin, begin + own));
+  const draw = () =>
+    drawTimesteps(options, { objective, count: own * part.of, latentHeight, latentWidth, generator }).slice(
+      begin,
+      begin + own,
+    );
   const first = given ?? (drawsTimestepsFirst(options) ? draw() : undefined);
-  const clean = rows.latentStd ? jittered(rows.latents, rows.latentStd, generator) : rows.latents;
+  const jitter = rows.latentStd && ownRows(randn(whole, { generator }));
+  const clean = jitter ? jittered(rows.latents, rows.latentStd!, jitter) : rows.latents;
   const levels = first ?? draw();
-  const { noise, inputNoise } = drawNoise(shape, options, generator);
+  const drawn = drawNoise(whole, options, generator);
+  const [noise, inputNoise] = [ownRows(drawn.noise), ownRows(drawn.inputNoise)];
   const noised = objective.noised(clean, noise, levels, inputNoise);
   const lossWeights = product(rows.lossWeights, noised.lossWeights);
   return {
@@ -70,7 +91,7 @@ export function noisedBatch(
     ...noised,
     ...(lossWeights && { lossWeights }),
     ...(rows.lossMask && { lossMask: lossMaskOf(rows.lossMask, options) }),
-    timesteps: objective.isContinuous ? tensor([...levels], [count]) : tensor([...levels], [count], "int64"),
+    timesteps: objective.isContinuous ? tensor([...levels], [own]) : tensor([...levels], [own], "int64"),
     noise,
   };
 }
@@ -87,12 +108,11 @@ export function diffusionBatch(data: EncodedDataset, rows: readonly number[], op
 }
 
 /** A sample of the autoencoder's distribution: mean + std · standard normal. */
-function jittered(mean: Tensor<"float32">, std: Tensor<"float32">, generator: Generator): Tensor<"float32"> {
-  const jitter = randn(mean.shape, { generator }).data;
+function jittered(mean: Tensor<"float32">, std: Tensor<"float32">, normal: Tensor<"float32">): Tensor<"float32"> {
   return new Tensor(
     "float32",
     mean.shape,
-    mean.data.map((value, i) => value + std.data[i]! * jitter[i]!),
+    mean.data.map((value, i) => value + std.data[i]! * normal.data[i]!),
   );
 }
 

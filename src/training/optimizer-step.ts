@@ -19,6 +19,8 @@ export interface OptimizerStepParts<Batch extends TrainStepInputs = DiffusionBat
   maxGradientNorm?: number;
   /** A factor on the learning rate by parameter; a gradient whose factor is 0 counts in nothing. Default 1. */
   rateOf?: (name: string) => number;
+  /** Joins what this process has computed with what others have of the same step, in place. */
+  combine?: (own: LossesAndGradients) => Promise<LossesAndGradients>;
 }
 
 /** Settings of one step. */
@@ -48,10 +50,11 @@ export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
    * @throws {NonFiniteError} If a loss or a gradient is not finite: names it; nothing is changed then.
    */
   async run(batches: readonly Batch[], options: OptimizerStepOptions): Promise<StepOutcome> {
-    const { trainable, optimizer, average, maxGradientNorm, rateOf } = this.parts;
+    const { trainable, optimizer, average, maxGradientNorm, rateOf, combine } = this.parts;
     const { learningRate, isFrozen } = options;
     const { deviceSteps } = trainable;
     if (
+      !combine &&
       batches.length === 1 &&
       !isFrozen &&
       deviceSteps?.optimizer === optimizer &&
@@ -61,8 +64,10 @@ export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
       const accept = (outcome: StepOutcome, gradients: Gradients) => requireFinite(outcome, gradients, options);
       return deviceSteps.step(batches[0]!, { learningRate, maxGradientNorm, accept });
     }
-    const { losses, gradients, sampleLosses } = await meanOver(trainable, batches);
-    for (const name of [...gradients.keys()]) if (rateOf?.(name) === 0 || isFrozen?.(name)) gradients.delete(name);
+    const own = await meanOver(trainable, batches);
+    const isLeftOut = (name: string) => rateOf?.(name) === 0 || isFrozen?.(name);
+    for (const name of [...own.gradients.keys()]) if (isLeftOut(name)) own.gradients.delete(name);
+    const { losses, gradients, sampleLosses } = combine ? await combine(own) : own;
     const norm = gradientNorm(gradients);
     const outcome = { losses, gradientNorm: norm, ...(sampleLosses && { sampleLosses }) };
     requireFinite(outcome, () => gradients, options);

@@ -4,6 +4,7 @@ import type { TrainStepInputs } from "../adapters/train-step-options.js";
 import { LOSS_INPUT_NAMES, type LossInputName } from "../diffusion/index.js";
 import { ConfigError, ShapeError } from "../errors.js";
 import { Generator } from "../tensor/random.js";
+import { rowsOf, sliceRows } from "../tensor/rows.js";
 import { sizeOf, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
 import { lossInputsOf, type StepParts } from "./step-graph.js";
 
@@ -13,7 +14,7 @@ export interface StepDropout {
   masks: ReadonlyMap<string, readonly number[]>;
   /** Share of elements that become 0, in [0, 1). */
   rate: number;
-  /** Each batch has its own masks, drawn from this and from its latents. */
+  /** Each sample has its own masks, drawn from this and from its latents: the same ones in whatever part of a batch it is. */
   seed: number;
 }
 
@@ -84,13 +85,18 @@ export class StepFeeds {
   private masks(latents: Tensor): Record<string, Tensor> {
     const { masks, rate, seed } = this.dropout;
     if (masks.size === 0) return {};
-    const generator = new Generator(hash(toBytes(latents), seed));
     const scale = 1 / (1 - rate);
-    const drawn: Record<string, Tensor> = {};
-    for (const [name, shape] of masks) {
-      const data = new Float32Array(sizeOf(shape));
-      for (let i = 0; i < data.length; i++) data[i] = generator.uniform() < rate ? 0 : scale;
-      drawn[name] = tensor(data, shape);
+    const drawn = Object.fromEntries(
+      [...masks].map(([name, shape]) => [name, tensor(new Float32Array(sizeOf(shape)), shape)]),
+    );
+    let row = 0;
+    for (const sample of rowsOf(latents)) {
+      const generator = new Generator(hash(toBytes(sample), seed));
+      for (const mask of Object.values(drawn)) {
+        const { data } = sliceRows(mask, row, row + 1);
+        for (let i = 0; i < data.length; i++) data[i] = generator.uniform() < rate ? 0 : scale;
+      }
+      row++;
     }
     return drawn;
   }

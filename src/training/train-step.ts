@@ -132,8 +132,8 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
   /**
    * Losses and the gradient of `loss` for every tensor of `parameters`. Changes nothing.
    *
-   * `loss` is the sum of the objective's terms (`mse`) and the adapter's (`fecl`), weighted. Dropout masks depend only on the seed and
-   * on the batch's latents, so that the same batch gives the same result.
+   * `loss` is the sum of the objective's terms (`mse`) and the adapter's (`fecl`), weighted. Dropout masks of a sample
+   * depend only on the seed and on its latents, so that the same batch gives the same result, divided or not.
    *
    * @throws {ShapeError} If the batch does not fit what the step was compiled for.
    */

@@ -1,15 +1,16 @@
 // The training loop: batches in, optimizer steps, metrics and checkpoints out. Node only, for its files.
 
 import { join } from "node:path";
+import type { RankGroup } from "../distributed/index.js";
 import { ConfigError, TrainingError } from "../errors.js";
 import { describeSystemError, isFailedWrite } from "../storage/file-access.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { type DType, Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import {
   type Checkpoint,
+  checkpointPath,
   latestCheckpoint,
   prepareOutputFolder,
-  readNewestCheckpoint,
   restoreInto,
   setAside,
 } from "./checkpoint.js";
@@ -22,9 +23,11 @@ import { clearLeftOvers } from "./left-overs.js";
 import { describeStepInputs, NonFiniteError } from "./non-finite.js";
 import { OptimizerStep } from "./optimizer-step.js";
 import type { Optimizer } from "./optimizers/optimizer.js";
+import { newestCheckpointOf, requireSameOnAll } from "./rank-checkpoints.js";
+import { RankMean } from "./rank-mean.js";
 import { MetricsFile } from "./report/metrics-file.js";
 import type { StepMeasures, StepReport } from "./report/step-report.js";
-import type { DiffusionBatch, StepOutcome, Trainable } from "./trainable.js";
+import type { DiffusionBatch, LossesAndGradients, StepOutcome, Trainable } from "./trainable.js";
 
 export type { StepMeasures, StepReport } from "./report/step-report.js";
 
@@ -83,6 +86,11 @@ export interface TrainerOptions {
   onCheckpoint?: (event: "writing" | "written") => void;
   /** Ends the run after the current step, with a checkpoint. */
   signal?: AbortSignal;
+  /**
+   * The processes that train together, where there are several: each computes the part of every batch that its `batches`
+   * give (`BatchOptions.part`), and all do the same steps. Rank 0 alone measures, tells and writes.
+   */
+  ranks?: RankGroup | undefined;
 }
 
 /** How a run ended. */
@@ -120,6 +128,9 @@ interface StreamPlace {
  */
 export class Trainer {
   private step = 0;
+  /** Where the stream stood when the last step was done; its next batch is the next step's. */
+  private completed: StreamPlace | undefined;
+  private writing: Promise<unknown> = Promise.resolve();
   private drawn = 0;
   private readonly skipped = new Set<number>();
   private readonly optimizerStep: OptimizerStep;
@@ -127,6 +138,9 @@ export class Trainer {
   private readonly checkpoints: CheckpointPolicy;
   private readonly metrics: MetricsFile;
   private readonly engine: Engine;
+  private readonly rankMean: RankMean | undefined;
+  /** Whether this process is the one that writes. */
+  private readonly isFirst: boolean;
 
   constructor(private readonly options: TrainerOptions) {
     const { trainable, optimizer, average, steps } = options;
@@ -146,7 +160,17 @@ export class Trainer {
     }
     const clipped = maxGradientNorm === 0 ? undefined : maxGradientNorm;
     const { rateOf } = options;
-    this.optimizerStep = new OptimizerStep({ trainable, optimizer, average, maxGradientNorm: clipped, rateOf });
+    const { ranks, signal } = options;
+    this.isFirst = (ranks?.rank ?? 0) === 0;
+    if (ranks && ranks.size > 1) {
+      this.rankMean = new RankMean(ranks, gradientAccumulation, () => signal?.aborted === true);
+    }
+    const { rankMean } = this;
+    const combine = rankMean && { combine: (own: LossesAndGradients) => rankMean.of(own) };
+    this.optimizerStep = new OptimizerStep({
+      ...{ trainable, optimizer, average, maxGradientNorm: clipped, rateOf },
+      ...combine,
+    });
     this.folder = join(options.output, "checkpoints");
     const keep = keepCheckpoints === undefined ? {} : { keep: keepCheckpoints };
     this.checkpoints = new CheckpointPolicy({ folder: this.folder, every: checkpointEvery, ...keep });
@@ -162,7 +186,7 @@ export class Trainer {
    * @throws {TrainingError} If the checkpoint is of another training or has more steps than this one, or none can be read.
    */
   async resume(): Promise<number> {
-    const newest = await readNewestCheckpoint(this.folder);
+    const newest = await newestCheckpointOf(this.folder, this.options.ranks);
     if (newest === undefined) return 0;
     const { path, checkpoint: saved, damaged } = newest;
     const { steps, fingerprint = "" } = this.options;
@@ -171,7 +195,7 @@ export class Trainer {
       throw new TrainingError(`${path}: ${saved.step} steps are done; steps must be that or more; got ${steps}.`);
     }
     await this.restore(path, saved);
-    for (const { path: unreadable, reason } of damaged) {
+    for (const { path: unreadable, reason } of this.isFirst ? damaged : []) {
       this.say(`${reason} It is now ${await setAside(unreadable)}; ${path} is taken instead.`);
     }
     const change = engineChange(saved.engine, this.engine);
@@ -187,8 +211,10 @@ export class Trainer {
    */
   async run(): Promise<TrainingResult> {
     const { options } = this;
-    await prepareOutputFolder(this.folder);
-    await clearLeftOvers(this.folder);
+    if (this.isFirst) {
+      await prepareOutputFolder(this.folder);
+      await clearLeftOvers(this.folder);
+    }
     const rateOf = learningRateSchedule({
       ...options.scheduleShape,
       name: options.schedule ?? "constant",
@@ -198,12 +224,13 @@ export class Trainer {
       totalSteps: options.steps,
     });
     let place = this.place();
-    if (this.step === 0) await this.startFresh(place);
+    if (this.step === 0 && this.isFirst) await this.startFresh(place);
+    if (this.rankMean && this.isFirst) options.signal?.addEventListener("abort", () => this.keepCompleted());
     const startedAt = performance.now();
     let stepsDone = 0;
     // The next batch is drawn while ONNX Runtime computes; its checkpoint is the state before the draw.
     let upcoming = this.draw();
-    while (this.step < options.steps && !options.signal?.aborted) {
+    while (this.step < options.steps && !this.isStopAsked) {
       const drawn = await upcoming;
       const { step } = this;
       const { isFrozen } = options;
@@ -229,6 +256,7 @@ export class Trainer {
         continue;
       }
       this.step++;
+      this.completed = place;
       stepsDone++;
       const seconds = (performance.now() - startedAt) / 1000;
       const report: StepReport = {
@@ -243,6 +271,7 @@ export class Trainer {
       await this.afterStep(report, outcome, place);
     }
     await upcoming;
+    await this.requireSame();
     const checkpoint = await this.save(place).catch((cause: unknown) => {
       throw this.named(cause);
     });
@@ -254,6 +283,9 @@ export class Trainer {
   /** Measures, tells, logs, and writes a checkpoint where one is due. */
   private async afterStep(report: StepReport, { sampleLosses }: StepOutcome, place: StreamPlace): Promise<void> {
     const { options } = this;
+    const { checkpointEvery = 0 } = options;
+    if (checkpointEvery > 0 && this.step % checkpointEvery === 0) await this.requireSame();
+    if (!this.isFirst) return;
     let line: object | undefined;
     try {
       const told = sampleLosses && { timesteps: sampleLosses.timesteps, sampleLosses: sampleLosses.losses };
@@ -297,6 +329,38 @@ export class Trainer {
     }
   }
 
+  /** Where there are ranks, they must agree: all stop where one was asked to. */
+  private get isStopAsked(): boolean {
+    return this.rankMean ? this.rankMean.isStopAsked : this.options.signal?.aborted === true;
+  }
+
+  /**
+   * A checkpoint of the last step that is done, at once: a launcher that ends its processes may give them a second, in which
+   * no further step is done.
+   */
+  private async keepCompleted(): Promise<void> {
+    const { step, completed } = this;
+    if (!completed || this.checkpoints.newest === checkpointPath(this.folder, step)) return;
+    const { parameters, optimizer, average, ...state } = this.stateAt(completed);
+    // Copies: the next step goes on meanwhile.
+    const copies = {
+      parameters: copied(parameters),
+      optimizer: copied(optimizer),
+      average: average && copied(average),
+    };
+    try {
+      this.say(`step ${step} is kept in ${await this.write({ ...state, ...copies })}`);
+    } catch (cause) {
+      this.say((this.named(cause) as Error).message);
+    }
+  }
+
+  /** @throws {TrainingError} If the ranks do not have the same parameters to the bit. */
+  private async requireSame(): Promise<void> {
+    const { ranks, trainable } = this.options;
+    if (ranks && ranks.size > 1) await requireSameOnAll(ranks, trainable.parameters, `step ${this.step}`);
+  }
+
   private place(): StreamPlace {
     return { state: this.options.batches.state(), drawn: this.drawn };
   }
@@ -320,7 +384,7 @@ export class Trainer {
         cause,
       });
     }
-    const newest = await readNewestCheckpoint(this.folder);
+    const newest = await newestCheckpointOf(this.folder, this.options.ranks);
     if (newest === undefined) throw cause;
     this.skipped.add(number);
     await this.restore(newest.path, newest.checkpoint);
@@ -345,6 +409,7 @@ export class Trainer {
     this.drawn = saved.drawn ?? saved.step;
     for (const number of saved.skipped ?? []) this.skipped.add(number);
     this.checkpoints.restore(path, saved.best);
+    if (!this.isFirst) return;
     await this.metrics.truncate(this.step);
     await this.options.onRestore?.(this.step);
   }
@@ -373,10 +438,28 @@ export class Trainer {
     return new TrainingError(`step ${this.step}: ${message} ${this.kept}; ${next} once this is mended.`, { cause });
   }
 
-  private async save({ state, drawn }: StreamPlace): Promise<string> {
-    const { trainable, optimizer, average, fingerprint = "", onCheckpoint } = this.options;
-    onCheckpoint?.("writing");
-    const path = await this.checkpoints.save({
+  private async save(place: StreamPlace): Promise<string> {
+    // The others have no folder to write to; they wait at the next step's sum.
+    if (!this.isFirst) return checkpointPath(this.folder, this.step);
+    return this.write(this.stateAt(place));
+  }
+
+  /** One after the other. */
+  private async write(checkpoint: Checkpoint): Promise<string> {
+    const { onCheckpoint } = this.options;
+    const writing = this.writing.then(() => {
+      onCheckpoint?.("writing");
+      return this.checkpoints.save(checkpoint);
+    });
+    this.writing = writing.catch(() => undefined);
+    const path = await writing;
+    onCheckpoint?.("written");
+    return path;
+  }
+
+  private stateAt({ state, drawn }: StreamPlace): Checkpoint {
+    const { trainable, optimizer, average, fingerprint = "" } = this.options;
+    return {
       step: this.step,
       parameters: trainable.parameters,
       optimizer: optimizer.stateDict(),
@@ -386,11 +469,14 @@ export class Trainer {
       engine: this.engine,
       drawn,
       skipped: [...this.skipped],
-    });
-    onCheckpoint?.("written");
-    return path;
+    };
   }
 }
+
+const copied = <D extends DType>(tensors: ReadonlyMap<string, Tensor<D>>): Map<string, Tensor<D>> =>
+  new Map(
+    [...tensors].map(([name, { dtype, shape, data }]) => [name, new Tensor(dtype, shape, data.slice() as never)]),
+  );
 
 function checkInteger(name: string, value: number, least: number): void {
   if (!Number.isSafeInteger(value) || value < least) {

@@ -4,6 +4,7 @@ import { ConfigError } from "../../errors.js";
 import { isOwnName } from "../output-names.js";
 import { ADAPTER_OPTIONS, adapterPathProblem, sigmaProblem, toAdapterConfig } from "./adapter-options.js";
 import { DATA, DATA_OPTIONS, TRAINING_DATA_OPTIONS } from "./data-options.js";
+import { DISTRIBUTED_OPTIONS } from "./distributed-options.js";
 import { MODEL_HELP, MODEL_OPTIONS } from "./model-options.js";
 import { objectiveProblem } from "./objective-options.js";
 import { optimizerProblem } from "./optimizer-options.js";
@@ -41,7 +42,7 @@ export const SETTING_OPTIONS = {
 };
 
 /** All of them. */
-export const TRAIN_OPTIONS = { ...SOURCE_OPTIONS, ...OUTPUT_OPTIONS, ...SETTING_OPTIONS };
+export const TRAIN_OPTIONS = { ...SOURCE_OPTIONS, ...OUTPUT_OPTIONS, ...SETTING_OPTIONS, ...DISTRIBUTED_OPTIONS };
 
 /** Values of {@link TRAIN_OPTIONS}. */
 export type TrainOptionValues = OptionValues<typeof TRAIN_OPTIONS>;
