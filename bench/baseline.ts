@@ -17,7 +17,10 @@ export type BaselineMode = (typeof BASELINE_MODES)[number];
 export interface BaselineResult {
   firstSeconds: number;
   seconds: number[];
+  /** Time that the processors worked. */
+  cpuSeconds: number[];
   baseSeconds: number[];
+  baseCpuSeconds: number[];
   losses: number[];
   peakBytes: number;
   /** Number of trained values. */
@@ -64,7 +67,9 @@ export function measureBaseline(
 export interface BaselineSummary {
   mode: BaselineMode;
   stepSeconds: number;
+  cpuSeconds: number;
   baseSeconds: number;
+  baseCpuSeconds: number;
   firstStepSeconds: number;
   peakBytes: number;
   anonymousBytes?: number;
@@ -81,7 +86,9 @@ export function summarizeBaseline(mode: BaselineMode, rounds: readonly Measured<
   return {
     mode,
     stepSeconds: median(results.flatMap(({ seconds }) => seconds)),
+    cpuSeconds: median(results.flatMap(({ cpuSeconds }) => cpuSeconds)),
     baseSeconds: median(results.flatMap(({ baseSeconds }) => baseSeconds)),
+    baseCpuSeconds: median(results.flatMap(({ baseCpuSeconds }) => baseCpuSeconds)),
     firstStepSeconds: median(results.map(({ firstSeconds }) => firstSeconds)),
     peakBytes: Math.max(...results.map(({ peakBytes }) => peakBytes)),
     anonymousBytes: Math.max(...anonymous) || undefined,

@@ -44,6 +44,8 @@ export interface StepResult {
   sessionSeconds: number;
   firstSeconds: number;
   seconds: number[];
+  /** Time that the processors worked, of all threads together: other programs are not in it. */
+  cpuSeconds: number[];
   /** Of `seconds`, inside ONNX Runtime. */
   onnxSeconds: number[];
   /** Before each step, the first one included. */
@@ -55,6 +57,8 @@ export interface StepResult {
 export interface InferenceResult {
   base: number[];
   adapted: number[];
+  /** Of `base`, as in {@link StepResult}. */
+  baseCpuSeconds: number[];
   /** Indicator and router alone. */
   route: number[];
   peakBytes: number;
@@ -111,7 +115,13 @@ async function measureModel(task: ModelTask): Promise<object> {
   await run();
   sayPhase("steps");
   const all: number[] = [];
-  for (let i = 0; i < task.runs; i++) all.push(await seconds(run));
+  const cpuSeconds: number[] = [];
+  for (let i = 0; i < task.runs; i++) {
+    const before = process.cpuUsage();
+    all.push(await seconds(run));
+    const { user, system } = process.cpuUsage(before);
+    cpuSeconds.push((user + system) / 1e6);
+  }
   await times.finish(task.runs + 2);
   await step!.release();
   const [sessionSeconds = 0] = times.create;
@@ -120,6 +130,7 @@ async function measureModel(task: ModelTask): Promise<object> {
     sessionSeconds,
     firstSeconds,
     seconds: all,
+    cpuSeconds,
     onnxSeconds: times.run.slice(2),
     losses,
     peakBytes: ownPeakBytes(),
@@ -138,12 +149,17 @@ async function measureInference(
     adapted: () => fera.predict(batch),
     route: () => fera.route(batch.latents),
   };
-  const result: InferenceResult = { base: [], adapted: [], route: [], peakBytes: 0 };
+  const result: InferenceResult = { base: [], adapted: [], baseCpuSeconds: [], route: [], peakBytes: 0 };
   sayPhase("create");
   for (const run of Object.values(work)) await run();
   sayPhase("steps");
   for (let i = 0; i < task.runs; i++) {
-    for (const [name, run] of Object.entries(work)) result[name as keyof typeof work].push(await seconds(run));
+    for (const [name, run] of Object.entries(work)) {
+      const before = process.cpuUsage();
+      result[name as keyof typeof work].push(await seconds(run));
+      const { user, system } = process.cpuUsage(before);
+      if (name === "base") result.baseCpuSeconds.push((user + system) / 1e6);
+    }
   }
   await fera.release();
   await model.release();

@@ -68,6 +68,8 @@ export async function prepareStep(settings: StepSettings): Promise<PreparedStep>
 /** Medians and peaks over the rounds of a step. */
 export interface StepSummary {
   stepSeconds: number;
+  /** Time that the processors worked in a step: what other programs took is not in it. */
+  cpuSeconds: number;
   firstStepSeconds: number;
   createSeconds: number;
   sessionSeconds: number;
@@ -100,6 +102,7 @@ export function summarizeStep(rounds: readonly Measured<StepResult>[]): StepSumm
     median(results.map((result) => result[key]));
   return {
     stepSeconds: median(samples),
+    cpuSeconds: median(results.flatMap(({ cpuSeconds }) => cpuSeconds)),
     firstStepSeconds: medianOf("firstSeconds"),
     createSeconds: medianOf("createSeconds"),
     sessionSeconds: medianOf("sessionSeconds"),

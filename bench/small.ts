@@ -85,6 +85,7 @@ export async function measureSmall({ batchSize, threads, runs, rounds, baseline 
       rates,
       environment: machine,
       baseline: summaries[0],
+      peer: summaries[0],
       baselines: summaries,
     };
   } finally {

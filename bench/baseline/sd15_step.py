@@ -181,9 +181,14 @@ def peak_bytes():
 
 
 def seconds(work):
-    started = time.perf_counter()
+    return both_times(work)[0]
+
+
+def both_times(work):
+    """Seconds, and those that the processors worked, of all threads together."""
+    started, worked = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - worked
 
 
 def main():
@@ -227,17 +232,19 @@ def main():
     say(phase="settling step")
     run()
     say(phase="steps")
-    steps = [seconds(run) for _ in range(options.runs)]
+    steps = [both_times(run) for _ in range(options.runs)]
     step_peak = peak_bytes()
     say(phase="base")
     base = torch.compile(step.base) if options.mode == "compile" else step.base
     base(*batch)
-    base_steps = [seconds(lambda: base(*batch)) for _ in range(options.runs)]
+    base_steps = [both_times(lambda: base(*batch)) for _ in range(options.runs)]
     say(
         result={
             "firstSeconds": first,
-            "seconds": steps,
-            "baseSeconds": base_steps,
+            "seconds": [wall for wall, _ in steps],
+            "cpuSeconds": [worked for _, worked in steps],
+            "baseSeconds": [wall for wall, _ in base_steps],
+            "baseCpuSeconds": [worked for _, worked in base_steps],
             "losses": losses,
             "peakBytes": step_peak,
             "trained": sum(parameter.numel() for parameter in parameters),

@@ -4,8 +4,26 @@ import { ShapeError } from "../errors.js";
 import { checkShape, type DType, sizeOf, type Tensor, tensor, toBytes } from "../tensor/tensor.js";
 import type { Attributes, OperatorName } from "./operators.js";
 
-/** How a float32 value's numbers are written in a file where they are not float32: a run widens them when they are used. */
+/** A narrower type that a float32 value's numbers are written as: a run widens them when they are used. */
 export type StoredType = "float16" | "bfloat16";
+
+/**
+ * A weight `[out, in]` or `[out, in, kH, kW]` as two matrices of 8-bit integers, each with a float32 scale per column: one that
+ * the forward product takes as it lies (the range that this belongs to), and one for the gradient of the input.
+ *
+ * Forward `[blocks, kH·kW·in, out / blocks]`: w[o, c, y, x] ≈ scale[o] · m[(y, x, c), o].
+ * Gradient `[kH·kW·out, in]`: w[o, c, y, x] ≈ gradientScale[c] · m[(kH−1−y, kW−1−x, o), c].
+ */
+export interface Int8Matrices {
+  type: "int8";
+  /** Divides the rows of the weight: each block can be used alone. */
+  blocks: number;
+  /** `[out]`. */
+  scale: FileRange;
+  gradient: FileRange;
+  /** `[in]`. */
+  gradientScale: FileRange;
+}
 
 /** A tensor that lies in a file as raw little-endian bytes, referenced in place. */
 export interface FileRange {
@@ -16,13 +34,26 @@ export interface FileRange {
   /** Length in bytes. */
   length: number;
   /** Absent where the bytes are what the value's dtype says. */
-  stored?: StoredType;
+  stored?: StoredType | Int8Matrices;
 }
 
 /** Where the rows from `start` to `end` of a tensor with `rows` rows lie. */
 export function rangeOfRows(range: FileRange, rows: number, start: number, end: number): FileRange {
-  const rowBytes = range.length / rows;
-  return { ...range, offset: range.offset + start * rowBytes, length: (end - start) * rowBytes };
+  const part = (whole: FileRange): FileRange => {
+    const rowBytes = whole.length / rows;
+    return { ...whole, offset: whole.offset + start * rowBytes, length: (end - start) * rowBytes };
+  };
+  const { stored } = range;
+  if (typeof stored !== "object") return part(range);
+  const blocks = (stored.blocks * (end - start)) / rows;
+  return { ...part(range), stored: { ...stored, blocks, scale: part(stored.scale), gradient: part(stored.gradient) } };
+}
+
+/** Whether some rows of a weight can be used without the others. */
+export function canTakeRows({ stored }: FileRange, rows: number, start: number, end: number): boolean {
+  if (typeof stored !== "object") return true;
+  const blockRows = rows / stored.blocks;
+  return start % blockRows === 0 && end % blockRows === 0;
 }
 
 /** Where a value comes from. */
@@ -149,11 +180,15 @@ export class Graph {
     return value;
   }
 
-  /** The rows from `start` to `end` of a weight in a file or of a constant; undefined for what a run computes or is fed. */
+  /**
+   * The rows from `start` to `end` of a weight in a file or of a constant; undefined for what a run computes or is fed, and
+   * where a weight of integers is not divided there.
+   */
   frozenRows(value: Value, start: number, end: number): Value | undefined {
     const { source, dtype, shape } = value;
     const [count, ...rest] = shape as [number, ...number[]];
     if (source.kind === "file") {
+      if (!canTakeRows(source.range, count, start, end)) return undefined;
       const range = rangeOfRows(source.range, count, start, end);
       return this.file(`${source.name}:${start}-${end}`, dtype, [end - start, ...rest], range);
     }

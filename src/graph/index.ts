@@ -1,8 +1,10 @@
 export { attentionGradient } from "./attention.js";
 export { convInputGradient, convWeightGradient } from "./convolution.js";
 export {
+  canTakeRows,
   type FileRange,
   Graph,
+  type Int8Matrices,
   type Node,
   type OutputType,
   type StoredType,

@@ -1,7 +1,7 @@
 // Matrix products.
 
 import { add } from "./elementwise.js";
-import type { Value } from "./graph.js";
+import { canTakeRows, type Value } from "./graph.js";
 import { slice } from "./shape-operators.js";
 import { broadcastShapes, fail, requireFloat32, sameShape } from "./shapes.js";
 
@@ -81,7 +81,9 @@ function linearPart(y: Value, start: number, end: number): Value | undefined {
   }
   if (op !== "Linear") return undefined;
   const [x, weight, bias] = inputs as [Value, Value, Value | undefined];
-  if (weight.source.kind !== "file" && weight.source.kind !== "constant" && weight.size > y.size) return undefined;
+  const { source } = weight;
+  if (source.kind !== "file" && source.kind !== "constant" && weight.size > y.size) return undefined;
+  if (source.kind === "file" && !canTakeRows(source.range, weight.shape[0]!, start, end)) return undefined;
   return linear(x, rows(weight, start, end), bias && rows(bias, start, end));
 }
 

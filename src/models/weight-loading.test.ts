@@ -2,6 +2,7 @@ import { copyFile, cp, mkdtemp, readFile, realpath, rm, writeFile } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { worstLayer } from "../../bench/gradient-cosine.js";
 import { relativeError } from "../../test/support/relative-error.js";
 import { FeRAConfig, FeRAModel } from "../adapters/index.js";
 import { FormatError } from "../errors.js";
@@ -243,6 +244,42 @@ describe("frozen weights of half precision", () => {
     await expect(UNet2DConditionModel.fromPretrained(REFERENCE, options)).rejects.toThrow(
       /dtype: must be one of float32, float16, bfloat16, .*got "int3"/,
     );
+  });
+});
+
+describe("frozen weights as integers", () => {
+  it("are those of large layers, made once; what is sensitive stays as it is, and gradients keep their direction", async () => {
+    await copyFile(join(REFERENCE, `${NAME}.safetensors`), join(root, `${NAME}.safetensors`));
+    const load = (dtype: WeightType) => UNet2DConditionModel.fromPretrained(root, { dtype, onMessage });
+    const model = await load("int8");
+    const isInt8 = (weight: object) => "range" in weight && typeof (weight.range as FileRange).stored === "object";
+    const names = [...model.weights.weights].filter(([, weight]) => isInt8(weight)).map(([name]) => name);
+    expect(names.length).toBeGreaterThan(20);
+    expect(names.filter((name) => /conv_in|conv_out|time_|norm|bias/.test(name))).toEqual([]);
+    expect(messages).toEqual([expect.stringMatching(/is float32: converting it once to int8/)]);
+    await load("int8");
+    expect(messages).toHaveLength(1);
+
+    const exact = await load("float32");
+    const error = relativeError(await answer(model), await answer(exact));
+    expect(error).toBeGreaterThan(1e-4);
+    expect(error).toBeLessThan(0.03);
+    const numbers = (gradients: Map<string, Tensor<"float32">>) =>
+      new Map([...gradients].map(([name, { data }]) => [name, data]));
+    const worst = worstLayer(numbers(await firstGradients(model)), numbers(await firstGradients(exact)));
+    expect(worst.gradientCosine).toBeGreaterThan(0.99);
+    expect(worst.gradientCosine).toBeLessThan(1 - 1e-7);
+  });
+
+  it("need a cache, and safetensors", async () => {
+    const tensors = await referenceTensors();
+    await writeTorch(join(root, `${NAME}.bin`), tensors);
+    const load = () => UNet2DConditionModel.fromPretrained(root, { dtype: "int8" });
+    await expect(load()).rejects.toThrow(/int8 needs weights in safetensors; .*is a pickle/);
+    await rm(join(root, `${NAME}.bin`));
+    await copyFile(join(REFERENCE, `${NAME}.safetensors`), join(root, `${NAME}.safetensors`));
+    vi.stubEnv("FERA_CACHE", join(root, "config.json"));
+    await expect(load()).rejects.toThrow(/int8 needs a copy of .* which could not be written/);
   });
 });
 

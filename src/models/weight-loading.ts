@@ -1,6 +1,6 @@
 // Brings weights of any stored precision into the one that is asked for, in place in a file wherever possible.
 
-import { FormatError } from "../errors.js";
+import { ConfigError, FormatError } from "../errors.js";
 import type { StoredType } from "../graph/index.js";
 import {
   asFloat32,
@@ -12,15 +12,19 @@ import {
   rounded,
 } from "../storage/float-weights.js";
 import { checkShard, type PickledWeights } from "../storage/model-folder.js";
-import { decodeSafetensorsEntry, type OpenedSafetensors } from "../storage/safetensors.js";
+import { decodeSafetensorsEntry, type OpenedSafetensors, type SafetensorsEntry } from "../storage/safetensors.js";
 import type { SafetensorsSource } from "../storage/safetensors-source.js";
 import { readRequired, type Storage } from "../storage/storage.js";
 import { decodeTorch } from "../storage/torch.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { becomesInt8, int8Bytes, int8Metadata, int8Tensors, int8Weights } from "./int8-weights.js";
 import type { LoadedWeights } from "./loaded-weights.js";
 
-/** How frozen weights can be kept; `auto`: as their file has them, float32 where that is neither float16 nor bfloat16. */
-export const WEIGHT_TYPES = [...FLOAT_TYPES, "auto"] as const;
+/**
+ * How frozen weights can be kept. `auto`: as their file has them, float32 where that is neither float16 nor bfloat16. `int8`:
+ * the large ones of a denoiser as 8-bit integers that products of integers take, all else as in `auto`.
+ */
+export const WEIGHT_TYPES = [...FLOAT_TYPES, "int8", "auto"] as const;
 
 export type WeightType = (typeof WEIGHT_TYPES)[number];
 
@@ -68,6 +72,7 @@ export async function loadSafetensors(
   { part, dtype = "float32", dryRun = false, signal }: LoadingOptions = {},
 ): Promise<LoadedFile> {
   const { source, path, entries } = opened;
+  if (dtype === "int8") return loadInt8(storage, opened, { part, dryRun, signal });
   const weights: LoadedWeights = new Map();
   const integers: string[] = [];
   const others: string[] = [];
@@ -106,6 +111,63 @@ export async function loadSafetensors(
   return { weights, integers };
 }
 
+/** The weights that become integers out of the cache, made once; all others as their file has them. */
+async function loadInt8(
+  storage: Storage,
+  opened: SafetensorsSource,
+  { part, dryRun, signal }: LoadingOptions,
+): Promise<LoadedFile> {
+  const { source, name: file, entries } = opened;
+  const chosen = [...entries].filter(
+    ([name, { dtype, shape }]) =>
+      (part?.has(name) ?? true) && floatName(name, dtype, source) !== undefined && becomesInt8(name, shape),
+  );
+  const names = new Set(chosen.map(([name]) => name));
+  const rest: FilePart = {
+    label: `${part?.label ?? ""} rest`,
+    has: (name) => (part?.has(name) ?? true) && (dryRun || !names.has(name)),
+  };
+  const loaded = await loadSafetensors(storage, opened, { part: rest, dtype: "auto", dryRun, signal });
+  if (dryRun || chosen.length === 0) return loaded;
+  if (!storage.local) {
+    throw new ConfigError(
+      `dtype: int8 needs a cache on this machine; ${source} is none of its files. Leave dtype out.`,
+    );
+  }
+  const largest = storage.local.int8Range();
+  const prepare = async () => ({
+    form: [...new Set(chosen.map(([name, { dtype }]) => floatName(name, dtype, source)))].sort().join(" and "),
+    metadata: int8Metadata(chosen.map(([name, { shape }]) => [name, shape])),
+    tensors: chosen.flatMap(([name, { shape }]) => [...int8Tensors(name, shape)]),
+    chunks: int8Chunks(storage, opened, chosen, largest),
+  });
+  const label = (part?.label ?? "") + (largest === 127 ? "" : ` to ${largest}`);
+  const copy = await storage.local.convertedCopy(file, label, prepare, "int8");
+  if (!copy) {
+    throw new ConfigError(
+      `dtype: int8 needs a copy of ${source} in the cache, which could not be written. Make room, set FERA_CACHE, or leave dtype out.`,
+    );
+  }
+  for (const [name, shape, range] of int8Weights(copy.path, copy.entries, copy.metadata)) {
+    loaded.weights.set(name, { shape, range });
+  }
+  return loaded;
+}
+
+async function* int8Chunks(
+  storage: Storage,
+  { source, name: file }: SafetensorsSource,
+  chosen: readonly (readonly [name: string, entry: SafetensorsEntry])[],
+  largest: number,
+): AsyncGenerator<Uint8Array> {
+  for (const [name, entry] of chosen) {
+    const { offset, length, shape } = entry;
+    const bytes = await readRequired(storage, file, { offset, length });
+    const values = asFloat32(decodeSafetensorsEntry(name, entry, bytes, source))!.data;
+    yield* int8Bytes(name, values, shape, largest);
+  }
+}
+
 /**
  * The tensors of a pickled state dict; nothing in the pickle is executed.
  *
@@ -118,6 +180,11 @@ export async function loadPickled(
   { name, path, tensors: expected }: PickledWeights,
   { dtype = "float32" }: Pick<LoadingOptions, "dtype"> = {},
 ): Promise<LoadedFile> {
+  if (dtype === "int8") {
+    throw new ConfigError(
+      `dtype: int8 needs weights in safetensors; ${path} is a pickle. Convert it (diffusers: save_pretrained), or leave dtype out.`,
+    );
+  }
   const to = dtype === "auto" ? "float32" : dtype;
   let read: PickledFile | undefined;
   const load = async () => {

@@ -4,6 +4,7 @@ import type { Node, Value } from "../graph/graph.js";
 import type { ConvolutionAttributes } from "../graph/operators.js";
 import { sizeOf, tensor } from "../tensor/tensor.js";
 import { isFlippingWorthwhile } from "./cpu/convolution-costs.js";
+import { int8Conv, int8ConvInputGradient } from "./cpu/int8-products.js";
 import { winogradConv, winogradConvPair, winogradInputGradient } from "./cpu/winograd.js";
 import {
   emit,
@@ -23,6 +24,7 @@ function window({ stride, padding }: ConvolutionAttributes) {
 
 /** Winograd's algorithm where that is faster, else one node. */
 export const lowerConv: Lowering<"Conv"> = (node, context) => {
+  if (int8Conv(node, context)) return;
   const [output] = node.outputs as [Value];
   const bias = node.inputs[2];
   const name = context.nameFor(output);
@@ -51,6 +53,7 @@ export function lowerConvPair(nodes: readonly [Node<"Conv">, Node<"Conv">], cont
 export const lowerConvInputGradient: Lowering<"ConvInputGradient"> = (node, context) => {
   const [dy, weight] = node.inputs as [Value, Value];
   const [output] = node.outputs as [Value];
+  if (int8ConvInputGradient(node, context)) return;
   if (winogradInputGradient(node, context, context.nameFor(output)) !== undefined) {
     context.named(output, context.nameFor(output));
     return;

@@ -1,6 +1,6 @@
 // What a lowering is given, and the steps that several lowerings share.
 
-import { type FileRange, type Node, rangeOfRows, type Value } from "../graph/graph.js";
+import { type FileRange, type Int8Matrices, type Node, rangeOfRows, type Value } from "../graph/graph.js";
 import type { OperatorName } from "../graph/operators.js";
 import { sameShape } from "../graph/shapes.js";
 import { type DType, tensor } from "../tensor/tensor.js";
@@ -92,7 +92,7 @@ export function rowsOf(
   const { source } = value;
   const { builder } = context;
   const rows = value.shape[0]!;
-  if (source.kind === "file") {
+  if (source.kind === "file" && typeof source.range.stored !== "object") {
     const range = rangeOfRows(source.range, rows, start, end);
     return fileWeight(context, `${source.name}:${start}-${end}:${shape.join(",")}`, shape, range);
   }
@@ -117,11 +117,36 @@ export function fileWeight(context: LoweringContext, name: string, shape: readon
   const { builder } = context;
   const { stored } = range;
   if (stored === undefined) return builder.file(name, "float32", shape, range);
+  if (typeof stored === "object") return dequantized(context, name, shape, range, stored);
   return context.oncePerPhase(name, () => {
     const half = builder.file(name, stored, shape, range);
     // Else the widened weight's shape were known: see hidesShapes of the builder.
     const hidden = context.target === "cpu" ? builder.reshape(half, shape) : half;
     return emit(context, "Cast", [hidden], { to: { int: elementType("float32") } });
+  });
+}
+
+/** The weight as float32, for what takes no integers: `shape`, out of the forward matrix. */
+function dequantized(
+  context: LoweringContext,
+  name: string,
+  shape: readonly number[],
+  range: FileRange,
+  stored: Int8Matrices,
+): string {
+  return context.oncePerPhase(`${name} float32`, () => {
+    const { builder } = context;
+    const [out, channels] = [stored.scale.length / 4, stored.gradientScale.length / 4];
+    const { blocks } = stored;
+    const terms = range.length / out;
+    const integers = builder.file(`${name}:blocks`, "int8", [blocks, terms, out / blocks], range);
+    const scale = builder.file(`${name}:scales`, "float32", [blocks, 1, out / blocks], stored.scale);
+    const wide = emit(context, "Cast", [integers], { to: { int: elementType("float32") } });
+    const scaled = emit(context, "Mul", [wide, scale]);
+    const byRow = emit(context, "Transpose", [scaled], { perm: { ints: [0, 2, 1] } });
+    if (terms === channels) return reshapedName(context, byRow, shape);
+    const byTap = reshapedName(context, byRow, [out, terms / channels, channels]);
+    return reshapedName(context, emit(context, "Transpose", [byTap], { perm: { ints: [0, 2, 1] } }), shape);
   });
 }
 

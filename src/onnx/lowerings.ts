@@ -3,6 +3,7 @@
 import type { Node, Value } from "../graph/graph.js";
 import type { OperatorName } from "../graph/operators.js";
 import { tensor } from "../tensor/tensor.js";
+import { int8Linear, int8MatMul } from "./cpu/int8-products.js";
 import { fasterProduct } from "./cpu/linear-products.js";
 import { lowerAttention, lowerAttentionGradient } from "./lower-attention.js";
 import { lowerConv, lowerConvInputGradient, lowerConvWeightGradient } from "./lower-convolution.js";
@@ -117,12 +118,14 @@ export const LOWERINGS: LoweringTable = {
   MatMul: (node, context) => {
     const [a, b] = node.inputs as [Value, Value];
     const output = node.outputs[0]!;
+    if (int8MatMul(node, context)) return;
     if (!node.attributes.transposeA && fasterProduct(context, [a, b], output, node.attributes)) return;
     lowerMatMul(context, [a, b], output, node.attributes);
   },
   Linear: (node, context) => {
     const [x, weight, bias] = node.inputs as [Value, Value, Value | undefined];
     const output = node.outputs[0]!;
+    if (int8Linear(node, context)) return;
     if (fasterProduct(context, [x, weight, bias], output, { transposeB: true })) return;
     if (!bias && x.rank > 1) {
       lowerMatMul(context, [x, weight], output, { transposeA: false, transposeB: true });
@@ -179,7 +182,7 @@ export const LOWERINGS: LoweringTable = {
 
 /** The name of a weight of half precision as its file has it; undefined of anything else. */
 function halfTable({ builder }: LoweringContext, { source, shape }: Value): string | undefined {
-  if (source.kind !== "file" || source.range.stored === undefined) return undefined;
+  if (source.kind !== "file" || typeof source.range.stored !== "string") return undefined;
   return builder.file(source.name, source.range.stored, shape, source.range);
 }
 

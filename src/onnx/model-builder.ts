@@ -27,7 +27,11 @@ const IR_VERSION = 9n;
 /** An ONNX attribute with its type spelled out: JavaScript cannot tell 1 from 1.0. */
 export type OnnxAttribute = { int: number } | { float: number } | { ints: readonly number[] } | { string: string };
 
-const ELEMENT_TYPE: Record<DType | StoredType, number> = {
+/** Types of weights in files. */
+export type FileType = DType | StoredType | "int8";
+
+const ELEMENT_TYPE: Record<FileType, number> = {
+  int8: TensorProto_DataType.INT8,
   float32: TensorProto_DataType.FLOAT,
   float16: TensorProto_DataType.FLOAT16,
   bfloat16: TensorProto_DataType.BFLOAT16,
@@ -37,7 +41,7 @@ const ELEMENT_TYPE: Record<DType | StoredType, number> = {
 };
 
 /** The ONNX data type number of a dtype. */
-export const elementType = (dtype: DType | StoredType): number => ELEMENT_TYPE[dtype];
+export const elementType = (dtype: FileType): number => ELEMENT_TYPE[dtype];
 
 /** How a model is written. */
 export interface OnnxModelOptions {
@@ -237,7 +241,7 @@ export class OnnxModelBuilder {
   }
 
   /** A tensor that stays in its file; the same name means the same tensor. */
-  file(name: string, dtype: DType | StoredType, shape: readonly number[], range: FileRange): string {
+  file(name: string, dtype: FileType, shape: readonly number[], range: FileRange): string {
     if (this.files.has(name)) return name;
     this.files.add(name);
     const entry = (key: string, value: string) => create(StringStringEntryProtoSchema, { key, value });

@@ -9,8 +9,8 @@ import { sizeOf } from "../tensor/tensor.js";
 import { cacheFolder, freeBytes, isSystemError, makeFolder, writeFileAtomically } from "./file-access.js";
 import { formatBytes } from "./file-descriptions.js";
 import { withFileLock } from "./file-lock.js";
-import { type FloatType, SAFETENSORS_NAMES } from "./float-weights.js";
-import { type OpenedSafetensors, safetensorsHead } from "./safetensors.js";
+import { type CopyType, SAFETENSORS_NAMES } from "./float-weights.js";
+import { BYTES_PER_DTYPE, type OpenedSafetensors, safetensorsHead } from "./safetensors.js";
 import type { Conversion } from "./storage.js";
 import { openSafetensors } from "./tensor-file.js";
 
@@ -20,7 +20,7 @@ export interface ConvertedCopyOptions {
   onMessage?: (message: string) => void;
   signal?: AbortSignal;
   /** What the copy holds; default `float32`. */
-  dtype?: FloatType;
+  dtype?: CopyType;
   /** Default: one named after the dtype, in {@link cacheFolder}. */
   folder?: string;
 }
@@ -51,14 +51,12 @@ export async function convertedCopy(
   options: ConvertedCopyOptions = {},
 ): Promise<OpenedSafetensors | undefined> {
   const { dtype = "float32", folder = join(cacheFolder(), dtype), onMessage, signal } = options;
-  const bytesEach = dtype === "float32" ? 4 : 2;
   const target = join(folder, await fileNameFor(path, detail));
   const found = await openCopy(target);
   if (found) return found;
   const refuse = (reason: string): undefined => {
-    onMessage?.(
-      `${path} is converted in memory, again at every start: ${reason}. Set FERA_CACHE to a folder with more room.`,
-    );
+    const what = dtype === "int8" ? "cannot be converted" : "is converted in memory, again at every start";
+    onMessage?.(`${path} ${what}: ${reason}. Set FERA_CACHE to a folder with more room.`);
     return undefined;
   };
   try {
@@ -71,11 +69,13 @@ export async function convertedCopy(
         if (made) return made;
         await removeAbandoned(folder, basename(target));
         const conversion = await prepare();
-        const head = safetensorsHead(
-          conversion.tensors.map(({ name, shape }) => ({ name, dtype: SAFETENSORS_NAMES[dtype], shape })),
-          { source: path, ...conversion.metadata },
+        const floatType = SAFETENSORS_NAMES[dtype === "int8" ? "float32" : dtype];
+        const tensors = conversion.tensors.map((tensor) => ({ dtype: floatType, ...tensor }));
+        const head = safetensorsHead(tensors, { source: path, ...conversion.metadata });
+        const sizeBytes = tensors.reduce(
+          (sum, tensor) => sum + BYTES_PER_DTYPE[tensor.dtype] * sizeOf(tensor.shape),
+          head.length,
         );
-        const sizeBytes = conversion.tensors.reduce((sum, { shape }) => sum + bytesEach * sizeOf(shape), head.length);
         const free = await freeBytes(folder);
         if (free !== undefined && free < sizeBytes + SPARE_BYTES) {
           return refuse(`its copy takes ${formatBytes(sizeBytes)}, and ${folder} has ${formatBytes(free)} left`);

@@ -6,6 +6,7 @@ import { FormatError } from "../errors.js";
 import { convertedCopy } from "./converted-weights.js";
 import { withFile } from "./file-access.js";
 import type { HubOptions } from "./hub/hub-options.js";
+import { ownInt8Range } from "./int8-range.js";
 import type { ByteRange, LocalFiles, Storage } from "./storage.js";
 
 /** A folder on disk. Links are followed. */
@@ -26,6 +27,7 @@ export class FileStorage implements Storage {
         realpath(this.nameOf(name)).catch((cause: Error) => {
           throw new FormatError(this.nameOf(name), "cannot be read: no such file.", { cause });
         }),
+      int8Range: ownInt8Range,
       convertedCopy: (name, detail, prepare, dtype) =>
         convertedCopy(this.nameOf(name), detail, prepare, { ...options, dtype }),
     };

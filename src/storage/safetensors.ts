@@ -9,7 +9,7 @@ import { kindOfFile } from "./file-descriptions.js";
 import { isObject, parseJsonObject, quote } from "./json.js";
 
 /** Bytes per element of every dtype name a header may carry, whether or not it can be decoded here. */
-const BYTES_PER_DTYPE = {
+export const BYTES_PER_DTYPE = {
   F64: 8,
   F32: 4,
   F16: 2,

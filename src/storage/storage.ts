@@ -2,10 +2,10 @@
 // one of its implementations, once.
 
 import { FormatError } from "../errors.js";
-import type { FloatType } from "./float-weights.js";
+import type { CopyType } from "./float-weights.js";
 import type { HubOptions } from "./hub/hub-options.js";
 import type { Wanted } from "./hub/needed-files.js";
-import type { OpenedSafetensors } from "./safetensors.js";
+import type { OpenedSafetensors, SafetensorsDType } from "./safetensors.js";
 
 /** A range of a file's bytes. */
 export interface ByteRange {
@@ -47,12 +47,14 @@ export interface Storage {
 export interface LocalFiles {
   /** Absolute path with links resolved. @throws {FormatError} If there is no such file. */
   pathOf(name: string): Promise<string>;
+  /** The largest magnitude of an 8-bit integer that this machine's products take. */
+  int8Range(): number;
   /** A copy of a file's tensors as `dtype` in the cache; undefined where there is no room for it. */
   convertedCopy(
     name: string,
     detail: string,
     prepare: () => Promise<Conversion>,
-    dtype: FloatType,
+    dtype: CopyType,
   ): Promise<OpenedSafetensors | undefined>;
 }
 
@@ -62,8 +64,8 @@ export interface Conversion {
   form: string;
   /** Kept with the copy. */
   metadata?: Record<string, string>;
-  /** In the order of the copy; `chunks` are their bytes in the copy's precision, in the same order. */
-  tensors: readonly { name: string; shape: readonly number[] }[];
+  /** In the order of the copy, of its own precision where nothing else is said; `chunks` are their bytes in the same order. */
+  tensors: readonly { name: string; shape: readonly number[]; dtype?: SafetensorsDType }[];
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 }
 

@@ -54,7 +54,11 @@ async function hashOf(
       const bytes = toBytes(weight.tensor);
       hash.update(bytes);
       onBytes?.(bytes.length);
-    } else await addRange(hash, weight.range, onBytes);
+    } else {
+      await addRange(hash, weight.range, onBytes);
+      // Integers alone are not the weight.
+      if (typeof weight.range.stored === "object") await addRange(hash, weight.range.stored.scale);
+    }
   }
   return hash.digest("hex").slice(0, SHOWN_HEX);
 }
@@ -85,11 +89,14 @@ const bytesOf = ({ weights }: ModelWeights): number =>
 /** Each image's content, caption, shape, and how much it counts, by its name in the dataset. */
 export type DatasetIdentity = Record<string, { content: string; caption: string; shape: string; weight: string }>;
 
+const nameOf = (stored: NonNullable<FileRange["stored"]>): string =>
+  typeof stored === "object" ? stored.type : stored;
+
 /** How the weights of each model are kept, where that is not as float32; nothing where all are. */
 function typesOf(models: Readonly<Record<string, { weights: ModelWeights }>>): { dtype?: Record<string, string> } {
   const types = Object.entries(models).flatMap(([name, { weights }]) => {
     const stored = [...weights.weights.values()].flatMap((weight) =>
-      "range" in weight && weight.range.stored !== undefined ? [weight.range.stored] : [],
+      "range" in weight && weight.range.stored !== undefined ? [nameOf(weight.range.stored)] : [],
     );
     return stored.length === 0 ? [] : [[name, [...new Set(stored)].sort().join(" and ")] as const];
   });

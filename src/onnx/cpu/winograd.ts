@@ -5,6 +5,7 @@ import type { Node, Value } from "../../graph/graph.js";
 import type { ConvolutionAttributes } from "../../graph/operators.js";
 import { cutAxis, emit, type LoweringContext, reshapedName, rowsOf, type Target } from "../lowering-context.js";
 import { BLOCK_ELEMENTS, chooseForm, isSharingWorthwhile } from "./convolution-costs.js";
+import { int8Of } from "./int8-products.js";
 import { IMAGE_KERNELS, KERNEL, PRODUCTS, TILE, TILE_MATRIX, tilesOf, transformWeight } from "./winograd-transforms.js";
 import { wholeImageConv, wholeImageInputGradient } from "./winograd-whole.js";
 
@@ -34,6 +35,7 @@ export function winogradConv(node: Node<"Conv">, context: LoweringContext, outpu
 /** Whether two convolutions with the same weight, of which `node` is one, should share its transformation. */
 export function shareWinograd(node: Node<"Conv">, target: Target): boolean {
   const [x, weight] = node.inputs as [Value, Value];
+  if (int8Of({ target }, weight)) return false;
   return target === "cpu" && isPlain3x3(weight, node.attributes) && isSharingWorthwhile(x.shape, weight.shape);
 }
 
