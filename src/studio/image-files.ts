@@ -2,7 +2,7 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { createWriteStream } from "node:fs";
-import { link, lstat, mkdir, readdir, readFile, rename, stat, unlink } from "node:fs/promises";
+import { access, constants, link, lstat, mkdir, readdir, readFile, rename, stat, unlink } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
 import { Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -135,7 +135,7 @@ export class ImageFiles {
   private async writable(id: string): Promise<string> {
     const folder = await this.options.dataSets.check(id);
     const known = await stat(folder).catch(() => undefined);
-    if (known?.isDirectory() && (await summaryOf(folder)).isWritable) return folder;
+    if (known?.isDirectory() && (await isWritable(folder))) return folder;
     throw new StudioError(409, `${quoted(id)} is no folder of images that the studio may write to.`);
   }
 }
@@ -144,6 +144,16 @@ export class ImageFiles {
 function reasonOf(error: unknown): string | undefined {
   if (error instanceof FormatError) return `It ${error.reason}`;
   return error instanceof FeraError ? error.message : describeSystemError(error);
+}
+
+/** As its summary says; a folder with an image in it, to which thousands may be added, is not read to its end for each. */
+async function isWritable(folder: string): Promise<boolean> {
+  const hasImage = (await readdir(folder)).some((name) => IMAGE_ENDINGS.includes(extname(name).toLowerCase()));
+  if (!hasImage) return (await summaryOf(folder)).isWritable;
+  return access(folder, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Streams to disk. @returns The hash of what came. @throws {StudioError} If it is more than `limit` bytes. */

@@ -199,6 +199,54 @@ describe.skipIf(!CHROMIUM)("the data view", () => {
     expect(new URL(page.url()).hash).toContain("cats");
   });
 
+  it("takes a folder that is dragged in, subfolders too, and refuses hostile pictures of it with the rule", async () => {
+    const folder = join(root, "dragged");
+    await mkdir(join(folder, "more"), { recursive: true });
+    const wide = sharp({ create: { width: 1200, height: 1, channels: 3, background: "red" } });
+    await writeFile(join(folder, "line.png"), await wide.png().toBuffer());
+    const svg = (size: string, content = "") => `<svg xmlns="http://www.w3.org/2000/svg" ${size}>${content}</svg>`;
+    await writeFile(join(folder, "huge.svg"), svg('width="30000" height="30000"'));
+    const script = '<script>window.hacked = 1</script><rect width="9" height="9" fill="red"/>';
+    await writeFile(join(folder, "script.svg"), svg('width="9" height="9"', script));
+    const photo = await sharp(await plainPng(8))
+      .resize(400)
+      .jpeg()
+      .toBuffer();
+    await writeFile(join(folder, "cut.jpg"), photo.subarray(0, photo.length / 2));
+    // A JPEG by another name, and one as printers have them.
+    await writeFile(
+      join(folder, "jpeg.png"),
+      await sharp(await plainPng(9))
+        .jpeg()
+        .toBuffer(),
+    );
+    const cmyk = sharp(await plainPng(10)).toColourspace("cmyk");
+    await writeFile(join(folder, "more", "cmyk.jpg"), await cmyk.jpeg().toBuffer());
+
+    const session = await page.context().newCDPSession(page);
+    const data = { items: [], files: [folder], dragOperationsMask: 1 };
+    for (const type of ["dragEnter", "dragOver", "drop"] as const) {
+      await session.send("Input.dispatchDragEvent", { type, x: 700, y: 400, data });
+      if (type === "dragOver") await page.getByText("Drop the files to add them").waitFor();
+    }
+    expect(await page.getByLabel("Its name").inputValue()).toBe("dragged");
+    await page.getByRole("button", { name: "Add", exact: true }).click();
+    await page.getByText("3 files added to dragged, 3 refused.").waitFor();
+    expect((await readdir(join(root, "data", "dragged"))).sort()).toEqual(["cmyk.jpg", "jpeg.png", "script.svg"]);
+    const refused = (await page.getByRole("list", { name: "Refused files" }).innerText()).split("\n");
+    expect(refused).toContain("huge.svg: It has more pixels than are read, 268 million. Make it smaller.");
+    expect(refused).toContain(
+      "line.png: It has 1200×1 pixels: one side is more than 1000 times the other. Cut a part out of it.",
+    );
+    expect(refused).toContainEqual(expect.stringMatching(/^cut\.jpg: It is no readable image: /));
+    for (const name of ["cmyk.jpg", "jpeg.png", "script.svg"]) {
+      const width = () => card(name).evaluate((element) => element.querySelector("img")?.naturalWidth ?? 0);
+      await expect.poll(width).toBeGreaterThan(0);
+    }
+    expect(await page.evaluate(() => "hacked" in window)).toBe(false);
+    await chooseSet(/^cats/);
+  });
+
   it("takes a drawing into the set, with its caption", async () => {
     await page.getByRole("button", { name: "Draw…" }).click();
     const pad = (await page.locator("canvas").boundingBox())!;

@@ -79,10 +79,7 @@ describe.skipIf(!CHROMIUM)("every view", () => {
         await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
         await page.waitForTimeout(PICTURES ? 1000 : 300);
         expect(await serious(page, axe), `${name}, ${size}, ${colorScheme}`).toEqual([]);
-        const tooWide = await page.evaluate(
-          "document.documentElement.scrollWidth - document.documentElement.clientWidth",
-        );
-        expect(tooWide, `${name}, ${size}: pixels that stick out`).toBeLessThanOrEqual(0);
+        expect(await tooWide(), `${name}, ${size}: pixels that stick out`).toBeLessThanOrEqual(0);
         if (PICTURES) {
           await page.evaluate(hideFolder, root);
           await page.screenshot({
@@ -93,10 +90,38 @@ describe.skipIf(!CHROMIUM)("every view", () => {
         }
       }
     }
+    // A small telephone, and a wide window at 400 %.
+    await page.setViewportSize({ width: 320, height: 640 });
+    await page.waitForTimeout(300);
+    expect(await tooWide(), `${name}, 320 pixels: pixels that stick out`).toBeLessThanOrEqual(0);
     await page.setViewportSize(SIZES.wide);
   }
 
+  const tooWide = () =>
+    page.evaluate<number>("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+
   const open = (address: string) => page.goto(`${studio.origin}/${address}`);
+
+  it("tells what is chosen, and which curve is which, where the reader's own few colours replace all", async () => {
+    await page.emulateMedia({ forcedColors: "active" });
+    try {
+      await open("#/watch?run=routed");
+      const styleOf = (selector: string, name: string) =>
+        page
+          .locator(selector)
+          .first()
+          .evaluate((element, property) => getComputedStyle(element).getPropertyValue(property), name);
+      await page.locator(".swatch").first().waitFor();
+      for (const selector of ['.bar a[aria-current="page"]', ".run.selected"]) {
+        expect(await styleOf(selector, "outline-style"), selector).toBe("solid");
+      }
+      expect(await styleOf(".bar a:not([aria-current])", "outline-style")).toBe("none");
+      const behind = await styleOf("body", "background-color");
+      expect(await styleOf(".swatch", "background-color")).not.toBe(behind);
+    } finally {
+      await page.emulateMedia({ forcedColors: "none" });
+    }
+  });
 
   it("Data: a grid of pictures with captions", { timeout: TRAINING_MS }, async () => {
     await open("#/data");

@@ -66,8 +66,8 @@ export class DataSets {
     const folder = await this.folder(id);
     const names = await namesIn(folder, "file");
     const skipped: DataSetView["skipped"] = [];
-    const images: DataSetImage[] = [];
-    const firstOf = new Map<string, string>();
+    const found: { name: string; facts: ImageFacts; caption: string | undefined }[] = [];
+    const namesOf = new Map<string, string[]>();
     for (const name of names.filter(isImageName)) {
       const file = await findFile(folder, name);
       if (!file) continue;
@@ -79,9 +79,14 @@ export class DataSets {
         continue;
       }
       const caption = names.includes(captionName(name)) ? await readText(folder, captionName(name)) : undefined;
+      found.push({ name, facts, caption });
+      namesOf.set(facts.hash, [...(namesOf.get(facts.hash) ?? []), name]);
+    }
+    const images = found.map(({ name, facts, caption }): DataSetImage => {
       const { width, height } = facts;
-      const { scaled, left, top } = placeImage({ width, height }, { width: resolution, height: resolution });
-      images.push({
+      const place = placeImage({ width, height }, { width: resolution, height: resolution });
+      const { scaled, left, top } = place;
+      return {
         name,
         caption: caption?.trim() ?? "",
         isEditable: true,
@@ -96,10 +101,9 @@ export class DataSets {
           height: resolution / scaled.height,
         },
         repeats: 1,
-        warnings: imageWarnings(facts, { resolution, caption, copyOf: firstOf.get(facts.hash) }),
-      });
-      if (!firstOf.has(facts.hash)) firstOf.set(facts.hash, name);
-    }
+        warnings: imageWarnings(name, facts, { ...place, side: resolution }, caption, namesOf.get(facts.hash)!),
+      };
+    });
     for (const name of names) {
       if (isImageName(name) || names.some((image) => isImageName(image) && captionName(image) === name)) continue;
       skipped.push({ path: name, reason: `${name} is no image, and no image's caption.` });

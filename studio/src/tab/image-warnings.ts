@@ -1,8 +1,11 @@
-// What is worth a second look in an image: found by reading it once.
+// What of an image is worth a second look, found by reading it once; the sentences are the server's, too.
 
 import { looksBlurred, sharpnessOf } from "../../../src/images/sharpness.js";
 import type { ImageWarning } from "../../../src/studio/protocol.js";
-import { readImage, scaledCanvas, squarePixels } from "./images.js";
+import { warningTexts } from "../../../src/studio/warning-texts.js";
+import { MUCH_LOST } from "../../../src/training/data/dataset-findings.js";
+import type { PlacedImage } from "../../../src/training/data/image-placement.js";
+import { readImage, scaledCanvas, squarePixels, wordsOf } from "./images.js";
 
 /** What reading an image tells. */
 export interface ImageFacts {
@@ -41,27 +44,29 @@ function rgbOf({ width, height, data }: ImageData) {
   return { width, height, data: rgb };
 }
 
-/** @param seen - At which size it is trained, its caption if it has one, and the first image with the same bytes. */
+/**
+ * @param place - How it comes to the square that is trained on.
+ * @param caption - Undefined where it has none.
+ * @param sameFiles - Names of all files with its bytes, its own among them.
+ */
 export function imageWarnings(
-  { width, height, isTransparent, isBlurred }: ImageFacts,
-  seen: { resolution: number; caption: string | undefined; copyOf: string | undefined },
+  name: string,
+  facts: ImageFacts,
+  place: PlacedImage & { side: number },
+  caption: string | undefined,
+  sameFiles: readonly string[],
 ): ImageWarning[] {
-  const { resolution, caption, copyOf } = seen;
-  const warnings: ImageWarning[] = [];
-  if (Math.min(width, height) < resolution) {
-    const text = `${width}×${height} pixels are enlarged to ${resolution}: it is trained on blurred.`;
-    warnings.push({ kind: "tiny", text });
-  } else if (isBlurred) {
-    warnings.push({ kind: "blurred", text: "It looks blurred at the size it is trained at." });
-  }
-  if (copyOf !== undefined) {
-    warnings.push({ kind: "duplicate", text: `It is the same file as ${copyOf}, and counts twice.` });
-  }
-  if (caption === undefined) {
-    warnings.push({ kind: "uncaptioned", text: "It has no caption: it is trained on with the words of its name." });
-  } else if (caption.trim() === "") {
-    warnings.push({ kind: "emptyCaption", text: "Its caption is empty: prompts cannot ask for what it shows." });
-  }
-  if (isTransparent) warnings.push({ kind: "transparent", text: "Its transparent parts are trained on as white." });
-  return warnings;
+  const { width, height, isTransparent, isBlurred } = facts;
+  const { side, scaled } = place;
+  const lost = 1 - side ** 2 / (scaled.width * scaled.height);
+  return warningTexts({
+    own: { width, height },
+    upscaling: side / Math.min(width, height),
+    lost: lost > MUCH_LOST ? lost : undefined,
+    copies: sameFiles.filter((other) => other !== name),
+    caption: caption?.trim() ?? wordsOf(name),
+    isUncaptioned: caption === undefined,
+    // A browser turns images by itself, and does not say so; nor does it tell of frames.
+    ...{ isBlurred, isTransparent, isTurned: false, isAnimated: false },
+  });
 }

@@ -15,6 +15,13 @@ export const isImageName = (name: string): boolean => IMAGE_NAME.test(name);
 /** The name of an image's caption: `a.png` has `a.txt`. */
 export const captionName = (image: string): string => image.replace(/\.[^.]*$/, ".txt");
 
+/** What an image without a caption is called by: the words of its name. */
+export const wordsOf = (image: string): string =>
+  image
+    .replace(/\.[^.]*$/, "")
+    .replaceAll(/[_-]+/g, " ")
+    .trim();
+
 /** A file as a picture, upright. To be closed. @throws {Error} In words where it is none. */
 export async function readImage(file: Blob): Promise<ImageBitmap> {
   if (file.size > MOST_BYTES) {

@@ -12,7 +12,7 @@ import {
 } from "../../../../src/training/encode-images.js";
 import type { EncodedRows } from "../../../../src/training/encoded-dataset.js";
 import { DATA_FOLDER, findFile, findFolder, namesIn, readText } from "../files.js";
-import { captionName, isImageName, planesOf, readImage, squarePixels } from "../images.js";
+import { captionName, isImageName, planesOf, readImage, squarePixels, wordsOf } from "../images.js";
 import type { TabValues } from "./tab-options.js";
 
 /** An image that is trained on. */
@@ -43,13 +43,6 @@ export async function findImages(
   );
   return { folder, images };
 }
-
-/** What an image without a caption is called by: the words of its name. */
-const wordsOf = (file: string): string =>
-  file
-    .replace(/\.[^.]*$/, "")
-    .replaceAll(/[_-]+/g, " ")
-    .trim();
 
 /**
  * Encodes all images, mirrored ones too where they are flipped.
