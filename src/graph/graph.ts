@@ -25,6 +25,30 @@ export interface Int8Matrices {
   gradientScale: FileRange;
 }
 
+/** Values in a block of {@link Nf4Blocks}. */
+export const NF4_BLOCK = 64;
+
+/**
+ * The levels of NormalFloat: quantiles of a normal distribution, scaled to reach from −1 to 1, with 0 among them.
+ *
+ * @see Dettmers et al. 2023, arXiv:2305.14314, appendix E
+ */
+export const NF4_LEVELS: readonly number[] = [
+  -1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+  -0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+  0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1,
+];
+
+/**
+ * A weight in 4 bits: in row-major order, two values in each byte, the first in its upper half; a value is its block's largest
+ * magnitude times one of {@link NF4_LEVELS}.
+ */
+export interface Nf4Blocks {
+  type: "nf4";
+  /** float32, one per block. */
+  absmax: FileRange;
+}
+
 /** A tensor that lies in a file as raw little-endian bytes, referenced in place. */
 export interface FileRange {
   /** Real path of the file. */
@@ -34,7 +58,7 @@ export interface FileRange {
   /** Length in bytes. */
   length: number;
   /** Absent where the bytes are what the value's dtype says. */
-  stored?: StoredType | Int8Matrices;
+  stored?: StoredType | Int8Matrices | Nf4Blocks;
 }
 
 /** Where the rows from `start` to `end` of a tensor with `rows` rows lie. */
@@ -45,13 +69,18 @@ export function rangeOfRows(range: FileRange, rows: number, start: number, end: 
   };
   const { stored } = range;
   if (typeof stored !== "object") return part(range);
+  if (stored.type === "nf4") return { ...part(range), stored: { ...stored, absmax: part(stored.absmax) } };
   const blocks = (stored.blocks * (end - start)) / rows;
   return { ...part(range), stored: { ...stored, blocks, scale: part(stored.scale), gradient: part(stored.gradient) } };
 }
 
 /** Whether some rows of a weight can be used without the others. */
-export function canTakeRows({ stored }: FileRange, rows: number, start: number, end: number): boolean {
+export function canTakeRows({ stored, length }: FileRange, rows: number, start: number, end: number): boolean {
   if (typeof stored !== "object") return true;
+  if (stored.type === "nf4") {
+    const rowSize = (2 * length) / rows;
+    return (start * rowSize) % NF4_BLOCK === 0 && (end * rowSize) % NF4_BLOCK === 0;
+  }
   const blockRows = rows / stored.blocks;
   return start % blockRows === 0 && end % blockRows === 0;
 }

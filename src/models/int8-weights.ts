@@ -16,8 +16,8 @@ const PARTS = { scale: ".scale", gradient: ".gradient", gradientScale: ".gradien
 /** In front of the shape, in the metadata of a file: the matrices' shapes do not tell it. */
 const SHAPE_KEY = "shape ";
 
-/** Whether a weight is kept as integers. */
-export function becomesInt8(name: string, shape: readonly number[]): boolean {
+/** Whether a weight is one of those that are kept in few bits. */
+export function isLarge(name: string, shape: readonly number[]): boolean {
   const [out = 0, channels = 0] = shape;
   if (!name.endsWith(".weight") || CONDITIONING.test(name)) return false;
   return (shape.length === 2 || shape.length === 4) && out >= FEWEST && channels >= FEWEST;

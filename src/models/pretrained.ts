@@ -26,8 +26,8 @@ export interface ModelClass<Config> {
   build(scope: Scope, config: Config): void;
   /** Gives weights of older checkpoints the names that `build` asks for. */
   currentNames?(weights: ModelWeights): ModelWeights;
-  /** Whether its large weights can be kept as integers; those of others are then as their file has them. */
-  takesInt8?: boolean;
+  /** Whether its large weights can be kept in 8 or 4 bits; those of others are then as their file has them. */
+  takesFewBits?: boolean;
 }
 
 /** Where weights and configuration come from. */
@@ -77,7 +77,7 @@ export async function loadModel<Config>(
     throw new ConfigError(`dtype: must be one of ${WEIGHT_TYPES.join(", ")}; got "${String(options.dtype)}".`);
   }
   const { subfolder = kind.subfolder ?? "", device, threads, ...source } = options;
-  if (source.dtype === "int8" && !kind.takesInt8) source.dtype = "auto";
+  if ((source.dtype === "int8" || source.dtype === "nf4") && !kind.takesFewBits) source.dtype = "auto";
   const folder = await readFolder(dir, { ...source, subfolder }, kind);
   const config = kind.parse(folder.config, `${folder.source}/config.json`);
   const weights = new Map<string, Weight>();

@@ -10,7 +10,7 @@ import type { FileRange } from "../graph/index.js";
 import { encodeSafetensors, readSafetensors, writeTorch } from "../storage/index.js";
 import { float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from "../tensor/float16.js";
 import { Generator, randn } from "../tensor/random.js";
-import { type Tensor, tensor } from "../tensor/tensor.js";
+import { sizeOf, type Tensor, tensor } from "../tensor/tensor.js";
 import "../runtime/node.js";
 import "../storage/node.js";
 import { FileStorage } from "../storage/file-storage.js";
@@ -269,6 +269,20 @@ describe("frozen weights as integers", () => {
     const worst = worstLayer(numbers(await firstGradients(model)), numbers(await firstGradients(exact)));
     expect(worst.gradientCosine).toBeGreaterThan(0.99);
     expect(worst.gradientCosine).toBeLessThan(1 - 1e-7);
+  });
+
+  it("can be of 4 bits, an eighth of float32's size", async () => {
+    await copyFile(join(REFERENCE, `${NAME}.safetensors`), join(root, `${NAME}.safetensors`));
+    const model = await UNet2DConditionModel.fromPretrained(root, { dtype: "nf4" });
+    const kept = [...model.weights.weights.values()].flatMap((weight) =>
+      "range" in weight && typeof weight.range.stored === "object" ? [weight] : [],
+    );
+    expect(kept.length).toBeGreaterThan(20);
+    for (const { shape, range } of kept) expect(range.length).toBe(sizeOf(shape) / 2);
+    const exact = await UNet2DConditionModel.fromPretrained(root);
+    const error = relativeError(await answer(model), await answer(exact));
+    expect(error).toBeGreaterThan(1e-3);
+    expect(error).toBeLessThan(0.2);
   });
 
   it("need a cache, and safetensors", async () => {

@@ -17,14 +17,16 @@ import type { SafetensorsSource } from "../storage/safetensors-source.js";
 import { readRequired, type Storage } from "../storage/storage.js";
 import { decodeTorch } from "../storage/torch.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { becomesInt8, int8Bytes, int8Metadata, int8Tensors, int8Weights } from "./int8-weights.js";
+import { int8Bytes, int8Metadata, int8Tensors, int8Weights, isLarge } from "./int8-weights.js";
 import type { LoadedWeights } from "./loaded-weights.js";
+import { fitsNf4, nf4Bytes, nf4Metadata, nf4Tensors, nf4Weights } from "./nf4-weights.js";
 
 /**
  * How frozen weights can be kept. `auto`: as their file has them, float32 where that is neither float16 nor bfloat16. `int8`:
- * the large ones of a denoiser as 8-bit integers that products of integers take, all else as in `auto`.
+ * the large ones of a denoiser as 8-bit integers that products of integers take, all else as in `auto`; `nf4`: these in 4 bits,
+ * widened when they are used.
  */
-export const WEIGHT_TYPES = [...FLOAT_TYPES, "int8", "auto"] as const;
+export const WEIGHT_TYPES = [...FLOAT_TYPES, "int8", "nf4", "auto"] as const;
 
 export type WeightType = (typeof WEIGHT_TYPES)[number];
 
@@ -72,7 +74,7 @@ export async function loadSafetensors(
   { part, dtype = "float32", dryRun = false, signal }: LoadingOptions = {},
 ): Promise<LoadedFile> {
   const { source, path, entries } = opened;
-  if (dtype === "int8") return loadInt8(storage, opened, { part, dryRun, signal });
+  if (dtype === "int8" || dtype === "nf4") return loadFewBits(storage, opened, dtype, { part, dryRun, signal });
   const weights: LoadedWeights = new Map();
   const integers: string[] = [];
   const others: string[] = [];
@@ -111,16 +113,20 @@ export async function loadSafetensors(
   return { weights, integers };
 }
 
-/** The weights that become integers out of the cache, made once; all others as their file has them. */
-async function loadInt8(
+/** The weights that are kept in few bits out of the cache, made once; all others as their file has them. */
+async function loadFewBits(
   storage: Storage,
   opened: SafetensorsSource,
+  dtype: "int8" | "nf4",
   { part, dryRun, signal }: LoadingOptions,
 ): Promise<LoadedFile> {
   const { source, name: file, entries } = opened;
   const chosen = [...entries].filter(
-    ([name, { dtype, shape }]) =>
-      (part?.has(name) ?? true) && floatName(name, dtype, source) !== undefined && becomesInt8(name, shape),
+    ([name, { dtype: written, shape }]) =>
+      (part?.has(name) ?? true) &&
+      floatName(name, written, source) !== undefined &&
+      isLarge(name, shape) &&
+      (dtype === "int8" || fitsNf4(shape)),
   );
   const names = new Set(chosen.map(([name]) => name));
   const rest: FilePart = {
@@ -131,40 +137,44 @@ async function loadInt8(
   if (dryRun || chosen.length === 0) return loaded;
   if (!storage.local) {
     throw new ConfigError(
-      `dtype: int8 needs a cache on this machine; ${source} is none of its files. Leave dtype out.`,
+      `dtype: ${dtype} needs a cache on this machine; ${source} is none of its files. Leave dtype out.`,
     );
   }
   const largest = storage.local.int8Range();
+  const shapes = chosen.map(([name, { shape }]) => [name, shape] as const);
+  const bytesOf = (name: string, values: Float32Array, shape: readonly number[]) =>
+    dtype === "int8" ? int8Bytes(name, values, shape, largest) : nf4Bytes(values);
   const prepare = async () => ({
-    form: [...new Set(chosen.map(([name, { dtype }]) => floatName(name, dtype, source)))].sort().join(" and "),
-    metadata: int8Metadata(chosen.map(([name, { shape }]) => [name, shape])),
-    tensors: chosen.flatMap(([name, { shape }]) => [...int8Tensors(name, shape)]),
-    chunks: int8Chunks(storage, opened, chosen, largest),
+    form: [...new Set(chosen.map(([name, entry]) => floatName(name, entry.dtype, source)))].sort().join(" and "),
+    metadata: dtype === "int8" ? int8Metadata(shapes) : nf4Metadata(shapes),
+    tensors: shapes.flatMap(([name, shape]) => [...(dtype === "int8" ? int8Tensors : nf4Tensors)(name, shape)]),
+    chunks: chunksOf(storage, opened, chosen, bytesOf),
   });
-  const label = (part?.label ?? "") + (largest === 127 ? "" : ` to ${largest}`);
-  const copy = await storage.local.convertedCopy(file, label, prepare, "int8");
+  const label = (part?.label ?? "") + (dtype === "nf4" || largest === 127 ? "" : ` to ${largest}`);
+  const copy = await storage.local.convertedCopy(file, label, prepare, dtype);
   if (!copy) {
     throw new ConfigError(
-      `dtype: int8 needs a copy of ${source} in the cache, which could not be written. Make room, set FERA_CACHE, or leave dtype out.`,
+      `dtype: ${dtype} needs a copy of ${source} in the cache, which could not be written. Make room, set FERA_CACHE, or leave dtype out.`,
     );
   }
-  for (const [name, shape, range] of int8Weights(copy.path, copy.entries, copy.metadata)) {
+  const read = dtype === "int8" ? int8Weights : nf4Weights;
+  for (const [name, shape, range] of read(copy.path, copy.entries, copy.metadata)) {
     loaded.weights.set(name, { shape, range });
   }
   return loaded;
 }
 
-async function* int8Chunks(
+async function* chunksOf(
   storage: Storage,
   { source, name: file }: SafetensorsSource,
   chosen: readonly (readonly [name: string, entry: SafetensorsEntry])[],
-  largest: number,
+  bytesOf: (name: string, values: Float32Array, shape: readonly number[]) => Iterable<Uint8Array>,
 ): AsyncGenerator<Uint8Array> {
   for (const [name, entry] of chosen) {
     const { offset, length, shape } = entry;
     const bytes = await readRequired(storage, file, { offset, length });
     const values = asFloat32(decodeSafetensorsEntry(name, entry, bytes, source))!.data;
-    yield* int8Bytes(name, values, shape, largest);
+    yield* bytesOf(name, values, shape);
   }
 }
 
@@ -180,9 +190,9 @@ export async function loadPickled(
   { name, path, tensors: expected }: PickledWeights,
   { dtype = "float32" }: Pick<LoadingOptions, "dtype"> = {},
 ): Promise<LoadedFile> {
-  if (dtype === "int8") {
+  if (dtype === "int8" || dtype === "nf4") {
     throw new ConfigError(
-      `dtype: int8 needs weights in safetensors; ${path} is a pickle. Convert it (diffusers: save_pretrained), or leave dtype out.`,
+      `dtype: ${dtype} needs weights in safetensors; ${path} is a pickle. Convert it (diffusers: save_pretrained), or leave dtype out.`,
     );
   }
   const to = dtype === "auto" ? "float32" : dtype;

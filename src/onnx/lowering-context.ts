@@ -1,6 +1,16 @@
 // What a lowering is given, and the steps that several lowerings share.
 
-import { type FileRange, type Int8Matrices, type Node, rangeOfRows, type Value } from "../graph/graph.js";
+import {
+  canTakeRows,
+  type FileRange,
+  type Int8Matrices,
+  NF4_BLOCK,
+  NF4_LEVELS,
+  type Nf4Blocks,
+  type Node,
+  rangeOfRows,
+  type Value,
+} from "../graph/graph.js";
 import type { OperatorName } from "../graph/operators.js";
 import { sameShape } from "../graph/shapes.js";
 import { type DType, tensor } from "../tensor/tensor.js";
@@ -92,7 +102,7 @@ export function rowsOf(
   const { source } = value;
   const { builder } = context;
   const rows = value.shape[0]!;
-  if (source.kind === "file" && typeof source.range.stored !== "object") {
+  if (source.kind === "file" && isPlainPart(source.range, rows, start, end)) {
     const range = rangeOfRows(source.range, rows, start, end);
     return fileWeight(context, `${source.name}:${start}-${end}:${shape.join(",")}`, shape, range);
   }
@@ -107,6 +117,10 @@ export function rowsOf(
   return reshapedName(context, part, shape);
 }
 
+/** Whether some rows of a weight in a file can be taken out of it under any shape; matrices of integers have their own layout. */
+const isPlainPart = (range: FileRange, rows: number, start: number, end: number): boolean =>
+  !(typeof range.stored === "object" && range.stored.type === "int8") && canTakeRows(range, rows, start, end);
+
 /**
  * A float32 weight in a file.
  *
@@ -117,37 +131,65 @@ export function fileWeight(context: LoweringContext, name: string, shape: readon
   const { builder } = context;
   const { stored } = range;
   if (stored === undefined) return builder.file(name, "float32", shape, range);
-  if (typeof stored === "object") return dequantized(context, name, shape, range, stored);
-  return context.oncePerPhase(name, () => {
-    const half = builder.file(name, stored, shape, range);
-    // Else the widened weight's shape were known: see hidesShapes of the builder.
-    const hidden = context.target === "cpu" ? builder.reshape(half, shape) : half;
-    return emit(context, "Cast", [hidden], { to: { int: elementType("float32") } });
-  });
+  if (typeof stored === "object") {
+    return context.oncePerPhase(name, () =>
+      stored.type === "int8"
+        ? fromInt8(context, name, shape, range, stored)
+        : fromNf4(context, name, shape, range, stored),
+    );
+  }
+  return context.oncePerPhase(name, () => widened(context, builder.file(name, stored, shape, range), shape, "float32"));
 }
 
-/** The weight as float32, for what takes no integers: `shape`, out of the forward matrix. */
-function dequantized(
+/** A weight of 8-bit integers, for what takes no integers: out of its forward matrix. */
+function fromInt8(
   context: LoweringContext,
   name: string,
   shape: readonly number[],
   range: FileRange,
-  stored: Int8Matrices,
+  { blocks, scale: scales, gradientScale }: Int8Matrices,
 ): string {
-  return context.oncePerPhase(`${name} float32`, () => {
-    const { builder } = context;
-    const [out, channels] = [stored.scale.length / 4, stored.gradientScale.length / 4];
-    const { blocks } = stored;
-    const terms = range.length / out;
-    const integers = builder.file(`${name}:blocks`, "int8", [blocks, terms, out / blocks], range);
-    const scale = builder.file(`${name}:scales`, "float32", [blocks, 1, out / blocks], stored.scale);
-    const wide = emit(context, "Cast", [integers], { to: { int: elementType("float32") } });
-    const scaled = emit(context, "Mul", [wide, scale]);
-    const byRow = emit(context, "Transpose", [scaled], { perm: { ints: [0, 2, 1] } });
-    if (terms === channels) return reshapedName(context, byRow, shape);
-    const byTap = reshapedName(context, byRow, [out, terms / channels, channels]);
-    return reshapedName(context, emit(context, "Transpose", [byTap], { perm: { ints: [0, 2, 1] } }), shape);
-  });
+  const { builder } = context;
+  const [out, channels] = [scales.length / 4, gradientScale.length / 4];
+  const terms = range.length / out;
+  const integers = builder.file(`${name}:blocks`, "int8", [blocks, terms, out / blocks], range);
+  const scale = builder.file(`${name}:scales`, "float32", [blocks, 1, out / blocks], scales);
+  const scaled = emit(context, "Mul", [widened(context, integers, [blocks, terms, out / blocks], "float32"), scale]);
+  const byRow = emit(context, "Transpose", [scaled], { perm: { ints: [0, 2, 1] } });
+  if (terms === channels) return reshapedName(context, byRow, shape);
+  const byTap = reshapedName(context, byRow, [out, terms / channels, channels]);
+  return reshapedName(context, emit(context, "Transpose", [byTap], { perm: { ints: [0, 2, 1] } }), shape);
+}
+
+/** Both levels that a byte of codes stands for. */
+const NF4_PAIRS = tensor(
+  Float32Array.from({ length: 512 }, (_, i) => NF4_LEVELS[i % 2 === 0 ? i >> 5 : (i >> 1) & 15]!),
+  [256, 2],
+);
+
+/** A weight in 4 bits: a byte at a time looked up in a table, then scaled block by block. */
+function fromNf4(
+  context: LoweringContext,
+  name: string,
+  shape: readonly number[],
+  range: FileRange,
+  { absmax }: Nf4Blocks,
+): string {
+  const { builder } = context;
+  const blocks = absmax.length / 4;
+  const codes = builder.file(`${name}:codes`, "uint8", [range.length], range);
+  const indices = widened(context, codes, [range.length], "int32");
+  const pairs = emit(context, "Gather", [builder.constant(NF4_PAIRS, "nf4"), indices]);
+  const scale = builder.file(`${name}:absmax`, "float32", [blocks, 1], absmax);
+  const scaled = emit(context, "Mul", [reshapedName(context, pairs, [blocks, NF4_BLOCK]), scale]);
+  return reshapedName(context, scaled, shape);
+}
+
+/** A tensor in a file, of a wider type. */
+function widened(context: LoweringContext, name: string, shape: readonly number[], to: DType): string {
+  // Else the shape were known: see hidesShapes of the builder.
+  const hidden = context.target === "cpu" ? context.builder.reshape(name, shape) : name;
+  return emit(context, "Cast", [hidden], { to: { int: elementType(to) } });
 }
 
 /** What lies from `start` to `end` along an axis of a computed tensor: a copy. */

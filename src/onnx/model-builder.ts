@@ -28,10 +28,11 @@ const IR_VERSION = 9n;
 export type OnnxAttribute = { int: number } | { float: number } | { ints: readonly number[] } | { string: string };
 
 /** Types of weights in files. */
-export type FileType = DType | StoredType | "int8";
+export type FileType = DType | StoredType | "int8" | "uint8";
 
 const ELEMENT_TYPE: Record<FileType, number> = {
   int8: TensorProto_DataType.INT8,
+  uint8: TensorProto_DataType.UINT8,
   float32: TensorProto_DataType.FLOAT,
   float16: TensorProto_DataType.FLOAT16,
   bfloat16: TensorProto_DataType.BFLOAT16,

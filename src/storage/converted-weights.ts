@@ -55,7 +55,8 @@ export async function convertedCopy(
   const found = await openCopy(target);
   if (found) return found;
   const refuse = (reason: string): undefined => {
-    const what = dtype === "int8" ? "cannot be converted" : "is converted in memory, again at every start";
+    const what =
+      dtype === "int8" || dtype === "nf4" ? "cannot be converted" : "is converted in memory, again at every start";
     onMessage?.(`${path} ${what}: ${reason}. Set FERA_CACHE to a folder with more room.`);
     return undefined;
   };
@@ -69,7 +70,7 @@ export async function convertedCopy(
         if (made) return made;
         await removeAbandoned(folder, basename(target));
         const conversion = await prepare();
-        const floatType = SAFETENSORS_NAMES[dtype === "int8" ? "float32" : dtype];
+        const floatType = SAFETENSORS_NAMES[dtype === "int8" || dtype === "nf4" ? "float32" : dtype];
         const tensors = conversion.tensors.map((tensor) => ({ dtype: floatType, ...tensor }));
         const head = safetensorsHead(tensors, { source: path, ...conversion.metadata });
         const sizeBytes = tensors.reduce(

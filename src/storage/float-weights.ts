@@ -11,7 +11,7 @@ export const FLOAT_TYPES = ["float32", "float16", "bfloat16"] as const;
 export type FloatType = (typeof FLOAT_TYPES)[number];
 
 /** The kinds of copies in the cache. */
-export type CopyType = FloatType | "int8";
+export type CopyType = FloatType | "int8" | "nf4";
 
 /** As safetensors name them. */
 export const SAFETENSORS_NAMES = { float32: "F32", float16: "F16", bfloat16: "BF16" } as const;

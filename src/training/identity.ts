@@ -57,7 +57,8 @@ async function hashOf(
     } else {
       await addRange(hash, weight.range, onBytes);
       // Integers alone are not the weight.
-      if (typeof weight.range.stored === "object") await addRange(hash, weight.range.stored.scale);
+      const { stored } = weight.range;
+      if (typeof stored === "object") await addRange(hash, stored.type === "int8" ? stored.scale : stored.absmax);
     }
   }
   return hash.digest("hex").slice(0, SHOWN_HEX);

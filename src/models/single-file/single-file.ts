@@ -298,7 +298,7 @@ async function transposed(weight: LoadedWeight): Promise<LoadedWeight> {
 async function readRange({ shape, range }: Extract<LoadedWeight, { range: unknown }>): Promise<Tensor<"float32">> {
   const bytes = await readFileAt(range.path, range);
   const { stored } = range;
-  if (typeof stored === "object") throw new Error("a weight of integers is not transposed.");
+  if (typeof stored === "object") throw new Error("a weight in few bits is not transposed.");
   if (stored === undefined) return fromBytes("float32", shape, bytes);
   const entry = { dtype: SAFETENSORS_NAMES[stored], shape: [...shape], offset: 0, length: bytes.length };
   return asFloat32(decodeSafetensorsEntry("text_projection", entry, bytes, range.path))!;

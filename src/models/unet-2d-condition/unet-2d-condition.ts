@@ -26,7 +26,7 @@ export {
 
 const CLASS: ModelClass<UNet2DConditionConfig> = {
   name: "UNet2DConditionModel",
-  takesInt8: true,
+  takesFewBits: true,
   parse: parseUNetConfig,
   build(scope, config) {
     unet(scope, unetInputs(scope.graph, config, smallestShape(config)), config);

@@ -11,7 +11,8 @@ const MICROSOFT = "com.microsoft";
 export function int8Of(context: Pick<LoweringContext, "target">, value: Value): Int8Matrices | undefined {
   const { source } = value;
   if (context.target !== "cpu" || source.kind !== "file") return undefined;
-  return typeof source.range.stored === "object" ? source.range.stored : undefined;
+  const { stored } = source.range;
+  return typeof stored === "object" && stored.type === "int8" ? stored : undefined;
 }
 
 /** x · wᵀ + bias over the last axis. @returns Whether it was written. */
@@ -113,17 +114,17 @@ interface Int8Matrix {
   scale: string;
 }
 
-function matrix({ builder }: LoweringContext, weight: Value, side: "forward" | "gradient"): Int8Matrix {
+function matrix(context: LoweringContext, weight: Value, side: "forward" | "gradient"): Int8Matrix {
   const { source } = weight;
-  if (source.kind !== "file" || typeof source.range.stored !== "object")
-    throw new Error(`${weight} is no weight of integers.`);
-  const { stored, ...forward } = source.range;
+  const stored = int8Of(context, weight);
+  if (source.kind !== "file" || !stored) throw new Error(`${weight} is no weight of integers.`);
+  const { stored: _, ...forward } = source.range;
   const [range, scale] = side === "forward" ? [forward, stored.scale] : [stored.gradient, stored.gradientScale];
   const columns = scale.length / 4;
   const name = `${source.name}:${side}`;
   return {
-    name: builder.file(name, "int8", [range.length / columns, columns], range),
-    scale: builder.file(`${name} scale`, "float32", [columns], scale),
+    name: context.builder.file(name, "int8", [range.length / columns, columns], range),
+    scale: context.builder.file(`${name} scale`, "float32", [columns], scale),
   };
 }
 

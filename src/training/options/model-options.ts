@@ -19,7 +19,7 @@ export const MODEL_OPTIONS = {
   revision: text("branch, tag or commit of a model from the hub", "NAME").changesNothing(),
   dtype: choice(
     "how frozen weights are kept: float16 and bfloat16 take half the memory; int8: the denoiser's large layers as 8-bit " +
-      "integers, faster on CPUs with VNNI or AMX; auto: as their files have them",
+      "integers, faster on CPUs with VNNI or AMX; nf4: these in 4 bits, an eighth of the memory; auto: as their files have them",
     WEIGHT_TYPES,
   ).withDefault("float32"),
   ...RUNTIME_OPTIONS,
