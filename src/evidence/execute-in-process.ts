@@ -12,12 +12,19 @@ const PROGRAM = fileURLToPath(
   new URL(`./run-process${import.meta.url.endsWith(".ts") ? ".ts" : ".js"}`, import.meta.url),
 );
 
+/** A step takes less. */
+const ENDING_MS = 10_000;
+
 /** @param threads - Of every process. */
 export function executeInProcess(threads: number): Execute {
   return (spec, { signal, onProgress }) =>
     new Promise<RunRecord>((resolve, reject) => {
       const child = fork(PROGRAM, { serialization: "advanced" });
-      const end = () => child.kill("SIGKILL");
+      // Its temporary files go with it, where it has the time.
+      const end = () => {
+        child.kill("SIGTERM");
+        setTimeout(() => child.kill("SIGKILL"), ENDING_MS).unref();
+      };
       signal?.addEventListener("abort", end, { once: true });
       let record: RunRecord | undefined;
       let failure: string | undefined;

@@ -9,18 +9,23 @@ import { executeRun } from "./execute-run.js";
 import type { RunOrder, RunReport } from "./run-messages.js";
 
 const PROGRESS_MS = 500;
+/** A run that was ended has so long to clear up. */
+const ENDING_MS = 8_000;
 
 const tell = (report: RunReport): Promise<void> =>
   new Promise((resolve) => {
-    if (process.send) process.send(report, () => resolve());
+    if (process.send && process.connected) process.send(report, () => resolve());
     else resolve();
   });
+
+const controller = new AbortController();
 
 process.once("message", async ({ spec, threads }: RunOrder) => {
   let toldAt = Number.NEGATIVE_INFINITY;
   try {
     const record = await executeRun(spec, {
       threads,
+      signal: controller.signal,
       onProgress: (phase, done, of) => {
         const now = performance.now();
         if (now - toldAt < PROGRESS_MS) return;
@@ -35,6 +40,11 @@ process.once("message", async ({ spec, threads }: RunOrder) => {
   }
   process.exit();
 });
-// The study has gone. Ctrl-C in a terminal reaches this process too; the study then ends it.
-process.on("disconnect", () => process.exit());
+// The study has gone, or wants this run to end. Ctrl-C in a terminal reaches this process too; the study then ends it.
+const end = () => {
+  controller.abort();
+  setTimeout(() => process.exit(1), ENDING_MS).unref();
+};
+process.on("disconnect", end);
+process.on("SIGTERM", end);
 for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => undefined);
