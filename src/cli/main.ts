@@ -10,6 +10,7 @@ import { describeSystemError } from "../storage/file-access.js";
 import { convertCommand } from "./convert.js";
 import { dataCommand } from "./data.js";
 import { demoCommand } from "./demo.js";
+import { doctorCommand } from "./doctor.js";
 import { evaluateCommand } from "./evaluate.js";
 import { evidenceCommand } from "./evidence.js";
 import { generateCommand } from "./generate.js";
@@ -43,6 +44,7 @@ for (const command of [
   convertCommand(),
   studioCommand(version),
   evidenceCommand(),
+  doctorCommand(),
 ]) {
   program.addCommand(prepare(command.option("--debug", "print the stack of an error")));
 }

@@ -19,10 +19,12 @@ export type { ImagePlacement } from "./data/image-placement.js";
 export type { ImageShape, ImageVariant } from "./data/image-variant.js";
 export type { FolderCaptionSource, ImageTraits } from "./data/source-image.js";
 export { type CaptionVariation, isVaried, variedCaption } from "./data/varied-caption.js";
+export { CHECKED_MODELS, type CheckedModel, trainStepFallbacks } from "./device-check.js";
 export { type BatchOptions, DiffusionBatches } from "./diffusion-batches.js";
 export { encodeDataset } from "./encode-dataset.js";
 export { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode-images.js";
 export type { EncodedDataset } from "./encoded-dataset.js";
+export { currentEngine } from "./engine.js";
 export { type EvaluationOptions, type NoisePredictionError, noisePredictionError } from "./evaluation.js";
 export {
   type FineTuneOptions,
