@@ -56,17 +56,11 @@ it("tells what each part takes before the start, and keeps below the limit with 
   expect(peak("wide")).toBeLessThan(most);
   expect(peak("wide")).toBeGreaterThan(most / 2);
 
-  const steps = ["--validation-steps", "1", "--validate-every", "2"];
   const limit = Math.floor((0.9 * phases.get("training step")!) / 1e6);
   const narrow = await train(
     "narrow",
-    "--memory-limit",
-    `${limit}MB`,
-    "--validation-prompts",
-    "red circle",
-    "--validation-steps",
-    "1",
-    ...FEW,
+    ...["--memory-limit", `${limit}MB`, "--validation-prompts", "red circle"],
+    ...["--validation-steps", "1", "--validate-every", "2"],
   );
   expect(narrow.code, narrow.stderr).toBe(0);
   expect(narrow.stderr).toMatch(/training step .*activations recomputed/);
