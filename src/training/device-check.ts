@@ -1,13 +1,10 @@
 // A training step of Stable Diffusion's real shapes, without its weights: for what is to be known of a graph alone.
 
 import { AdapterModel, FeRAConfig } from "../adapters/index.js";
-import { Graph, type Value } from "../graph/index.js";
-import { UNet2DConditionModel } from "../models/index.js";
+import { Graph } from "../graph/index.js";
 import { STABLE_DIFFUSION_1_CONFIG } from "../models/single-file/stable-diffusion-1-config.js";
-import { parseUNetConfig } from "../models/unet-2d-condition/unet-config.js";
-import { ModelWeights, type ParameterSource, Scope, type Weight } from "../nn/index.js";
+import { weightlessUNet } from "../models/unet-2d-condition/weightless-unet.js";
 import { type Fallbacks, operatorFallbacks } from "../runtime/index.js";
-import { sizeOf } from "../tensor/tensor.js";
 import { AdamW } from "./optimizers/index.js";
 import { buildDeviceStep } from "./step-graph.js";
 
@@ -37,27 +34,10 @@ export type CheckedModel = keyof typeof CHECKED_MODELS;
 /** Which operators of the whole step (FeRA, its losses and gradients, AdamW) would run on the CPU, by provider. */
 export async function trainStepFallbacks(name: CheckedModel): Promise<Fallbacks[]> {
   const { config, latentSide } = CHECKED_MODELS[name];
-  const model = weightless(config);
+  const model = weightlessUNet(config);
   const { adapter } = await AdapterModel.create(model, new FeRAConfig());
   const graph = new Graph();
   const shape = { batchSize: 1, latentHeight: latentSide, latentWidth: latentSide, tokens: 77 };
   buildDeviceStep(graph, { model, adapter, shape }, { optimizer: new AdamW({ lr: 1e-4 }) });
   return operatorFallbacks(graph);
-}
-
-/** A UNet that can be built, not run: its weights are shapes. */
-function weightless(config: object): UNet2DConditionModel {
-  const parsed = parseUNetConfig(config, "doctor");
-  const weights = new Map<string, Weight>();
-  const range = (shape: readonly number[]) => ({ path: "/weights", offset: 0, length: 4 * sizeOf(shape) });
-  const recorder: ParameterSource = {
-    parameter(graph, path, shape): Value {
-      weights.set(path, { shape, dtype: "float32", range: range(shape) });
-      return graph.file(path, "float32", shape, range(shape));
-    },
-  };
-  const model = new UNet2DConditionModel(parsed, new ModelWeights(weights, "doctor"));
-  const graph = new Graph();
-  model.build(new Scope(graph, recorder), model.declareInputs(graph, model.smallestShape));
-  return model;
 }
