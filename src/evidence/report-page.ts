@@ -86,12 +86,11 @@ class EvidencePage {
         );
       }
     };
-    say("equal steps", this.comparison("main", isTest));
-    say("equal time", this.comparison("time", isTest));
-    say(
-      "confirmation",
-      this.confirmationCells().flatMap(({ cells }) => cells),
-    );
+    say(`equal steps${this.provisional("main")}`, this.comparison("main", isTest));
+    say(`equal time${this.provisional("time")}`, this.comparison("time", isTest));
+    for (const { title, cells } of this.confirmationCells()) {
+      say(`confirmation at ${title}${this.provisional("confirm")}`, cells);
+    }
     const any = [...this.inputs.records.values()].some(({ heldOut }) => heldOut !== undefined);
     const nothing = any
       ? "Nothing: no corrected interval leaves zero out."
@@ -101,6 +100,14 @@ class EvidencePage {
       `Differences to ${titleOf(BASELINE)} whose interval, corrected for all comparisons of its table, leaves zero out:`,
       lines.length > 0 ? lines.join("\n") : nothing,
     ];
+  }
+
+  /** Looking at a part again and again until something shows is no test. */
+  private provisional(part: Part): string {
+    const { plan, records } = this.inputs;
+    const isWhole =
+      this.runs(part).every(({ id }) => records.has(id)) && !plan.waiting.some((each) => each.part === part);
+    return isWhole ? "" : " (provisional: not all of its runs are there)";
   }
 
   private comparison(part: Part, keep: (spec: RunSpec) => boolean): Compared[] {
