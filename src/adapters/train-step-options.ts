@@ -38,6 +38,20 @@ export interface StepAverage {
   update(): void;
 }
 
+/** What a step computes in. */
+export const MIXED_PRECISIONS = ["no", "fp16"] as const;
+
+export type MixedPrecision = (typeof MIXED_PRECISIONS)[number];
+
+/** A factor on the loss, so that gradients keep to float16's range; `LossScale` is one. */
+export interface StepLossScale {
+  readonly value: number;
+  /** Gradients overflowed. @returns Whether there is a smaller factor now. */
+  backOff(): boolean;
+  /** A step went well. */
+  succeeded(): void;
+}
+
 /** Options of `compileTrainStep`. */
 export interface TrainStepOptions {
   batchSize: number;
@@ -72,6 +86,13 @@ export interface TrainStepOptions {
    * adapted forward pass more time at most. Default false.
    */
   gradientCheckpointing?: boolean;
+  /**
+   * `fp16` computes products, convolutions and what lies between them in float16; norms' statistics, softmax, losses, what
+   * is trained and its gradients stay float32. For GPUs: no faster on the CPU. Default `no`.
+   */
+  mixedPrecision?: MixedPrecision;
+  /** The factor on the loss of an `fp16` step, shared by all steps of a training. Default: a new one. */
+  lossScale?: StepLossScale;
   /**
    * Keeps adapters, the optimizer's state and the average on the device between steps of `run` or of a trainer; they come
    * back when something here asks for them. Needs an optimizer with a graph form (AdamW, Lion, ScheduleFreeAdamW) and Node.

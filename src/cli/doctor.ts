@@ -137,7 +137,7 @@ function described({ versions, cpu, memory, devices, chosen, fallbacks }: Diagno
         `${i === 0 ? "devices " : "        "}  ${device.padEnd(7)} ${works ? "works" : `does not work here: ${problem}`}`,
     ),
     `used      --device ${chosen.device}, --dtype ${chosen.dtype}: ${chosen.why}; float32 is exact, and --dtype float16 or`,
-    "          bfloat16 keeps frozen weights in half the memory.",
+    "          bfloat16 keeps frozen weights in half the memory. --mixed-precision fp16 is for GPUs.",
   ];
   for (const [model, providers] of Object.entries(fallbacks)) {
     lines.push(`A training step of ${model}'s shape, ${formatCount(providers[0]!.nodes)} nodes; on the CPU would run:`);

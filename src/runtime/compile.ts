@@ -2,7 +2,7 @@
 
 import { RuntimeError, ShapeError } from "../errors.js";
 import { type Graph, sameShape } from "../graph/index.js";
-import { lower, type OnnxModel } from "../onnx/index.js";
+import { inHalfPrecision, lower, type OnnxModel } from "../onnx/index.js";
 import type { Tensor } from "../tensor/tensor.js";
 import {
   type BackendSession,
@@ -15,12 +15,17 @@ import {
 } from "./backend.js";
 import { type Device, type DeviceOption, resolveDevice, targetOf } from "./device.js";
 
+/** What a graph computes in; inputs and results are float32. */
+export type Precision = "float32" | "float16";
+
 /** Options of {@link compile}. */
 export interface CompileOptions {
   /** Defaults to `cpu` (in the browser: `wasm`). */
   device?: DeviceOption;
   threads?: number;
   profilePrefix?: string;
+  /** `float16`: products and what lies between them compute in half precision, the rest in float32. Default `float32`. */
+  precision?: Precision;
   /**
    * Inputs and outputs that stay on the device between runs.
    *
@@ -128,7 +133,18 @@ export const supportsIoBinding = (): boolean => backend().supportsIoBinding ?? f
 export async function compile(graph: Graph, options: CompileOptions = {}): Promise<CompiledGraph> {
   const device = await deviceOf(options);
   const { threads, profilePrefix, ioBinding } = options;
-  return load(lower(graph, targetOf(device)), { device, threads, profilePrefix, ioBinding });
+  return load(lowered(graph, device, options), { device, threads, profilePrefix, ioBinding });
+}
+
+/** A graph as the device gets it. */
+export function lowered(
+  graph: Graph,
+  device: Device,
+  { precision = "float32" }: Pick<CompileOptions, "precision">,
+): OnnxModel {
+  if (precision === "float32") return lower(graph, targetOf(device));
+  const model = lower(graph, "portable");
+  return { ...model, bytes: inHalfPrecision(model.bytes) };
 }
 
 /** The same to load, without the graph: a value holds its whole graph. */

@@ -8,13 +8,19 @@
 
 import { RuntimeError } from "../errors.js";
 import { Graph } from "../graph/index.js";
-import { lower } from "../onnx/index.js";
 import { concatRows } from "../tensor/rows.js";
 import { compileKernel, onceCompiled, quads } from "../tensor/simd-kernel.js";
 import { Tensor } from "../tensor/tensor.js";
 import { backend } from "./backend.js";
-import { type CompiledGraph, type CompileOptions, checkFeeds, deviceOf, load, withoutGraph } from "./compile.js";
-import { targetOf } from "./device.js";
+import {
+  type CompiledGraph,
+  type CompileOptions,
+  checkFeeds,
+  deviceOf,
+  load,
+  lowered,
+  withoutGraph,
+} from "./compile.js";
 
 /** Options of {@link compileDataParallel}. */
 export interface DataParallelOptions extends Omit<CompileOptions, "ioBinding"> {
@@ -140,7 +146,7 @@ export async function compileDataParallel(
   const parts = parameterBytes <= LARGEST_PARAMETER_BYTES ? partsOf(batchSize, threads) : 1;
   const graph = new Graph();
   build(graph, batchSize / parts);
-  const model = withoutGraph(lower(graph, targetOf(device)));
+  const model = withoutGraph(lowered(graph, device, options));
   const share = parts === 1 ? options.threads : Math.floor(threads / parts);
   const copy = (worker: number) => {
     const trace = profilePrefix !== undefined && parts > 1 ? `${profilePrefix}-${worker}` : profilePrefix;

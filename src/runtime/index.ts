@@ -11,6 +11,7 @@ export {
   type CompileOptions,
   compile,
   deviceOf,
+  type Precision,
   type RuntimeOptions,
   supportsIoBinding,
 } from "./compile.js";

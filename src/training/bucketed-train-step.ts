@@ -1,7 +1,12 @@
 // A training step for each size of latents that a dataset has, over the same parameters: compiled once each, when a batch of
 // that size comes, and kept.
 
-import type { CompiledTrainStep, TrainStepInputs, TrainStepOptions } from "../adapters/train-step-options.js";
+import type {
+  CompiledTrainStep,
+  StepLossScale,
+  TrainStepInputs,
+  TrainStepOptions,
+} from "../adapters/train-step-options.js";
 import { ShapeError } from "../errors.js";
 import { Generator } from "../tensor/random.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -82,6 +87,11 @@ export class BucketedTrainStep implements Trainable<TrainStepInputs> {
     steps.steps.set(key, Promise.resolve(first));
     steps.loaded = key;
     return steps;
+  }
+
+  /** The factor on the loss, which the steps of all sizes share. */
+  get lossScale(): StepLossScale | undefined {
+    return this.options.lossScale;
   }
 
   /** The trained tensors under their stacked names, with current values. */

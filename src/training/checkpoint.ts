@@ -8,6 +8,7 @@ import { makeFolder, reasonOf } from "../storage/file-access.js";
 import { readSafetensors, writeSafetensors } from "../storage/tensor-file.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { type Engine, parsedEngine } from "./engine.js";
+import type { LossScaleState } from "./loss-scale.js";
 
 /** What a training is made of at a step's end. */
 export interface Checkpoint {
@@ -26,6 +27,8 @@ export interface Checkpoint {
   best?: { step: number; loss: number } | undefined;
   /** Groups of batches drawn so far, those of skipped steps included. */
   drawn?: number;
+  /** The factor on the loss, in mixed precision. */
+  lossScale?: LossScaleState | undefined;
   /** Numbers of those that are left out, because a loss or gradient was not finite. */
   skipped?: readonly number[];
 }

@@ -1,7 +1,7 @@
 // A training step whose adapters, optimizer state and average stay on the device: uploaded once, read back when asked for.
 
 import type { AdapterState, StepAdapter } from "../adapters/adapter.js";
-import type { LossesAndGradients, TrainStepInputs } from "../adapters/train-step-options.js";
+import type { LossesAndGradients, StepLossScale, TrainStepInputs } from "../adapters/train-step-options.js";
 import type { CompiledGraph, DeviceResident } from "../runtime/index.js";
 import { flatValues, type Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
@@ -32,13 +32,14 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
     readonly optimizer: ElementwiseOptimizer,
     readonly average?: ParameterAverage,
     readonly rateOf?: (name: string) => number,
+    private readonly lossScale?: StepLossScale,
   ) {}
 
   /** One step, which takes effect only where it is accepted. */
   async step(batch: TrainStepInputs, options: DeviceStepOptions): Promise<StepOutcome> {
     const feeds = this.feeds.training(batch);
     return this.inTurn(async () => {
-      const result = await this.runGraph(feeds, options);
+      const result = await this.runScaled(feeds, options);
       const losses = lossesOf(result, this.graph.lossNames);
       const gradientNorm = (result.norm!.data as Float32Array)[0]!;
       const outcome = { losses, gradientNorm, ...sampleLossesOf(result, batch) };
@@ -56,7 +57,7 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
   async compute(batch: TrainStepInputs): Promise<LossesAndGradients> {
     const feeds = this.feeds.training(batch);
     return this.inTurn(async () => {
-      const result = await this.runGraph(feeds);
+      const result = await this.runScaled(feeds);
       const losses = lossesOf(result, this.graph.lossNames);
       return { losses, gradients: this.lastGradients(), ...sampleLossesOf(result, batch) };
     });
@@ -70,6 +71,18 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
     });
   }
 
+  /** Again with a smaller factor on the loss where gradients overflowed: nothing has changed until `advance`. */
+  private async runScaled(
+    feeds: Record<string, Tensor>,
+    options?: Omit<DeviceStepOptions, "accept">,
+  ): Promise<Record<string, Tensor>> {
+    for (;;) {
+      const result = await this.runGraph(feeds, options);
+      if (!this.lossScale || !Number.isFinite(lossesOf(result, this.graph.lossNames).loss)) return result;
+      if (Number.isFinite((result.norm!.data as Float32Array)[0]!) || !this.lossScale.backOff()) return result;
+    }
+  }
+
   private async runGraph(
     feeds: Record<string, Tensor>,
     { learningRate, maxGradientNorm }: Omit<DeviceStepOptions, "accept"> = {},
@@ -78,6 +91,7 @@ export class DeviceStep implements DeviceSteps<TrainStepInputs> {
     const own: StepScalars = {
       maxGradientNorm: fedMaxNorm(maxGradientNorm),
       averageDecay: this.average?.nextDecay ?? 0,
+      lossScale: this.lossScale?.value ?? 1,
     };
     const scalars = this.graph.scalars.pack({ ...this.optimizer.coefficients({ learningRate }), ...own });
     return this.compiled.run({ ...feeds, scalars });

@@ -24,6 +24,7 @@ import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type DatasetIdentity, datasetChanges, datasetIdentity, trainingFingerprint } from "./identity.js";
 import { stepsOf } from "./learning-rate.js";
 import { clearRunLeftOvers } from "./left-overs.js";
+import { LossScale } from "./loss-scale.js";
 import { type MemoryPlan, memoryBytes } from "./memory/memory-plan.js";
 import { type FittedTraining, fitTraining, type TrainedParts } from "./memory/training-memory.js";
 import { samplerFor } from "./objective-sampler.js";
@@ -232,6 +233,8 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
       ...{ lossWeights: rows.hasLossWeights, lossMask: rows.hasMasks },
       tokens: pipeline.tokenizer.maxLength,
       gradientCheckpointing: values.gradientCheckpointing,
+      mixedPrecision: values.mixedPrecision,
+      lossScale: values.mixedPrecision === "fp16" ? new LossScale() : undefined,
       // Gradients come into main memory where they are added up.
       stateOnDevice: gradientAccumulation === 1 && (ranks?.size ?? 1) === 1 ? options.stateOnDevice : false,
     });
@@ -341,6 +344,7 @@ async function fitWithin(
       predictor: measures ? () => model : undefined,
       stepOptions: {
         tokens: pipeline.tokenizer.maxLength,
+        mixedPrecision: values.mixedPrecision,
         objective: createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values)),
         stateOnDevice: keepsStateThere,
         ...(keepsStateThere && { optimizer: createOptimizer(values.optimizer, { lr: 1 }) }),

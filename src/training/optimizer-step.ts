@@ -62,7 +62,9 @@ export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
       deviceSteps.rateOf === rateOf
     ) {
       const accept = (outcome: StepOutcome, gradients: Gradients) => requireFinite(outcome, gradients, options);
-      return deviceSteps.step(batches[0]!, { learningRate, maxGradientNorm, accept });
+      const outcome = await deviceSteps.step(batches[0]!, { learningRate, maxGradientNorm, accept });
+      trainable.lossScale?.succeeded();
+      return outcome;
     }
     const own = await meanOver(trainable, batches);
     const isLeftOut = (name: string) => rateOf?.(name) === 0 || isFrozen?.(name);
@@ -84,6 +86,7 @@ export class OptimizerStep<Batch extends TrainStepInputs = DiffusionBatch> {
       optimizer.step(flatValues(parameters), gradients, settings);
       average?.update();
     }
+    trainable.lossScale?.succeeded();
     return outcome;
   }
 }

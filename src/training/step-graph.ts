@@ -47,6 +47,9 @@ export interface AdaptedPass {
 /** Prefix of the outputs that are losses; `loss` is their sum. */
 const LOSS = "loss.";
 
+/** The input with the factor on the loss, of a step in mixed precision: gradients are divided by it again. */
+export const LOSS_SCALE = "lossScale";
+
 /** The output with a loss per sample. */
 export const SAMPLE_LOSSES = "sampleLosses";
 
@@ -101,13 +104,15 @@ function parameterInputs(graph: Graph, { shapes }: StepAdapter): Map<string, Val
 export function buildTrainStep(
   graph: Graph,
   parts: StepParts,
-  options: Pick<TrainStepOptions, "gradientCheckpointing"> = {},
+  options: Pick<TrainStepOptions, "gradientCheckpointing" | "mixedPrecision"> = {},
 ): AttachedAdapter["masks"] {
   const { loss, parameters, attached } = buildLosses(graph, parts, true);
   const names = [...parameters.keys()];
   const recompute = options.gradientCheckpointing ?? false;
-  gradients(loss, [...parameters.values()], { recompute }).forEach((gradient, i) => {
-    graph.output(`gradient.${names[i]}`, gradient);
+  const scale = options.mixedPrecision === "fp16" ? graph.input(LOSS_SCALE, "float32", []) : undefined;
+  const scaled = scale ? ops.mul(loss, scale) : loss;
+  gradients(scaled, [...parameters.values()], { recompute }).forEach((gradient, i) => {
+    graph.output(`gradient.${names[i]}`, scale ? ops.div(gradient, scale) : gradient);
   });
   return attached.masks;
 }
@@ -123,6 +128,8 @@ export interface StepScalars {
   maxGradientNorm: number;
   /** Of the average, where there is one. */
   averageDecay: number;
+  /** On the loss, in mixed precision. */
+  lossScale: number;
 }
 
 /** What runs the graph of {@link buildDeviceStep}. */
@@ -146,7 +153,9 @@ export interface DeviceStepGraph {
 export function buildDeviceStep(
   graph: Graph,
   parts: StepParts,
-  options: Pick<TrainStepOptions, "gradientCheckpointing" | "average" | "rateOf"> & { optimizer: ElementwiseOptimizer },
+  options: Pick<TrainStepOptions, "gradientCheckpointing" | "average" | "rateOf" | "mixedPrecision"> & {
+    optimizer: ElementwiseOptimizer;
+  },
 ): DeviceStepGraph {
   const { optimizer } = options;
   const packing = new Packing(parts.adapter.shapes);
@@ -157,10 +166,15 @@ export function buildDeviceStep(
   const flat = packing.split(parameters);
   const { loss, attached } = buildLosses(graph, parts, true, packing.withShapes(flat));
   const recompute = options.gradientCheckpointing ?? false;
-  const gradient = packing.concat(gradients(loss, [...flat.values()], { recompute }));
-  const own: (keyof StepScalars)[] = options.average ? ["maxGradientNorm", "averageDecay"] : ["maxGradientNorm"];
+  const isScaled = options.mixedPrecision === "fp16";
+  const own: (keyof StepScalars)[] = ["maxGradientNorm"];
+  if (options.average) own.push("averageDecay");
+  if (isScaled) own.push(LOSS_SCALE);
   const scalars = new PackedScalars([...optimizer.coefficientNames, ...own]);
   const values = scalars.input(graph, "scalars");
+  const scaled = isScaled ? ops.mul(loss, values.lossScale!) : loss;
+  const packed = packing.concat(gradients(scaled, [...flat.values()], { recompute }));
+  const gradient = isScaled ? ops.div(packed, values.lossScale!) : packed;
   const factors = rateFactors(graph, packing, parts.adapter.shapes, options);
   if (factors) for (const name of optimizer.rateCoefficients) values[name] = ops.mul(values[name]!, factors.rates);
   const [clipped, stepped] = graph.inPhase("optimizer", () => {

@@ -2,7 +2,12 @@
 // or on the device.
 
 import type { AdapterState, StepAdapter } from "../adapters/adapter.js";
-import type { CompiledTrainStep, TrainStepInputs, TrainStepOptions } from "../adapters/train-step-options.js";
+import type {
+  CompiledTrainStep,
+  StepLossScale,
+  TrainStepInputs,
+  TrainStepOptions,
+} from "../adapters/train-step-options.js";
 import type { Denoiser, DenoiserShape } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
 import { Graph } from "../graph/index.js";
@@ -13,11 +18,13 @@ import {
   type DataParallelGraph,
   deviceOf,
   isGpu,
+  type Precision,
   supportsIoBinding,
 } from "../runtime/index.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { allFinite, type Tensor, tensor } from "../tensor/tensor.js";
 import { canBeOnDevice } from "./average.js";
 import { DeviceStep } from "./device-step.js";
+import { LossScale } from "./loss-scale.js";
 import { OptimizerStep } from "./optimizer-step.js";
 import { hasGraphForm } from "./optimizers/elementwise-optimizer.js";
 import { Optimizer } from "./optimizers/optimizer.js";
@@ -26,6 +33,7 @@ import {
   buildDeviceStep,
   buildLosses,
   buildTrainStep,
+  LOSS_SCALE,
   lossesOf,
   lossNamesOf,
   SAMPLE_LOSSES,
@@ -56,6 +64,8 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     options: TrainStepOptions,
     private readonly feeds: StepFeeds,
     private readonly computation: Computation,
+    /** In mixed precision. */
+    readonly lossScale: StepLossScale | undefined,
   ) {
     const { optimizer, average, rateOf } = options;
     const maxGradientNorm = maxGradientNormOf(options);
@@ -82,6 +92,9 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
           "Make it with new ParameterAverage(fera.parameters, decay), once the adapters are loaded.",
       );
     }
+    const isHalf = options.mixedPrecision === "fp16";
+    const precision: Precision = isHalf ? "float16" : "float32";
+    const lossScale = isHalf ? (options.lossScale ?? new LossScale()) : undefined;
     const { adapter } = trained;
     const { dropout: rate = 0 } = adapter.config as { dropout?: number };
     const parts = { model, adapter, shape, objective, lossWeights, lossMask };
@@ -89,10 +102,10 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     if (hasGraphForm(optimizer) && canBeOnDevice(average) && (await staysOnDevice(model, options))) {
       const graph = new Graph();
       const built = buildDeviceStep(graph, parts, { ...options, optimizer });
-      const compiled = await compile(graph, { ...model.runtime, ioBinding: built.ioBinding });
+      const compiled = await compile(graph, { ...model.runtime, precision, ioBinding: built.ioBinding });
       const feeds = feedsWith(built.masks);
-      const device = new DeviceStep(compiled, built, trained, feeds, optimizer, average, options.rateOf);
-      return new TrainStep(trained, parts, options, feeds, { device });
+      const device = new DeviceStep(compiled, built, trained, feeds, optimizer, average, options.rateOf, lossScale);
+      return new TrainStep(trained, parts, options, feeds, { device }, lossScale);
     }
     if (options.stateOnDevice) {
       throw new ConfigError(
@@ -109,9 +122,9 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     };
     const { batchSize } = shape;
     const perSample = [SAMPLE_LOSSES];
-    const runtime = { ...model.runtime, batchSize, parameterBytes: model.weights.float32Bytes, perSample };
+    const runtime = { ...model.runtime, precision, batchSize, parameterBytes: model.weights.float32Bytes, perSample };
     const graph = await compileDataParallel(build, runtime);
-    return new TrainStep(trained, parts, options, feedsWith(masks), { graph });
+    return new TrainStep(trained, parts, options, feedsWith(masks), { graph }, lossScale);
   }
 
   /**
@@ -140,12 +153,21 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
   async compute(batch: TrainStepInputs): Promise<LossesAndGradients> {
     const { graph, device } = this.computation;
     if (device) return device.compute(batch);
-    const result = await graph.run(this.feeds.training(batch), Object.fromEntries(this.parameters));
-    const gradients = new Map<string, Float32Array>();
-    for (const name of this.trained.parameters.keys()) {
-      gradients.set(name, result[`gradient.${name}`]!.data as Float32Array);
+    const feeds = this.feeds.training(batch);
+    const { lossScale } = this;
+    for (;;) {
+      const scaling = lossScale && { [LOSS_SCALE]: tensor(Float32Array.of(lossScale.value), []) };
+      const result = await graph.run(feeds, { ...Object.fromEntries(this.parameters), ...scaling });
+      const gradients = new Map<string, Float32Array>();
+      for (const name of this.trained.parameters.keys()) {
+        gradients.set(name, result[`gradient.${name}`]!.data as Float32Array);
+      }
+      const losses = lossesOf(result, lossNamesOf(this.parts));
+      // What overflowed is computed again with a smaller factor; what is not finite without one is the caller's business.
+      const overflowed = lossScale && Number.isFinite(losses.loss) && ![...gradients.values()].every(allFinite);
+      if (overflowed && lossScale.backOff()) continue;
+      return { losses, gradients, ...sampleLossesOf(result, batch) };
     }
-    return { losses: lossesOf(result, lossNamesOf(this.parts)), gradients, ...sampleLossesOf(result, batch) };
   }
 
   /**

@@ -1,6 +1,12 @@
 // What the trainer trains: a set of float32 parameters and a way to get a batch's loss and gradients.
 
-import type { Losses, LossesAndGradients, SampleLosses, TrainStepInputs } from "../adapters/train-step-options.js";
+import type {
+  Losses,
+  LossesAndGradients,
+  SampleLosses,
+  StepLossScale,
+  TrainStepInputs,
+} from "../adapters/train-step-options.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ParameterAverage } from "./average.js";
 import type { Optimizer } from "./optimizers/optimizer.js";
@@ -56,6 +62,8 @@ export interface DeviceSteps<Batch extends TrainStepInputs = DiffusionBatch> {
 
 /** A compiled training step over parameters that the caller may change in place. */
 export interface Trainable<Batch extends TrainStepInputs = DiffusionBatch> {
+  /** The factor on the loss of steps in mixed precision. */
+  readonly lossScale?: StepLossScale | undefined;
   /** By name; what an optimizer updates. */
   readonly parameters: ReadonlyMap<string, Tensor<"float32">>;
   /** Losses and the gradient of `loss` for every parameter, under the same names. Changes nothing. */

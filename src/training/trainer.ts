@@ -20,6 +20,7 @@ import { currentEngine, type Engine, engineChange } from "./engine.js";
 import { refuseOtherFingerprint } from "./fingerprint.js";
 import { type LearningRateScheduleName, type LearningRateShape, learningRateSchedule } from "./learning-rate.js";
 import { clearLeftOvers } from "./left-overs.js";
+import { LossScale } from "./loss-scale.js";
 import { describeStepInputs, NonFiniteError } from "./non-finite.js";
 import { OptimizerStep } from "./optimizer-step.js";
 import type { Optimizer } from "./optimizers/optimizer.js";
@@ -404,6 +405,8 @@ export class Trainer {
       average.updates = saved.step;
     }
     optimizer.loadStateDict(new Map(saved.optimizer));
+    const { lossScale } = trainable;
+    if (lossScale instanceof LossScale && saved.lossScale) lossScale.restore(saved.lossScale);
     batches.restore(saved.stream as ReturnType<DiffusionBatches["state"]>);
     this.step = saved.step;
     this.drawn = saved.drawn ?? saved.step;
@@ -463,6 +466,7 @@ export class Trainer {
       step: this.step,
       parameters: trainable.parameters,
       optimizer: optimizer.stateDict(),
+      lossScale: trainable.lossScale instanceof LossScale ? trainable.lossScale.state() : undefined,
       average: average?.values,
       stream: state,
       fingerprint,

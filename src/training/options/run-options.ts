@@ -1,5 +1,6 @@
 // How a training runs, what it keeps and what it shows.
 
+import { MIXED_PRECISIONS } from "../../adapters/train-step-options.js";
 import { choice, flag, integer, memorySize, number, repeated, text } from "./option.js";
 
 /** Viewers that a training can write files for. */
@@ -14,6 +15,11 @@ export const RUN_OPTIONS = {
     "most of the CPU's memory that the whole process may take, such as 6GB: what each part will take is worked out and told " +
       "before the start, activations are recomputed and images encoded in tiles where they must be, and what cannot fit is refused",
   ).changesNothing(),
+  mixedPrecision: choice(
+    "fp16: products and convolutions in float16, with a loss scale that backs off where gradients overflow; norms, softmax, " +
+      "losses and what is trained stay float32; for GPUs, no faster on the CPU",
+    MIXED_PRECISIONS,
+  ).withDefault("no"),
   seed: integer("the same seed gives the same training", { min: 0 }).withDefault(0),
   checkpointEvery: integer("steps between checkpoints; 0 for one at the end", { min: 0 })
     .withDefault(250)
