@@ -8,6 +8,7 @@ import { FeRAConfig } from "../src/index.js";
 import { WEIGHT_TYPES, type WeightType } from "../src/models/index.js";
 import { BASELINE_MODES, type BaselineMode, baselinePython } from "./baseline.js";
 import { convolutionTable, measureConvolutions } from "./convolutions.js";
+import { layerTable, measureLayers } from "./layers.js";
 import { bestRates, machineRates } from "./machine.js";
 import { profileTable, profileTables, readProfile } from "./profile-summary.js";
 import { countFlops, type Flops, liveBytes, stepGraph } from "./roofline.js";
@@ -29,6 +30,7 @@ interface StepOptions extends CommonOptions {
   tokens: number;
   rank: number;
   experts: number;
+  feclWeight: number;
   matching: "path" | "name";
   runs: number;
 }
@@ -142,6 +144,18 @@ command("convolutions", "transformed convolutions beside ONNX Runtime's own, sha
     await finish(options, comparisons, convolutionTable(comparisons));
   });
 
+command("layers", "frozen layers kind by kind: time of one thread and error, for every way to keep their weights")
+  .addOption(
+    new Option("--dtypes <list>", `of ${WEIGHT_TYPES.join(", ")}`)
+      .argParser((text) => listOf(text, WEIGHT_TYPES))
+      .default(["float32", "float16", "bfloat16", "int8", "nf4"]),
+  )
+  .addOption(new Option("--rounds <n>", "runs of each, in turns").argParser(integer).default(9))
+  .action(async (options: CommonOptions & { dtypes: WeightType[]; rounds: number }) => {
+    const costs = await measureLayers(options.dtypes, options.rounds);
+    await finish(options, costs, layerTable(costs));
+  });
+
 baselineOptions(command("small", "steps per second at the embedded model's size"))
   .addOption(new Option("--batch <n>", "images per step").argParser(integer).default(8))
   .addOption(new Option("--runs <n>", "steps per process").argParser(integer).default(50))
@@ -194,6 +208,7 @@ function stepCommand(name: string, description: string): Command {
     .addOption(new Option("--batch <n>", "samples per step").argParser(integer).default(1))
     .addOption(new Option("--tokens <n>", "of the text").argParser(integer).default(77))
     .addOption(new Option("--rank <n>", "of each expert").argParser(integer).default(4))
+    .addOption(new Option("--fecl-weight <x>", "weight of the consistency loss").argParser(Number).default(0.1))
     .addOption(new Option("--experts <n>", "per adapted layer").argParser(integer).default(3))
     .addOption(
       new Option("--matching <how>", "name: the reference's layers (96); path: the output projections too (128)")
@@ -230,10 +245,10 @@ function baselineOf({ baseline, peer, baselineModes, peerModes, baselineTimeout,
   return { python: baselinePython(python), modes: peerModes ?? baselineModes, timeoutSeconds: baselineTimeout };
 }
 
-async function settingsOf({ model, latent, batch, tokens, rank, experts, matching }: StepOptions) {
+async function settingsOf({ model, latent, batch, tokens, rank, experts, feclWeight, matching }: StepOptions) {
   return {
     model: model ?? (await sd15Folder()),
-    config: new FeRAConfig({ rank, numExperts: experts, matching }),
+    config: new FeRAConfig({ rank, numExperts: experts, feclWeight, matching }),
     shape: { batchSize: batch, latentHeight: latent, latentWidth: latent, tokens },
   };
 }

@@ -54,6 +54,8 @@ export interface LoadingOptions {
 
 /** Below this, converting at every start costs less than a file. Counted in the original. */
 const CACHED_BYTES = 2 ** 22;
+/** Tells copies of other choices of weights apart: raised when `isLarge` changes. */
+const CHOICE = 2;
 /** Where a copy says which of the original's tensors it leaves out. */
 const INTEGERS = "integers";
 
@@ -150,7 +152,7 @@ async function loadFewBits(
     tensors: shapes.flatMap(([name, shape]) => [...(dtype === "int8" ? int8Tensors : nf4Tensors)(name, shape)]),
     chunks: chunksOf(storage, opened, chosen, bytesOf),
   });
-  const label = (part?.label ?? "") + (dtype === "nf4" || largest === 127 ? "" : ` to ${largest}`);
+  const label = `${part?.label ?? ""} ${CHOICE}${dtype === "nf4" ? "" : ` to ${largest}`}`;
   const copy = await storage.local.convertedCopy(file, label, prepare, dtype);
   if (!copy) {
     throw new ConfigError(

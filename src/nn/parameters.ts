@@ -18,6 +18,13 @@ export class ModelWeights implements ParameterSource {
     readonly source: string,
   ) {}
 
+  /** Whether some are 8-bit integers, so that what they are multiplied with is rounded when the model runs. */
+  get hasIntegers(): boolean {
+    return [...this.weights.values()].some(
+      (weight) => "range" in weight && typeof weight.range.stored === "object" && weight.range.stored.type === "int8",
+    );
+  }
+
   /** Bytes of all weights as float32. */
   get float32Bytes(): number {
     return [...this.weights.values()].reduce((sum, { shape }) => sum + 4 * sizeOf(shape), 0);
