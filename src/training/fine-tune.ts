@@ -36,7 +36,7 @@ import { lastTextStep, textFactorOf, textProblem } from "./options/text-options.
 import { TRAINING_OPTIONS, type TrainingOptionValues } from "./options/training-options.js";
 import { outputPath } from "./output-folder.js";
 import { rateFactors } from "./parameter-groups.js";
-import { firstOnEachHost, requireAgreement, samplesPerRank } from "./rank-agreement.js";
+import { firstOnEachHost, refuseWholeBatchLosses, requireAgreement, samplesPerRank } from "./rank-agreement.js";
 import { type MonitorPhase, RunMonitor } from "./report/run-monitor.js";
 import { type DeliveredParameters, SavedModel } from "./saved-model.js";
 import { addNewToken, saveNewToken } from "./text/new-tokens.js";
@@ -141,6 +141,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   values.learningRate ??= FINE_TUNING_RATES[values.optimizer];
   const { seed, batchSize, gradientAccumulation, ema } = values;
   const ownSamples = samplesPerRank(batchSize, ranks);
+  refuseWholeBatchLosses(config, ranks);
   if (isFirst) await prepareOutputFolder(output);
   const { trainTextEncoder, trainTokens, tokensOnly } = values;
   const embedding = trainTokens === undefined ? undefined : outputPath(output, "embedding");

@@ -1,5 +1,6 @@
 // Whether the ranks of one training were started alike: version, options, model and data. Node only.
 
+import { type AdapterConfig, FeRAConfig } from "../adapters/index.js";
 import { isFirstOnHost, type RankGroup, rankName } from "../distributed/index.js";
 import { ConfigError, TrainingError } from "../errors.js";
 import { type Engine, LIBRARY_VERSION } from "./engine.js";
@@ -68,6 +69,19 @@ export function samplesPerRank(batchSize: number, ranks: RankGroup | undefined):
   throw new ConfigError(
     `batchSize counts the images of all ranks together and must be a multiple of their number, ${size}; got ${batchSize}. ` +
       `Take ${above}, or another number of ranks.`,
+  );
+}
+
+/**
+ * Refuses what is no mean over samples, and would be another training where a batch is divided.
+ *
+ * @throws {ConfigError} That names the option.
+ */
+export function refuseWholeBatchLosses(config: AdapterConfig, ranks: RankGroup | undefined): void {
+  if (!ranks || ranks.size === 1 || !(config instanceof FeRAConfig) || config.balanceWeight === 0) return;
+  throw new ConfigError(
+    `balanceWeight ${config.balanceWeight}: its loss is of the whole batch's gates, of which ${ranks.size} ranks see a part each. ` +
+      "Leave it out, or train on one rank.",
   );
 }
 

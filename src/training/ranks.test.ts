@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { ranksInProcess } from "../../test/support/ranks-in-process.js";
 import { relativeError } from "../../test/support/relative-error.js";
+import { FeRAConfig, LoRAConfig } from "../adapters/index.js";
 import { createObjective } from "../diffusion/index.js";
 import type { RankGroup } from "../distributed/index.js";
 import { Generator, randn } from "../tensor/random.js";
@@ -14,7 +15,7 @@ import { zeros } from "../tensor/tensor.js";
 import { type BatchOptions, DiffusionBatches } from "./diffusion-batches.js";
 import type { EncodedDataset } from "./encoded-dataset.js";
 import { AdamW } from "./optimizers/adamw.js";
-import { firstOnEachHost, requireAgreement, samplesPerRank } from "./rank-agreement.js";
+import { firstOnEachHost, refuseWholeBatchLosses, requireAgreement, samplesPerRank } from "./rank-agreement.js";
 import { requireSameOnAll } from "./rank-checkpoints.js";
 import { RankMean } from "./rank-mean.js";
 import type { DiffusionBatch, Trainable } from "./trainable.js";
@@ -258,6 +259,17 @@ describe("ranks that start", () => {
     expect(samplesPerRank(8, ranks)).toBe(2);
     expect(samplesPerRank(7, undefined)).toBe(7);
     expect(() => samplesPerRank(6, ranks)).toThrow("must be a multiple of their number, 4; got 6. Take 8, or");
+  });
+
+  it("refuse a loss that is of the whole batch", () => {
+    const [ranks] = ranksInProcess(2);
+    const balanced = new FeRAConfig({ balanceWeight: 0.1 });
+    expect(() => refuseWholeBatchLosses(balanced, ranks)).toThrow(
+      "balanceWeight 0.1: its loss is of the whole batch's",
+    );
+    refuseWholeBatchLosses(balanced, ranksInProcess(1)[0]);
+    refuseWholeBatchLosses(new FeRAConfig(), ranks);
+    refuseWholeBatchLosses(new LoRAConfig(), ranks);
   });
 
   it("let the first of each host go ahead", async () => {
