@@ -13,7 +13,7 @@ import { rooflineSeconds } from "./roofline.js";
 import { formatMemory, formatPercent, formatRatio, formatSeconds } from "./statistics.js";
 
 /** Latent side and tokens of the embedded model. */
-const LATENT_SIZE = 32;
+const LATENT_SIZE = 16;
 const TOKENS = 24;
 
 /** What to measure. */

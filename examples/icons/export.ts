@@ -1,24 +1,31 @@
-// Writes the embedded pipeline in diffusers' layout, float16, from a training's newest checkpoint: the average of its weights.
+// Writes the embedded pipeline in diffusers' layout, float16: the mean of the weights at all checkpoints that a training kept.
 // Usage: npx tsx examples/icons/export.ts DENOISER_FOLDER AUTOENCODER_FOLDER PIPELINE_FOLDER
 
-import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CLIPTokenizer } from "../../src/models/clip-tokenizer/clip-tokenizer.js";
 import { readSafetensors, writeSafetensors } from "../../src/storage/index.js";
 import "../../src/storage/node.js";
 import { float32ToFloat16 } from "../../src/tensor/float16.js";
-import { Tensor } from "../../src/tensor/tensor.js";
-import { latestCheckpoint, readCheckpoint } from "../../src/training/checkpoint.js";
+import { Tensor, zeros } from "../../src/tensor/tensor.js";
+import { readCheckpoint } from "../../src/training/checkpoint.js";
 import { trainingNames } from "./names.js";
 import * as recipe from "./recipe.js";
 
 const [from = "runs/embedded/denoiser", autoencoderFolder = "runs/embedded/vae", folder = "runs/embedded/pipeline"] =
   process.argv.slice(2);
 
-const path = await latestCheckpoint(join(from, "checkpoints"));
-if (path === undefined) throw new Error(`${from}: there is no checkpoint yet`);
-const { average, parameters, step } = await readCheckpoint(path);
-const weights = average ?? parameters;
+const kept = (await readdir(join(from, "checkpoints"))).filter((name) => /^checkpoint-\d+\.safetensors$/.test(name));
+if (kept.length === 0) throw new Error(`${from}: there is no checkpoint yet`);
+const weights = new Map<string, Tensor<"float32">>();
+for (const name of kept) {
+  const { parameters } = await readCheckpoint(join(from, "checkpoints", name));
+  for (const [key, { data, shape }] of parameters) {
+    const sum = weights.get(key) ?? zeros(shape);
+    for (let i = 0; i < data.length; i++) sum.data[i]! += data[i]! / kept.length;
+    weights.set(key, sum);
+  }
+}
 const part = (prefix: string) =>
   new Map(
     [...weights].filter(([name]) => name.startsWith(prefix)).map(([name, value]) => [name.slice(prefix.length), value]),
@@ -52,7 +59,7 @@ await writeJson(join(folder, "model_index.json"), {
   unet: ["diffusers", "UNet2DConditionModel"],
   vae: ["diffusers", "AutoencoderTiny"],
 });
-console.log(`${folder}: the average at step ${step}`);
+console.log(`${folder}: the mean of ${kept.sort().join(", ")}`);
 
 async function writeModel(
   name: string,

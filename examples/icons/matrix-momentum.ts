@@ -7,7 +7,7 @@ import { sizeOf, Tensor } from "../../src/tensor/tensor.js";
 import { updateByAdamW } from "../../src/training/optimizers/adamw-update.js";
 import { rateFactor } from "../../src/training/optimizers/muon.js";
 import { Optimizer, type ParameterUpdate, type StepRate } from "../../src/training/optimizers/optimizer.js";
-import type { DiffusionBatch, LossesAndGradients, Trainable } from "../../src/training/trainable.js";
+import type { DiffusionBatch, LossesAndGradients } from "../../src/training/trainable.js";
 
 type Slot = "momentum_buffer" | "exp_avg" | "exp_avg_sq";
 
@@ -98,12 +98,18 @@ function orthogonalized(x: Value, [rows, columns]: readonly [number, number]): V
   return times(product!, x);
 }
 
+/** What has gradients: a `Trainable`, or a part that is trained on batches of its own kind. */
+interface Differentiable<Batch> {
+  readonly parameters: ReadonlyMap<string, Tensor<"float32">>;
+  compute(batch: Batch): Promise<LossesAndGradients>;
+}
+
 /** A model whose gradients of matrices are replaced by their orthogonalized momentum, which the optimizer's state holds. */
-export class OrthogonalizedModel implements Trainable {
+export class OrthogonalizedModel<Batch = DiffusionBatch> {
   readonly parameters;
 
   private constructor(
-    private readonly model: Trainable,
+    private readonly model: Differentiable<Batch>,
     private readonly optimizer: MatrixMomentum,
     private readonly graph: CompiledGraph,
     private readonly matrices: ReadonlyMap<string, Tensor<"float32">>,
@@ -111,7 +117,10 @@ export class OrthogonalizedModel implements Trainable {
     this.parameters = model.parameters;
   }
 
-  static async compile(model: Trainable, optimizer: MatrixMomentum): Promise<OrthogonalizedModel> {
+  static async compile<Batch = DiffusionBatch>(
+    model: Differentiable<Batch>,
+    optimizer: MatrixMomentum,
+  ): Promise<OrthogonalizedModel<Batch>> {
     const graph = new Graph();
     const matrices = new Map<string, Tensor<"float32">>();
     for (const [name, { shape }] of model.parameters) {
@@ -124,7 +133,7 @@ export class OrthogonalizedModel implements Trainable {
     return new OrthogonalizedModel(model, optimizer, await compile(graph), matrices);
   }
 
-  async compute(batch: DiffusionBatch): Promise<LossesAndGradients> {
+  async compute(batch: Batch): Promise<LossesAndGradients> {
     const result = await this.model.compute(batch);
     const chosen = new Map([...this.parameters].filter(([name]) => this.matrices.has(name)));
     for (const [name, state] of this.optimizer.stateOf(chosen)) {

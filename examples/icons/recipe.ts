@@ -86,8 +86,9 @@ export const CHANNEL_WEIGHTING = 0.75;
 export const BATCH = 32;
 export const LEARNING_RATE = 1e-3;
 export const WARMUP_STEPS = 100;
-/** Of the average of the weights, which is what is exported. */
-export const AVERAGE_DECAY = 0.999;
+/** Checkpoints, and how many are kept: the mean of their weights is what is exported. */
+export const CHECKPOINT_EVERY = 50;
+export const KEPT_CHECKPOINTS = 8;
 export const CAPTION_DROPOUT = 0.1;
 
 /** How pictures are drawn for the score and the samples. */

@@ -12,13 +12,15 @@ import * as ops from "../../src/graph/index.js";
 import { AutoencoderTiny, decodeTiny } from "../../src/models/autoencoder-tiny/autoencoder-tiny.js";
 import { ModelWeights, Scope, TrainableParameters } from "../../src/nn/index.js";
 import { compileDataParallel } from "../../src/runtime/index.js";
-import { readSafetensors, writeSafetensors } from "../../src/storage/index.js";
+import { writeSafetensors } from "../../src/storage/index.js";
 import "../../src/runtime/node.js";
 import { Generator, rand, randn } from "../../src/tensor/random.js";
 import { type Tensor, tensor } from "../../src/tensor/tensor.js";
 import { ICON_STYLES, type IconStyle, rasterizeIcons, toModelInput } from "../../src/training/data/icons.js";
 import { encodeImages } from "../../src/training/encode-images.js";
-import { AdamW, clipGradients } from "../../src/training/optimizers/index.js";
+import { clipGradients } from "../../src/training/optimizers/index.js";
+import { takeWeights } from "./earlier-weights.js";
+import { MatrixMomentum, OrthogonalizedModel } from "./matrix-momentum.js";
 import { autoencoderNames } from "./names.js";
 import { linearEncoder, principalComponents } from "./principal-components.js";
 import { AUTOENCODER_CONFIG, IMAGE_SIZE, LATENT_CHANNELS, LATENT_DEVIATION, PATCH, SEED, WHITENING } from "./recipe.js";
@@ -49,8 +51,7 @@ const fresh = AutoencoderTiny.fromConfig(config, generator);
 for (const [name, weight] of fresh.weights.weights) if ("tensor" in weight) weights.set(name, weight.tensor);
 const file = join(output, "diffusion_pytorch_model.safetensors");
 if (await stat(file).catch(() => undefined)) {
-  const { tensors } = await readSafetensors(file);
-  for (const [name, value] of tensors) weights.get(name)!.data.set(value.data as Float32Array);
+  await takeWeights(file, weights);
   console.log(`goes on from ${file}`);
 } else {
   const components = principalComponents([...drawings.values()], SIZE, {
@@ -112,26 +113,38 @@ function build(graph: Graph, batchSize: number): void {
   graph.output("mse", mse);
 }
 
-const optimizer = new AdamW({ lr: LEARNING_RATE, weightDecay: 0, betas: [0.9, 0.99] });
+const optimizer = new MatrixMomentum(LEARNING_RATE, [0.9, 0.99], 0);
+const trainable = await OrthogonalizedModel.compile(
+  {
+    parameters,
+    async compute(batch: Record<string, Tensor>) {
+      const result = await step.run(batch, Object.fromEntries(parameters));
+      const gradients = new Map(wanted.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
+      clipGradients(gradients, 1);
+      const numberOf = (name: string) => (result[name]!.data as Float32Array)[0]!;
+      return { losses: { loss: numberOf("loss"), mse: numberOf("mse") }, gradients };
+    },
+  },
+  optimizer,
+);
 const data = new Map([...parameters].map(([name, value]) => [name, value.data]));
+const shapes = new Map([...parameters].map(([name, value]) => [name, value.shape]));
 await mkdir(output, { recursive: true });
 const started = Date.now();
 const log: string[] = [];
 const minutesNow = () => (Date.now() - started) / 60_000;
 
 for (let index = 0; minutesNow() < MINUTES; index++) {
-  const result = await step.run(crops(), Object.fromEntries(parameters));
-  const slopes = new Map(wanted.map((name) => [name, result[`gradient.${name}`]!.data as Float32Array]));
-  const norm = clipGradients(slopes, 1);
+  const { losses, gradients } = await trainable.compute(crops());
   const rate = Math.min(1, index / WARMUP_STEPS) * 0.5 * (1 + Math.cos((Math.PI * minutesNow()) / MINUTES));
-  optimizer.step(data, slopes, { learningRate: LEARNING_RATE * rate });
+  optimizer.step(data, gradients, { learningRate: LEARNING_RATE * rate, shapes });
   if (index % 20 === 0) {
-    const [loss, mse] = ["loss", "mse"].map((name) => (result[name]!.data as Float32Array)[0]!);
+    const { loss, mse } = losses;
     const psnr = decibels(mse!);
     const minutes = minutesNow();
-    log.push(JSON.stringify({ step: index, loss, psnr, gradientNorm: norm, minutes }));
+    log.push(JSON.stringify({ step: index, loss, psnr, minutes }));
     console.log(
-      `step ${index} loss ${loss!.toFixed(4)} psnr ${psnr.toFixed(2)} dB norm ${norm.toFixed(2)} ` +
+      `step ${index} loss ${loss.toFixed(4)} psnr ${psnr.toFixed(2)} dB ` +
         `${((index * BATCH) / minutes / 60).toFixed(1)} crops/s ${minutes.toFixed(1)} min`,
     );
   }

@@ -1,10 +1,11 @@
 // Trains the embedded model's UNet and text encoder from scratch on Noto Emoji's drawings, in the latents of its autoencoder.
-// Goes on from the newest checkpoint when started again. The learning rate stays as it is until a number of steps is given
-// in which to let it fall to zero; before that, too, the exported average of the weights can be used.
-// Usage: npx tsx examples/icons/train-denoiser.ts OUTPUT_FOLDER AUTOENCODER_FOLDER [STEPS_TO_DECAY]
+// Goes on from the newest checkpoint when started again, or from the weights of a pipeline. The learning rate stays as it is until a number of steps is given
+// in which to let it fall to zero; before that, too, the mean of the kept weights can be used.
+// Usage: npx tsx examples/icons/train-denoiser.ts OUTPUT_FOLDER AUTOENCODER_FOLDER [--decay STEPS] [--from PIPELINE_FOLDER]
 
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { AutoencoderTiny } from "../../src/models/autoencoder-tiny/autoencoder-tiny.js";
 import { CLIPTextModel } from "../../src/models/clip-text/clip-text-model.js";
 import { CLIPTokenizer } from "../../src/models/clip-tokenizer/clip-tokenizer.js";
@@ -14,7 +15,7 @@ import { UNet2DConditionModel } from "../../src/models/unet-2d-condition/unet-2d
 import "../../src/runtime/node.js";
 import { createObjective } from "../../src/diffusion/index.js";
 import { Generator } from "../../src/tensor/random.js";
-import { ParameterAverage } from "../../src/training/average.js";
+import type { Tensor } from "../../src/tensor/tensor.js";
 import { hash32 } from "../../src/training/data/icon-names.js";
 import {
   captionOf,
@@ -28,15 +29,19 @@ import { DiffusionBatches } from "../../src/training/diffusion-batches.js";
 import { encodeImages, tokenizeCaptions } from "../../src/training/encode-images.js";
 import { Trainer } from "../../src/training/trainer.js";
 import { trainClipVocabulary } from "./bpe-trainer.js";
+import { takeWeights } from "./earlier-weights.js";
 import { MatrixMomentum, OrthogonalizedModel } from "./matrix-momentum.js";
 import { captionsOf, checkCaptions, trainingNames } from "./names.js";
 import * as recipe from "./recipe.js";
 import { WholeModel } from "./whole-model.js";
 
-const [output = "runs/embedded/denoiser", autoencoderFolder = "runs/embedded/vae", decayText] = process.argv.slice(2);
+const { positionals, values: flags } = parseArgs({
+  options: { decay: { type: "string" }, from: { type: "string" } },
+  allowPositionals: true,
+});
+const [output = "runs/embedded/denoiser", autoencoderFolder = "runs/embedded/vae"] = positionals;
 /** More steps than anyone waits for: the course is cut, not planned. */
 const ENDLESS = 1_000_000;
-const CHECKPOINT_EVERY = 50;
 
 const names = trainingNames();
 checkCaptions(names);
@@ -63,6 +68,10 @@ for (const [name, weight] of unet.weights.weights) {
 }
 const textConfig = recipe.textEncoderConfig(tokenizer.vocabSize, tokenizer.eosTokenId);
 const textEncoder = CLIPTextModel.fromConfig(textConfig, generator);
+if (flags.from !== undefined) {
+  await takeWeights(join(flags.from, "unet", "diffusion_pytorch_model.safetensors"), tensorsOf(unet));
+  await takeWeights(join(flags.from, "text_encoder", "model.safetensors"), tensorsOf(textEncoder));
+}
 const trainable = await WholeModel.compile(
   { unet, textEncoder },
   {
@@ -108,8 +117,8 @@ const trainer = new Trainer({
   schedule: decay ? "linear" : "constant",
   warmupSteps: recipe.WARMUP_STEPS,
   output,
-  average: new ParameterAverage(trainable.parameters, recipe.AVERAGE_DECAY),
-  checkpointEvery: CHECKPOINT_EVERY,
+  checkpointEvery: recipe.CHECKPOINT_EVERY,
+  keepCheckpoints: recipe.KEPT_CHECKPOINTS,
   fingerprint: `embedded ${recipe.SEED}`,
   signal: stop.signal,
   onStep: ({ step, loss, mse, stepsPerSecond, seconds }) => {
@@ -133,6 +142,10 @@ function chooseCaptions(step: number): void {
     const choice = choices === 1 || draw % 2 === 0 ? 0 : 1 + ((draw >>> 1) % (choices - 1));
     text.data.set(ids.subarray(choice * recipe.MAX_TOKENS, (choice + 1) * recipe.MAX_TOKENS), row * recipe.MAX_TOKENS);
   });
+}
+
+function tensorsOf({ weights }: Pick<UNet2DConditionModel, "weights">): Map<string, Tensor<"float32">> {
+  return new Map([...weights.weights].flatMap(([name, weight]) => ("tensor" in weight ? [[name, weight.tensor]] : [])));
 }
 
 /** Powers of the latents' channels to the recipe's exponent, divided by their mean. */
@@ -175,11 +188,11 @@ async function decayPhase(): Promise<{ rate: number; until: number } | undefined
   const file = join(output, "decay.json");
   const kept = await readFile(file, "utf8").catch(() => undefined);
   if (kept !== undefined) return JSON.parse(kept);
-  if (decayText === undefined) return undefined;
+  if (flags.decay === undefined) return undefined;
   const { latestCheckpoint, readCheckpoint } = await import("../../src/training/checkpoint.js");
   const path = await latestCheckpoint(join(output, "checkpoints"));
   const from = path === undefined ? recipe.WARMUP_STEPS : (await readCheckpoint(path)).step;
-  const until = from + Number(decayText);
+  const until = from + Number(flags.decay);
   const rate = (recipe.LEARNING_RATE * (until - recipe.WARMUP_STEPS)) / (until - from);
   await writeFile(file, JSON.stringify({ rate, until, from }));
   return { rate, until };

@@ -1,10 +1,10 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
-import { readImage } from "../images/image-file.js";
+import { readImage, writePng } from "../images/image-file.js";
 import { zeros } from "../tensor/tensor.js";
-import { beforeAfterPicture, routingPicture } from "./demo-pictures.js";
+import { beforeAfterPicture, progressPicture, routingPicture } from "./demo-pictures.js";
 
 const folder = mkdtempSync(join(tmpdir(), "fera-pictures-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -30,4 +30,19 @@ it("puts base, adapted and target of each name into a row", async () => {
   const [, height, width] = (await readImage(path)).shape;
   expect(width).toBeGreaterThan(3 * 96);
   expect(height).toBeGreaterThan(2 * 96);
+});
+
+it("shows each prompt from its first picture to its last", async () => {
+  const output = join(folder, "run");
+  const prompt = join(output, "validation", "prompt-0123abcd");
+  mkdirSync(prompt, { recursive: true });
+  writeFileSync(join(prompt, "prompt.json"), JSON.stringify({ prompt: "guitar" }));
+  for (const name of ["without", "step-000100", "step-000200"]) {
+    await writePng(join(prompt, `${name}.png`), zeros([3, 128, 128]));
+  }
+  const path = join(folder, "progress.png");
+  await progressPicture(path, output, ["guitar", "never drawn"], "style");
+  const [, height, width] = (await readImage(path)).shape;
+  expect(width).toBeGreaterThan(3 * 128);
+  expect(height).toBeLessThan(2 * 128);
 });

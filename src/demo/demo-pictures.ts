@@ -81,6 +81,7 @@ export async function routingPicture(path: string, route: Omit<RoutingTrace, "we
   });
   const gates = await renderPlot({
     ...axis,
+    yRange: [0, 1],
     title:
       "What it does: how much each expert takes part at each noise level; level lines would mean that it does not care",
     series: means(route.gates).map((y, expert) => ({ label: `expert ${expert + 1}`, x: route.timesteps, y })),

@@ -44,7 +44,7 @@ export interface Method {
 }
 
 /** FeRA with the bands that tell a small latent's noise from its drawing, and without the consistency loss. */
-const PLAIN: FeRAOptions = { bands: "complete", sigma: { rule: "latent", divisor: 64 }, feclWeight: 0 };
+const PLAIN: FeRAOptions = { bands: "complete", sigma: { rule: "latent", divisor: 32 }, feclWeight: 0 };
 
 /** A FeRA method: ranks are such that all experts together have the budget. */
 export function feraMethod(
@@ -148,7 +148,7 @@ export const ABLATIONS: Readonly<Record<"consistency" | "bands" | "sigma" | "num
   bands: (["reference", "complete"] as const).map((bands) => ablation(`bands-${bands}`, BANDS[bands], { bands })),
   sigma: [
     ablation("sigma-reference", "blur of min(H, W) / 128", { sigma: { rule: "reference" } }),
-    ...[64, 16, 8, 4].map((divisor) =>
+    ...[64, 32, 16, 8, 4].map((divisor) =>
       ablation(`sigma-${divisor}`, `blur of min(H, W) / ${divisor}`, { sigma: { rule: "latent", divisor } }),
     ),
   ],
