@@ -16,6 +16,7 @@ import "../storage/node.js";
 import { FileStorage } from "../storage/file-storage.js";
 import { safetensorsHead } from "../storage/safetensors.js";
 import { openSafetensorsIn } from "../storage/safetensors-source.js";
+import { AdamW } from "../training/index.js";
 import { UNet2DConditionModel } from "./unet-2d-condition/unet-2d-condition.js";
 import { loadPickled, loadSafetensors, type WeightType } from "./weight-loading.js";
 
@@ -256,13 +257,23 @@ describe("frozen weights as integers", () => {
     const names = [...model.weights.weights].filter(([, weight]) => isInt8(weight)).map(([name]) => name);
     expect(names.length).toBeGreaterThan(15);
     expect(names.filter((name) => /conv_in|conv_out|time_|norm|bias|proj_in|proj_out|shortcut/.test(name))).toEqual([]);
-    expect(model.weights.hasIntegers).toBe(true);
+    expect(model.weights.quantization).toBe("int8");
     expect(messages).toEqual([expect.stringMatching(/is float32: converting it once to int8/)]);
     await load("int8");
     expect(messages).toHaveLength(1);
+    const half = {
+      batchSize: 1,
+      height: 8,
+      width: 8,
+      optimizer: new AdamW({ lr: 1e-4 }),
+      mixedPrecision: "fp16",
+    } as const;
+    await expect(new FeRAModel(model, new FeRAConfig()).compileTrainStep(half)).rejects.toThrow(
+      /mixedPrecision fp16 .*not with weights kept as int8/,
+    );
 
     const exact = await load("float32");
-    expect(exact.weights.hasIntegers).toBe(false);
+    expect(exact.weights.quantization).toBeUndefined();
     const error = relativeError(await answer(model), await answer(exact));
     expect(error).toBeGreaterThan(1e-4);
     expect(error).toBeLessThan(0.03);

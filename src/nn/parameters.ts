@@ -18,11 +18,15 @@ export class ModelWeights implements ParameterSource {
     readonly source: string,
   ) {}
 
-  /** Whether some are 8-bit integers, so that what they are multiplied with is rounded when the model runs. */
-  get hasIntegers(): boolean {
-    return [...this.weights.values()].some(
-      (weight) => "range" in weight && typeof weight.range.stored === "object" && weight.range.stored.type === "int8",
-    );
+  /**
+   * How large layers are kept in few bits, if they are. With `int8`, what they are multiplied with is rounded, too, when the model
+   * runs.
+   */
+  get quantization(): "int8" | "nf4" | undefined {
+    for (const weight of this.weights.values()) {
+      if ("range" in weight && typeof weight.range.stored === "object") return weight.range.stored.type;
+    }
+    return undefined;
   }
 
   /** Bytes of all weights as float32. */

@@ -189,7 +189,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     values.gradientCheckpointing = fitted.gradientCheckpointing;
     onPhase?.({ kind: "planned", plan: fitted.plan });
   }
-  if (config instanceof FeRAConfig && config.feclWeight > 0 && pipeline.unet.weights.hasIntegers) {
+  if (config instanceof FeRAConfig && config.feclWeight > 0 && pipeline.unet.weights.quantization === "int8") {
     onMessage(
       "The consistency loss compares two passes that differ little, and int8 rounds both: its gradient may be mostly noise. " +
         "Set the consistency loss's weight (feclWeight, --fecl-weight) to 0, or choose another dtype.",

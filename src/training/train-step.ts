@@ -93,6 +93,13 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
       );
     }
     const isHalf = options.mixedPrecision === "fp16";
+    const { quantization } = model.weights;
+    if (isHalf && quantization) {
+      throw new ConfigError(
+        `compileTrainStep: mixedPrecision fp16 goes with float weights, not with weights kept as ${quantization}. ` +
+          "Load the model with another dtype, or leave mixedPrecision out.",
+      );
+    }
     const precision: Precision = isHalf ? "float16" : "float32";
     const lossScale = isHalf ? (options.lossScale ?? new LossScale()) : undefined;
     const { adapter } = trained;
