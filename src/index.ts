@@ -30,6 +30,8 @@ export {
   type ImageShape,
   type ImageTraits,
   type ImageVariant,
+  type MemoryPhase,
+  type MemoryPlan,
   type MonitorPhase,
   openDataset,
   renderContactSheet,

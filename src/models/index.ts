@@ -1,5 +1,5 @@
 export { AutoencoderKL, type LatentDistribution, sampleLatents } from "./autoencoder-kl/autoencoder-kl.js";
-export type { TilingOptions } from "./autoencoder-kl/autoencoder-tiling.js";
+export type { Tiling, TilingDirection, TilingOptions, Tilings } from "./autoencoder-kl/autoencoder-tiling.js";
 export { AutoencoderTiny } from "./autoencoder-tiny/autoencoder-tiny.js";
 export type { AddedTokenValues, ClipInputOptions, ClipTextValues } from "./clip-text/clip-text-inputs.js";
 export {
