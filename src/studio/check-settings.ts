@@ -1,6 +1,7 @@
 // The options of a training as the form gives them: checked as `fera train` checks them. Pure.
 
 import { quoted } from "../errors.js";
+import { DISTRIBUTED_OPTIONS } from "../training/options/distributed-options.js";
 import { type OptionSpec, unknownNames } from "../training/options/option.js";
 import { flagOf, TRAIN_OPTIONS, type TrainOptionValues, trainProblem } from "../training/options/train-options.js";
 import { NOT_IN_THE_FORM } from "./option-descriptions.js";
@@ -27,7 +28,8 @@ export function checkValues(settings: TrainSettings): CheckedValues {
     const value = settings[name] ?? undefined;
     if (NOT_IN_THE_FORM.has(name)) {
       if (value !== undefined) problems.push({ option: name, message: `${flagOf(name)} cannot be set in the studio.` });
-      values[name] = spec.defaultValue;
+      // How processes find each other is no part of what a run is.
+      values[name] = name in DISTRIBUTED_OPTIONS ? undefined : spec.defaultValue;
     } else if (value === undefined) {
       if (spec.isRequired) problems.push({ option: name, message: `${flagOf(name)} is required.` });
       values[name] = spec.defaultValue;

@@ -83,6 +83,8 @@ function otherValue(spec: OptionSpec<unknown>, ...others: unknown[]): unknown {
     ["a=4"],
     "own.safetensors",
     "second",
+    "64GB",
+    "65GB",
   ];
   const isOther = (value: unknown) => others.every((other) => JSON.stringify(other) !== JSON.stringify(value));
   const found = candidates.find((value) => spec.schema.safeParse(value).success && isOther(value));

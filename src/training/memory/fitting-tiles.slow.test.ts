@@ -53,7 +53,7 @@ it("takes the largest tiles that fit, which leave no seams, and which the cache'
   expect(Math.sqrt(Math.max(...steps(difference)) / usual)).toBeLessThan(0.25);
 
   const none = await setFittingTiles(vae, "decode", { side, fits: () => false, bytesOf });
-  expect(none.side).toBe(64);
+  expect(none.side).toBe(128);
   vae.enableTiling({ tileSampleMinSize: 128, tileOverlapFactor: 0.25, direction: "encode" });
   expect(Object.keys(vae.tilings).sort()).toEqual(["decode", "encode"]);
   expect(await encoderKey([vae])).not.toBe(untiledKey);
