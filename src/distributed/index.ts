@@ -1,2 +1,3 @@
-export { DEFAULT_SILENCE_SECONDS, joinMpi, type MpiOptions } from "./mpi-group.js";
+export { joinMpi } from "./mpi-group.js";
+export { DEFAULT_SILENCE_SECONDS, type MpiOptions } from "./mpi-pulse.js";
 export { isFirstOnHost, type RankGroup, rankName, ranksOnHost } from "./rank-group.js";

@@ -3,23 +3,12 @@
 
 import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
-import { ConfigError, RuntimeError, TrainingError } from "../errors.js";
+import { ConfigError, RuntimeError } from "../errors.js";
 import { type Launch, launchOf } from "./launch.js";
+import { check, isDone, isFixed, memory, TEXT_BYTES } from "./mpi-calls.js";
 import { LIBRARY_VARIABLE, loadMpiLibrary, type MpiLibrary } from "./mpi-library.js";
-import { type RankGroup, rankName } from "./rank-group.js";
-
-/** Settings of {@link joinMpi}. */
-export interface MpiOptions {
-  /**
-   * Seconds without a sign of life after which a rank counts as hung. Its event loop must turn once in that time: longest
-   * without a turn is the building of a large model's graph. Default 30.
-   */
-  silenceSeconds?: number;
-  /** Told why, before all ranks end because one is silent or the connection fails; by default it is printed to stderr. */
-  onFailure?: (error: Error) => void;
-}
-
-export const DEFAULT_SILENCE_SECONDS = 30;
+import { type MpiOptions, Pulse } from "./mpi-pulse.js";
+import type { RankGroup } from "./rank-group.js";
 
 /** MPI_THREAD_FUNNELED: calls come from one thread of a process that has several. */
 const FUNNELED = 1;
@@ -27,18 +16,8 @@ const FUNNELED = 1;
 const BURST_MS = 0.5;
 /** After so long without an end, a wait for other ranks leaves the processor to them. */
 const PATIENCE_MS = 10;
-const BEATS_PER_SILENCE = 30;
 /** Largest count of one call, below that of an int. */
 const LARGEST_COUNT = 2 ** 29;
-/** MPI_MAX_ERROR_STRING and MPI_MAX_PROCESSOR_NAME are 256 and 512 at most. */
-const TEXT_BYTES = 1024;
-/** Tags of signs of life, and of the word that all end. */
-const BEAT = 71;
-const END = 72;
-/** Exit code. */
-const FAILED = 1;
-/** Silence that is enough where this process was told to end. */
-const SILENCE_AT_END_SECONDS = 5;
 /** In which the others hear that all end. */
 const LAST_WORDS_MS = 300;
 /** MPI_Abort may wait for a launcher that is waiting itself. */
@@ -234,169 +213,5 @@ class MpiGroup implements RankGroup {
   }
 }
 
-/** Signs of life in a ring: each rank sends them to the next one, and watches the one before. */
-class Pulse {
-  private readonly timer: NodeJS.Timeout;
-  private readonly sent = memory(BigInt64Array, 1);
-  private readonly received = memory(BigInt64Array, 1);
-  private readonly outgoing = memory(Uint8Array, 1);
-  private readonly incoming = memory(Uint8Array, 1);
-  private readonly next: number;
-  private readonly before: number;
-  private readonly intervalMs: number;
-  /** Word from any rank that all end. */
-  private readonly ending = memory(BigInt64Array, 1);
-  private readonly word = memory(Uint8Array, 1);
-  private readonly lastWords = memory(Uint8Array, 1);
-  private silenceMs: number;
-  private isSending = false;
-  private isOver = false;
-  private silentMs = 0;
-  private lookedAt = performance.now();
-
-  constructor(
-    private readonly mpi: MpiLibrary,
-    private readonly group: MpiGroup,
-    private readonly options: MpiOptions,
-  ) {
-    const { rank, size } = group;
-    this.next = (rank + 1) % size;
-    this.before = (rank + size - 1) % size;
-    this.silenceMs = (options.silenceSeconds ?? DEFAULT_SILENCE_SECONDS) * 1000;
-    this.intervalMs = Math.min(this.silenceMs / BEATS_PER_SILENCE, 1000);
-    this.listen();
-    const { anySource, byte, world } = mpi;
-    check(mpi, "MPI_Irecv", mpi.calls.MPI_Irecv(this.word, 1, byte, anySource, END, world, this.ending));
-    this.timer = setInterval(() => {
-      try {
-        this.beat();
-      } catch (error) {
-        this.give(error as Error);
-      }
-    }, this.intervalMs);
-    this.timer.unref();
-  }
-
-  stop(): void {
-    clearInterval(this.timer);
-  }
-
-  hasten(): void {
-    this.silenceMs = Math.min(this.silenceMs, SILENCE_AT_END_SECONDS * 1000);
-  }
-
-  /** Tells all others that they end, whether they hear it or not. */
-  sayEnd(): void {
-    this.stop();
-    const { mpi, group, lastWords } = this;
-    lastWords[0] = 1;
-    for (let rank = 0; rank < group.size; rank++) {
-      if (rank === group.rank) continue;
-      const request = memory(BigInt64Array, 1);
-      mpi.calls.MPI_Isend(lastWords, 1, mpi.byte, rank, END, mpi.world, request);
-    }
-  }
-
-  /** Sends a last sign, and waits for the last one of the rank before: MPI ends with nothing under way. */
-  async end(): Promise<void> {
-    this.stop();
-    while (this.isSending && !isDone(this.mpi, "MPI_Isend", this.sent)) await sleep(1);
-    this.send(1);
-    while (!this.isOver) {
-      this.look();
-      await sleep(1);
-    }
-    while (!isDone(this.mpi, "MPI_Isend", this.sent)) await sleep(1);
-    // To itself, so that nothing is left that waits.
-    const { mpi, group, lastWords, sent, ending } = this;
-    check(mpi, "MPI_Isend", mpi.calls.MPI_Isend(lastWords, 1, mpi.byte, group.rank, END, mpi.world, sent));
-    while (!isDone(mpi, "MPI_Irecv", ending) || !isDone(mpi, "MPI_Isend", sent)) await sleep(1);
-  }
-
-  private beat(): void {
-    if (this.isSending && isDone(this.mpi, "MPI_Isend", this.sent)) this.isSending = false;
-    // What has not arrived yet is sign enough.
-    if (!this.isSending) this.send(0);
-    if (isDone(this.mpi, "MPI_Irecv", this.ending)) {
-      this.group.abort(FAILED);
-      return;
-    }
-    const now = performance.now();
-    // Where this process itself stood still, nothing can be said of the other one.
-    this.silentMs += Math.min(now - this.lookedAt, 2 * this.intervalMs);
-    this.lookedAt = now;
-    if (this.look()) this.silentMs = 0;
-    if (this.silentMs < this.silenceMs) return;
-    const seconds = Math.round(this.silentMs / 1000);
-    this.give(
-      new TrainingError(
-        `${rankName(this.group, this.before)} has given no sign for ${seconds} s: it hangs, or its host or the network does. ` +
-          "All ranks end. The newest checkpoint is intact; --resume goes on from it.",
-      ),
-    );
-  }
-
-  /** Tells why, and ends all ranks. */
-  private give(error: Error): void {
-    this.stop();
-    const { onFailure = ({ message }: Error) => process.stderr.write(`fera: ${message}\n`) } = this.options;
-    onFailure(error);
-    this.group.abort(FAILED);
-  }
-
-  private send(last: number): void {
-    const { mpi, outgoing, next, sent } = this;
-    outgoing[0] = last;
-    check(mpi, "MPI_Isend", mpi.calls.MPI_Isend(outgoing, 1, mpi.byte, next, BEAT, mpi.world, sent));
-    this.isSending = true;
-  }
-
-  private listen(): void {
-    const { mpi, incoming, before, received } = this;
-    check(mpi, "MPI_Irecv", mpi.calls.MPI_Irecv(incoming, 1, mpi.byte, before, BEAT, mpi.world, received));
-  }
-
-  /** Takes in what has come. @returns Whether there was any. */
-  private look(): boolean {
-    let hasCome = false;
-    while (!this.isOver && isDone(this.mpi, "MPI_Irecv", this.received)) {
-      hasCome = true;
-      if (this.incoming[0] === 1) this.isOver = true;
-      else this.listen();
-    }
-    return hasCome;
-  }
-}
-
-function isDone(mpi: MpiLibrary, name: string, request: BigInt64Array): boolean {
-  check(mpi, name, mpi.calls.MPI_Test(request, flag, mpi.ignoreStatus));
-  return flag[0] !== 0;
-}
-
-/** @throws {RuntimeError} With MPI's own words, where a call failed. */
-function check(mpi: MpiLibrary, name: string, code: number): void {
-  if (code === 0) return;
-  const [text, length] = [memory(Uint8Array, TEXT_BYTES), memory(Int32Array, 1)];
-  mpi.calls.MPI_Error_string(code, text, length);
-  throw new RuntimeError(`${name}: ${new TextDecoder().decode(text.subarray(0, length[0]))} (${mpi.version})`);
-}
-
-const flag = new Int32Array(new ArrayBuffer(64));
-
-/** Bytes up to which V8 keeps a typed array in its own heap, where it may move. */
-const HEAP_BYTES = 64;
-
-const isFixed = ({ byteLength }: Float32Array): boolean => byteLength > HEAP_BYTES;
-
-/** Memory that stays where it is while MPI writes to it. */
-function memory<T>(type: MemoryOf<T>, length: number): T {
-  return new type(new ArrayBuffer(Math.max(HEAP_BYTES, length * type.BYTES_PER_ELEMENT)), 0, length);
-}
-
 const bytesOf = ({ buffer, byteLength }: Float64Array | Int32Array): Uint8Array =>
   new Uint8Array(buffer, 0, byteLength);
-
-interface MemoryOf<T> {
-  new (buffer: ArrayBuffer, offset: number, length: number): T;
-  readonly BYTES_PER_ELEMENT: number;
-}

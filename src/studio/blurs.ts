@@ -17,7 +17,7 @@ interface Unseen {
 /** What was seen, by the key of an image's pixels. */
 export class Blurs {
   private readonly known = new Map<string, boolean>();
-  /** By place: whoever looks at it at another size has left the one before. */
+  /** By place: a look at another size has taken the place of the one before. */
   private readonly unseen = new Map<string, Unseen>();
   private looking: Promise<void> | undefined;
 
