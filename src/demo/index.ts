@@ -1,1 +1,11 @@
-export { DEMO_STYLES, type DemoOptions, type DemoReport, EMBEDDED_MODEL, knownNames, runDemo } from "./run-demo.js";
+export { drawPrompts, trueFeatures } from "./drawings.js";
+export {
+  ADAPTED_LAYERS,
+  BASE_STYLE,
+  DEMO_STYLES,
+  EMBEDDED_MODEL,
+  GUIDANCE_SCALE,
+  HELD_OUT_SHARE,
+  knownNames,
+} from "./embedded-model.js";
+export { type DemoOptions, type DemoReport, runDemo } from "./run-demo.js";

@@ -1,38 +1,34 @@
 // The whole job on what the package carries: the embedded model learns another icon style, and shows what it learned.
 // Node only.
 
-import { readFile, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { FeRAConfig } from "../adapters/index.js";
 import { createObjective } from "../diffusion/index.js";
-import { ConfigError, FormatError } from "../errors.js";
+import { ConfigError } from "../errors.js";
 import type { ImageLike } from "../images/pixels.js";
-import { type GenerateResult, StableDiffusionPipeline } from "../pipelines/index.js";
+import { StableDiffusionPipeline } from "../pipelines/index.js";
 import type { DeviceOption } from "../runtime/index.js";
-import { jsonIn } from "../storage/json.js";
-import { tensor } from "../tensor/tensor.js";
 import { clearCheckpoints, prepareOutputFolder } from "../training/checkpoint.js";
-import { captionOf, ICON_STYLES, type IconStyle } from "../training/data/icons.js";
+import { captionOf, type IconStyle } from "../training/data/icons.js";
 import { encodeDataset } from "../training/encode-dataset.js";
 import { noisePredictionError } from "../training/evaluation.js";
 import { fineTune } from "../training/fine-tune.js";
-import { type ImageDataset, openDataset, subsetOf } from "../training/index.js";
+import { evenPlaces, type ImageDataset, openDataset, subsetOf } from "../training/index.js";
 import type { StepReport } from "../training/trainer.js";
 import { beforeAfterPicture, type ComparedImage, progressPicture, routingPicture } from "./demo-pictures.js";
+import { drawPrompts, trueFeatures } from "./drawings.js";
+import {
+  ADAPTED_LAYERS,
+  BASE_STYLE,
+  DEMO_STYLES,
+  EMBEDDED_MODEL,
+  GUIDANCE_SCALE,
+  HELD_OUT_SHARE,
+  knownNames,
+} from "./embedded-model.js";
 import { type AdaptationScore, adaptationScore, drawingFeatures, ownNearestShare } from "./nearest.js";
 
-/** Folder of the embedded pipeline, in diffusers' layout. */
-export const EMBEDDED_MODEL = fileURLToPath(new URL("../../assets/icons", import.meta.url));
-
-/** The icon set that the embedded model was trained on. */
-const BASE_STYLE: IconStyle = "noto";
-
-/** The icon sets that the embedded model can be taught: all but the one that it was trained on. */
-export const DEMO_STYLES = Object.keys(ICON_STYLES).filter((style) => style !== BASE_STYLE) as IconStyle[];
-
-/** Share of the names that the adapter never sees. The base knows them all. */
-const HELD_OUT_SHARE = 0.12;
 /** Most held-out names that are measured and drawn: spread evenly over the alphabet, as those below. */
 const MOST_MEASURED = 100;
 /** Held-out names that the pictures show: spread evenly over the alphabet. */
@@ -41,9 +37,7 @@ const SHOWN = 8;
 const FOLLOWED = 4;
 const TIMES_FOLLOWED = 6;
 const TIMESTEP_SHIFT = 3;
-const SAMPLING = { steps: 12, guidanceScale: 3 };
-/** Drawings at once. */
-const DRAWN_AT_ONCE = 16;
+const SAMPLING_STEPS = 12;
 
 /** Settings of {@link runDemo}. */
 export interface DemoOptions {
@@ -89,7 +83,7 @@ export interface DemoReport {
   finished: boolean;
 }
 
-/** The adapters of the demo: all attention projections, the gated feed-forward and the time projections. */
+/** The adapters of the demo. */
 export const demoConfig = (): FeRAConfig =>
   new FeRAConfig({
     rank: 8,
@@ -103,11 +97,11 @@ export const demoConfig = (): FeRAConfig =>
     // On 16×16 latents: half a pixel and one. The share of the lowest band then goes from 0.16 in noise to 0.27 in a clean
     // drawing, that of the highest from 0.37 to 0.30; with a divisor of 16 the highest keeps nine tenths throughout.
     sigma: { rule: "latent", divisor: 32 },
-    targetModules: ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "time_emb_proj"],
+    targetModules: ADAPTED_LAYERS,
   });
 
 /**
- * Fine-tunes the embedded model to a style and writes the adapter, two pictures and a report.
+ * Fine-tunes the embedded model to a style and writes the adapter, three pictures and a report.
  *
  * @returns Undefined where the signal ended the training early; a checkpoint is then in the output folder.
  * @throws {FeraError} If the folder cannot be written or the work fails.
@@ -124,15 +118,16 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
 
   onPhase?.("loading the model");
   const { device, threads } = options;
-  const pipeline = await StableDiffusionPipeline.fromPretrained(options.model ?? EMBEDDED_MODEL, { device, threads });
+  const { model = EMBEDDED_MODEL } = options;
+  const pipeline = await StableDiffusionPipeline.fromPretrained(model, { device, threads });
   const size = pipeline.defaultSize;
-  const names = await knownNames(options.model ?? EMBEDDED_MODEL);
+  const names = await knownNames(model);
   const data = { size, names, validationSplit: HELD_OUT_SHARE };
   const dataset = await openDataset(`icons:${style}`, { ...data, split: "train" });
   const allHeldOut = await openDataset(`icons:${style}`, { ...data, split: "heldOut" });
-  const heldOut = subsetOf(allHeldOut, spread(allHeldOut.size, MOST_MEASURED));
+  const heldOut = subsetOf(allHeldOut, evenPlaces(allHeldOut.size, MOST_MEASURED));
   const prompts = Array.from({ length: heldOut.size }, (_, i) => heldOut.caption(i));
-  const shown = spread(heldOut.size, SHOWN);
+  const shown = evenPlaces(heldOut.size, SHOWN);
   const followed = shown.filter((_, i) => i % (SHOWN / FOLLOWED) === 0).map((index) => prompts[index]!);
 
   onPhase?.(`measuring the base model on ${heldOut.size} held-out drawings`);
@@ -164,8 +159,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
     seed,
     validationPrompts: followed,
     validateEvery: Math.max(1, Math.ceil(steps / TIMES_FOLLOWED)),
-    validationSteps: SAMPLING.steps,
-    validationGuidanceScale: SAMPLING.guidanceScale,
+    validationSteps: SAMPLING_STEPS,
+    validationGuidanceScale: GUIDANCE_SCALE,
     resume: options.resume,
     onPhase: ({ kind }) => {
       // Before the first step there is nothing to keep.
@@ -185,14 +180,14 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
   onPhase?.("measuring the adapted model");
   const after = await noisePredictionError(result.model, encoded, evaluation);
 
-  const drawing = { prompts, seed, signal };
+  const drawing = { seed, steps: SAMPLING_STEPS, signal };
   onPhase?.(`drawing the ${prompts.length} held-out names as the base does, to see which can be told`);
   pipeline.disableAdapters();
-  const base = await draw(pipeline, drawing);
+  const base = await drawPrompts(pipeline, prompts, drawing);
   pipeline.enableAdapters();
   onPhase?.("drawing them with the adapter");
   await pipeline.useAdapters(result.model);
-  const adapted = await draw(pipeline, drawing);
+  const adapted = await drawPrompts(pipeline, prompts, drawing);
   const rows: ComparedImage[] = await Promise.all(
     shown.map(async (index) => ({
       caption: prompts[index]!,
@@ -229,62 +224,27 @@ export async function runDemo(options: DemoOptions): Promise<DemoReport | undefi
   return report;
 }
 
-/** Names that the model says it knows, in the file beside its parts; undefined where it says nothing. */
-export async function knownNames(folder: string): Promise<string[] | undefined> {
-  const file = join(folder, "names.json");
-  const text = await readFile(file, "utf8").catch(() => undefined);
-  if (text === undefined) return undefined;
-  const names: unknown = jsonIn(text);
-  if (Array.isArray(names) && names.every((name) => typeof name === "string")) return names;
-  throw new FormatError(file, "must be a list of names.");
-}
-
-/** One drawing for each prompt, and how the adapter was mixed along the first ones. */
-async function draw(
-  pipeline: StableDiffusionPipeline,
-  { prompts, seed, signal }: { prompts: readonly string[]; seed: number; signal: AbortSignal | undefined },
-): Promise<GenerateResult> {
-  const results: GenerateResult[] = [];
-  for (let first = 0; first < prompts.length; first += DRAWN_AT_ONCE) {
-    const prompt = prompts.slice(first, first + DRAWN_AT_ONCE);
-    results.push(await pipeline.generate({ prompt, seed, ...SAMPLING, ...(signal && { signal }) }));
-  }
-  return { ...results[0]!, images: results.flatMap(({ images }) => images) };
-}
-
 async function score(drawings: {
   base: readonly ImageLike[];
   adapted: readonly ImageLike[];
   heldOut: ImageDataset;
   names: readonly string[] | undefined;
 }): Promise<DemoReport["score"]> {
-  const { heldOut } = drawings;
-  const size = heldOut.imageSize;
-  const truths = await Promise.all(
-    drawings.base.map(async (_, i) => drawingFeatures(tensor(await heldOut.image(i), [3, size, size]))),
-  );
+  const { heldOut, names } = drawings;
   const base = drawings.base.map(drawingFeatures);
   const adapted = drawings.adapted.map(drawingFeatures);
-  const { names } = drawings;
-  const own = await openDataset(`icons:${BASE_STYLE}`, { size, names, split: "all" });
-  const ownNames = Array.from({ length: own.size }, (_, i) => own.name(i));
-  const ownTruths = await Promise.all(
-    ownNames.map(async (_, i) => drawingFeatures(tensor(await own.image(i), [3, size, size]))),
-  );
-  const known = base.map((_, i) => ownNames.indexOf(heldOut.name(i)));
-  const asked = known.flatMap((index, i) => (index === -1 ? [] : [i]));
+  const own = await openDataset(`icons:${BASE_STYLE}`, { size: heldOut.imageSize, names, split: "all" });
+  const places = new Map(Array.from({ length: own.size }, (_, i) => [own.name(i), i]));
+  const known = base.flatMap((drawing, i) => {
+    const place = places.get(heldOut.name(i));
+    return place === undefined ? [] : [{ drawing, place }];
+  });
   const baseNearest = ownNearestShare(
-    asked.map((i) => base[i]!),
-    ownTruths,
-    asked.map((i) => known[i]!),
+    known.map(({ drawing }) => drawing),
+    await trueFeatures(own),
+    known.map(({ place }) => place),
   );
-  return { baseNearest, ...adaptationScore({ base, adapted, truths }) };
-}
-
-/** Indices below `size`, all of them or `most`, at equal distances. */
-function spread(size: number, most: number): number[] {
-  const count = Math.min(most, size);
-  return Array.from({ length: count }, (_, i) => Math.floor(((i + 0.5) * size) / count));
+  return { baseNearest, ...adaptationScore({ base, adapted, truths: await trueFeatures(heldOut) }) };
 }
 
 function meanOfLast(values: readonly number[], count: number): number {

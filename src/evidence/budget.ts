@@ -8,6 +8,7 @@ import {
   matchesTarget,
   type TargetLayer,
 } from "../adapters/index.js";
+import { ADAPTED_LAYERS } from "../demo/index.js";
 import { ConfigError } from "../errors.js";
 import { sizeOf } from "../tensor/tensor.js";
 
@@ -16,9 +17,6 @@ export const TOTAL_RANK = 24;
 
 /** How far from the budget a method may be. */
 export const TOLERANCE = 0.02;
-
-/** Layers that are adapted where a model has them: attention, feed-forward, and what tells blocks the time. */
-const TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "time_emb_proj"];
 
 /** How many parameters a method may train, and on which layers. */
 export interface Budget {
@@ -31,7 +29,7 @@ export interface Budget {
 
 /** The budget of a model. @param layers - As `targetLayers` gives them. */
 export function budgetOf(layers: readonly TargetLayer[]): Budget {
-  const named = TARGETS.filter((target) => layers.some(({ path }) => matchesTarget(path, target, "path")));
+  const named = ADAPTED_LAYERS.filter((target) => layers.some(({ path }) => matchesTarget(path, target, "path")));
   const targetModules = named.length > 0 ? named : ALL_LINEAR;
   const rank = Math.min(TOTAL_RANK, largestRank(layers));
   return { layers, targetModules, parameters: parametersOf(new LoRAConfig({ rank, targetModules }), layers) };

@@ -1,11 +1,12 @@
 // What the gates of a trained FeRA do: whether they follow the clock or the image, what their routing is worth, and whether
 // experts differ.
 
-import { FeRAModel, freezeGates } from "../adapters/index.js";
+import { evenTimesteps, FeRAModel, freezeGates } from "../adapters/index.js";
 import { conditioningOf, type Objective } from "../diffusion/index.js";
 import { Generator } from "../tensor/random.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { EncodedRows } from "../training/encoded-dataset.js";
+import { evenPlaces } from "../training/index.js";
 import { type DrawnBatch, noisedBatch } from "../training/noised-batch.js";
 import type { GateResult } from "./records.js";
 
@@ -21,16 +22,11 @@ export async function analyzeGates(
   data: EncodedRows,
   { objective, seed, signal }: { objective: Objective; seed: number; signal?: AbortSignal | undefined },
 ): Promise<GateResult> {
-  const count = Math.min(IMAGES, data.size);
-  const draws = Array.from({ length: count }, (_, i) => ({ index: Math.floor(((i + 0.5) * data.size) / count) }));
+  const draws = evenPlaces(data.size, IMAGES).map((index) => ({ index }));
   const rows = { ...(await data.read(draws)), empty: data.empty };
   const generator = new Generator(seed);
-  const times = Array.from({ length: TIMESTEPS }, (_, i) =>
-    Math.floor(((i + 0.5) / TIMESTEPS) * objective.trainTimesteps),
-  );
-  const batches = times.map((time) =>
-    noisedBatch(rows, { objective, generator, timesteps: new Array<number>(count).fill(time) }),
-  );
+  const times = evenTimesteps(TIMESTEPS, objective.trainTimesteps);
+  const batches = times.map((time) => noisedBatch(rows, { objective, generator, timesteps: draws.map(() => time) }));
   const energies: number[][][] = [];
   const gates: number[][][] = [];
   let live = 0;

@@ -1,22 +1,16 @@
 // What is measured of an adapted model: errors of predicted noise by name, timestep and band, and its drawings.
 
+import { drawPrompts, trueFeatures } from "../demo/index.js";
 import { type DrawingFeatures, drawingFeatures, nearestOf } from "../demo/nearest.js";
 import type { Denoiser, Objective } from "../diffusion/index.js";
-import type { ImageLike } from "../images/pixels.js";
 import type { AnyPipeline } from "../pipelines/index.js";
-import { tensor } from "../tensor/tensor.js";
 import type { EncodedRows } from "../training/encoded-dataset.js";
-import { addedTo, type BandErrors, ERROR_BANDS, errorByBand } from "../training/error-bands.js";
+import { ErrorSums } from "../training/error-sums.js";
 import { noisePredictions } from "../training/evaluation.js";
 import type { ImageDataset } from "../training/index.js";
 import type { ErrorParts, NameResult } from "./records.js";
 import { shapeDistance, shapeFeatures } from "./shape-features.js";
 
-/** Equal parts of the timesteps that are told apart. */
-const PARTS = 10;
-/** Strength of the prompt in drawings, as in the demo. */
-const GUIDANCE = 3;
-const DRAWN_AT_ONCE = 16;
 /** Prompts that are drawn several times, and how often more, to see how drawings differ. */
 const VARIED_PROMPTS = 8;
 const MORE_DRAWINGS = 2;
@@ -43,29 +37,18 @@ export async function measureErrors(
   data: EncodedRows,
   { objective, seed, timestepsPerImage, signal }: ErrorOptions,
 ): Promise<MeasuredErrors> {
-  const total = objective.trainTimesteps;
-  const parts = Array.from({ length: PARTS }, () => ({ sum: 0, count: 0 }));
-  const bands: BandErrors = { low: 0, middle: 0, high: 0 };
+  const sums = new ErrorSums(objective.trainTimesteps);
   const rows = new Array<number>(data.size).fill(0);
   const residuals: Float32Array[] = [];
   const options = { objective, seed, timestepsPerImage, ...(signal && { signal }) };
-  for await (const { error, timestep, residual, height, width } of noisePredictions(model, data, options)) {
-    rows[Math.floor(residuals.length / timestepsPerImage)]! += error / timestepsPerImage;
-    const part = parts[Math.min(PARTS - 1, Math.floor((timestep * PARTS) / total))]!;
-    part.sum += error;
-    part.count++;
-    addedTo(bands, errorByBand(residual, height, width));
-    residuals.push(residual);
+  for await (const prediction of noisePredictions(model, data, options)) {
+    sums.add(prediction);
+    rows[Math.floor(residuals.length / timestepsPerImage)]! += prediction.error / timestepsPerImage;
+    residuals.push(prediction.residual);
   }
-  const edge = (part: number) => Math.ceil((part * total) / PARTS);
-  return {
-    error: rows.reduce((sum, error) => sum + error, 0) / rows.length,
-    byTimestep: parts.flatMap(({ sum, count }, i) =>
-      count === 0 ? [] : [{ from: edge(i), to: edge(i + 1), error: sum / count }],
-    ),
-    byBand: Object.fromEntries(ERROR_BANDS.map((band) => [band, bands[band] / residuals.length])),
-    ...{ rows, residuals },
-  };
+  const { byTimestep, byBand } = sums.means();
+  const error = rows.reduce((sum, each) => sum + each, 0) / rows.length;
+  return { error, byTimestep, byBand, rows, residuals };
 }
 
 /** The mean square of what two models predict differently, from their errors on the same noise. */
@@ -95,19 +78,9 @@ export async function measureDrawings(
   { seed, steps, signal }: { seed: number; steps: number; signal?: AbortSignal | undefined },
 ): Promise<MeasuredDrawings> {
   const prompts = Array.from({ length: heldOut.size }, (_, i) => heldOut.caption(i));
-  const draw = async (prompt: readonly string[], own: number): Promise<DrawingFeatures[]> => {
-    const images: ImageLike[] = [];
-    for (let first = 0; first < prompt.length; first += DRAWN_AT_ONCE) {
-      const some = prompt.slice(first, first + DRAWN_AT_ONCE);
-      const options = { prompt: some, seed: own, steps, guidanceScale: GUIDANCE, ...(signal && { signal }) };
-      images.push(...(await pipeline.generate(options)).images);
-    }
-    return images.map(drawingFeatures);
-  };
-  const size = heldOut.imageSize;
-  const truths = await Promise.all(
-    prompts.map(async (_, i) => drawingFeatures(tensor(await heldOut.image(i), [3, size, size]))),
-  );
+  const draw = async (some: readonly string[], own: number): Promise<DrawingFeatures[]> =>
+    (await drawPrompts(pipeline, some, { seed: own, steps, signal })).images.map(drawingFeatures);
+  const truths = await trueFeatures(heldOut);
   const drawn = await draw(prompts, seed);
   const names = drawn.map((drawing, i) => ({
     ...distances(drawing, truths[i]!),

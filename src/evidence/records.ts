@@ -1,6 +1,7 @@
 // A run of the study: what it is told, and what it found. Everything is plain JSON.
 
 import { createHash } from "node:crypto";
+import type { ValidationReport } from "../training/index.js";
 import type { Task } from "./tasks.js";
 import { taskName } from "./tasks.js";
 
@@ -78,10 +79,8 @@ export interface NameResult {
 }
 
 /** Errors of the predicted noise, in parts of the timesteps and bands of frequency. */
-export interface ErrorParts {
+export interface ErrorParts extends Pick<ValidationReport, "byTimestep" | "byBand"> {
   error: number;
-  byTimestep: { from: number; to: number; error: number }[];
-  byBand: Record<string, number>;
 }
 
 /** What the gates do; see gate-analysis.ts. */

@@ -1,11 +1,12 @@
 // What the study's page says of itself: learning rates, limits, how it was made.
 
+import { BASE_STYLE } from "../demo/index.js";
 import { fourDigits, markdownTable } from "./markdown.js";
 import { methodNamed } from "./methods.js";
 import { ALL_METHODS, ratesOf } from "./plan.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import type { PageInputs } from "./report-inputs.js";
-import { BASE_STYLE, TUNING_STYLE } from "./tasks.js";
+import { TUNING_STYLE } from "./tasks.js";
 
 const titleOf = (name: string): string => methodNamed(name, ALL_METHODS).title;
 

@@ -1,13 +1,11 @@
 // What is learned: a style from many drawings or few, or one thing in several drawings; and on what it is measured.
 
+import { BASE_STYLE, HELD_OUT_SHARE } from "../demo/index.js";
 import { ConfigError, quoted } from "../errors.js";
 import { Generator, randperm } from "../tensor/random.js";
 import { hasSkinTone } from "../training/data/icon-names.js";
 import { captionOf, ICON_STYLES, type IconStyle, isFlag, loadIconSet } from "../training/data/icons.js";
-import { type ImageDataset, openDataset, subsetOf } from "../training/index.js";
-
-/** The style that the base draws: what it may forget. */
-export const BASE_STYLE: IconStyle = "noto";
+import { evenPlaces, type ImageDataset, openDataset, subsetOf } from "../training/index.js";
 
 /** Where learning rates are tuned and hypotheses tried; no claim is made on it. */
 export const TUNING_STYLE: IconStyle = "openmoji";
@@ -17,9 +15,6 @@ export const TEST_STYLES: readonly IconStyle[] = ["fluent-emoji-flat", "fluent-e
 
 /** The style on which parts of a method are left out or exchanged, one at a time. */
 export const ABLATION_STYLE: IconStyle = "fluent-emoji-high-contrast";
-
-/** Share of the names that no training sees. */
-const HELD_OUT_SHARE = 0.12;
 
 const HOURS = "one two three four five six seven eight nine ten eleven twelve".split(" ");
 
@@ -122,10 +117,5 @@ export function sharedNames(): string[] {
 }
 
 /** At most so many of a dataset's drawings, spread evenly. */
-function spread(dataset: ImageDataset, limit: number | undefined): ImageDataset {
-  if (limit === undefined || limit >= dataset.size) return dataset;
-  return subsetOf(
-    dataset,
-    Array.from({ length: limit }, (_, i) => Math.floor(((i + 0.5) * dataset.size) / limit)),
-  );
-}
+const spread = (dataset: ImageDataset, limit: number | undefined): ImageDataset =>
+  limit === undefined ? dataset : subsetOf(dataset, evenPlaces(dataset.size, limit));

@@ -14,7 +14,7 @@ export {
 export { type DatasetFindings, findIn, lossOf, upscalingOf } from "./data/dataset-findings.js";
 export type { Skipped } from "./data/folder-walk.js";
 export { DEFAULT_VALIDATION_SPLIT } from "./data/hold-out.js";
-export { subsetOf } from "./data/image-dataset.js";
+export { evenPlaces, subsetOf } from "./data/image-dataset.js";
 export type { ImagePlacement } from "./data/image-placement.js";
 export type { ImageShape, ImageVariant } from "./data/image-variant.js";
 export type { FolderCaptionSource, ImageTraits } from "./data/source-image.js";

@@ -53,6 +53,12 @@ export interface ImageDataset {
   traits(index: number): (ImageTraits & { readonly fileHash: string }) | undefined;
 }
 
+/** Places of at most `most` of `size` things, at equal distances; of all where there are no more. */
+export function evenPlaces(size: number, most: number): number[] {
+  const count = Math.min(most, size);
+  return Array.from({ length: count }, (_, i) => Math.floor(((i + 0.5) * size) / count));
+}
+
 /**
  * Some of a dataset's images.
  *
