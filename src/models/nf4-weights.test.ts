@@ -13,7 +13,8 @@ import { safetensorsHead } from "../storage/safetensors.js";
 import { openSafetensors } from "../storage/tensor-file.js";
 import { Generator, randn } from "../tensor/random.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
-import { nf4Bytes, nf4Metadata, nf4Tensors, nf4Weights, toNf4 } from "./nf4-weights.js";
+import { fewBitWeights, shapeMetadata } from "./few-bits.js";
+import { nf4, toNf4 } from "./nf4-weights.js";
 
 const GOLDEN = "test/reference/nf4.safetensors";
 
@@ -29,10 +30,10 @@ afterEach(async () => {
 /** A weight in a file in 4 bits, as a value of a graph. */
 async function inFile(graph: Graph, name: string, { data, shape }: Tensor<"float32">): Promise<Value> {
   const path = join(folder, `${name}.safetensors`);
-  const head = safetensorsHead(nf4Tensors(name, shape), nf4Metadata([[name, shape]]));
-  await writeFile(path, Buffer.concat([head, ...nf4Bytes(data)]));
+  const head = safetensorsHead(nf4.tensors(name, shape), shapeMetadata([[name, shape]]));
+  await writeFile(path, Buffer.concat([head, ...nf4.bytes(name, data, shape)]));
   const { entries, metadata } = await openSafetensors(path);
-  const [[, readShape, range]] = [...nf4Weights(path, entries, metadata)] as [
+  const [[, readShape, range]] = [...fewBitWeights(nf4, { path, entries, metadata })] as [
     readonly [string, readonly number[], Parameters<Graph["file"]>[3]],
   ];
   return graph.file(name, "float32", readShape, range);

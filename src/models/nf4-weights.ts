@@ -1,17 +1,13 @@
 // A weight in 4 bits: blocks of 64 values, each as one of 16 levels of the block's largest magnitude (NormalFloat, of QLoRA).
 
-import { type FileRange, NF4_BLOCK, NF4_LEVELS } from "../graph/index.js";
-import type { SafetensorsEntry } from "../storage/safetensors.js";
+import { NF4_BLOCK, NF4_LEVELS } from "../graph/index.js";
 import { sizeOf } from "../tensor/tensor.js";
+import type { FewBits } from "./few-bits.js";
 
 const ABSMAX = ".absmax";
-const SHAPE_KEY = "shape ";
 
 /** Values halfway between two levels: what lies above is nearer to the next one. */
 const BOUNDS = NF4_LEVELS.slice(1).map((level, i) => (level + NF4_LEVELS[i]!) / 2);
-
-/** Whether a weight can be divided into blocks. */
-export const fitsNf4 = (shape: readonly number[]): boolean => sizeOf(shape) % NF4_BLOCK === 0;
 
 /**
  * The nearest levels, two in a byte, the first in its upper half; and the largest magnitude of each block.
@@ -40,42 +36,18 @@ function nearest(value: number): number {
   return code;
 }
 
-/** What a weight is in a file, in the order of {@link nf4Bytes}. */
-export function nf4Tensors(name: string, shape: readonly number[]) {
-  const size = sizeOf(shape);
-  return [
-    { name, dtype: "U8", shape: [size / 2] },
-    { name: name + ABSMAX, dtype: "F32", shape: [size / NF4_BLOCK] },
-  ] as const;
-}
-
-/** The bytes of {@link nf4Tensors}. */
-export function nf4Bytes(values: Float32Array): Uint8Array[] {
-  const { codes, absmax } = toNf4(values);
-  return [codes, new Uint8Array(absmax.buffer)];
-}
-
-/** What a file's metadata says of weights that it holds in 4 bits. */
-export const nf4Metadata = (weights: Iterable<readonly [name: string, shape: readonly number[]]>) =>
-  Object.fromEntries([...weights].map(([name, shape]) => [SHAPE_KEY + name, JSON.stringify(shape)]));
-
-/** The weights of such a file, by name. */
-export function* nf4Weights(
-  path: string,
-  entries: ReadonlyMap<string, SafetensorsEntry>,
-  metadata: Readonly<Record<string, string>>,
-): Iterable<readonly [name: string, shape: readonly number[], range: FileRange]> {
-  const rangeOf = (name: string): FileRange => {
-    const { offset, length } = entries.get(name)!;
-    return { path, offset, length };
-  };
-  for (const [key, text] of Object.entries(metadata)) {
-    if (!key.startsWith(SHAPE_KEY)) continue;
-    const name = key.slice(SHAPE_KEY.length);
-    yield [
-      name,
-      JSON.parse(text) as number[],
-      { ...rangeOf(name), stored: { type: "nf4", absmax: rangeOf(name + ABSMAX) } },
-    ];
-  }
-}
+/** Weights in 4 bits. */
+export const nf4: FewBits = {
+  detail: "",
+  // Divided into whole blocks.
+  fits: (shape) => sizeOf(shape) % NF4_BLOCK === 0,
+  tensors: (name, shape) => [
+    { name, dtype: "U8", shape: [sizeOf(shape) / 2] },
+    { name: name + ABSMAX, dtype: "F32", shape: [sizeOf(shape) / NF4_BLOCK] },
+  ],
+  bytes(_name, values) {
+    const { codes, absmax } = toNf4(values);
+    return [codes, new Uint8Array(absmax.buffer)];
+  },
+  stored: (name, _first, rangeOf) => ({ type: "nf4", absmax: rangeOf(name + ABSMAX) }),
+};

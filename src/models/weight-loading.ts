@@ -17,9 +17,10 @@ import type { SafetensorsSource } from "../storage/safetensors-source.js";
 import { readRequired, type Storage } from "../storage/storage.js";
 import { decodeTorch } from "../storage/torch.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { int8Bytes, int8Metadata, int8Tensors, int8Weights, isLarge } from "./int8-weights.js";
+import { type FewBits, fewBitWeights, isLarge, shapeMetadata } from "./few-bits.js";
+import { int8 } from "./int8-weights.js";
 import type { LoadedWeights } from "./loaded-weights.js";
-import { fitsNf4, nf4Bytes, nf4Metadata, nf4Tensors, nf4Weights } from "./nf4-weights.js";
+import { nf4 } from "./nf4-weights.js";
 
 /**
  * How frozen weights can be kept. `auto`: as their file has them, float32 where that is neither float16 nor bfloat16. `int8`:
@@ -123,12 +124,14 @@ async function loadFewBits(
   { part, dryRun, signal }: LoadingOptions,
 ): Promise<LoadedFile> {
   const { source, name: file, entries } = opened;
+  // Without a cache nothing is rounded.
+  const kind = dtype === "int8" ? int8(storage.local?.int8Range() ?? 0) : nf4;
   const chosen = [...entries].filter(
     ([name, { dtype: written, shape }]) =>
       (part?.has(name) ?? true) &&
       floatName(name, written, source) !== undefined &&
       isLarge(name, shape) &&
-      (dtype === "int8" || fitsNf4(shape)),
+      kind.fits(shape),
   );
   const names = new Set(chosen.map(([name]) => name));
   const rest: FilePart = {
@@ -142,27 +145,21 @@ async function loadFewBits(
       `dtype: ${dtype} needs a cache on this machine; ${source} is none of its files. Leave dtype out.`,
     );
   }
-  const largest = storage.local.int8Range();
   const shapes = chosen.map(([name, { shape }]) => [name, shape] as const);
-  const bytesOf = (name: string, values: Float32Array, shape: readonly number[]) =>
-    dtype === "int8" ? int8Bytes(name, values, shape, largest) : nf4Bytes(values);
   const prepare = async () => ({
     form: [...new Set(chosen.map(([name, entry]) => floatName(name, entry.dtype, source)))].sort().join(" and "),
-    metadata: dtype === "int8" ? int8Metadata(shapes) : nf4Metadata(shapes),
-    tensors: shapes.flatMap(([name, shape]) => [...(dtype === "int8" ? int8Tensors : nf4Tensors)(name, shape)]),
-    chunks: chunksOf(storage, opened, chosen, bytesOf),
+    metadata: shapeMetadata(shapes),
+    tensors: shapes.flatMap(([name, shape]) => kind.tensors(name, shape)),
+    chunks: chunksOf(storage, opened, chosen, kind),
   });
-  const label = `${part?.label ?? ""} ${CHOICE}${dtype === "nf4" ? "" : ` to ${largest}`}`;
+  const label = `${part?.label ?? ""} ${CHOICE}${kind.detail}`;
   const copy = await storage.local.convertedCopy(file, label, prepare, dtype);
   if (!copy) {
     throw new ConfigError(
       `dtype: ${dtype} needs a copy of ${source} in the cache, which could not be written. Make room, set FERA_CACHE, or leave dtype out.`,
     );
   }
-  const read = dtype === "int8" ? int8Weights : nf4Weights;
-  for (const [name, shape, range] of read(copy.path, copy.entries, copy.metadata)) {
-    loaded.weights.set(name, { shape, range });
-  }
+  for (const [name, shape, range] of fewBitWeights(kind, copy)) loaded.weights.set(name, { shape, range });
   return loaded;
 }
 
@@ -170,13 +167,13 @@ async function* chunksOf(
   storage: Storage,
   { source, name: file }: SafetensorsSource,
   chosen: readonly (readonly [name: string, entry: SafetensorsEntry])[],
-  bytesOf: (name: string, values: Float32Array, shape: readonly number[]) => Iterable<Uint8Array>,
+  kind: FewBits,
 ): AsyncGenerator<Uint8Array> {
   for (const [name, entry] of chosen) {
     const { offset, length, shape } = entry;
     const bytes = await readRequired(storage, file, { offset, length });
     const values = asFloat32(decodeSafetensorsEntry(name, entry, bytes, source))!.data;
-    yield* bytesOf(name, values, shape);
+    yield* kind.bytes(name, values, shape);
   }
 }
 

@@ -6,7 +6,8 @@ import { relativeError } from "../../../test/support/relative-error.js";
 import { gradients } from "../../autodiff/index.js";
 import * as ops from "../../graph/index.js";
 import { Graph, type Value } from "../../graph/index.js";
-import { int8Bytes, int8Metadata, int8Tensors, int8Weights, toInt8 } from "../../models/int8-weights.js";
+import { fewBitWeights, shapeMetadata } from "../../models/few-bits.js";
+import { int8, toInt8 } from "../../models/int8-weights.js";
 import { compile } from "../../runtime/index.js";
 import "../../runtime/node.js";
 import { ownInt8Range } from "../../storage/int8-range.js";
@@ -56,10 +57,11 @@ function weightOf(values: Float32Array, shape: readonly number[], blocks: number
 async function int8Weight(graph: Graph, name: string, shape: readonly number[]) {
   const { data } = randn(shape, { generator: new Generator(shape.length + shape[0]!) });
   const path = join(folder, `${name}.safetensors`);
-  const head = safetensorsHead(int8Tensors(name, shape), int8Metadata([[name, shape]]));
-  await writeFile(path, Buffer.concat([head, ...int8Bytes(name, data, shape, ownInt8Range())]));
+  const kind = int8(ownInt8Range());
+  const head = safetensorsHead(kind.tensors(name, shape), shapeMetadata([[name, shape]]));
+  await writeFile(path, Buffer.concat([head, ...kind.bytes(name, data, shape)]));
   const { entries, metadata } = await openSafetensors(path);
-  const [, readShape, range] = [...int8Weights(path, entries, metadata)][0]!;
+  const [, readShape, range] = [...fewBitWeights(kind, { path, entries, metadata })][0]!;
   expect(readShape).toEqual(shape);
   const blocks = name.includes("ff.net.0.proj") ? 2 : 1;
   return {
