@@ -1,6 +1,5 @@
 // Fine-tunes a pipeline with adapters from a dataset to an adapter file. Node only, for its files.
 
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { checkAdapterPath } from "../adapters/adapter-format.js";
 import { type AdapterConfig, AdapterModel, FeRAConfig, FeRAModel } from "../adapters/index.js";
@@ -9,24 +8,22 @@ import type { RankGroup } from "../distributed/index.js";
 import { ConfigError, quoted, TrainingError } from "../errors.js";
 import type { AnyPipeline } from "../pipelines/index.js";
 import { isFailedWrite, writeFileAtomically } from "../storage/file-access.js";
-import { isObject, jsonIn } from "../storage/json.js";
 import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "./average.js";
 import { compileForSizes } from "./bucketed-train-step.js";
 import { openDatasetRows } from "./cache/dataset-rows.js";
-import { prepareOutputFolder, readNewestCheckpoint } from "./checkpoint.js";
+import { prepareOutputFolder } from "./checkpoint.js";
 import type { ImageDataset } from "./data/dataset.js";
 import { isVaried, variedCaption } from "./data/varied-caption.js";
 import { DiffusionBatches, type RowVariation } from "./diffusion-batches.js";
 import type { EncodedRows } from "./encoded-dataset.js";
 import { currentEngine } from "./engine.js";
-import { refuseOtherFingerprint } from "./fingerprint.js";
-import { type DatasetIdentity, datasetChanges, datasetIdentity, trainingFingerprint } from "./identity.js";
+import { datasetIdentity, trainingFingerprint } from "./identity.js";
 import { stepsOf } from "./learning-rate.js";
 import { clearRunLeftOvers } from "./left-overs.js";
 import { LossScale } from "./loss-scale.js";
-import { type MemoryPlan, memoryBytes } from "./memory/memory-plan.js";
-import { type FittedTraining, fitTraining, type TrainedParts } from "./memory/training-memory.js";
+import { fitWithin, validationLossStepsOf } from "./memory/fit-fine-tuning.js";
+import type { MemoryPlan } from "./memory/memory-plan.js";
 import { samplerFor } from "./objective-sampler.js";
 import { createOptimizer, FINE_TUNING_RATES, type Optimizer } from "./optimizers/index.js";
 import { maskProblem, noisingOptionsOf, objectiveOptionsOf, objectiveProblem } from "./options/objective-options.js";
@@ -37,6 +34,7 @@ import { TRAINING_OPTIONS, type TrainingOptionValues } from "./options/training-
 import { outputPath } from "./output-folder.js";
 import { rateFactors } from "./parameter-groups.js";
 import { firstOnEachHost, refuseWholeBatchLosses, requireAgreement, samplesPerRank } from "./rank-agreement.js";
+import { refuseOtherTraining } from "./refuse-other-training.js";
 import { type MonitorPhase, RunMonitor } from "./report/run-monitor.js";
 import { type DeliveredParameters, SavedModel } from "./saved-model.js";
 import { addNewToken, saveNewToken } from "./text/new-tokens.js";
@@ -73,9 +71,6 @@ export interface FineTuneOptions extends Partial<TrainingOptionValues> {
    */
   ranks?: RankGroup | undefined;
 }
-
-/** Measurements of the validation loss, where nothing else is said. */
-const VALIDATIONS = 10;
 
 /** Those beside the declared ones. */
 const OWN_OPTIONS = [
@@ -174,11 +169,10 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
         })
       : undefined;
   const trained = text ?? model;
-  if (text) {
-    if (options.onMessage)
-      onMessage(
-        "Captions are encoded in every step, and no text states are kept: what makes them of captions is trained.",
-      );
+  if (text && options.onMessage) {
+    onMessage(
+      "Captions are encoded in every step, and no text states are kept: what makes them of captions is trained.",
+    );
   }
   const { validationDataset } = options;
   const variation = variationOf(values, dataset);
@@ -326,49 +320,6 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   };
 }
 
-const validationLossStepsOf = (values: TrainingOptionValues, data: ImageDataset | undefined): number =>
-  values.validationLossEvery ?? (data ? Math.max(1, Math.floor(values.steps / VALIDATIONS)) : 0);
-
-/** How the training keeps below its memory limit; undefined without one. @throws {ConfigError} If it cannot. */
-async function fitWithin(
-  values: TrainingOptionValues,
-  parts: Pick<FineTuneOptions, "pipeline" | "dataset" | "validationDataset" | "stateOnDevice"> & {
-    model: AdapterModel;
-    trained: TrainedParts["trained"];
-    variation: RowVariation;
-    trainsText: boolean;
-    batchSize: number;
-  },
-): Promise<FittedTraining | undefined> {
-  if (values.memoryLimit === undefined) return undefined;
-  const { pipeline, dataset, model, variation, trainsText } = parts;
-  const { cacheLatents = "disk", cacheTextEncoderOutputs = "disk", validationPrompts = [] } = values;
-  const measures = parts.validationDataset && validationLossStepsOf(values, parts.validationDataset) > 0;
-  const keepsStateThere = values.gradientAccumulation === 1 && parts.stateOnDevice === true;
-  return fitTraining(
-    {
-      ...{ pipeline, dataset, trained: parts.trained, trainsText },
-      predictor: measures ? () => model : undefined,
-      stepOptions: {
-        tokens: pipeline.tokenizer.maxLength,
-        mixedPrecision: values.mixedPrecision,
-        objective: createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values)),
-        stateOnDevice: keepsStateThere,
-        ...(keepsStateThere && { optimizer: createOptimizer(values.optimizer, { lr: 1 }) }),
-      },
-      batchSize: parts.batchSize,
-      gradientCheckpointing: values.gradientCheckpointing,
-      keepsLatents: !values.randomCrop && cacheLatents !== "none",
-      keepsText: variation.caption === undefined && cacheTextEncoderOutputs !== "none",
-      drawing:
-        validationPrompts.length > 0
-          ? { prompts: validationPrompts, size: dataset.imageSize, guidanceScale: values.validationGuidanceScale }
-          : undefined,
-    },
-    memoryBytes(values.memoryLimit),
-  );
-}
-
 /** What of images and captions differs each time. */
 function variationOf(values: TrainingOptionValues, dataset: ImageDataset): RowVariation {
   const { flip, randomCrop, shuffleCaption: shuffle, keepTokens, tagDropout } = values;
@@ -401,26 +352,6 @@ function refuseUnknown(options: FineTuneOptions): void {
   const unknown = Object.keys(options).filter((name) => !known.includes(name));
   if (unknown.length === 0) return;
   throw new ConfigError(`fineTune: unknown option ${unknown.map(quoted).join(", ")}; known are ${known.join(", ")}.`);
-}
-
-/**
- * Says at once, not after the images are encoded, that what is resumed was trained otherwise.
- *
- * @throws {TrainingError} That names the options, models, images and captions that differ.
- */
-async function refuseOtherTraining(output: string, fingerprint: string, identity: DatasetIdentity): Promise<void> {
-  const newest = await readNewestCheckpoint(outputPath(output, "checkpoints"));
-  if (!newest) return;
-  const text = await readFile(outputPath(output, "dataset"), "utf8").catch(() => "");
-  const before = parsedIdentity(text);
-  const dataChanges = before && datasetChanges(before, identity);
-  refuseOtherFingerprint(newest.path, newest.checkpoint.fingerprint, fingerprint, dataChanges);
-}
-
-/** Undefined where the file is damaged: the fingerprint has the data's hash still. */
-function parsedIdentity(text: string): DatasetIdentity | undefined {
-  const value = jsonIn(text);
-  return isObject(value) && Object.values(value).every(isObject) ? (value as DatasetIdentity) : undefined;
 }
 
 async function writeJson(path: string, value: unknown): Promise<void> {

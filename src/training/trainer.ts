@@ -1,110 +1,25 @@
 // The training loop: batches in, optimizer steps, metrics and checkpoints out. Node only, for its files.
 
 import { join } from "node:path";
-import type { RankGroup } from "../distributed/index.js";
 import { ConfigError, TrainingError } from "../errors.js";
 import { describeSystemError, isFailedWrite } from "../storage/file-access.js";
-import { type DType, Tensor } from "../tensor/tensor.js";
-import type { ParameterAverage } from "./average.js";
-import {
-  type Checkpoint,
-  checkpointPath,
-  latestCheckpoint,
-  prepareOutputFolder,
-  restoreInto,
-  setAside,
-} from "./checkpoint.js";
-import { type BestStep, CheckpointPolicy } from "./checkpoint-policy.js";
-import type { DiffusionBatches } from "./diffusion-batches.js";
+import { type Checkpoint, latestCheckpoint, prepareOutputFolder, setAside } from "./checkpoint.js";
 import { currentEngine, type Engine, engineChange } from "./engine.js";
 import { refuseOtherFingerprint } from "./fingerprint.js";
-import { type LearningRateScheduleName, type LearningRateShape, learningRateSchedule } from "./learning-rate.js";
+import { learningRateSchedule } from "./learning-rate.js";
 import { clearLeftOvers } from "./left-overs.js";
-import { LossScale } from "./loss-scale.js";
 import { describeStepInputs, NonFiniteError } from "./non-finite.js";
 import { OptimizerStep } from "./optimizer-step.js";
-import type { Optimizer } from "./optimizers/optimizer.js";
 import { newestCheckpointOf, requireSameOnAll } from "./rank-checkpoints.js";
 import { RankMean } from "./rank-mean.js";
 import { MetricsFile } from "./report/metrics-file.js";
 import type { StepMeasures, StepReport } from "./report/step-report.js";
-import type { DiffusionBatch, LossesAndGradients, StepOutcome, Trainable } from "./trainable.js";
+import type { DiffusionBatch, LossesAndGradients, StepOutcome } from "./trainable.js";
+import type { TrainerOptions, TrainingResult } from "./trainer-options.js";
+import { type StreamPlace, type TrainingPlace, TrainingStates } from "./training-states.js";
 
 export type { StepMeasures, StepReport } from "./report/step-report.js";
-
-/** What happens where a loss or gradient is not finite. */
-export const NON_FINITE_ACTIONS = ["stop", "rollback"] as const;
-
-/** Settings of a {@link Trainer}. */
-export interface TrainerOptions {
-  trainable: Trainable;
-  batches: DiffusionBatches;
-  optimizer: Optimizer;
-  /** Optimizer steps in all, those of a resumed run included. */
-  steps: number;
-  /** Folder for `metrics.jsonl` and `checkpoints/`. */
-  output: string;
-  schedule?: LearningRateScheduleName;
-  /** Restarts or power of the schedule. */
-  scheduleShape?: Omit<LearningRateShape, "name">;
-  warmupSteps?: number;
-  /** Steps at the end over which the learning rate falls; by default all after the warm-up. */
-  decaySteps?: number;
-  /** A factor on the learning rate by the parameter's name; the same function as the trainable's, where that steps itself. */
-  rateOf?: (name: string) => number;
-  /** Whether a parameter stays as it is in the step after `step` steps. Such steps are done in main memory. */
-  isFrozen?: (name: string, step: number) => boolean;
-  /** Batches whose gradients are averaged into one step. */
-  gradientAccumulation?: number;
-  /** Largest L2 norm of all gradients together; 0 for no clipping. */
-  maxGradientNorm?: number;
-  /** An average of the parameters, which is then the result. */
-  average?: ParameterAverage;
-  /** Steps between checkpoints; 0 for one at the end only. */
-  checkpointEvery?: number;
-  /** How many of the newest checkpoints are kept; 0 for all. Default 2. The best by validation loss is kept, too. */
-  keepCheckpoints?: number;
-  /**
-   * Where a loss or gradient is not finite: `stop` with an error; or `rollback` to the newest checkpoint, go on without the
-   * batches of that step, and say so, `MAX_ROLLBACKS` times at most. Default `stop`.
-   */
-  onNonFinite?: (typeof NON_FINITE_ACTIONS)[number];
-  /** An image's name by its row in the data, for messages. */
-  nameOf?: (row: number) => string;
-  /** Says what must agree for a resumed run to be the same run: seed, data, configuration. */
-  fingerprint?: string;
-  /** What computes; kept in checkpoints, so that a resumed run can say what it cannot promise. */
-  engine?: Engine;
-  /** Told what is good to know, such as that a damaged checkpoint was passed over; a warning of the process by default. */
-  onMessage?: (message: string) => void;
-  /** Measures something after a step, and before the first (step 0), for its line of the metrics; undefined where nothing is due. */
-  measure?: (step: number) => Promise<StepMeasures | undefined>;
-  /** Called after every step, before it is logged. */
-  onStep?: (report: StepReport, measures: StepMeasures) => void | Promise<void>;
-  /** Called before the step behind a checkpoint is done, or done again. */
-  onRestore?: (step: number) => void | Promise<void>;
-  /** Called around the writing of a checkpoint. */
-  onCheckpoint?: (event: "writing" | "written") => void;
-  /** Ends the run after the current step, with a checkpoint. */
-  signal?: AbortSignal;
-  /**
-   * The processes that train together, where there are several: each computes the part of every batch that its `batches`
-   * give (`BatchOptions.part`), and all do the same steps. Rank 0 alone measures, tells and writes.
-   */
-  ranks?: RankGroup | undefined;
-}
-
-/** How a run ended. */
-export interface TrainingResult {
-  step: number;
-  /** False where the signal ended it early. */
-  finished: boolean;
-  checkpoint: string;
-  /** The averaged parameters, what the optimizer delivers without an average, or the parameters themselves. */
-  parameters: ReadonlyMap<string, Tensor<"float32">>;
-  /** The step with the lowest validation loss, where one was measured; its checkpoint is kept. */
-  best?: BestStep;
-}
+export type { TrainerOptions, TrainingResult } from "./trainer-options.js";
 
 /** Most times that a run goes back for a loss or gradient that is not finite. */
 export const MAX_ROLLBACKS = 10;
@@ -115,14 +30,8 @@ interface Drawn {
   batches: DiffusionBatch[];
 }
 
-/** Where the stream of batches stands. */
-interface StreamPlace {
-  state: ReturnType<DiffusionBatches["state"]>;
-  drawn: number;
-}
-
 /**
- * Trains any {@link Trainable}: adapters, or a whole model.
+ * Trains any `Trainable`: adapters, or a whole model.
  *
  * Where the trainable keeps the state of this optimizer and of this average on a device, and a step takes one batch, the
  * steps are done there; the state comes back for checkpoints, and for whatever else asks for it.
@@ -131,12 +40,10 @@ export class Trainer {
   private step = 0;
   /** Where the stream stood when the last step was done; its next batch is the next step's. */
   private completed: StreamPlace | undefined;
-  private writing: Promise<unknown> = Promise.resolve();
   private drawn = 0;
   private readonly skipped = new Set<number>();
   private readonly optimizerStep: OptimizerStep;
-  private readonly folder: string;
-  private readonly checkpoints: CheckpointPolicy;
+  private readonly states: TrainingStates;
   private readonly metrics: MetricsFile;
   private readonly engine: Engine;
   private readonly rankMean: RankMean | undefined;
@@ -145,7 +52,7 @@ export class Trainer {
 
   constructor(private readonly options: TrainerOptions) {
     const { trainable, optimizer, average, steps } = options;
-    const { gradientAccumulation = 1, maxGradientNorm = 0, checkpointEvery = 0, keepCheckpoints } = options;
+    const { gradientAccumulation = 1, maxGradientNorm = 0 } = options;
     checkInteger("steps", steps, 1);
     checkInteger("gradientAccumulation", gradientAccumulation, 1);
     if (!(maxGradientNorm >= 0))
@@ -172,11 +79,9 @@ export class Trainer {
       ...{ trainable, optimizer, average, maxGradientNorm: clipped, rateOf },
       ...combine,
     });
-    this.folder = join(options.output, "checkpoints");
-    const keep = keepCheckpoints === undefined ? {} : { keep: keepCheckpoints };
-    this.checkpoints = new CheckpointPolicy({ folder: this.folder, every: checkpointEvery, ...keep });
-    this.metrics = new MetricsFile(join(options.output, "metrics.jsonl"));
     this.engine = options.engine ?? currentEngine();
+    this.states = new TrainingStates(options, this.engine);
+    this.metrics = new MetricsFile(join(options.output, "metrics.jsonl"));
   }
 
   /**
@@ -187,7 +92,7 @@ export class Trainer {
    * @throws {TrainingError} If the checkpoint is of another training or has more steps than this one, or none can be read.
    */
   async resume(): Promise<number> {
-    const newest = await newestCheckpointOf(this.folder, this.options.ranks);
+    const newest = await newestCheckpointOf(this.states.folder, this.options.ranks);
     if (newest === undefined) return 0;
     const { path, checkpoint: saved, damaged } = newest;
     const { steps, fingerprint = "" } = this.options;
@@ -213,8 +118,8 @@ export class Trainer {
   async run(): Promise<TrainingResult> {
     const { options } = this;
     if (this.isFirst) {
-      await prepareOutputFolder(this.folder);
-      await clearLeftOvers(this.folder);
+      await prepareOutputFolder(this.states.folder);
+      await clearLeftOvers(this.states.folder);
     }
     const rateOf = learningRateSchedule({
       ...options.scheduleShape,
@@ -277,7 +182,7 @@ export class Trainer {
       throw this.named(cause);
     });
     const parameters = options.average?.values ?? options.optimizer.delivered(options.trainable.parameters);
-    const { best } = this.checkpoints;
+    const { best } = this.states.policy;
     return { step: this.step, finished: this.step >= options.steps, checkpoint, parameters, ...(best && { best }) };
   }
 
@@ -294,12 +199,12 @@ export class Trainer {
       // Node tells KiB.
       const peakMemoryBytes = process.resourceUsage().maxRSS * 1024;
       const measures: StepMeasures = { ...told, ...measured, peakMemoryBytes };
-      if (measures.validation) this.checkpoints.observe(this.step, measures.validation.loss);
+      if (measures.validation) this.states.policy.observe(this.step, measures.validation.loss);
       line = { ...report, ...measures };
       await options.onStep?.(report, measures);
       await this.metrics.append(line);
       line = undefined;
-      if (this.step < options.steps && this.checkpoints.isDue(this.step)) await this.save(place);
+      if (this.step < options.steps && this.states.policy.isDue(this.step)) await this.save(place);
     } catch (cause) {
       // There may be room for it still, or elsewhere.
       if (isFailedWrite(cause)) {
@@ -312,8 +217,8 @@ export class Trainer {
 
   /** @throws {TrainingError} Where an earlier run left checkpoints: they would be mixed with this run's. */
   private async startFresh(place: StreamPlace): Promise<void> {
-    const earlier = await latestCheckpoint(this.folder);
-    if (earlier !== undefined && earlier !== this.checkpoints.newest) {
+    const earlier = await latestCheckpoint(this.states.folder);
+    if (earlier !== undefined && earlier !== this.states.policy.newest) {
       throw new TrainingError(`${earlier}: left by an earlier run. Resume it, or choose another output folder.`);
     }
     try {
@@ -321,10 +226,10 @@ export class Trainer {
       const measures = await this.options.measure?.(0);
       if (measures) {
         await this.metrics.append({ step: 0, ...measures });
-        if (measures.validation) this.checkpoints.observe(0, measures.validation.loss);
+        if (measures.validation) this.states.policy.observe(0, measures.validation.loss);
       }
       // What to go back to must be there before anything can go wrong.
-      if (this.options.onNonFinite === "rollback" || this.checkpoints.isDue(0)) await this.save(place);
+      if (this.options.onNonFinite === "rollback" || this.states.policy.isDue(0)) await this.save(place);
     } catch (cause) {
       throw this.named(cause);
     }
@@ -340,17 +245,10 @@ export class Trainer {
    * no further step is done.
    */
   private async keepCompleted(): Promise<void> {
-    const { step, completed } = this;
-    if (!completed || this.checkpoints.newest === checkpointPath(this.folder, step)) return;
-    const { parameters, optimizer, average, ...state } = this.stateAt(completed);
-    // Copies: the next step goes on meanwhile.
-    const copies = {
-      parameters: copied(parameters),
-      optimizer: copied(optimizer),
-      average: average && copied(average),
-    };
+    const { step, completed, states } = this;
+    if (!completed || states.policy.newest === states.pathOf(step)) return;
     try {
-      this.say(`step ${step} is kept in ${await this.write({ ...state, ...copies })}`);
+      this.say(`step ${step} is kept in ${await states.saveCopy(this.placeAt(completed))}`);
     } catch (cause) {
       this.say((this.named(cause) as Error).message);
     }
@@ -385,7 +283,7 @@ export class Trainer {
         cause,
       });
     }
-    const newest = await newestCheckpointOf(this.folder, this.options.ranks);
+    const newest = await newestCheckpointOf(this.states.folder, this.options.ranks);
     if (newest === undefined) throw cause;
     this.skipped.add(number);
     await this.restore(newest.path, newest.checkpoint);
@@ -398,20 +296,10 @@ export class Trainer {
 
   /** Puts a checkpoint's state back, and forgets the metrics of later steps. */
   private async restore(path: string, saved: Checkpoint): Promise<void> {
-    const { trainable, optimizer, average, batches } = this.options;
-    restoreInto(trainable.parameters, saved.parameters, path);
-    if (average) {
-      restoreInto(average.values, saved.average ?? new Map(), path);
-      average.updates = saved.step;
-    }
-    optimizer.loadStateDict(new Map(saved.optimizer));
-    const { lossScale } = trainable;
-    if (lossScale instanceof LossScale && saved.lossScale) lossScale.restore(saved.lossScale);
-    batches.restore(saved.stream as ReturnType<DiffusionBatches["state"]>);
+    this.states.restore(path, saved);
     this.step = saved.step;
     this.drawn = saved.drawn ?? saved.step;
     for (const number of saved.skipped ?? []) this.skipped.add(number);
-    this.checkpoints.restore(path, saved.best);
     if (!this.isFirst) return;
     await this.metrics.truncate(this.step);
     await this.options.onRestore?.(this.step);
@@ -424,7 +312,7 @@ export class Trainer {
   }
 
   private get kept(): string {
-    const { newest } = this.checkpoints;
+    const { newest } = this.states.policy;
     return newest === undefined ? "There is no checkpoint yet" : `${newest} is intact`;
   }
 
@@ -437,50 +325,19 @@ export class Trainer {
   private named(cause: unknown): unknown {
     if (!isFailedWrite(cause)) return cause;
     const message = describeSystemError(cause) ?? (cause as Error).message;
-    const next = this.checkpoints.newest === undefined ? "start again" : "resume";
+    const next = this.states.policy.newest === undefined ? "start again" : "resume";
     return new TrainingError(`step ${this.step}: ${message} ${this.kept}; ${next} once this is mended.`, { cause });
   }
 
   private async save(place: StreamPlace): Promise<string> {
     // The others have no folder to write to; they wait at the next step's sum.
-    if (!this.isFirst) return checkpointPath(this.folder, this.step);
-    return this.write(this.stateAt(place));
+    return this.isFirst ? this.states.save(this.placeAt(place)) : this.states.pathOf(this.step);
   }
 
-  /** One after the other. */
-  private async write(checkpoint: Checkpoint): Promise<string> {
-    const { onCheckpoint } = this.options;
-    const writing = this.writing.then(() => {
-      onCheckpoint?.("writing");
-      return this.checkpoints.save(checkpoint);
-    });
-    this.writing = writing.catch(() => undefined);
-    const path = await writing;
-    onCheckpoint?.("written");
-    return path;
-  }
-
-  private stateAt({ state, drawn }: StreamPlace): Checkpoint {
-    const { trainable, optimizer, average, fingerprint = "" } = this.options;
-    return {
-      step: this.step,
-      parameters: trainable.parameters,
-      optimizer: optimizer.stateDict(),
-      lossScale: trainable.lossScale instanceof LossScale ? trainable.lossScale.state() : undefined,
-      average: average?.values,
-      stream: state,
-      fingerprint,
-      engine: this.engine,
-      drawn,
-      skipped: [...this.skipped],
-    };
+  private placeAt(place: StreamPlace): TrainingPlace {
+    return { ...place, step: this.step, skipped: this.skipped };
   }
 }
-
-const copied = <D extends DType>(tensors: ReadonlyMap<string, Tensor<D>>): Map<string, Tensor<D>> =>
-  new Map(
-    [...tensors].map(([name, { dtype, shape, data }]) => [name, new Tensor(dtype, shape, data.slice() as never)]),
-  );
 
 function checkInteger(name: string, value: number, least: number): void {
   if (!Number.isSafeInteger(value) || value < least) {
