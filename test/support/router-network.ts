@@ -1,7 +1,9 @@
 // A router's network with weights that are easy to differentiate, and its formula by hand.
 
 import "../../src/runtime/node.js";
+import { createRouter } from "../../src/adapters/fera/routers/index.js";
 import type { FeRAConfig } from "../../src/adapters/index.js";
+import type { Value } from "../../src/graph/index.js";
 import { Generator, randn } from "../../src/tensor/random.js";
 import { type Tensor, tensor } from "../../src/tensor/tensor.js";
 
@@ -53,4 +55,15 @@ export function gatesByHand(network: ReadonlyMap<string, Tensor<"float32">>, fea
     const total = powers.reduce((sum, value) => sum + value);
     return powers.map((value) => value / total);
   }).flat();
+}
+
+/** A router's gates as a function of its parameters and the energies, and values of those whose names begin so. */
+export function gatesCase(config: FeRAConfig) {
+  const all = { energies: ENERGIES, ...Object.fromEntries(networkOf(config)) };
+  return {
+    of: (starts: readonly string[]) =>
+      Object.fromEntries(Object.entries(all).filter(([name]) => starts.some((start) => name.startsWith(start)))),
+    build: ({ energies, ...values }: Record<string, Value>) =>
+      createRouter(config).gates({ energies: energies! }, new Map(Object.entries(values))),
+  };
 }

@@ -1,11 +1,9 @@
 import { expect, it } from "vitest";
 import { checkGradients } from "../../../../test/support/check-gradients.js";
 import { relativeError } from "../../../../test/support/relative-error.js";
-import { ENERGIES, gatesByHand, networkOf, stateOf } from "../../../../test/support/router-network.js";
-import type { Value } from "../../../graph/index.js";
+import { ENERGIES, gatesByHand, gatesCase, networkOf, stateOf } from "../../../../test/support/router-network.js";
 import { FeRAConfig } from "../fera-config.js";
 import { adapterGates } from "../soft-frequency-router.js";
-import { createRouter } from "./index.js";
 
 const config = new FeRAConfig({ numExperts: 4, numBands: 3, routerTau: 0.5 });
 
@@ -20,11 +18,7 @@ it("softmax((W2 relu(W1 e + b1) + b2) / tau) of the energies; each row sums to 1
 });
 
 it("the gradient of its parameters and of the energies agrees with finite differences", async () => {
-  const all = { energies: ENERGIES, ...Object.fromEntries(networkOf(config)) };
-  const of = (names: readonly string[]) =>
-    Object.fromEntries(Object.entries(all).filter(([name]) => names.some((start) => name.startsWith(start))));
-  const build = ({ energies, ...values }: Record<string, Value>) =>
-    createRouter(config).gates({ energies: energies! }, new Map(Object.entries(values)));
+  const { of, build } = gatesCase(config);
   await checkGradients({ inputs: of(["net.2"]), fixed: of(["net.0", "energies"]), build });
   // The gates hardly move with the first layer, so that it takes a larger step to see it in float32.
   await checkGradients({ inputs: of(["net.0", "energies"]), fixed: of(["net.2"]), build, step: 0.05 });

@@ -1,8 +1,7 @@
 import { expect, it } from "vitest";
 import { checkGradients } from "../../../../test/support/check-gradients.js";
 import { relativeError } from "../../../../test/support/relative-error.js";
-import { ENERGIES, networkOf, stateOf } from "../../../../test/support/router-network.js";
-import type { Value } from "../../../graph/index.js";
+import { ENERGIES, gatesCase, stateOf } from "../../../../test/support/router-network.js";
 import { Generator } from "../../../tensor/random.js";
 import { FeRAConfig } from "../fera-config.js";
 import { adapterGates } from "../soft-frequency-router.js";
@@ -30,11 +29,7 @@ it("a bias of the last layer multiplies a gate, and each row sums to 1", async (
 });
 
 it("the gradient of its parameters and of the energies agrees with finite differences", async () => {
-  const all = { energies: ENERGIES, ...Object.fromEntries(networkOf(config)) };
-  const of = (names: readonly string[]) =>
-    Object.fromEntries(Object.entries(all).filter(([name]) => names.some((start) => name.startsWith(start))));
-  const build = ({ energies, ...values }: Record<string, Value>) =>
-    createRouter(config).gates({ energies: energies! }, new Map(Object.entries(values)));
+  const { of, build } = gatesCase(config);
   await checkGradients({ inputs: of(["net.2"]), fixed: of(["net.0", "energies"]), build });
   await checkGradients({ inputs: of(["energies"]), fixed: of(["net"]), build, step: 5e-3 });
 });

@@ -1,10 +1,9 @@
 // FeRA's network as a correction of the energies: the gates begin as the energies themselves.
 
-import { ConfigError } from "../../../errors.js";
 import * as ops from "../../../graph/index.js";
 import { zeros } from "../../../tensor/tensor.js";
 import type { FeRAConfig } from "../fera-config.js";
-import type { Router } from "./router.js";
+import { type Router, requireExpertPerBand } from "./router.js";
 import { initialNetwork, networkShapes, softmaxNetwork } from "./router-network.js";
 
 /** Keeps the logarithm of a band without energy finite. */
@@ -18,12 +17,9 @@ export const SMALLEST_ENERGY = 1e-6;
  *
  * @throws {ConfigError} If there are not as many experts as bands.
  */
-export function fromEnergiesRouter({ numBands, numExperts, routerTau }: FeRAConfig): Router {
-  if (numBands !== numExperts) {
-    throw new ConfigError(
-      `router "from-energies": numExperts must equal numBands; got ${numExperts} experts and ${numBands} bands.`,
-    );
-  }
+export function fromEnergiesRouter(config: FeRAConfig): Router {
+  requireExpertPerBand(config);
+  const { numBands, numExperts, routerTau } = config;
   return {
     shapes: networkShapes(numBands, numExperts),
     initialize(generator) {

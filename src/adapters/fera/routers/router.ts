@@ -1,8 +1,10 @@
 // What turns the indicator's energies, or something else in their place, into one gate per expert.
 
+import { ConfigError } from "../../../errors.js";
 import type { Value } from "../../../graph/index.js";
 import type { Generator } from "../../../tensor/random.js";
 import type { Tensor } from "../../../tensor/tensor.js";
+import type { FeRAConfig } from "../fera-config.js";
 
 /** What a router may look at. B batch, K bands. */
 export interface RouterInputs {
@@ -27,4 +29,12 @@ export interface Router {
     readonly name: string;
     value(inputs: RouterInputs, parameters: ReadonlyMap<string, Value>): Value;
   };
+}
+
+/** @throws {ConfigError} If there are not as many experts as bands, which a router needs whose expert k is that of band k. */
+export function requireExpertPerBand({ router, numBands, numExperts }: FeRAConfig): void {
+  if (numBands === numExperts) return;
+  throw new ConfigError(
+    `router "${router}": numExperts must equal numBands; got ${numExperts} experts and ${numBands} bands.`,
+  );
 }
