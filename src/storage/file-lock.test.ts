@@ -63,7 +63,7 @@ it("takes over from another machine's process when it shows no sign of life", as
   await expect(withFileLock(lock, async () => "in", { pollMs: 5, staleMs: 50 })).resolves.toBe("in");
   await writeFile(lock, other);
   const alive = setInterval(() => utimes(lock, new Date(), new Date()).catch(() => undefined), 20);
-  const waiting = withFileLock(lock, async () => "in", { pollMs: 5, staleMs: 400, signal: AbortSignal.timeout(900) });
+  const waiting = withFileLock(lock, async () => "in", { pollMs: 5, staleMs: 2000, signal: AbortSignal.timeout(2500) });
   const failure = await waiting.catch((error: unknown) => error);
   expect(failure).toBeInstanceOf(DOMException);
   expect((failure as Error).message).toMatch(/abort|timeout/i);

@@ -24,7 +24,7 @@ describe("Blurs", () => {
   it("looks at every image once, however many ask at a time", async () => {
     const seen: string[] = [];
     const set = slowSet(20, seen);
-    const blurs = new Blurs(() => undefined);
+    const blurs = new Blurs(() => undefined, 60_000);
     const [of] = await Promise.all(Array.from({ length: 4 }, () => blurs.of("set", set)));
     expect(seen).toEqual(Array.from({ length: 20 }, (_, i) => `${i}`));
     expect([of!(0), of!(19)]).toEqual([false, false]);
@@ -34,13 +34,12 @@ describe("Blurs", () => {
     const seen: string[] = [];
     const set = slowSet(300, seen, 10);
     let told = 0;
-    const blurs = new Blurs(() => told++);
+    const blurs = new Blurs(() => told++, 200);
     const first = await blurs.of("set", set);
     expect(first(0)).toBe(false);
     expect(first(299)).toBeUndefined();
-    const begin = performance.now();
     await blurs.of("set", set);
-    expect(performance.now() - begin).toBeLessThan(500);
+    expect(seen.length).toBeLessThan(300);
     await expect.poll(() => told, { timeout: 30_000 }).toBe(1);
     expect(seen).toHaveLength(300);
     expect((await blurs.of("set", set))(299)).toBe(false);

@@ -21,8 +21,14 @@ export class Blurs {
   private readonly unseen = new Map<string, Unseen>();
   private looking: Promise<void> | undefined;
 
-  /** @param onMore - Called when the rest of a large data set has been looked at. */
-  constructor(private readonly onMore: () => void) {}
+  /**
+   * @param onMore - Called when the rest of a large data set has been looked at.
+   * @param patienceMs - Longest that {@link of} waits, in milliseconds.
+   */
+  constructor(
+    private readonly onMore: () => void,
+    private readonly patienceMs = PATIENCE_MS,
+  ) {}
 
   /**
    * Looks at what is new: at one image at a time, however many ask.
@@ -38,7 +44,7 @@ export class Blurs {
       const isUnderWay = this.unseen.get(place)?.dataset.imageSize === dataset.imageSize;
       this.unseen.set(place, { dataset, indices });
       this.looking ??= this.lookOn();
-      if (!isUnderWay) await Promise.race([this.looking, pause(PATIENCE_MS)]);
+      if (!isUnderWay) await Promise.race([this.looking, pause(this.patienceMs)]);
     }
     return (index) => this.known.get(dataset.pixelKey(index));
   }
@@ -47,7 +53,7 @@ export class Blurs {
     const begin = performance.now();
     for (let next = this.takeNext(); next; next = this.takeNext()) await this.look(next.dataset, next.index);
     this.looking = undefined;
-    if (performance.now() - begin > PATIENCE_MS) this.onMore();
+    if (performance.now() - begin > this.patienceMs) this.onMore();
   }
 
   private takeNext(): { dataset: ImageDataset; index: number } | undefined {

@@ -22,7 +22,7 @@ it("tells of a swarm of changes at once and after it, not of each", async () => 
   const change = calmly(() => told++, 50);
   for (let i = 0; i < 100; i++) change();
   expect(told).toBe(1);
-  await expect.poll(() => told).toBe(2);
+  await expect.poll(() => told, { timeout: 30_000 }).toBe(2);
   await new Promise((resolve) => setTimeout(resolve, 120));
   expect(told).toBe(2);
   change();

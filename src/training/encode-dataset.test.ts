@@ -96,6 +96,6 @@ describe("tokenizeCaptions", () => {
     expect(refused).toThrow(
       /^a prompt may have 65536 characters at most; got "word .{195}…" \(10000000 characters\)\.$/,
     );
-    expect(performance.now() - started).toBeLessThan(1000);
+    expect(performance.now() - started).toBeLessThan(10_000);
   });
 });

@@ -37,7 +37,7 @@ async function refuseWrites(): Promise<void> {
 
 async function until(id: string, state: RunState): Promise<void> {
   for (let tries = 0; queue.record(id)?.state !== state; tries++) {
-    if (tries > 600) throw new Error(`${id} is ${queue.record(id)?.state}`);
+    if (tries > 3000) throw new Error(`${id} is ${queue.record(id)?.state}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

@@ -258,7 +258,8 @@ describe("the program", () => {
     const everywhere = await startStudio({ runs: join(dir, "others"), args: ["--host", "0.0.0.0"] });
     try {
       // It comes behind the address, and through another pipe.
-      await vi.waitFor(() => expect(everywhere.output()).toMatch(/warning .*other machines can reach the studio/));
+      const warned = () => expect(everywhere.output()).toMatch(/warning .*other machines can reach the studio/);
+      await vi.waitFor(warned, { timeout: 30_000 });
     } finally {
       expect(await everywhere.stop("SIGINT")).toBe(0);
     }
