@@ -48,6 +48,7 @@ const CLASSES: Readonly<Record<string, string>> = {
       "DDPM",
       "PNDM",
       "LCM",
+      "FlowMatchEulerDiscrete",
       "EulerDiscrete",
       "EulerAncestralDiscrete",
       "DPMSolverMultistep",

@@ -64,7 +64,7 @@ async function train({ pictures, caption, prompt, steps }: TrainRequest): Promis
   for (let i = 0; i < steps; i++) {
     const clean = encoded[i % encoded.length]!;
     const noise = randn(clean.shape, { generator });
-    const timesteps = randint(0, scheduler.alphasCumprod.length, [1], { generator });
+    const timesteps = randint(0, scheduler.alphasCumprod!.length, [1], { generator });
     const { loss } = await step.run({
       latents: scheduler.addNoise(clean, noise, timesteps),
       timesteps,

@@ -109,7 +109,7 @@ async function freezeOnModel(
   fera.useAdapter(adapter, from);
   pipeline.useAdapters(fera);
   const { scheduler } = pipeline;
-  const total = scheduler.alphasCumprod.length;
+  const total = Number(scheduler.config.num_train_timesteps);
   if (choice.kind === "timestep" && choice.timestep >= total) {
     throw new ConfigError(`--gates timestep:${choice.timestep}: this model's timesteps are 0 to ${total - 1}.`);
   }

@@ -22,7 +22,7 @@ it("gives a sampler that begins in pure noise where training ends there", () => 
   const scheduler = createScheduler(config);
   scheduler.setTimesteps(4);
   expect(Array.from(scheduler.timesteps)[0]).toBe(999);
-  expect(scheduler.alphasCumprod.at(-1)).toBe(0);
+  expect(scheduler.alphasCumprod!.at(-1)).toBe(0);
   expect(scheduler.predictionType).toBe("v_prediction");
   expect(config).toMatchObject({ beta_schedule: "scaled_linear", _class_name: "DDIMScheduler" });
 });

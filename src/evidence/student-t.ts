@@ -1,5 +1,7 @@
 // Student's t distribution and the normal one: tail probabilities and critical values.
 
+import { incompleteBeta } from "../tensor/incomplete-beta.js";
+
 /** P(|T| > t) of Student's t with some degrees of freedom, which need not be whole. */
 export function twoSidedTail(t: number, degreesOfFreedom: number): number {
   if (!Number.isFinite(degreesOfFreedom)) return twoSidedNormalTail(t);
@@ -21,41 +23,3 @@ export function criticalValue(p: number, degreesOfFreedom: number): number {
 
 /** P(|Z| > z): t with so many degrees of freedom that no difference is left in double precision's first ten digits. */
 export const twoSidedNormalTail = (z: number): number => twoSidedTail(z, 1e9);
-
-/** The regularized incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22), with Lentz's method. */
-function incompleteBeta(x: number, a: number, b: number): number {
-  if (x <= 0) return 0;
-  if (x >= 1) return 1;
-  // The fraction converges fast below the mean; above it the complement is computed.
-  if (x > (a + 1) / (a + b + 2)) return 1 - incompleteBeta(1 - x, b, a);
-  const logFront = a * Math.log(x) + b * Math.log1p(-x) + logGamma(a + b) - logGamma(a) - logGamma(b) - Math.log(a);
-  const tiny = 1e-300;
-  let c = 1;
-  let d = 1 / notZero(1 - ((a + b) * x) / (a + 1), tiny);
-  let fraction = d;
-  for (let m = 1; m < 1000; m++) {
-    const even = (m * (b - m) * x) / ((a + 2 * m - 1) * (a + 2 * m));
-    const odd = (-(a + m) * (a + b + m) * x) / ((a + 2 * m) * (a + 2 * m + 1));
-    let change = 1;
-    for (const coefficient of [even, odd]) {
-      d = 1 / notZero(1 + coefficient * d, tiny);
-      c = notZero(1 + coefficient / c, tiny);
-      change *= c * d;
-    }
-    fraction *= change;
-    if (Math.abs(change - 1) < 1e-14) break;
-  }
-  return Math.exp(logFront) * fraction;
-}
-
-const notZero = (value: number, least: number): number => (Math.abs(value) < least ? least : value);
-
-/** ln Γ(x) for x > 0: Stirling's series (DLMF 5.11.1) above 10, and Γ(x + 1) = x Γ(x) below. */
-function logGamma(x: number): number {
-  let shift = 0;
-  let y = x;
-  while (y < 10) shift += Math.log(y++);
-  const inverse = 1 / (y * y);
-  const series = (1 / 12 - inverse * (1 / 360 - inverse * (1 / 1260 - inverse / 1680))) / y;
-  return (y - 0.5) * Math.log(y) - y + 0.5 * Math.log(2 * Math.PI) + series - shift;
-}

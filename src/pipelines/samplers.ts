@@ -1,7 +1,8 @@
 // Samplers that can be asked for by name, over the noise schedule that a model was trained on.
 
-import { createScheduler, type Scheduler, type SchedulerConfig } from "../schedulers/index.js";
-import { SAMPLERS, type SamplerName } from "./generation-settings/sampler-names.js";
+import { ConfigError } from "../errors.js";
+import { createScheduler, isFlowMatching, type Scheduler, type SchedulerConfig } from "../schedulers/index.js";
+import { FLOW_EULER, SAMPLERS, type SamplerName } from "./generation-settings/sampler-names.js";
 
 /** What a sampler's configuration has beside its class. */
 const EXTRAS: Partial<Record<SamplerName, SchedulerConfig>> = {
@@ -23,8 +24,16 @@ const SHARED = [
   "set_alpha_to_one",
 ];
 
-/** Another scheduler over the noise schedule of the pipeline's own. */
+/**
+ * Another scheduler over the noise schedule of the pipeline's own. A model of flow matching has one sampler, `euler`.
+ *
+ * @throws {ConfigError} If the sampler cannot walk the model's noise.
+ */
 export function schedulerFor({ schedulerConfig }: { schedulerConfig: SchedulerConfig }, name: SamplerName): Scheduler {
+  if (isFlowMatching(schedulerConfig)) {
+    if (name === "euler") return createScheduler({ ...schedulerConfig, _class_name: FLOW_EULER });
+    throw new ConfigError(`sampler ${name}: this model is of flow matching, which only euler samples here.`);
+  }
   return createScheduler({
     ...Object.fromEntries(
       SHARED.filter((key) => schedulerConfig[key] !== undefined).map((key) => [key, schedulerConfig[key]]),

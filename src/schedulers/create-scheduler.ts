@@ -6,6 +6,7 @@ import { DDPMScheduler } from "./ddpm-scheduler.js";
 import { DPMSolverMultistepScheduler } from "./dpm-solver-multistep-scheduler.js";
 import { EulerAncestralDiscreteScheduler } from "./euler-ancestral-discrete-scheduler.js";
 import { EulerDiscreteScheduler } from "./euler-discrete-scheduler.js";
+import { FlowMatchEulerDiscreteScheduler } from "./flow-match-euler-discrete-scheduler.js";
 import { LCMScheduler } from "./lcm-scheduler.js";
 import { PNDMScheduler } from "./pndm-scheduler.js";
 import type { Scheduler, SchedulerConfig } from "./scheduler.js";
@@ -20,6 +21,7 @@ const CLASSES: ReadonlyMap<string, new (config: SchedulerConfig) => Scheduler> =
   ["UniPCMultistepScheduler", UniPCMultistepScheduler],
   ["PNDMScheduler", PNDMScheduler],
   ["LCMScheduler", LCMScheduler],
+  ["FlowMatchEulerDiscreteScheduler", FlowMatchEulerDiscreteScheduler],
 ] as [string, new (config: SchedulerConfig) => Scheduler][]);
 
 /**

@@ -69,7 +69,7 @@ describe("a perfect model", () => {
       tensor([start], [1], "float32"),
     );
     for (const t of scheduler.timesteps) {
-      const output = truth(type, scheduler.alphasCumprod[t]!);
+      const output = truth(type, scheduler.alphasCumprod![t]!);
       x = scheduler.step(output, t, x, { noise: (shape) => tensor(NOISE, shape) }).prevSample;
     }
     near(x.data, X0, 3);
@@ -87,7 +87,7 @@ describe("addNoise and getVelocity", () => {
     const float32 = scheduler.addNoise(x0, noise, tensor([3, 700], [2], "float32"));
     expect(int32.data).toEqual(int64.data);
     expect(float32.data).toEqual(int64.data);
-    const alpha = scheduler.alphasCumprod[700]!;
+    const alpha = scheduler.alphasCumprod![700]!;
     expect(int64.data[4]).toBeCloseTo(-Math.sqrt(alpha) + 1.9 * Math.sqrt(1 - alpha), 6);
     const all = scheduler.addNoise(x0, noise, tensor([700], [1], "int64"));
     near(all.data.subarray(3), int64.data.subarray(3), 7);
@@ -105,7 +105,7 @@ describe("addNoise and getVelocity", () => {
     const scheduler = createScheduler({ _class_name: "DDIMScheduler", ...LATENT });
     const t = tensor([400], [1], "int64");
     const [v, x] = [scheduler.getVelocity(x0, noise, t), scheduler.addNoise(x0, noise, t)];
-    const alpha = scheduler.alphasCumprod[400]!;
+    const alpha = scheduler.alphasCumprod![400]!;
     near(
       x.data.map((value, i) => Math.sqrt(alpha) * value - Math.sqrt(1 - alpha) * v.data[i]!),
       X0,

@@ -5,7 +5,8 @@ import { ConfigError, quoted } from "../errors.js";
 import type { SchedulerConfig } from "./scheduler.js";
 import { MAX_TRAIN_TIMESTEPS } from "./scheduler-config.js";
 
-const schema = z.object({
+/** The options of {@link FlowMatchingConfig}, for schemas. */
+export const FLOW_SHAPE = {
   num_train_timesteps: z.int().min(1).max(MAX_TRAIN_TIMESTEPS).default(1000),
   shift: z.number().gt(0).default(1),
   use_dynamic_shifting: z.boolean().default(false),
@@ -15,7 +16,8 @@ const schema = z.object({
   max_image_seq_len: z.int().min(1).default(4096),
   time_shift_type: z.enum(["exponential", "linear"]).default("exponential"),
   invert_sigmas: z.literal(false).default(false),
-});
+};
+const schema = z.object(FLOW_SHAPE);
 
 /** Under diffusers' keys, with its defaults: how timesteps are spread, by a fixed shift or by the image's size. */
 export type FlowMatchingConfig = Readonly<z.output<typeof schema>>;

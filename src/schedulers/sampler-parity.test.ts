@@ -4,7 +4,7 @@ import { readSafetensors } from "../storage/tensor-file.js";
 import { Generator, randn } from "../tensor/random.js";
 import { Tensor } from "../tensor/tensor.js";
 import { createScheduler } from "./create-scheduler.js";
-import type { StepOptions } from "./scheduler.js";
+import type { RunOptions, StepOptions } from "./scheduler.js";
 
 /** Largest relative L2 deviation from diffusers 0.42, at every step. */
 const TOLERANCE = 2e-4;
@@ -16,6 +16,8 @@ interface Case {
   steps: number;
   config: Record<string, unknown>;
   stepOptions: { eta?: number; use_clipped_model_output?: boolean };
+  /** Options of `setTimesteps`. */
+  run?: RunOptions;
   initNoiseSigma: number;
 }
 
@@ -34,9 +36,9 @@ function item(name: string, i: number): Tensor<"float32"> {
 }
 
 describe("every step agrees with diffusers 0.42", () => {
-  it.each(cases)("%s", (name, { class: className, config, steps, stepOptions, initNoiseSigma }) => {
+  it.each(cases)("%s", (name, { class: className, config, steps, stepOptions, run, initNoiseSigma }) => {
     const scheduler = createScheduler({ _class_name: className, ...config });
-    scheduler.setTimesteps(steps);
+    scheduler.setTimesteps(steps, run);
     const timesteps = values(`${name}.timesteps`);
     expect(scheduler.timesteps).toHaveLength(timesteps.length);
     timesteps.forEach((t, i) => {
@@ -70,6 +72,7 @@ it("covers every sampler", () => {
     "DPMSolverMultistepScheduler",
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
     "LCMScheduler",
     "PNDMScheduler",
     "UniPCMultistepScheduler",

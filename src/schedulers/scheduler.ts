@@ -18,6 +18,14 @@ export interface StepOptions {
   useClippedModelOutput?: boolean;
 }
 
+/** What a run's timesteps follow beside their number; for flow matching only. */
+export interface RunOptions {
+  /** How far noise levels move towards noise, where the configuration says `use_dynamic_shifting`. */
+  mu?: number;
+  /** Noise levels, noisiest first, as many as there are steps, in place of evenly spaced ones; above 0, up to 1. */
+  sigmas?: readonly number[];
+}
+
 /** What one step gives back. */
 export interface StepOutput {
   /** The sample at the next, less noisy timestep; same shape as the input. */
@@ -37,9 +45,9 @@ export interface Scheduler {
   /** The configuration with every default filled in, under diffusers' keys. */
   readonly config: SchedulerConfig;
   /** What the model is expected to predict. */
-  readonly predictionType: PredictionType;
-  /** ᾱ_t = Π_{s≤t} (1 − β_s), T values in float64. */
-  readonly alphasCumprod: Float64Array;
+  readonly predictionType: PredictionType | "flow_prediction";
+  /** ᾱ_t = Π_{s≤t} (1 − β_s), T values in float64; flow matching has none, its noise level is t/T. */
+  readonly alphasCumprod?: Float64Array;
   /** The timesteps to visit, noisiest first; all T of them before `setTimesteps`. */
   readonly timesteps: number[];
   /** Standard deviation that the initial noise must be scaled to. */
@@ -49,9 +57,10 @@ export interface Scheduler {
    * Chooses the timesteps of a run and resets all state of the previous run.
    *
    * @param steps - 1 to T.
+   * @param options - What the noise levels of flow matching follow; others take none.
    * @throws {ConfigError} If `steps` is no such integer.
    */
-  setTimesteps(steps: number): void;
+  setTimesteps(steps: number, options?: RunOptions): void;
 
   /**
    * Says where among `timesteps` the run starts, for one that leaves out the first ones; otherwise it starts at the
@@ -83,7 +92,7 @@ export interface Scheduler {
   addNoise(original: Tensor, noise: Tensor, timesteps: Tensor): Tensor<"float32">;
 
   /**
-   * The training target of v-prediction, v = sqrt(ᾱ_t)·noise − sqrt(1 − ᾱ_t)·sample.
+   * The training target of v-prediction, v = sqrt(ᾱ_t)·noise − sqrt(1 − ᾱ_t)·sample; of flow matching noise − sample.
    *
    * @param timesteps - int64, int32 or float32 holding integers, one per sample of the batch or one for all.
    * @see Salimans & Ho 2022, arXiv:2202.00512

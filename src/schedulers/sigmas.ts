@@ -1,6 +1,7 @@
 // Noise levels in the variance-exploding view, sigma = sqrt((1 − ᾱ)/ᾱ), for the samplers that walk along them.
 
 import { ConfigError } from "../errors.js";
+import { incompleteBeta } from "../tensor/incomplete-beta.js";
 import { roundHalfEven } from "./timestep-spacing.js";
 
 /** The noise level that stands in for an infinite one (zero terminal SNR): that of ᾱ = 2⁻²⁴, as in diffusers. */
@@ -35,17 +36,27 @@ export type SigmaSchedule = (min: number, max: number, count: number) => Float64
  */
 export function sigmaSchedule(
   where: string,
-  config: { use_karras_sigmas?: boolean | null; use_exponential_sigmas?: boolean | null },
+  config: {
+    use_karras_sigmas?: boolean | null;
+    use_exponential_sigmas?: boolean | null;
+    use_beta_sigmas?: boolean | null;
+  },
 ): SigmaSchedule | undefined {
-  if (config.use_karras_sigmas && config.use_exponential_sigmas) {
+  const wanted = (Object.keys(SCHEDULES) as (keyof typeof SCHEDULES)[]).filter((name) => config[name]);
+  if (wanted.length > 1) {
     throw new ConfigError(
-      `${where}: use_karras_sigmas and use_exponential_sigmas exclude each other; got both. ` +
+      `${where}: ${wanted.join(" and ")} exclude each other; got ${wanted.length === 2 ? "both" : "all"}. ` +
         "Check them in scheduler_config.json.",
     );
   }
-  if (config.use_karras_sigmas) return karrasSigmas;
-  return config.use_exponential_sigmas ? exponentialSigmas : undefined;
+  return wanted[0] && SCHEDULES[wanted[0]];
 }
+
+const SCHEDULES = {
+  use_karras_sigmas: karrasSigmas,
+  use_exponential_sigmas: exponentialSigmas,
+  use_beta_sigmas: betaSigmas,
+} as const;
 
 /**
  * `count` noise levels from `max` down to `min`, denser towards `min`:
@@ -66,6 +77,27 @@ export function exponentialSigmas(min: number, max: number, count: number): Floa
   const from = Math.log(max);
   const to = Math.log(min);
   return withExactEnds(min, max, count, (i) => Math.exp(from + ((to - from) * i) / (count - 1)));
+}
+
+/**
+ * `count` noise levels from `max` down to `min`, denser towards both: sigma_i = min + q(1 − i/(n − 1)) · (max − min), q the
+ * quantiles of the beta distribution with α = β = 0.6.
+ *
+ * @see Lee et al. 2024, arXiv:2407.12173
+ */
+export function betaSigmas(min: number, max: number, count: number): Float64Array {
+  return withExactEnds(min, max, count, (i) => min + betaQuantile(1 - i / (count - 1)) * (max - min));
+}
+
+/** x with I_x(0.6, 0.6) = p, by bisection to the last digit. */
+function betaQuantile(p: number): number {
+  let [low, high] = [0, 1];
+  for (let i = 0; i < 60; i++) {
+    const middle = (low + high) / 2;
+    if (incompleteBeta(middle, 0.6, 0.6) < p) low = middle;
+    else high = middle;
+  }
+  return (low + high) / 2;
 }
 
 /** Levels that start and end exactly where they should, whatever the powers and logarithms between round to. */

@@ -135,6 +135,27 @@ VARIANTS["unipc"] = {
     "noise_v": {"predict_x0": False, **SIGMA_MIN, **V},
     "noise_sample_order_3": {"predict_x0": False, "solver_order": 3, **SIGMA_MIN, **SAMPLE},
 }
+# Of flow matching; "run" are options of set_timesteps.
+HALF = [1.0, 0.83, 0.66, 0.5, 0.33, 0.16]
+DYNAMIC = {"use_dynamic_shifting": True, "run": {"mu": 0.9}}
+FLOW = {
+    "flow.plain": {},
+    "flow.shift": {"shift": 3.0},
+    "flow.long_shift": {"shift": 3.0, "steps": LONG},
+    "flow.sigmas": {"shift": 3.0, "run": {"sigmas": HALF, "mu": 0.7}},
+    "flow.exponential_shift": DYNAMIC,
+    "flow.exponential_shift_sigmas": {**DYNAMIC, "run": {"mu": 1.15, "sigmas": HALF}},
+    "flow.linear_shift": {**DYNAMIC, "time_shift_type": "linear"},
+    "flow.terminal": {**DYNAMIC, "shift_terminal": 0.02},
+    "flow.terminal_karras": {**DYNAMIC, **KARRAS, "shift_terminal": 0.1},
+    "flow.karras": {"shift": 3.0, **KARRAS},
+    "flow.exponential": {"shift": 3.0, **EXPONENTIAL},
+    "flow.beta": {"shift": 3.0, "use_beta_sigmas": True},
+    "flow.beta_dynamic": {**DYNAMIC, "use_beta_sigmas": True, "steps": LONG},
+    "flow.stochastic": {"shift": 3.0, "stochastic_sampling": True},
+    "flow.one": {"shift": 3.0, "steps": 1},
+    "flow.timesteps_500": {"num_train_timesteps": 500, "shift": 1.7},
+}
 STEP_OPTIONS = ("eta", "use_clipped_model_output")
 
 
@@ -160,20 +181,33 @@ def cases() -> dict[str, dict]:
                 "stepOptions": {key: options.pop(key) for key in STEP_OPTIONS if key in options},
                 "config": options,
             }
+    for name, options in FLOW.items():
+        options = dict(options)
+        found[name] = {
+            "class": "FlowMatchEulerDiscreteScheduler",
+            "steps": options.pop("steps", STEPS),
+            "stepOptions": {},
+            "run": options.pop("run", {}),
+            "config": options,
+        }
     return found
 
 
 def run(case: dict, start: torch.Tensor, outputs: torch.Tensor) -> dict[str, torch.Tensor]:
     scheduler = getattr(diffusers, case["class"])(**case["config"])
-    scheduler.set_timesteps(case["steps"])
-    case["initNoiseSigma"] = float(scheduler.init_noise_sigma)
+    scheduler.set_timesteps(case["steps"], **case.get("run", {}))
+    is_flow = case["class"].startswith("Flow")
+    # A flow starts in noise of variance 1, and its model sees the sample as it is.
+    sigma = 1.0 if is_flow else scheduler.init_noise_sigma
+    case["initNoiseSigma"] = float(sigma)
     stochastic = case["class"] in ("DDPMScheduler", "DDIMScheduler", "EulerAncestralDiscreteScheduler", "LCMScheduler")
     stochastic |= case["config"].get("algorithm_type") == "sde-dpmsolver++"
+    stochastic |= case["config"].get("stochastic_sampling", False)
     options = {"generator": torch.Generator().manual_seed(NOISE_SEED)} if stochastic else {}
-    sample = start * scheduler.init_noise_sigma
+    sample = start * sigma
     inputs, samples = [], []
     for i, t in enumerate(scheduler.timesteps):
-        inputs.append(scheduler.scale_model_input(sample, t))
+        inputs.append(sample if is_flow else scheduler.scale_model_input(sample, t))
         sample = scheduler.step(outputs[i], t, sample, **options, **case["stepOptions"]).prev_sample
         samples.append(sample)
     result = {"timesteps": scheduler.timesteps.to(torch.float32), "samples": torch.stack(samples)}

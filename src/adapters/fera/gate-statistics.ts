@@ -15,12 +15,18 @@ import type { LoadedAdapter } from "../adapter-format.js";
 import type { FeRAConfig } from "./fera-config.js";
 import { FeRAModel } from "./fera-model.js";
 
-/** Noisy latents z_t = √ᾱ_t z + √(1 − ᾱ_t) ε of N images at each of some timesteps, ε standard normal. */
+/**
+ * Noisy latents z_t = √ᾱ_t z + √(1 − ᾱ_t) ε of N images at each of some timesteps, ε standard normal; with flow matching
+ * z_t = (1 − t/T) z + t/T ε.
+ */
 export interface NoisyLatents {
   /** Clean latents z as the diffusion model sees them, float32 `[N, C, h, w]`. */
   latents: Tensor<"float32">;
-  /** Gives ᾱ. */
-  scheduler: { readonly alphasCumprod: ArrayLike<number> };
+  /** Gives ᾱ, or without one (flow matching) T. */
+  scheduler: {
+    readonly alphasCumprod?: ArrayLike<number>;
+    readonly config?: Readonly<Record<string, unknown>>;
+  };
   /** In 0 … T−1. */
   timesteps: readonly number[];
   /** Draws ε, anew for every timestep; the same seed gives the same noise. Default 0. */
@@ -135,7 +141,8 @@ export async function freezingError(
 }
 
 function* noisyLatents({ latents, scheduler, timesteps, seed = 0 }: NoisyLatents) {
-  const total = scheduler.alphasCumprod.length;
+  const { alphasCumprod, config } = scheduler;
+  const total = alphasCumprod?.length ?? Number(config?.num_train_timesteps ?? 1000);
   const wrong = timesteps.find((timestep) => !Number.isInteger(timestep) || timestep < 0 || timestep >= total);
   if (timesteps.length === 0 || wrong !== undefined) {
     throw new ConfigError(`timesteps: must be integers from 0 to ${total - 1}, at least one; got ${wrong ?? "none"}.`);
@@ -147,8 +154,9 @@ function* noisyLatents({ latents, scheduler, timesteps, seed = 0 }: NoisyLatents
   const generator = new Generator(seed);
   for (const timestep of timesteps) {
     const noise = randn(latents.shape, { generator }).data;
-    const alphaProd = scheduler.alphasCumprod[timestep]!;
-    const [signal, spread] = [Math.sqrt(alphaProd), Math.sqrt(1 - alphaProd)];
+    const [signal, spread] = alphasCumprod
+      ? [Math.sqrt(alphasCumprod[timestep]!), Math.sqrt(1 - alphasCumprod[timestep]!)]
+      : [1 - timestep / total, timestep / total];
     const noisy = latents.data.map((value, i) => signal * value + spread * noise[i]!);
     yield { timestep, latents: tensor(noisy, latents.shape) };
   }

@@ -2,6 +2,9 @@
 
 import type { SchedulerConfig } from "../../schedulers/scheduler.js";
 
+/** Euler's method for models of flow matching, under the same name as that for others. */
+export const FLOW_EULER = "FlowMatchEulerDiscreteScheduler";
+
 interface SamplerNames {
   /** In diffusers' configuration. */
   className: string;
@@ -61,5 +64,6 @@ export function samplerOf(className: string | undefined, config: SchedulerConfig
     if (algorithm === "sde-dpmsolver++") return "dpmpp_2m_sde";
     return algorithm === "dpmsolver++" ? "dpmpp_2m" : undefined;
   }
+  if (className === FLOW_EULER) return "euler";
   return SAMPLER_NAMES.find((name) => SAMPLERS[name].className === className);
 }
