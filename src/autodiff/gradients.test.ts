@@ -4,7 +4,7 @@ import { relativeError } from "../../test/support/relative-error.js";
 import * as ops from "../graph/index.js";
 import { Graph, type Value } from "../graph/index.js";
 import { Generator, rand, randn } from "../tensor/random.js";
-import { tensor } from "../tensor/tensor.js";
+import { type Tensor, tensor } from "../tensor/tensor.js";
 import { gradients } from "./gradients.js";
 import { NoGradient, RULES } from "./rules.js";
 
@@ -50,6 +50,7 @@ describe("gradients agree with finite differences", () => {
     Relu: ops.relu,
     Silu: ops.silu,
     Gelu: ops.gelu,
+    GeluTanh: ops.geluTanh,
     QuickGelu: ops.quickGelu,
     Erf: ops.erf,
   };
@@ -144,6 +145,23 @@ describe("gradients agree with finite differences", () => {
     });
   });
 
+  it("Swiglu", async () => {
+    covers("Swiglu");
+    await checkGradients({ inputs: { a: [2, 3, 4], b: [2, 3, 4] }, build: ({ a, b }) => ops.swiglu(a!, b!) });
+  });
+
+  it("unequal parts of a frozen linear layer with its adapters, made as products of their own", async () => {
+    const weight = randn([7, 4], { generator: new Generator(5) });
+    await checkGradients({
+      inputs: { x: [2, 3, 4], down: [2, 4], up: [7, 2] },
+      build: ({ x, down, up }) => {
+        const frozen = ops.linear(x!, x!.graph.constant(weight));
+        const [a, b] = ops.splitFeatures(ops.add(frozen, ops.linear(ops.linear(x!, down!), up!)), [3, 4]);
+        return ops.concat([ops.sigmoid(b!), ops.mul(a!, a!)], -1);
+      },
+    });
+  });
+
   const convolutions = {
     "3×3": { kernel: 3, options: { padding: 1 }, size: [5, 6] },
     "3×3, stride 2": { kernel: 3, options: { padding: 1, stride: 2 }, size: [6, 6] },
@@ -185,6 +203,35 @@ describe("gradients agree with finite differences", () => {
     });
   });
 
+  it("LayerNorm without scale and shift", async () => {
+    await checkGradients({
+      inputs: { x: [2, 3, 6] },
+      build: ({ x }) => ops.layerNorm(x!, undefined, undefined, 1e-6).y,
+    });
+  });
+
+  it("RmsNorm, with and without scale", async () => {
+    covers("RmsNorm");
+    await checkGradients({
+      inputs: { x: [2, 3, 2, 6], weight: [6] },
+      build: ({ x, weight }) => ops.rmsNorm(x!, weight!, 1e-6),
+    });
+    await checkGradients({ inputs: { x: [2, 3, 6] }, build: ({ x }) => ops.rmsNorm(x!, undefined, 1e-5) });
+  });
+
+  for (const pairs of ["adjacent", "halves"] as const) {
+    it(`Rotary of ${pairs}`, async () => {
+      covers("Rotary");
+      const angles = rand([5, 3], { generator }).data.map((value) => 6 * value);
+      const [cos, sin] = [Math.cos, Math.sin].map((of) => tensor(angles.map(of), [5, 3])) as [Tensor, Tensor];
+      await checkGradients({
+        inputs: { x: [2, 5, 12] },
+        fixed: { cos, sin },
+        build: ({ x, cos, sin }) => ops.rotary(x!, cos!, sin!, { heads: 2, pairs }),
+      });
+    });
+  }
+
   for (const [name, causal, keys, features] of [
     ["self", false, 5, 8],
     ["cross", false, 3, 6],
@@ -199,6 +246,14 @@ describe("gradients agree with finite differences", () => {
       });
     });
   }
+
+  it("Attention whose keys and values serve several heads", async () => {
+    await checkGradients({
+      inputs: { q: [2, 5, 12], k: [2, 3, 4], v: [2, 3, 4] },
+      build: ({ q, k, v }) => ops.attention(q!, k!, v!, { heads: 6, keyHeads: 2 }),
+      tolerance: 4e-3,
+    });
+  });
 
   it("covers every operator that has a rule", () => {
     const ruled = Object.entries(RULES).filter(([, rule]) => !(rule instanceof NoGradient));

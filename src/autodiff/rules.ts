@@ -23,8 +23,10 @@ import {
   reduceMean,
   reduceSum,
   reshape,
+  rotary,
   scatterSum,
   sigmoid,
+  silu,
   sin,
   slice,
   sub,
@@ -63,6 +65,12 @@ const secondOrder = new NoGradient("it is itself a gradient, and second derivati
 const normalDensity = (x: Value): Value => mul(exp(mul(mul(x, x), -0.5)), 1 / Math.sqrt(2 * Math.PI));
 /** (1 + erf(x/√2)) / 2: the normal distribution Φ. */
 const normalDistribution = (x: Value): Value => mul(add(erf(mul(x, Math.SQRT1_2)), 1), 0.5);
+/** d silu(x)/dx = s + y − y s with s = sigmoid(x), y = x s; y is recomputed, since nothing else needs it stored. */
+function siluDerivative(x: Value): Value {
+  const s = sigmoid(x);
+  const y = mul(x, s);
+  return sub(add(s, y), mul(y, s));
+}
 /** d gelu(x)/dx = Φ(x) + x φ(x). */
 const geluDerivative = (x: Value): Value => add(normalDistribution(x), mul(x, normalDensity(x)));
 
@@ -89,13 +97,17 @@ export const RULES: RuleTable = {
   Sigmoid: ({ y, dy }) => [mul(dy, sub(y, mul(y, y)))],
   Tanh: ({ y, dy }) => [sub(dy, mul(dy, mul(y, y)))],
   Relu: ({ x: [x], dy }) => [where(greater(x!, 0), dy, dy.graph.scalar(0))],
-  // y = x s  ⇒  y' = s + y (1 − s) = s + y − y s; y is recomputed, since nothing else needs it stored.
-  Silu: ({ x: [x], dy }) => {
-    const s = sigmoid(x!);
-    const y = mul(x!, s);
-    return [mul(dy, sub(add(s, y), mul(y, s)))];
-  },
+  Silu: ({ x: [x], dy }) => [mul(dy, siluDerivative(x!))],
   Gelu: ({ x: [x], dy }) => [mul(dy, geluDerivative(x!))],
+  // (1 + tanh u)/2 = s(2u). With 2u = x (c + k x²):  y = x s  ⇒  y' = s (1 + (1 − s) (2u + 2k x³))
+  GeluTanh: ({ x: [x], dy }) => {
+    const c = 2 * Math.sqrt(2 / Math.PI);
+    const cubic = mul(mul(x!, x!), 0.044715 * c);
+    const u2 = mul(x!, add(cubic, c));
+    const s = sigmoid(u2);
+    const slope = add(u2, mul(mul(x!, cubic), 2));
+    return [mul(dy, mul(s, add(mul(sub(slope.graph.scalar(1), s), slope), 1)))];
+  },
   // y = x s(1.702 x)  ⇒  y' = s + 1.702 y (1 − s)
   QuickGelu: ({ x: [x], y, dy }) => {
     const s = sigmoid(mul(x!, 1.702));
@@ -163,6 +175,12 @@ export const RULES: RuleTable = {
     needs[1] ? mul(mul(dy, a!), geluDerivative(b!)) : undefined,
   ],
 
+  // y = silu(a) b: da = dy b silu'(a), db = dy silu(a)
+  Swiglu: ({ x: [a, b], dy, needs }) => [
+    needs[0] ? mul(mul(dy, b!), siluDerivative(a!)) : undefined,
+    needs[1] ? mul(dy, silu(a!)) : undefined,
+  ],
+
   Conv: ({ x: [x, weight], dy, attributes, needs }) => [
     needs[0] ? convInputGradient(dy, weight!, attributes, x!.shape) : undefined,
     needs[1] ? convWeightGradient(dy, x!, attributes, weight!.shape) : undefined,
@@ -175,9 +193,12 @@ export const RULES: RuleTable = {
 
   GroupNorm: (context) => groupNormGradient(context),
   LayerNorm: (context) => layerNormGradient(context),
+  RmsNorm: (context) => rmsNormGradient(context),
 
   Attention: ({ x: [q, k, v], y, dy, attributes }) => attentionGradient(q!, k!, v!, y, dy, attributes),
   AttentionGradient: secondOrder,
+  // A rotation back.
+  Rotary: ({ x: [, cos, sin], dy, attributes }) => [rotary(dy, cos!, neg(sin!), attributes), undefined, undefined],
 };
 
 /** Puts reduced axes back as size 1. */
@@ -247,13 +268,13 @@ function groupNormGradient({
 
 /** With x̂ = (x − mean)·rstd and g = γ dy: dx = rstd·(g − mean(g) − x̂·mean(g x̂)), dγ = Σ dy x̂, dβ = Σ dy. */
 function layerNormGradient({ x: inputs, dy, needs, node }: RuleContext<"LayerNorm">): (Value | undefined)[] {
-  const [x, weight] = inputs as [Value, Value];
+  const [x, weight] = inputs as [Value, Value | undefined];
   const [, mean, reciprocalStd] = node.outputs as [Value, Value, Value];
   const normalized = mul(sub(x, mean), reciprocalStd);
   const leading = x.shape.slice(0, -1).map((_, i) => i);
   let dx: Value | undefined;
   if (needs[0]) {
-    const g = mul(dy, weight);
+    const g = weight ? mul(dy, weight) : dy;
     const projection = mul(normalized, reduceMean(mul(g, normalized), [-1], true));
     dx = mul(reciprocalStd, sub(sub(g, reduceMean(g, [-1], true)), projection));
   }
@@ -262,4 +283,18 @@ function layerNormGradient({ x: inputs, dy, needs, node }: RuleContext<"LayerNor
     needs[1] ? reduceSum(mul(dy, normalized), leading) : undefined,
     needs[2] ? reduceSum(dy, leading) : undefined,
   ];
+}
+
+/** With x̂ = x·r, r = 1/rms, and g = γ dy: dx = r·(g − x̂·mean(g x̂)), dγ = Σ dy x̂. */
+function rmsNormGradient({ x: inputs, dy, needs, node }: RuleContext<"RmsNorm">): (Value | undefined)[] {
+  const [x, weight] = inputs as [Value, Value | undefined];
+  const [, reciprocalRms] = node.outputs as [Value, Value];
+  const normalized = mul(x, reciprocalRms);
+  const leading = x.shape.slice(0, -1).map((_, i) => i);
+  let dx: Value | undefined;
+  if (needs[0]) {
+    const g = weight ? mul(dy, weight) : dy;
+    dx = mul(reciprocalRms, sub(g, mul(normalized, reduceMean(mul(g, normalized), [-1], true))));
+  }
+  return [dx, needs[1] ? reduceSum(mul(dy, normalized), leading) : undefined];
 }

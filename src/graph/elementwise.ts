@@ -17,6 +17,7 @@ type Unary =
   | "Relu"
   | "Silu"
   | "Gelu"
+  | "GeluTanh"
   | "QuickGelu"
   | "Erf";
 
@@ -62,6 +63,8 @@ export const relu = (x: Value): Value => unary("Relu", x);
 export const silu = (x: Value): Value => unary("Silu", x);
 /** x · Φ(x) with the exact normal distribution function. @see Hendrycks & Gimpel 2016, arXiv:1606.08415 */
 export const gelu = (x: Value): Value => unary("Gelu", x);
+/** x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))): the approximation of {@link gelu} that some models were trained with. */
+export const geluTanh = (x: Value): Value => unary("GeluTanh", x);
 /** x · sigmoid(1.702 x), CLIP's activation. */
 export const quickGelu = (x: Value): Value => unary("QuickGelu", x);
 /** The error function. */

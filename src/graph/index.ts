@@ -16,6 +16,13 @@ export {
 } from "./graph.js";
 export { operationsOf, reachableNodes } from "./node-cost.js";
 export * from "./operator-functions.js";
-export type { AttentionAttributes, Attributes, ConvolutionAttributes, OperatorName } from "./operators.js";
+export type {
+  AttentionAttributes,
+  Attributes,
+  ConvolutionAttributes,
+  OperatorName,
+  RotaryAttributes,
+  RotaryPairs,
+} from "./operators.js";
 export { after } from "./shape-operators.js";
 export { broadcastShapes, sameShape } from "./shapes.js";

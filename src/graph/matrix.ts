@@ -47,9 +47,7 @@ export function linear(x: Value, weight: Value, bias?: Value): Value {
 }
 
 /**
- * a · gelu(b) where `[a, b]` are the halves of the last axis.
- *
- * Of a linear layer, adapted or not, the halves are made as two products, so that its output need not be split.
+ * a · gelu(b) where `[a, b]` are the halves of the last axis, made by {@link splitFeatures}.
  *
  * @param x - `[..., 2D]`.
  * @returns `[..., D]`.
@@ -59,13 +57,44 @@ export function geglu(x: Value): Value {
   requireFloat32("Geglu", { x });
   const features = x.shape.at(-1) ?? 0;
   if (features === 0 || features % 2 !== 0) fail("Geglu", "the last axis must be even", { x });
-  // The halves belong to the layer that makes x.
-  const [a, b] = x.graph.inLayer(x.graph.layerOf([x]), () =>
-    [0, features / 2].map(
-      (start) => linearPart(x, start, start + features / 2) ?? slice(x, -1, start, start + features / 2),
-    ),
-  ) as [Value, Value];
+  const [a, b] = splitFeatures(x, [features / 2, features / 2]) as [Value, Value];
   return x.graph.node("Geglu", [a, b], {}, [{ dtype: "float32", shape: a.shape }]).outputs[0]!;
+}
+
+/**
+ * silu(a) · b.
+ *
+ * @param b - Of a's shape.
+ * @see Shazeer 2020, arXiv:2002.05202
+ */
+export function swiglu(a: Value, b: Value): Value {
+  requireFloat32("Swiglu", { a, b });
+  if (!sameShape(a.shape, b.shape)) fail("Swiglu", "both must have one shape", { a, b });
+  return a.graph.node("Swiglu", [a, b], {}, [{ dtype: "float32", shape: a.shape }]).outputs[0]!;
+}
+
+/**
+ * Divides the last axis into parts of the given sizes.
+ *
+ * Of a linear layer, adapted or not, the parts are made as products of their own, so that its output need not be split.
+ *
+ * @param sizes - Their sum is the size of the axis.
+ */
+export function splitFeatures(x: Value, sizes: readonly number[]): Value[] {
+  const features = x.shape.at(-1) ?? 0;
+  if (sizes.reduce((sum, size) => sum + size, 0) !== features) {
+    fail("splitFeatures", `the sizes ${sizes.join(", ")} must add up to the last axis`, { x });
+  }
+  // The parts belong to the layer that makes x.
+  return x.graph.inLayer(x.graph.layerOf([x]), () => {
+    let start = 0;
+    return sizes.map((size) => {
+      const end = start + size;
+      const part = linearPart(x, start, end) ?? slice(x, -1, start, end);
+      start = end;
+      return part;
+    });
+  });
 }
 
 /**

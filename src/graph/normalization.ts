@@ -1,5 +1,4 @@
-// Normalization over channel groups and over features. Both also yield the mean and the reciprocal standard deviation,
-// which their gradients use.
+// Normalization over channel groups and over features. They also yield the statistics that their gradients use.
 
 import type { Value } from "./graph.js";
 import { fail, requireFloat32, sameShape } from "./shapes.js";
@@ -45,15 +44,16 @@ export function groupNorm(x: Value, weight: Value, bias: Value, groups: number, 
  * Normalizes the last axis: y = (x − mean) / sqrt(var + epsilon) · weight + bias.
  *
  * @param x - `[..., D]`.
- * @param weight - `[D]`.
- * @param bias - `[D]`.
+ * @param weight - `[D]`; absent where nothing is scaled.
+ * @param bias - `[D]`; absent where nothing is shifted, and where there is no weight.
  * @returns y like x; statistics `[..., 1]`.
  * @see Ba et al. 2016, arXiv:1607.06450
  */
-export function layerNorm(x: Value, weight: Value, bias: Value, epsilon: number): Normalized {
+export function layerNorm(x: Value, weight: Value | undefined, bias: Value | undefined, epsilon: number): Normalized {
   requireFloat32("layerNorm", { x, weight, bias });
   const features = x.shape.at(-1) ?? 0;
-  if (!sameShape(weight.shape, [features]) || !sameShape(bias.shape, [features])) {
+  if (bias && !weight) fail("layerNorm", "a bias needs a weight", { x, weight, bias });
+  if ([weight, bias].some((each) => each && !sameShape(each.shape, [features]))) {
     fail("layerNorm", `weight and bias must be [${features}]`, { x, weight, bias });
   }
   const statistics = { dtype: "float32", shape: [...x.shape.slice(0, -1), 1] } as const;
@@ -63,4 +63,23 @@ export function layerNorm(x: Value, weight: Value, bias: Value, epsilon: number)
     statistics,
   ]).outputs as [Value, Value, Value];
   return { y, mean, reciprocalStd };
+}
+
+/**
+ * Divides the last axis by its root mean square: y = x / sqrt(mean(x²) + epsilon) · weight.
+ *
+ * @param x - `[..., D]`.
+ * @param weight - `[D]`; absent where nothing is scaled.
+ * @returns Same shape as x.
+ * @see Zhang & Sennrich 2019, arXiv:1910.07467
+ */
+export function rmsNorm(x: Value, weight: Value | undefined, epsilon: number): Value {
+  requireFloat32("rmsNorm", { x, weight });
+  const features = x.shape.at(-1) ?? 0;
+  if (weight && !sameShape(weight.shape, [features]))
+    fail("rmsNorm", `the weight must be [${features}]`, { x, weight });
+  return x.graph.node("RmsNorm", [x, weight], { epsilon }, [
+    { dtype: "float32", shape: x.shape },
+    { dtype: "float32", shape: [...x.shape.slice(0, -1), 1] },
+  ]).outputs[0]!;
 }

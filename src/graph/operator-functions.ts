@@ -11,6 +11,7 @@ export {
   erf,
   exp,
   gelu,
+  geluTanh,
   greater,
   log,
   mul,
@@ -26,7 +27,8 @@ export {
   tanh,
   where,
 } from "./elementwise.js";
-export { geglu, linear, matMul } from "./matrix.js";
-export { groupNorm, layerNorm, type Normalized } from "./normalization.js";
+export { geglu, linear, matMul, splitFeatures, swiglu } from "./matrix.js";
+export { groupNorm, layerNorm, type Normalized, rmsNorm } from "./normalization.js";
 export { reduceMean, reduceSum, softmax } from "./reduction.js";
+export { rotary } from "./rotary.js";
 export { concat, expand, gather, pad, reshape, scatterSum, slice, transpose } from "./shape-operators.js";

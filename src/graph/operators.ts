@@ -19,6 +19,7 @@ export interface Attributes {
   Relu: None;
   Silu: None;
   Gelu: None;
+  GeluTanh: None;
   QuickGelu: None;
   Erf: None;
   Cast: { to: "float32" | "float16" | "int64" | "int32" | "bool" };
@@ -44,6 +45,7 @@ export interface Attributes {
   MatMul: { transposeA: boolean; transposeB: boolean };
   Linear: None;
   Geglu: None;
+  Swiglu: None;
   // Convolution.
   Conv: ConvolutionAttributes;
   ConvInputGradient: ConvolutionAttributes & { inputShape: readonly number[] };
@@ -53,8 +55,10 @@ export interface Attributes {
   // Normalization and attention.
   GroupNorm: { groups: number; epsilon: number };
   LayerNorm: { epsilon: number };
+  RmsNorm: { epsilon: number };
   Attention: AttentionAttributes;
   AttentionGradient: AttentionAttributes;
+  Rotary: RotaryAttributes;
 }
 
 type None = Record<never, never>;
@@ -73,5 +77,14 @@ export interface AttentionAttributes {
   /** Each token sees itself and earlier ones only. */
   causal: boolean;
 }
+
+/** Rotation of the pairs of features of each head, over `[B, S, heads·D]`. */
+export interface RotaryAttributes {
+  heads: number;
+  pairs: RotaryPairs;
+}
+
+/** Which features of a head are a pair: 2i and 2i + 1, or i and i + D/2. */
+export type RotaryPairs = "adjacent" | "halves";
 
 export type OperatorName = keyof Attributes;

@@ -7,6 +7,7 @@ import { int8Linear, int8MatMul } from "./cpu/int8-products.js";
 import { fasterProduct } from "./cpu/linear-products.js";
 import { lowerAttention, lowerAttentionGradient } from "./lower-attention.js";
 import { lowerConv, lowerConvInputGradient, lowerConvWeightGradient } from "./lower-convolution.js";
+import { lowerRotary } from "./lower-rotary.js";
 import {
   emit,
   emitMatMul,
@@ -24,6 +25,8 @@ import { elementType } from "./model-builder.js";
 type LoweringTable = { [Op in OperatorName]: Lowering<Op> };
 
 const MICROSOFT = "com.microsoft";
+/** (1 + tanh u) / 2 = sigmoid(2u): twice √(2/π). */
+const GELU_TANH = 2 * Math.sqrt(2 / Math.PI);
 
 /** One standard ONNX node of the same name. */
 const direct =
@@ -62,6 +65,7 @@ export const LOWERINGS: LoweringTable = {
     if (context.target === "cpu") produce(context, node.outputs[0]!, "Gelu", names(node, context), {}, MICROSOFT);
     else produce(context, node.outputs[0]!, "Gelu", names(node, context));
   },
+  GeluTanh: (node, context) => lowerGeluTanh(node, context),
   Cast: (node, context) =>
     produce(context, node.outputs[0]!, "Cast", names(node, context), { to: { int: elementType(node.attributes.to) } }),
   StopGradient: (node, context) => context.named(node.outputs[0]!, context.name(node.inputs[0]!)),
@@ -142,6 +146,11 @@ export const LOWERINGS: LoweringTable = {
     produce(context, node.outputs[0]!, "Mul", [a, gate]);
   },
 
+  Swiglu: (node, context) => {
+    const [a, b] = names(node, context) as [string, string];
+    produce(context, node.outputs[0]!, "Mul", [emitScaledSigmoid(context, a, 1), b]);
+  },
+
   Conv: lowerConv,
   ConvInputGradient: lowerConvInputGradient,
   ConvWeightGradient: lowerConvWeightGradient,
@@ -163,21 +172,46 @@ export const LOWERINGS: LoweringTable = {
 
   GroupNorm: (node, context) => lowerGroupNorm(node, context),
   LayerNorm: (node, context) => {
-    const [x, weight, bias] = node.inputs as [Value, Value, Value];
+    const [x, weight, bias] = node.inputs as [Value, Value | undefined, Value | undefined];
     const { epsilon } = node.attributes;
     if (context.target === "cpu") {
       const outputs = outputNames(node, context);
       const attributes = { axis: { int: -1 }, epsilon: { float: epsilon } };
-      context.builder.emit("LayerNormalization", [x, weight, bias].map(context.name), { attributes, outputs });
+      const inputs = [context.name(x), weight ? context.name(weight) : ones(context, x.shape.at(-1)!)];
+      if (bias) inputs.push(context.name(bias));
+      context.builder.emit("LayerNormalization", inputs, { attributes, outputs });
       return;
     }
     const normalized = standardize(context, context.name(x), epsilon, node.outputs[1]!, node.outputs[2]!);
-    const scaled = emit(context, "Mul", [normalized, context.name(weight)]);
-    produce(context, node.outputs[0]!, "Add", [scaled, context.name(bias)]);
+    const scaled = weight ? emit(context, "Mul", [normalized, context.name(weight)]) : normalized;
+    if (bias) produce(context, node.outputs[0]!, "Add", [scaled, context.name(bias)]);
+    else produce(context, node.outputs[0]!, "Identity", [scaled]);
+  },
+  RmsNorm: (node, context) => {
+    const [x, weight] = node.inputs as [Value, Value | undefined];
+    const { epsilon } = node.attributes;
+    const [y, reciprocalRms] = node.outputs as [Value, Value];
+    const { builder } = context;
+    if (context.target === "cpu") {
+      const outputs = outputNames(node, context);
+      const attributes = { axis: { int: -1 }, epsilon: { float: epsilon } };
+      const scale = weight ? context.name(weight) : ones(context, x.shape.at(-1)!);
+      builder.emit("SimplifiedLayerNormalization", [context.name(x), scale], { attributes, outputs });
+      return;
+    }
+    const name = context.name(x);
+    const square = emit(context, "Mul", [name, name]);
+    const mean = emit(context, "ReduceMean", [square, builder.ints([-1])], { keepdims: { int: 1 } });
+    const rms = emit(context, "Sqrt", [emit(context, "Add", [mean, builder.scalar(epsilon)])]);
+    produce(context, reciprocalRms, "Reciprocal", [rms]);
+    const factors = [name, context.name(reciprocalRms)];
+    if (!weight) produce(context, y, "Mul", factors);
+    else produce(context, y, "Mul", [emit(context, "Mul", factors), context.name(weight)]);
   },
 
   Attention: lowerAttention,
   AttentionGradient: lowerAttentionGradient,
+  Rotary: lowerRotary,
 };
 
 /** The name of a weight of half precision as its file has it; undefined of anything else. */
@@ -228,17 +262,41 @@ function lowerReduction(opType: string, node: Node<"ReduceSum"> | Node<"ReduceMe
   produce(context, node.outputs[0]!, opType, inputs, { keepdims: { int: +keepDims } });
 }
 
-/** x · sigmoid(alpha·x): one fused kernel on the CPU. */
 function scaledSigmoid(node: Node, context: LoweringContext, alpha: number): void {
+  const [output] = node.outputs as [Value];
+  const name = context.nameFor(output);
+  emitScaledSigmoid(context, context.name(node.inputs[0]!), alpha, name);
+  context.named(output, name);
+}
+
+/** x · sigmoid(alpha·x): one fused kernel on the CPU. */
+function emitScaledSigmoid({ builder, target }: LoweringContext, x: string, alpha: number, output?: string): string {
+  const outputs = output === undefined ? undefined : [output];
+  if (target === "cpu") {
+    const attributes = { alpha: { float: alpha } };
+    return builder.emit("QuickGelu", [x], { attributes, outputs, domain: MICROSOFT })[0]!;
+  }
+  const scaled = alpha === 1 ? x : builder.emit("Mul", [x, builder.scalar(alpha)])[0]!;
+  return builder.emit("Mul", [x, builder.emit("Sigmoid", [scaled])[0]!], { outputs })[0]!;
+}
+
+/** x · sigmoid(x (c + k x²)), which is that formula: kernels of GPUs need not have ONNX's attribute for it. */
+function lowerGeluTanh(node: Node<"GeluTanh">, context: LoweringContext): void {
   const x = context.name(node.inputs[0]!);
-  const output = node.outputs[0]!;
+  const [output] = node.outputs as [Value];
+  const { builder } = context;
   if (context.target === "cpu") {
-    produce(context, output, "QuickGelu", [x], { alpha: { float: alpha } }, MICROSOFT);
+    produce(context, output, "Gelu", [x], { approximate: { string: "tanh" } });
     return;
   }
-  const scaled = alpha === 1 ? x : emit(context, "Mul", [x, context.builder.scalar(alpha)]);
-  produce(context, output, "Mul", [x, emit(context, "Sigmoid", [scaled])]);
+  const cubic = emit(context, "Mul", [emit(context, "Mul", [x, x]), builder.scalar(0.044715 * GELU_TANH)]);
+  const inner = emit(context, "Mul", [x, emit(context, "Add", [cubic, builder.scalar(GELU_TANH)])]);
+  produce(context, output, "Mul", [x, emit(context, "Sigmoid", [inner])]);
 }
+
+/** A scale that changes nothing, for kernels that want one. */
+const ones = ({ builder }: LoweringContext, size: number): string =>
+  builder.constant(tensor(new Float32Array(size).fill(1), [size]), `ones ${size}`);
 
 /** On the CPU: LayerNormalization over `[B, G, C/G·HW]` with unit scale, then scale and shift per channel. */
 function lowerGroupNorm(node: Node<"GroupNorm">, context: LoweringContext): void {
@@ -251,9 +309,8 @@ function lowerGroupNorm(node: Node<"GroupNorm">, context: LoweringContext): void
   const grouped = reshaped(context, x, [batch, groups, perGroup]);
   let normalized: string;
   if (context.target === "cpu") {
-    const ones = context.builder.constant(tensor(new Float32Array(perGroup).fill(1), [perGroup]), `ones ${perGroup}`);
     const [, ...statistics] = outputNames(node, context);
-    normalized = context.builder.emit("LayerNormalization", [grouped, ones], {
+    normalized = context.builder.emit("LayerNormalization", [grouped, ones(context, perGroup)], {
       attributes: { axis: { int: -1 }, epsilon: { float: epsilon } },
       outputs: [context.builder.fresh("group_normalized"), ...statistics],
     })[0]!;

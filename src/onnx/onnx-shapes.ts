@@ -55,7 +55,7 @@ const INFER: Record<string, Infer> = {
     ["Add", "Sub", "Mul", "Div", "Greater", "Where", "Min", "Max"].map((name) => [name, broadcast]),
   ),
   ...Object.fromEntries(
-    "Neg Exp Log Sqrt Sin Cos Sigmoid Tanh Relu Erf Reciprocal QuickGelu Gelu Cast Identity Softmax ScatterND MultiHeadAttention"
+    "Neg Exp Log Sqrt Sin Cos Sigmoid Tanh Relu Erf Reciprocal QuickGelu Gelu Cast Identity Softmax ScatterND MultiHeadAttention RotaryEmbedding"
       .split(" ")
       .map((name) => [name, same]),
   ),
@@ -65,6 +65,7 @@ const INFER: Record<string, Infer> = {
   FusedMatMul: product,
   Gemm: product,
   LayerNormalization: statistics,
+  SimplifiedLayerNormalization: statistics,
   Gather: ({ x }) => [[...x[1]!, ...x[0]!.slice(1)]],
   Reshape: ({ constant }) => [constant(1)],
   Expand: ({ x, constant }) => [broadcastShapes(x[0]!, constant(1))!],
