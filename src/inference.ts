@@ -72,7 +72,9 @@ export type { ImageLike, RgbImage } from "./images/pixels.js";
 
 export {
   type AddedTokenValues,
+  type Autoencoder,
   AutoencoderKL,
+  AutoencoderKLFlux2,
   AutoencoderTiny,
   type CLIPTextConfig,
   CLIPTextModel,
@@ -86,8 +88,10 @@ export {
   type ClipTextValues,
   type ClipTokenizerFiles,
   type LatentDistribution,
+  type LatentScaling,
   type PretrainedOptions,
   sampleLatents,
+  scaledLatents,
   type Tiling,
   type TilingDirection,
   type TilingOptions,
@@ -96,6 +100,7 @@ export {
   UNet2DConditionModel,
   type UNetBlock,
   type UNetInputs,
+  unscaledLatents,
   type WeightType,
 } from "./models/index.js";
 export type {

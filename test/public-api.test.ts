@@ -32,6 +32,7 @@ const CLASSES: Readonly<Record<string, string>> = {
     "stateDict loadStateDict predict compileTrainStep saveAdapters loadAdapters toSafetensors dispose:create",
   UNet2DConditionModel: "predict dispose:fromPretrained",
   AutoencoderKL: "encode decode:fromPretrained",
+  AutoencoderKLFlux2: "encode decode:fromPretrained",
   AutoencoderTiny: "encode decode:fromPretrained",
   CLIPTextModel: ":fromPretrained",
   CLIPTextModelWithProjection: ":fromPretrained",

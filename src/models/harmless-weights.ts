@@ -24,6 +24,9 @@ const WHOLE_CLIP: Harmless[] = [
 const BY_CLASS: Readonly<Record<string, readonly Harmless[]>> = {
   UNet2DConditionModel: [],
   AutoencoderKL: [{ names: /^loss\./, why: "the discriminator and perceptual loss of the autoencoder's own training" }],
+  AutoencoderKLFlux2: [
+    { names: /^bn\.num_batches_tracked$/, why: "how long the statistics of its training were gathered" },
+  ],
   AutoencoderTiny: [],
   CLIPTextModel: [
     POSITIONS,

@@ -1,5 +1,9 @@
-export { AutoencoderKL, type LatentDistribution, sampleLatents } from "./autoencoder-kl/autoencoder-kl.js";
+export type { Autoencoder } from "./autoencoder.js";
+export { AutoencoderKL } from "./autoencoder-kl/autoencoder-kl.js";
+export { AutoencoderKLFlux2 } from "./autoencoder-kl/autoencoder-kl-flux2.js";
 export type { Tiling, TilingDirection, TilingOptions, Tilings } from "./autoencoder-kl/autoencoder-tiling.js";
+export { type LatentDistribution, sampleLatents } from "./autoencoder-kl/kl-autoencoder.js";
+export { type LatentScaling, scaledLatents, unscaledLatents } from "./autoencoder-kl/latent-scaling.js";
 export { AutoencoderTiny } from "./autoencoder-tiny/autoencoder-tiny.js";
 export type { AddedTokenValues, ClipInputOptions, ClipTextValues } from "./clip-text/clip-text-inputs.js";
 export {

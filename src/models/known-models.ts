@@ -1,6 +1,7 @@
 // The classes of models that can be loaded, by the names that configurations give them.
 
 import { AutoencoderKL } from "./autoencoder-kl/autoencoder-kl.js";
+import { AutoencoderKLFlux2 } from "./autoencoder-kl/autoencoder-kl-flux2.js";
 import { AutoencoderTiny } from "./autoencoder-tiny/autoencoder-tiny.js";
 import { CLIPTextModel } from "./clip-text/clip-text-model.js";
 import { CLIPTextModelWithProjection } from "./clip-text/clip-text-model-with-projection.js";
@@ -15,6 +16,7 @@ export const KNOWN_MODELS: ReadonlyMap<
 > = new Map<string, { fromPretrained(dir: string, options?: PretrainedOptions): Promise<Model<unknown>> }>([
   ["UNet2DConditionModel", UNet2DConditionModel],
   ["AutoencoderKL", AutoencoderKL],
+  ["AutoencoderKLFlux2", AutoencoderKLFlux2],
   ["AutoencoderTiny", AutoencoderTiny],
   ["CLIPTextModel", CLIPTextModel],
   ["CLIPTextModelWithProjection", CLIPTextModelWithProjection],

@@ -3,8 +3,7 @@
 
 import { conditioningShapes, type Denoiser, repeatConditioning } from "../diffusion/index.js";
 import { ConfigError, quoted } from "../errors.js";
-import type { AutoencoderKL } from "../models/autoencoder-kl/autoencoder-kl.js";
-import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
+import type { Autoencoder } from "../models/autoencoder.js";
 import { createScheduler, type Scheduler, type SchedulerConfig } from "../schedulers/index.js";
 import { Generator, randn } from "../tensor/random.js";
 import { repeatRows } from "../tensor/rows.js";
@@ -20,7 +19,7 @@ import { modelConditioning } from "./model-conditioning.js";
 /** The parts that every family has. */
 export interface DiffusionComponents<Model extends Denoiser = Denoiser> {
   denoiser: Model;
-  vae: AutoencoderKL | AutoencoderTiny;
+  vae: Autoencoder;
   /** Or its configuration, of which it is made when it is first used. */
   scheduler: Scheduler | SchedulerConfig;
 }
@@ -42,7 +41,7 @@ export abstract class DiffusionPipeline<
   Options extends GenerateOptions = GenerateOptions,
   Model extends Denoiser = Denoiser,
 > extends AdaptedPipeline<Model> {
-  readonly vae: AutoencoderKL | AutoencoderTiny;
+  readonly vae: Autoencoder;
   /**
    * False frees text encoders, denoiser and autoencoder as soon as a call of `generate` is done with each, and decodes one
    * image at a time: memory is that of the largest, and each call loads all of them again.

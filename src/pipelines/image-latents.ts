@@ -1,8 +1,10 @@
 // Between images and the latents that a diffusion model works on: (z − shift) · scale, z the autoencoder's.
 
 import { ImageTensor } from "../images/image-tensor.js";
-import { AutoencoderKL, sampleLatents } from "../models/autoencoder-kl/autoencoder-kl.js";
-import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
+import type { Autoencoder } from "../models/autoencoder.js";
+import { sampleLatents } from "../models/autoencoder-kl/kl-autoencoder.js";
+import { scaledLatents, unscaledLatents } from "../models/autoencoder-kl/latent-scaling.js";
+import { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
 import type { Generator } from "../tensor/random.js";
 import { concatRows, rowsOf, sliceRows } from "../tensor/rows.js";
 import { Tensor } from "../tensor/tensor.js";
@@ -31,12 +33,11 @@ const DECODE_BATCH = 4;
  * @throws The signal's reason, if it has fired.
  */
 export async function imagesToLatents(
-  vae: AutoencoderKL | AutoencoderTiny,
+  vae: Autoencoder,
   images: Tensor<"float32">,
   generator: Generator,
   { onProgress, signal }: ImageWork = {},
 ): Promise<Tensor<"float32">> {
-  const { scaling_factor: scale, shift_factor: shift } = vae.config;
   const each = async <T>(encode: (image: Tensor<"float32">) => Promise<T>): Promise<T[]> => {
     const encoded: T[] = [];
     for (const image of rowsOf(images)) {
@@ -46,16 +47,16 @@ export async function imagesToLatents(
     }
     return encoded;
   };
-  let latents: Tensor<"float32">;
-  if (vae instanceof AutoencoderKL) {
+  let z: Tensor<"float32">;
+  if (vae instanceof AutoencoderTiny) {
+    z = concatRows(await each(async (image) => (await vae.encode(image)).latents));
+  } else {
     const encoded = await each((image) => vae.encode(image));
     const mean = concatRows(encoded.map((each) => each.mean));
     const logvar = concatRows(encoded.map((each) => each.logvar));
-    latents = sampleLatents({ mean, logvar }, { generator });
-  } else {
-    latents = concatRows(await each(async (image) => (await vae.encode(image)).latents));
+    z = sampleLatents({ mean, logvar }, { generator });
   }
-  return mapped(latents, (value) => (value - shift) * scale);
+  return scaledLatents(z, await vae.latentScaling());
 }
 
 /**
@@ -66,12 +67,11 @@ export async function imagesToLatents(
  * @throws The signal's reason, between batches of images, if it has fired.
  */
 export async function latentsToImages(
-  vae: AutoencoderKL | AutoencoderTiny,
+  vae: Autoencoder,
   latents: Tensor<"float32">,
   { onProgress, signal, together = DECODE_BATCH }: ImageWork = {},
 ): Promise<ImageTensor[]> {
-  const { scaling_factor: scale, shift_factor: shift } = vae.config;
-  const unscaled = mapped(latents, (value) => value / scale + shift);
+  const unscaled = unscaledLatents(latents, await vae.latentScaling());
   const images: ImageTensor[] = [];
   const count = latents.shape[0]!;
   for (let from = 0; from < count; from += together) {

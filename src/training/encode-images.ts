@@ -1,8 +1,9 @@
 // Encodes images to scaled latents and captions to text states, once, before training.
 
 import { ConfigError, printable, quoted } from "../errors.js";
-import { AutoencoderKL } from "../models/autoencoder-kl/autoencoder-kl.js";
-import type { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
+import type { Autoencoder } from "../models/autoencoder.js";
+import { scaledLatents, scaledSpread } from "../models/autoencoder-kl/latent-scaling.js";
+import { AutoencoderTiny } from "../models/autoencoder-tiny/autoencoder-tiny.js";
 import type { CLIPTextModel } from "../models/clip-text/clip-text-model.js";
 import type { CLIPTokenizer } from "../models/clip-tokenizer/clip-tokenizer.js";
 import { concatRows } from "../tensor/rows.js";
@@ -44,26 +45,27 @@ export const imagesPerBatch = ({ width, height }: { width: number; height: numbe
  * @param images - `[3, H, W]` in −1 … 1 each, as many as {@link imagesPerBatch} says, or fewer.
  */
 export async function encodeImageBatch(
-  vae: AutoencoderTiny | AutoencoderKL,
+  vae: Autoencoder,
   images: readonly Float32Array[],
   { width, height }: { width: number; height: number },
 ): Promise<EncodedImages> {
-  const { scaling_factor: scale } = vae.config;
-  const shift = vae.config.shift_factor ?? 0;
   const pixels = 3 * height * width;
   const count = imagesPerBatch({ width, height });
   // Filled up with zeros: one compiled graph serves all.
   const batch = new Float32Array(count * pixels);
   for (const [i, image] of images.entries()) batch.set(image, i * pixels);
   const input = tensor(batch, [count, 3, height, width]);
-  const encoded = vae instanceof AutoencoderKL ? await vae.encode(input) : { mean: (await vae.encode(input)).latents };
+  const encoded =
+    vae instanceof AutoencoderTiny ? { mean: (await vae.encode(input)).latents } : await vae.encode(input);
   const shape = encoded.mean.shape.slice(1);
   const length = images.length * sizeOf(shape);
   const rows = (values: Float32Array) => tensor(values, [images.length, ...shape]);
-  const latents = rows(encoded.mean.data.slice(0, length).map((value) => (value - shift) * scale));
+  const scaling = await vae.latentScaling();
+  const latents = scaledLatents(rows(encoded.mean.data.slice(0, length)), scaling);
   const logvar = "logvar" in encoded ? encoded.logvar : undefined;
   if (!logvar) return { latents };
-  return { latents, latentStd: rows(logvar.data.slice(0, length).map((value) => Math.exp(value / 2) * scale)) };
+  const std = rows(logvar.data.slice(0, length).map((value) => Math.exp(value / 2)));
+  return { latents, latentStd: scaledSpread(std, scaling) };
 }
 
 /**
@@ -72,7 +74,7 @@ export async function encodeImageBatch(
  * @param onProgress - Called with the number of images done.
  */
 export async function encodeImages(
-  vae: AutoencoderTiny | AutoencoderKL,
+  vae: Autoencoder,
   source: ImageSource,
   onProgress?: (done: number) => void,
 ): Promise<EncodedImages> {

@@ -11,7 +11,8 @@ import { readSafetensors, writeSafetensors } from "../../storage/index.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { type Tensor, zeros } from "../../tensor/tensor.js";
 import "../../storage/node.js";
-import { AutoencoderKL, decodeKl, encodeKl } from "./autoencoder-kl.js";
+import { AutoencoderKL } from "./autoencoder-kl.js";
+import { decodeKl, encodeKl } from "./kl-autoencoder.js";
 
 const FOLDER = "test/reference/vae-kl";
 /** Relative L2 distance between two float32 implementations. */

@@ -12,7 +12,8 @@ import { float32ToFloat16 } from "../../tensor/float16.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
 import { AutoencoderTiny } from "../autoencoder-tiny/autoencoder-tiny.js";
-import { AutoencoderKL, sampleLatents } from "./autoencoder-kl.js";
+import { AutoencoderKL } from "./autoencoder-kl.js";
+import { sampleLatents } from "./kl-autoencoder.js";
 import "../../storage/node.js";
 
 /** Relative L2 distance between two float32 implementations. */

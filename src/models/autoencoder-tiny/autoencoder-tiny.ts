@@ -19,6 +19,7 @@ import {
   tileRunner,
   withTiling,
 } from "../autoencoder-kl/autoencoder-tiling.js";
+import { evenScaling, type LatentScaling } from "../autoencoder-kl/latent-scaling.js";
 import { depth, MAX_LEVELS, width } from "../config-limits.js";
 import { freshWeights, Model } from "../model.js";
 import { loadModel, type ModelClass, type PretrainedOptions } from "../pretrained.js";
@@ -100,6 +101,11 @@ export class AutoencoderTiny extends Model<AutoencoderTinyConfig> {
       freshWeights((scope) => CLASS.build(scope, parsed), generator),
       runtime,
     );
+  }
+
+  /** Between z and the latents that a diffusion model works on. */
+  async latentScaling(): Promise<LatentScaling> {
+    return evenScaling(this.config.shift_factor, this.config.scaling_factor);
   }
 
   /** Image pixels per latent pixel, along each side. */

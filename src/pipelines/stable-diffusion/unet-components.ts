@@ -1,13 +1,12 @@
 // The parts that every Stable Diffusion pipeline has.
 
-import type { AutoencoderKL } from "../../models/autoencoder-kl/autoencoder-kl.js";
-import type { AutoencoderTiny } from "../../models/autoencoder-tiny/autoencoder-tiny.js";
+import type { Autoencoder } from "../../models/autoencoder.js";
 import type { UNet2DConditionModel } from "../../models/unet-2d-condition/unet-2d-condition.js";
 import type { Scheduler, SchedulerConfig } from "../../schedulers/index.js";
 
 export interface UNetComponents {
   unet: UNet2DConditionModel;
-  vae: AutoencoderKL | AutoencoderTiny;
+  vae: Autoencoder;
   /** Or its configuration, of which it is made when it is first used. */
   scheduler: Scheduler | SchedulerConfig;
 }

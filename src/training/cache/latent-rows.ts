@@ -1,7 +1,6 @@
 // Images as latents, one entry each: encoded once and kept, or encoded when they are drawn. Node only.
 
-import type { AutoencoderKL } from "../../models/autoencoder-kl/autoencoder-kl.js";
-import type { AutoencoderTiny } from "../../models/autoencoder-tiny/autoencoder-tiny.js";
+import type { Autoencoder } from "../../models/autoencoder.js";
 import { concatRows, sliceRows } from "../../tensor/rows.js";
 import { Tensor, tensor } from "../../tensor/tensor.js";
 import type { ImageDataset } from "../data/dataset.js";
@@ -28,7 +27,7 @@ export interface LatentBatch {
 
 /** What {@link LatentRows} are made of. */
 export interface LatentParts {
-  vae: AutoencoderTiny | AutoencoderKL;
+  vae: Autoencoder;
   dataset: ImageDataset;
   store: EntryStore;
   /** Of the autoencoder; see `encoderKey`. */

@@ -1,10 +1,7 @@
 // Chooses the tiles in which an autoencoder encodes or decodes within a limit. Node only.
 
-import type { AutoencoderKL } from "../../models/autoencoder-kl/autoencoder-kl.js";
+import type { Autoencoder } from "../../models/autoencoder.js";
 import type { TilingDirection } from "../../models/autoencoder-kl/autoencoder-tiling.js";
-import type { AutoencoderTiny } from "../../models/autoencoder-tiny/autoencoder-tiny.js";
-
-type Autoencoder = AutoencoderKL | AutoencoderTiny;
 
 /** Sides in latent pixels, the largest first: in smaller ones too little of the image is seen at once. */
 const SIDES = [96, 64, 48, 32, 24, 16] as const;
