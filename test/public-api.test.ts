@@ -36,6 +36,8 @@ const CLASSES: Readonly<Record<string, string>> = {
   AutoencoderTiny: "encode decode:fromPretrained",
   CLIPTextModel: ":fromPretrained",
   CLIPTextModelWithProjection: ":fromPretrained",
+  T5EncoderModel: "encode:fromPretrained",
+  Qwen3Model: "hiddenStates:fromPretrained",
   ...Object.fromEntries(
     ["StableDiffusionPipeline", "StableDiffusionXLPipeline"].map((name) => [
       name,

@@ -34,6 +34,11 @@ const BY_CLASS: Readonly<Record<string, readonly Harmless[]>> = {
     { names: /(^|\.)text_projection(\.weight)?$/, why: "is applied after what a CLIPTextModel gives" },
   ],
   CLIPTextModelWithProjection: [POSITIONS, ...WHOLE_CLIP],
+  T5EncoderModel: [
+    { names: /^encoder\.embed_tokens\.weight$/, why: "shared.weight under its second name" },
+    { names: /^(decoder|lm_head)\./, why: "the decoder, which an encoder's states do not depend on" },
+  ],
+  Qwen3Model: [{ names: /^lm_head\.weight$/, why: "gives the next token, from states that are not changed by it" }],
 };
 
 /** What a single-file checkpoint carries beside its models. */

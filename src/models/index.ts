@@ -16,6 +16,8 @@ export { CLIPTextModelWithProjection } from "./clip-text/clip-text-model-with-pr
 export { CLIPTokenizer, type ClipBatch, type ClipEncoding } from "./clip-tokenizer/clip-tokenizer.js";
 export type { ClipTokenizerFiles } from "./clip-tokenizer/clip-tokenizer-description.js";
 export type { PretrainedOptions } from "./pretrained.js";
+export { type Qwen3Config, Qwen3Model } from "./qwen3/qwen3-model.js";
+export { type T5Config, T5EncoderModel } from "./t5-text/t5-encoder-model.js";
 export { UNet2DConditionModel, type UNetInputs } from "./unet-2d-condition/unet-2d-condition.js";
 export type { UNet2DConditionConfig, UNetBlock } from "./unet-2d-condition/unet-config.js";
 export { WEIGHT_TYPES, type WeightType } from "./weight-loading.js";

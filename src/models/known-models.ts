@@ -7,6 +7,8 @@ import { CLIPTextModel } from "./clip-text/clip-text-model.js";
 import { CLIPTextModelWithProjection } from "./clip-text/clip-text-model-with-projection.js";
 import type { Model } from "./model.js";
 import type { PretrainedOptions } from "./pretrained.js";
+import { Qwen3Model } from "./qwen3/qwen3-model.js";
+import { T5EncoderModel } from "./t5-text/t5-encoder-model.js";
 import { UNet2DConditionModel } from "./unet-2d-condition/unet-2d-condition.js";
 
 /** By `_class_name`, or transformers' `architectures`. */
@@ -20,4 +22,7 @@ export const KNOWN_MODELS: ReadonlyMap<
   ["AutoencoderTiny", AutoencoderTiny],
   ["CLIPTextModel", CLIPTextModel],
   ["CLIPTextModelWithProjection", CLIPTextModelWithProjection],
+  ["T5EncoderModel", T5EncoderModel],
+  ["Qwen3Model", Qwen3Model],
+  ["Qwen3ForCausalLM", Qwen3Model],
 ]);

@@ -16,6 +16,8 @@ import { loadPickled, loadSafetensors, WEIGHT_TYPES, type WeightType } from "./w
 export interface ModelClass<Config> {
   /** `_class_name` of diffusers, or an entry of transformers' `architectures`. */
   name: string;
+  /** Further classes whose folders it can be read from. */
+  alsoNamed?: readonly string[];
   /** Its folder in a pipeline's, unless the caller names one. */
   subfolder?: string;
   /** File name of the weights without `.safetensors`; default "diffusion_pytorch_model". */
@@ -95,7 +97,7 @@ export async function loadModel<Config>(
 async function readFolder(
   dir: string,
   options: SourceOptions & { subfolder: string; dtype?: WeightType },
-  { name: className, weightsName }: Pick<ModelClass<unknown>, "name" | "weightsName">,
+  { name: className, alsoNamed = [], weightsName }: Pick<ModelClass<unknown>, "name" | "alsoNamed" | "weightsName">,
 ): Promise<ModelFolder> {
   const { subfolder, variant, dtype, dryRun = false, signal } = options;
   const storage = await openStorage(dir, { ...options, parts: [subfolder] });
@@ -103,7 +105,12 @@ async function readFolder(
     const config = options.config === undefined ? undefined : await openConfig(options.config, options);
     return readSingleFile(storage, storage.file, className, { config, dtype, dryRun, signal });
   }
-  const folder = await readModelFolder(storage, { subfolder, expectedClass: className, weightsName, variant });
+  const folder = await readModelFolder(storage, {
+    subfolder,
+    expectedClass: [className, ...alsoNamed],
+    weightsName,
+    variant,
+  });
   const result: ModelFolder = { source: folder.dir, config: folder.config, weights: new Map(), integers: [] };
   if (dryRun && folder.pickled.length > 0) return { ...result, weights: undefined };
   const loading = [

@@ -1,4 +1,13 @@
-export { type Conv2dOptions, conv2d, embedding, groupNorm, layerNorm, linear, sinusoidalEmbedding } from "./layers.js";
+export {
+  type Conv2dOptions,
+  conv2d,
+  embedding,
+  groupNorm,
+  layerNorm,
+  linear,
+  rmsNorm,
+  sinusoidalEmbedding,
+} from "./layers.js";
 export { draw, FreshParameters, ModelWeights, TrainableParameters, type Weight } from "./parameters.js";
 export {
   type AdaptableLayer,

@@ -85,6 +85,13 @@ export function layerNorm(scope: Scope, x: Value, epsilon = 1e-5): Value {
   return scope.build(() => ops.layerNorm(x, weight, bias, epsilon).y);
 }
 
+/** Divides the last axis by its root mean square and scales it. */
+export function rmsNorm(scope: Scope, x: Value, epsilon: number): Value {
+  requireRank(scope, "rmsNorm", x, 1, "[..., features]");
+  const weight = scope.parameter("weight", [x.shape.at(-1)!], ones);
+  return scope.build(() => ops.rmsNorm(x, weight, epsilon));
+}
+
 /**
  * Rows of a learned table.
  *
