@@ -7,7 +7,7 @@ import { LOSS_INPUT_NAMES } from "./pointwise-loss.js";
 
 /**
  * Named tensors of one row per sample, under diffusers' argument names in camelCase: `encoderHiddenStates [B, T, D]`,
- * SDXL's `textEmbeds [B, P]` and `timeIds [B, 6]`, `classLabels`, `timestepCond`, … Where a text encoder is trained,
+ * SDXL's `textEmbeds [B, P]` and `timeIds [B, 6]`, `pooledProjections`, `guidance`, `classLabels`, `timestepCond`, … Where a text encoder is trained,
  * `inputIds [B, T]` stand in place of `encoderHiddenStates`. The denoiser says which names it takes.
  */
 export type Conditioning = Readonly<Record<string, Tensor>>;
@@ -22,6 +22,10 @@ export interface ConditioningInputs {
   classLabels?: Tensor;
   /** For checkpoints that were distilled with guidance: float32 `[B, time_cond_proj_dim]`. */
   timestepCond?: Tensor;
+  /** Pooled text `[B, P]` of Stable Diffusion 3 and FLUX.1. */
+  pooledProjections?: Tensor;
+  /** For checkpoints that were distilled with guidance (FLUX): the scales, float32 `[B]`. */
+  guidance?: Tensor;
 }
 
 /** What a batch has beside what a denoiser is told. */

@@ -1,6 +1,6 @@
 // Matrix products.
 
-import { add } from "./elementwise.js";
+import { add, mul } from "./elementwise.js";
 import { canTakeRows, type Value } from "./graph.js";
 import { slice } from "./shape-operators.js";
 import { broadcastShapes, fail, requireFloat32, sameShape } from "./shapes.js";
@@ -98,8 +98,8 @@ export function splitFeatures(x: Value, sizes: readonly number[]): Value[] {
 }
 
 /**
- * Some features of a linear layer's output, or of a sum of such layers (one with its adapters), by products with these rows
- * of the weights; undefined of anything else, and where the weight to be cut is larger than the output.
+ * Some features of a linear layer's output, or of a sum of such layers (one with its adapters, scaled or not), by products with
+ * these rows of the weights; undefined of anything else, and where the weight to be cut is larger than the output.
  */
 function linearPart(y: Value, start: number, end: number): Value | undefined {
   if (y.source.kind !== "node") return undefined;
@@ -107,6 +107,10 @@ function linearPart(y: Value, start: number, end: number): Value | undefined {
   if (op === "Add") {
     const terms = inputs.map((term) => (sameShape(term!.shape, y.shape) ? linearPart(term!, start, end) : undefined));
     return terms[0] && terms[1] && add(terms[0], terms[1]);
+  }
+  if (op === "Mul" && inputs[1]!.size === 1) {
+    const part = linearPart(inputs[0]!, start, end);
+    return part && mul(part, inputs[1]!);
   }
   if (op !== "Linear") return undefined;
   const [x, weight, bias] = inputs as [Value, Value, Value | undefined];

@@ -17,7 +17,10 @@ export { CLIPTokenizer, type ClipBatch, type ClipEncoding } from "./clip-tokeniz
 export type { ClipTokenizerFiles } from "./clip-tokenizer/clip-tokenizer-description.js";
 export type { PretrainedOptions } from "./pretrained.js";
 export { type Qwen3Config, Qwen3Model } from "./qwen3/qwen3-model.js";
+export type { SD3TransformerConfig } from "./sd3-transformer-2d/sd3-config.js";
+export { SD3Transformer2DModel } from "./sd3-transformer-2d/sd3-transformer-2d.js";
 export { type T5Config, T5EncoderModel } from "./t5-text/t5-encoder-model.js";
+export type { TransformerDenoiser } from "./transformer/transformer-denoiser.js";
 export { UNet2DConditionModel, type UNetInputs } from "./unet-2d-condition/unet-2d-condition.js";
 export type { UNet2DConditionConfig, UNetBlock } from "./unet-2d-condition/unet-config.js";
 export { WEIGHT_TYPES, type WeightType } from "./weight-loading.js";

@@ -8,6 +8,7 @@ import { CLIPTextModelWithProjection } from "./clip-text/clip-text-model-with-pr
 import type { Model } from "./model.js";
 import type { PretrainedOptions } from "./pretrained.js";
 import { Qwen3Model } from "./qwen3/qwen3-model.js";
+import { SD3Transformer2DModel } from "./sd3-transformer-2d/sd3-transformer-2d.js";
 import { T5EncoderModel } from "./t5-text/t5-encoder-model.js";
 import { UNet2DConditionModel } from "./unet-2d-condition/unet-2d-condition.js";
 
@@ -17,6 +18,7 @@ export const KNOWN_MODELS: ReadonlyMap<
   { fromPretrained(dir: string, options?: PretrainedOptions): Promise<Model<unknown>> }
 > = new Map<string, { fromPretrained(dir: string, options?: PretrainedOptions): Promise<Model<unknown>> }>([
   ["UNet2DConditionModel", UNet2DConditionModel],
+  ["SD3Transformer2DModel", SD3Transformer2DModel],
   ["AutoencoderKL", AutoencoderKL],
   ["AutoencoderKLFlux2", AutoencoderKLFlux2],
   ["AutoencoderTiny", AutoencoderTiny],

@@ -107,6 +107,7 @@ export function draw(shape: readonly number[], initializer: Initializer, generat
     filled.data.fill(initializer.value);
     return filled;
   }
+  if (initializer.kind === "values") return tensor(initializer.make(), shape);
   if (initializer.kind === "uniform") {
     return tensor(
       rand(shape, { generator }).data.map((value) => (2 * value - 1) * initializer.bound),

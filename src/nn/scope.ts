@@ -8,7 +8,9 @@ import type { Tensor } from "../tensor/tensor.js";
 export type Initializer =
   | { kind: "constant"; value: number }
   | { kind: "uniform"; bound: number }
-  | { kind: "normal"; std: number };
+  | { kind: "normal"; std: number }
+  /** Known numbers, such as a table of positions. */
+  | { kind: "values"; make: () => Float32Array };
 
 /** Gives parameters by path: frozen weights, trainable inputs, or fresh random ones. */
 export interface ParameterSource {
