@@ -16,10 +16,14 @@ export { CLIPTextModelWithProjection } from "./clip-text/clip-text-model-with-pr
 export { CLIPTokenizer, type ClipBatch, type ClipEncoding } from "./clip-tokenizer/clip-tokenizer.js";
 export type { ClipTokenizerFiles } from "./clip-tokenizer/clip-tokenizer-description.js";
 export type { PretrainedOptions } from "./pretrained.js";
+export { QwenTokenizer, type QwenTokenizerFiles } from "./qwen-tokenizer/qwen-tokenizer.js";
 export { type Qwen3Config, Qwen3Model } from "./qwen3/qwen3-model.js";
 export type { SD3TransformerConfig } from "./sd3-transformer-2d/sd3-config.js";
 export { SD3Transformer2DModel } from "./sd3-transformer-2d/sd3-transformer-2d.js";
 export { type T5Config, T5EncoderModel } from "./t5-text/t5-encoder-model.js";
+export { T5Tokenizer } from "./t5-tokenizer/t5-tokenizer.js";
+export type { T5TokenizerFiles } from "./t5-tokenizer/t5-tokenizer-folder.js";
+export type { TokenEncoding } from "./token-encoding.js";
 export type { TransformerDenoiser } from "./transformer/transformer-denoiser.js";
 export { UNet2DConditionModel, type UNetInputs } from "./unet-2d-condition/unet-2d-condition.js";
 export type { UNet2DConditionConfig, UNetBlock } from "./unet-2d-condition/unet-config.js";

@@ -59,7 +59,8 @@ interface AddedToken {
   special: boolean;
 }
 
-interface Bpe {
+/** A vocabulary, and which pairs of its symbols are joined, most frequent first. */
+export interface Bpe {
   /** Names the files in messages. */
   names: { vocab: string; merges: string };
   vocab: Record<string, number>;
@@ -77,7 +78,7 @@ type Settings = Record<string, unknown>;
 export function describeClipTokenizer(files: ClipTokenizerFiles): ClipTokenizerDescription {
   const { source, config = {} } = files;
   refuseOtherKinds(source, config);
-  const bpe = bpeOf(files);
+  const bpe = bpeOf(files, CLIP_END_OF_WORD);
   checkVocabulary(source, bpe);
   const settings = settingsOf(files);
   const special = specialTokensOf(source, settings);
@@ -98,7 +99,14 @@ function refuseOtherKinds(source: string, config: Settings): void {
   }
 }
 
-function bpeOf({ source, tokenizer, vocab, merges }: ClipTokenizerFiles): Bpe {
+/**
+ * Vocabulary and merges of byte-level BPE, of `tokenizer.json` or of `vocab.json` and `merges.txt`.
+ *
+ * @param endOfWord - What the last symbol of a word has behind it; "" where nothing.
+ * @throws {FormatError} If they are missing.
+ * @throws {ConfigError} If `tokenizer.json` marks the ends of words otherwise.
+ */
+export function bpeOf({ source, tokenizer, vocab, merges }: ClipTokenizerFiles, endOfWord: string): Bpe {
   if (!tokenizer) {
     if (vocab && merges) return { names: { vocab: "vocab.json", merges: "merges.txt" }, vocab, merges };
     throw new FormatError(source, "needs tokenizer.json, or vocab.json and merges.txt; found neither.");
@@ -108,10 +116,11 @@ function bpeOf({ source, tokenizer, vocab, merges }: ClipTokenizerFiles): Bpe {
   if (!isBpe || !Array.isArray(tokenizer.added_tokens)) {
     throw new FormatError(source, "tokenizer.json must describe a BPE model: vocab, merges and added_tokens.");
   }
-  if (model.end_of_word_suffix !== CLIP_END_OF_WORD) {
+  const suffix = model.end_of_word_suffix ?? "";
+  if (suffix !== endOfWord) {
     throw new ConfigError(
-      `${source}: tokenizer.json: end_of_word_suffix must be "${CLIP_END_OF_WORD}", as in CLIP's tokenizer; ` +
-        `got ${JSON.stringify(model.end_of_word_suffix)}.`,
+      `${source}: tokenizer.json: end_of_word_suffix must be "${endOfWord}", as in this model's tokenizer; ` +
+        `got ${JSON.stringify(suffix)}.`,
     );
   }
   const pairs = (model.merges as unknown[]).map((merge): [string, string] => {
@@ -125,7 +134,8 @@ function bpeOf({ source, tokenizer, vocab, merges }: ClipTokenizerFiles): Bpe {
   return { names, vocab: model.vocab as Record<string, number>, merges: pairs };
 }
 
-function checkVocabulary(source: string, { names, vocab, merges }: Bpe): void {
+/** @throws {FormatError} If ids are none or occur twice, or a merge joins what the vocabulary does not have. */
+export function checkVocabulary(source: string, { names, vocab, merges }: Bpe): void {
   const seen = new Set<number>();
   for (const [token, id] of Object.entries(vocab)) {
     if (!isId(id) || seen.has(id)) {
