@@ -89,6 +89,8 @@ export {
   type ClipTextStates,
   type ClipTextValues,
   type ClipTokenizerFiles,
+  FluxTransformer2DModel,
+  type FluxTransformerConfig,
   type LatentDistribution,
   type LatentScaling,
   type PretrainedOptions,

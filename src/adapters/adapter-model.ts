@@ -15,7 +15,7 @@ import {
   readAdapter,
   writeAdapter,
 } from "./adapter-format.js";
-import { createAdapter } from "./create-adapter.js";
+import { createAdapter, withUsualTargets } from "./create-adapter.js";
 import { floatState } from "./float-state.js";
 import { checkLayers, type TargetLayer, targetLayers } from "./target-layers.js";
 import type { CompiledTrainStep, TrainStepOptions } from "./train-step-options.js";
@@ -68,7 +68,7 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
     }
     this.givenConfig = config;
     this.available = targetLayers(model);
-    const adapter = createAdapter(config, this.available);
+    const adapter = createAdapter(withUsualTargets(config, model.usualTargets), this.available);
     if (adapter.fromWeights && !begun) {
       throw new ConfigError(
         `${this.constructor.name}: a fresh adapter of the kind ${config.adapterType} begins with norms of the model's ` +
@@ -94,8 +94,9 @@ export class AdapterModel<Config extends AdapterConfig = AdapterConfig> {
     config: Config,
     { seed = 0 }: { seed?: number } = {},
   ): Promise<AdapterModel<Config>> {
-    const begun = await fromFrozenWeights(createAdapter(config, targetLayers(model)), model);
-    return new AdapterModel(model, config, { seed, begun });
+    const resolved = withUsualTargets(config, model.usualTargets);
+    const begun = await fromFrozenWeights(createAdapter(resolved, targetLayers(model)), model);
+    return new AdapterModel(model, resolved, { seed, begun });
   }
 
   /** A model of the same kind on the same layers around the same denoiser, with copies of the values. */

@@ -12,9 +12,10 @@ import { LoKrAdapter } from "./lokr/lokr-adapter.js";
 import { LoKrConfig } from "./lokr/lokr-config.js";
 import { LoRAAdapter } from "./lora/lora-adapter.js";
 import { LoRAConfig } from "./lora/lora-config.js";
+import { USUAL_TARGETS } from "./low-rank-config.js";
 import { TLoRAAdapter } from "./t-lora/t-lora-adapter.js";
 import { TLoRAConfig } from "./t-lora/t-lora-config.js";
-import type { TargetLayer } from "./target-layers.js";
+import type { LayerMatching, TargetLayer } from "./target-layers.js";
 
 /** A kind of adapter: its configuration from a file, and itself on a model's layers. */
 interface AdapterKind {
@@ -46,6 +47,22 @@ export function createAdapter(config: AdapterConfig, layers: readonly TargetLaye
     );
   }
   return kindOf(config.adapterType, "adapter").on(layers, config);
+}
+
+/**
+ * A configuration that says nothing of layers, for a model that says which are usual.
+ *
+ * @param usual - The model's; undefined where it says nothing.
+ * @returns The same where it names layers itself, or names them as the reference implementation does.
+ */
+export function withUsualTargets<Config extends AdapterConfig>(
+  config: Config,
+  usual: readonly string[] | undefined,
+): Config {
+  const { matching } = config as { matching?: LayerMatching };
+  if (!usual || config?.targetModules !== USUAL_TARGETS || matching === "name") return config;
+  const json = { ...config.toJSON(), target_modules: [...usual] };
+  return adapterConfigFromJSON(config.adapterType, json, "targetModules") as Config;
 }
 
 /**

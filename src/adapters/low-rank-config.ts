@@ -17,7 +17,7 @@ export interface LowRankOptions {
   dropout?: number;
   /**
    * Which linear layers and convolutions are adapted: a list of names; or a regular expression of whole paths; or
-   * `"all-linear"`. Default `["to_q", "to_k", "to_v", "to_out.0"]`.
+   * `"all-linear"`. Default: those usual for the model, `["to_q", "to_k", "to_v", "to_out.0"]` unless it says otherwise.
    */
   targetModules?: readonly string[] | string;
   /** Which of these are left as they are: a list of names, or a regular expression of whole paths. */
@@ -29,6 +29,9 @@ export interface LowRankOptions {
   alphaPattern?: PatternValues;
 }
 
+/** What is adapted where nothing is said, on models that say nothing either: the very list, told from equal ones that are given. */
+export const USUAL_TARGETS: readonly string[] = Object.freeze(["to_q", "to_k", "to_v", "to_out.0"]);
+
 const rank = z.int().min(1);
 const layerNames = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
 
@@ -37,7 +40,10 @@ export const LOW_RANK_FIELDS = {
   rank: rank.default(4),
   alpha: z.number().positive().optional(),
   dropout: z.number().min(0).lt(1).default(0),
-  targetModules: layerNames.default(["to_q", "to_k", "to_v", "to_out.0"]),
+  targetModules: z.preprocess(
+    (names) => (names === USUAL_TARGETS ? undefined : names),
+    layerNames.default(() => USUAL_TARGETS as string[]),
+  ),
   excludeModules: z.union([layerNames, z.tuple([])]).default([]),
   matching: z.enum(["path", "name"]).default("path"),
   rankPattern: z.record(z.string(), rank).default({}),
@@ -138,7 +144,7 @@ export abstract class LowRankConfig implements AdapterConfig, LayerChoice {
 
 /** A pattern as it is, a list as a copy that nobody can change. */
 export const frozenNames = (names: readonly string[] | string): readonly string[] | string =>
-  typeof names === "string" ? names : Object.freeze([...names]);
+  typeof names === "string" || names === USUAL_TARGETS ? names : Object.freeze([...names]);
 
 function requireObject(value: unknown, source: string): object {
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;

@@ -33,6 +33,8 @@ export interface Denoiser {
   readonly runtime: RuntimeOptions;
   /** Channels of its latents. */
   readonly latentChannels: number;
+  /** The layers that are usually adapted, by the ends of their paths, where these are not the attentions' of a UNet. */
+  readonly usualTargets?: readonly string[];
   /** The smallest shape that it can be built for; building runs nothing. */
   readonly smallestShape: DenoiserShape;
   /**

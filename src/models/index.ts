@@ -15,6 +15,8 @@ export {
 export { CLIPTextModelWithProjection } from "./clip-text/clip-text-model-with-projection.js";
 export { CLIPTokenizer, type ClipBatch, type ClipEncoding } from "./clip-tokenizer/clip-tokenizer.js";
 export type { ClipTokenizerFiles } from "./clip-tokenizer/clip-tokenizer-description.js";
+export type { FluxTransformerConfig } from "./flux-transformer-2d/flux-config.js";
+export { FluxTransformer2DModel } from "./flux-transformer-2d/flux-transformer-2d.js";
 export type { PretrainedOptions } from "./pretrained.js";
 export { QwenTokenizer, type QwenTokenizerFiles } from "./qwen-tokenizer/qwen-tokenizer.js";
 export { type Qwen3Config, Qwen3Model } from "./qwen3/qwen3-model.js";

@@ -5,6 +5,7 @@ import { AutoencoderKLFlux2 } from "./autoencoder-kl/autoencoder-kl-flux2.js";
 import { AutoencoderTiny } from "./autoencoder-tiny/autoencoder-tiny.js";
 import { CLIPTextModel } from "./clip-text/clip-text-model.js";
 import { CLIPTextModelWithProjection } from "./clip-text/clip-text-model-with-projection.js";
+import { FluxTransformer2DModel } from "./flux-transformer-2d/flux-transformer-2d.js";
 import type { Model } from "./model.js";
 import type { PretrainedOptions } from "./pretrained.js";
 import { Qwen3Model } from "./qwen3/qwen3-model.js";
@@ -19,6 +20,7 @@ export const KNOWN_MODELS: ReadonlyMap<
 > = new Map<string, { fromPretrained(dir: string, options?: PretrainedOptions): Promise<Model<unknown>> }>([
   ["UNet2DConditionModel", UNet2DConditionModel],
   ["SD3Transformer2DModel", SD3Transformer2DModel],
+  ["FluxTransformer2DModel", FluxTransformer2DModel],
   ["AutoencoderKL", AutoencoderKL],
   ["AutoencoderKLFlux2", AutoencoderKLFlux2],
   ["AutoencoderTiny", AutoencoderTiny],

@@ -16,7 +16,8 @@ import {
 } from "../transformer/transformer-denoiser.js";
 import {
   continuousNorm,
-  geluFeedForward,
+  fed,
+  JOINT_ATTENTION_LAYERS,
   joinedStreams,
   modulated,
   modulation,
@@ -34,6 +35,7 @@ const FAMILY: TransformerFamily<SD3TransformerConfig> = {
   name: "SD3Transformer2DModel",
   parse: parseSD3Config,
   latentChannels: (config) => config.in_channels,
+  usualTargets: JOINT_ATTENTION_LAYERS,
   patchSize: (config) => config.patch_size,
   largestGrid: (config) => ({ tokens: config.pos_embed_max_size, option: "pos_embed_max_size" }),
   conditioning: (config) => [
@@ -137,15 +139,9 @@ function jointBlock(
     const seen = second.build(() => ops.attention(own.q, own.k, own.v, { heads }));
     newImage = ops.add(newImage, ops.mul(linear(second.in("to_out.0"), seen, features), gate2!));
   }
-  newImage = fed(scope, newImage, "ff", [feedShift, feedScale, feedGate]);
+  newImage = fed(scope, newImage, { norm: "norm2", feedForward: "ff" }, [feedShift, feedScale, feedGate]);
   if (isLast) return { image: newImage, text };
   const changed = ops.mul(linear(attention.in("to_add_out"), forText, features), ofText[2]!);
-  return { image: newImage, text: fed(scope, ops.add(text, changed), "ff_context", ofText.slice(3)) };
-}
-
-/** x + gate · feedForward(norm(x) · (1 + scale) + shift). */
-function fed(scope: Scope, x: Value, name: "ff" | "ff_context", told: readonly Value[]): Value {
-  const [shift, scale, gate] = told as [Value, Value, Value];
-  const normalized = plainNorm(scope.in(name === "ff" ? "norm2" : "norm2_context"), x);
-  return ops.add(x, ops.mul(geluFeedForward(scope.in(name), modulated(normalized, scale, shift)), gate));
+  const names = { norm: "norm2_context", feedForward: "ff_context" };
+  return { image: newImage, text: fed(scope, ops.add(text, changed), names, ofText.slice(3)) };
 }

@@ -31,6 +31,8 @@ export interface TransformerFamily<Config> {
   /** @throws {ConfigError} If the configuration asks for what is not supported. */
   parse(config: unknown, source: string): Config;
   latentChannels(config: Config): number;
+  /** See `Denoiser.usualTargets`. */
+  usualTargets: readonly string[];
   /** Latent pixels along the side of a token: sides of latents are its multiples. */
   patchSize(config: Config): number;
   /** Most tokens along a side, where there is a limit, and the option that says so. */
@@ -58,6 +60,10 @@ export abstract class TransformerDenoiser<Config> extends Model<Config> implemen
 
   get latentChannels(): number {
     return this.family.latentChannels(this.config);
+  }
+
+  get usualTargets(): readonly string[] {
+    return this.family.usualTargets;
   }
 
   get smallestShape(): DenoiserShape {

@@ -4,6 +4,12 @@ import type { Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import { linear, rmsNorm, type Scope, sinusoidalEmbedding } from "../../nn/index.js";
 
+/** The projections of a joint attention, as diffusers' training scripts name them. */
+export const JOINT_ATTENTION_LAYERS: readonly string[] = [
+  ...["attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"],
+  ...["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"],
+];
+
 /** Features of a number before it is embedded. */
 const TIME_FEATURES = 256;
 
@@ -75,10 +81,22 @@ export function continuousNorm(
 }
 
 /** Four times as wide inside, with the approximate GELU. */
-export function geluFeedForward(scope: Scope, x: Value): Value {
+function geluFeedForward(scope: Scope, x: Value): Value {
   const features = x.shape.at(-1)!;
   const hidden = ops.geluTanh(linear(scope.in("net.0.proj"), x, 4 * features));
   return linear(scope.in("net.2"), hidden, features);
+}
+
+/** x + gate · {@link geluFeedForward}(norm(x) · (1 + scale) + shift). @param told - Shift, scale and gate. */
+export function fed(
+  scope: Scope,
+  x: Value,
+  { norm, feedForward }: { norm: string; feedForward: string },
+  told: readonly Value[],
+): Value {
+  const [shift, scale, gate] = told as [Value, Value, Value];
+  const normalized = modulated(plainNorm(scope.in(norm), x), scale, shift);
+  return ops.add(x, ops.mul(geluFeedForward(scope.in(feedForward), normalized), gate));
 }
 
 /** RMS normalization of each head. @param x - `[B, S, heads·D]`. */

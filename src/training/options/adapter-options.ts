@@ -110,9 +110,10 @@ export const ADAPTER_OPTIONS = {
   rank: integer("rank of the adapter, with FeRA of each expert", { min: 1 }).withDefault(defaults.rank),
   alpha: number("what an adapter adds is scaled by alpha / rank; 1 for FeRA, the rank for other kinds", { above: 0 }),
   dropout,
-  targetModules: list("layers that are adapted, by the end of their paths; or all-linear", "A,B").withDefault([
-    ...defaults.targetModules,
-  ]),
+  targetModules: list(
+    "layers that are adapted, by the end of their paths; or all-linear. The default stands for those usual for the model",
+    "A,B",
+  ).withDefault([...defaults.targetModules]),
   targetPattern: text("in place of that: a regular expression that is a layer's whole path", "REGEX"),
   excludeModules: list("layers that are not adapted though they are targets, by the end of their paths", "A,B"),
   excludePattern: text("in place of that: a regular expression that is a layer's whole path", "REGEX"),
@@ -210,7 +211,9 @@ function layersOf(options: Partial<AdapterOptionValues>, name: (option: string) 
   };
   if (targetPattern !== undefined && targetModules && !isUsual) both("targetModules", "targetPattern");
   if (excludePattern !== undefined && excludeModules) both("excludeModules", "excludePattern");
-  return { targetModules: targetPattern ?? targetModules, excludeModules: excludePattern ?? excludeModules };
+  // Left out, the model says which.
+  const targets = isUsual ? undefined : targetModules;
+  return { targetModules: targetPattern ?? targets, excludeModules: excludePattern ?? excludeModules };
 }
 
 /** PATTERN=NUMBER texts as a record. @throws {ConfigError} If a pattern is given twice. */
