@@ -89,6 +89,8 @@ export {
   type ClipTextStates,
   type ClipTextValues,
   type ClipTokenizerFiles,
+  Flux2Transformer2DModel,
+  type Flux2TransformerConfig,
   FluxTransformer2DModel,
   type FluxTransformerConfig,
   type LatentDistribution,

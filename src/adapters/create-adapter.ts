@@ -59,8 +59,8 @@ export function withUsualTargets<Config extends AdapterConfig>(
   config: Config,
   usual: readonly string[] | undefined,
 ): Config {
-  const { matching } = config as { matching?: LayerMatching };
-  if (!usual || config?.targetModules !== USUAL_TARGETS || matching === "name") return config;
+  if (!usual || config?.targetModules !== USUAL_TARGETS) return config;
+  if ((config as { matching?: LayerMatching }).matching === "name") return config;
   const json = { ...config.toJSON(), target_modules: [...usual] };
   return adapterConfigFromJSON(config.adapterType, json, "targetModules") as Config;
 }

@@ -238,7 +238,7 @@ describe("whether fera can load a model is what loading it would say", () => {
   });
 
   it("of a model of a class that it does not have", async () => {
-    await change("unet/config.json", { _class_name: "FluxTransformer2DModel" });
+    await change("unet/config.json", { _class_name: "QwenImageTransformer2DModel" });
     expect(await linesOf(join(copy, "unet"))).toMatch(/fera has no model of this class; it has UNet2DConditionModel, /);
   });
 

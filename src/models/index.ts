@@ -17,6 +17,8 @@ export { CLIPTokenizer, type ClipBatch, type ClipEncoding } from "./clip-tokeniz
 export type { ClipTokenizerFiles } from "./clip-tokenizer/clip-tokenizer-description.js";
 export type { FluxTransformerConfig } from "./flux-transformer-2d/flux-config.js";
 export { FluxTransformer2DModel } from "./flux-transformer-2d/flux-transformer-2d.js";
+export type { Flux2TransformerConfig } from "./flux2-transformer-2d/flux2-config.js";
+export { Flux2Transformer2DModel } from "./flux2-transformer-2d/flux2-transformer-2d.js";
 export type { PretrainedOptions } from "./pretrained.js";
 export { QwenTokenizer, type QwenTokenizerFiles } from "./qwen-tokenizer/qwen-tokenizer.js";
 export { type Qwen3Config, Qwen3Model } from "./qwen3/qwen3-model.js";

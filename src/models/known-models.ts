@@ -6,6 +6,7 @@ import { AutoencoderTiny } from "./autoencoder-tiny/autoencoder-tiny.js";
 import { CLIPTextModel } from "./clip-text/clip-text-model.js";
 import { CLIPTextModelWithProjection } from "./clip-text/clip-text-model-with-projection.js";
 import { FluxTransformer2DModel } from "./flux-transformer-2d/flux-transformer-2d.js";
+import { Flux2Transformer2DModel } from "./flux2-transformer-2d/flux2-transformer-2d.js";
 import type { Model } from "./model.js";
 import type { PretrainedOptions } from "./pretrained.js";
 import { Qwen3Model } from "./qwen3/qwen3-model.js";
@@ -21,6 +22,7 @@ export const KNOWN_MODELS: ReadonlyMap<
   ["UNet2DConditionModel", UNet2DConditionModel],
   ["SD3Transformer2DModel", SD3Transformer2DModel],
   ["FluxTransformer2DModel", FluxTransformer2DModel],
+  ["Flux2Transformer2DModel", Flux2Transformer2DModel],
   ["AutoencoderKL", AutoencoderKL],
   ["AutoencoderKLFlux2", AutoencoderKLFlux2],
   ["AutoencoderTiny", AutoencoderTiny],
