@@ -1,5 +1,5 @@
 // How fast several ranks are: sums of gradients on this machine and over links between two hosts, and a trainer's steps.
-//   npx tsx bench/distributed/measure.ts sums|links|embedded|sd15 --json FILE [--latent 32] [--rounds 3] [--steps 3] [--model FOLDER]
+//   npx tsx bench/distributed/measure.ts sums|links|embedded|sd15|linked-sd15 --json FILE [--latent 32] [--rounds 3] [--steps 3] [--model FOLDER]
 // Results of several runs are joined in FILE; scaling.ts makes the model and the plot of them.
 
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -36,12 +36,19 @@ export interface Steps {
   load: number;
 }
 
+/** Steps of two hosts of one thread each, over a link. */
+export interface LinkedSteps extends Link {
+  seconds: number[];
+  sumSeconds: number[];
+}
+
 /** What measure.ts writes. */
 export interface Measurements {
   sums?: { ranks: number; bytes: number; seconds: number[] }[];
   links?: (Link & { bytes: number; seconds: number[] })[];
   embedded?: Steps;
   [sd15: `sd15-${number}`]: Steps;
+  [linked: `linked-sd15-${number}`]: LinkedSteps[];
 }
 
 const MEGABYTE = 1e6;
@@ -85,22 +92,41 @@ if (what === "sums") {
 } else if (what === "embedded") {
   const model = fileURLToPath(new URL("../../assets/icons", import.meta.url));
   const config = demoConfig().toJSON();
-  known.embedded = await measureSteps({ model, config, batchSize: 8, latentSize: 32, tokens: 24 });
+  known.embedded = await measureSteps({ model, config, batchSize: 8, latentSize: 16, tokens: 24 });
 } else if (what === "sd15") {
-  const model = values.model ?? (await sd15Folder());
-  known[`sd15-${latentSize}`] = await measureSteps({
-    model,
-    config: new FeRAConfig({ rank: 4 }).toJSON(),
-    batchSize: 2,
-    latentSize,
-    tokens: 77,
-  });
-} else throw new Error(`measure.ts sums|links|embedded|sd15; got ${what}.`);
+  known[`sd15-${latentSize}`] = await measureSteps(await sd15Model());
+} else if (what === "linked-sd15") {
+  if (!canMakeHosts()) throw new Error("linked-sd15: making network namespaces takes root and iproute2.");
+  known[`linked-sd15-${latentSize}`] = await measureLinkedSteps(await sd15Model());
+} else throw new Error(`measure.ts sums|links|embedded|sd15|linked-sd15; got ${what}.`);
 const text = `${JSON.stringify(known, undefined, 1)}\n`;
 if (values.json) writeFileSync(values.json, text);
 else process.stdout.write(text);
 
 type Model = Pick<Extract<RankTask, { kind: "steps" }>, "model" | "config" | "batchSize" | "latentSize" | "tokens">;
+
+/** Rank 4, a sample for each of two ranks. */
+async function sd15Model(): Promise<Model> {
+  const model = values.model ?? (await sd15Folder());
+  return { model, config: new FeRAConfig({ rank: 4 }).toJSON(), batchSize: 2, latentSize, tokens: 77 };
+}
+
+/** What a link costs a training: of a step, all but the sum over ranks would be the same for a host alone with its part of the batch. */
+async function measureLinkedSteps(model: Model): Promise<LinkedSteps[]> {
+  const results: LinkedSteps[] = [];
+  for (const link of LINKS) {
+    const task: RankTask = { kind: "steps", ...model, threads: 1, steps, settling: 1, isAlone: false };
+    const result = await onRanks(2, task, link);
+    const [seconds, sumSeconds] = [result.steps!, result.sumSeconds!];
+    results.push({ ...link, seconds, sumSeconds });
+    const [step, sum] = [median(seconds), median(sumSeconds)];
+    const speedUp = ((2 * (step - sum)) / step).toFixed(3);
+    console.error(
+      `${link.gigabits} Gbit/s, ${link.milliseconds} ms: ${step.toFixed(2)} s, of it ${sum.toFixed(3)} s the sum: ${speedUp}`,
+    );
+  }
+  return results;
+}
 
 async function measureSteps(model: Model): Promise<Steps> {
   const ways = WAYS.map((way): StepTimes => ({ ...way, seconds: [], sumSeconds: [], messageBytes: 0 }));
