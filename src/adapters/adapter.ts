@@ -81,6 +81,8 @@ export interface Adapter<Config extends AdapterConfig = AdapterConfig> {
   readonly shapes: ReadonlyMap<string, readonly number[]>;
   /** Losses of its own beside the objective's. */
   readonly lossNames: readonly string[];
+  /** Whether one of them is of the whole batch, and not a mean over samples: such a batch cannot be computed in parts. */
+  readonly hasWholeBatchLoss?: boolean;
   /** Fresh parameters, drawn so that the model predicts as before. */
   initialize(generator: Generator): Map<string, Tensor<"float32">>;
   /**
@@ -111,7 +113,10 @@ export interface Adapter<Config extends AdapterConfig = AdapterConfig> {
 }
 
 /** What a training step needs of an adapter. */
-export type StepAdapter = Pick<Adapter, "config" | "shapes" | "lossNames" | "attach" | "toStateDict">;
+export type StepAdapter = Pick<
+  Adapter,
+  "config" | "shapes" | "lossNames" | "hasWholeBatchLoss" | "attach" | "toStateDict"
+>;
 
 /** The trained tensors of a model, and where their current values are. */
 export interface AdapterState<Kind extends StepAdapter = Adapter> {

@@ -15,6 +15,7 @@ export interface JointPart {
 export class JointAdapter implements StepAdapter {
   readonly shapes: ReadonlyMap<string, readonly number[]>;
   readonly lossNames: readonly string[];
+  readonly hasWholeBatchLoss: boolean;
 
   constructor(
     /** What stands for all of them. */
@@ -23,6 +24,7 @@ export class JointAdapter implements StepAdapter {
   ) {
     this.shapes = new Map(parts.flatMap(({ adapter }) => [...adapter.shapes]));
     this.lossNames = parts.flatMap(({ adapter }) => adapter.lossNames);
+    this.hasWholeBatchLoss = parts.some(({ adapter }) => adapter.hasWholeBatchLoss);
   }
 
   attach(graph: Graph, parameters: ReadonlyMap<string, Value>, inputs: AttachInputs): AttachedAdapter {

@@ -29,6 +29,8 @@ export interface DataParallelOptions extends Omit<CompileOptions, "ioBinding"> {
   parameterBytes: number;
   /** Outputs that have a row per sample. */
   perSample?: readonly string[];
+  /** Whether the results of parts, averaged, are those of the whole batch; true by default. */
+  isDivisible?: boolean;
 }
 
 /**
@@ -139,11 +141,11 @@ export async function compileDataParallel(
   build: (graph: Graph, batchSize: number) => void,
   options: DataParallelOptions,
 ): Promise<DataParallelGraph> {
-  const { batchSize, parameterBytes, profilePrefix, perSample } = options;
+  const { batchSize, parameterBytes, profilePrefix, perSample, isDivisible = true } = options;
   const device = await deviceOf(options);
   const processors = device === "cpu" ? (backend().processors ?? 1) : 1;
   const threads = Math.min(options.threads ?? processors, processors);
-  const parts = parameterBytes <= LARGEST_PARAMETER_BYTES ? partsOf(batchSize, threads) : 1;
+  const parts = isDivisible && parameterBytes <= LARGEST_PARAMETER_BYTES ? partsOf(batchSize, threads) : 1;
   const graph = new Graph();
   build(graph, batchSize / parts);
   const model = withoutGraph(lowered(graph, device, options));

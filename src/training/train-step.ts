@@ -129,7 +129,10 @@ export class TrainStep implements Trainable<TrainStepInputs>, CompiledTrainStep 
     };
     const { batchSize } = shape;
     const perSample = [SAMPLE_LOSSES];
-    const runtime = { ...model.runtime, precision, batchSize, parameterBytes: model.weights.float32Bytes, perSample };
+    const runtime = {
+      ...{ ...model.runtime, precision, batchSize, parameterBytes: model.weights.float32Bytes, perSample },
+      isDivisible: !adapter.hasWholeBatchLoss,
+    };
     const graph = await compileDataParallel(build, runtime);
     return new TrainStep(trained, parts, options, feedsWith(masks), { graph }, lossScale);
   }

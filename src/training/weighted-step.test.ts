@@ -152,3 +152,17 @@ describe("a step with weights and masks", () => {
     await expect(compute(batch, { objective })).rejects.toThrow("the objective needs lossWeights in every batch");
   });
 });
+
+it("the balance loss is of the whole batch, however many threads there are", async () => {
+  const losses = [];
+  for (const threads of [1, 2]) {
+    const own = await UNet2DConditionModel.fromPretrained(REFERENCE, { subfolder: "unet", threads });
+    const balanced = new FeRAModel(own, FeRAConfig.reference({ feclWeight: 0, balanceWeight: 0.5 }));
+    const step = await balanced.compileTrainStep({ batchSize: B, height: 8, width: 8, tokens: 5 });
+    losses.push((await step.compute(batch)).losses.balance!);
+    await step.release();
+    await own.release();
+  }
+  expect(losses[0]).toBeGreaterThan(0);
+  expect(Math.abs(losses[1]! - losses[0]!) / losses[0]!).toBeLessThan(TOLERANCE);
+});

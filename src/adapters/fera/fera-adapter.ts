@@ -35,6 +35,7 @@ const BALANCE = "balance";
  */
 export class FeRAAdapter implements Adapter<FeRAConfig> {
   readonly lossNames: readonly string[];
+  readonly hasWholeBatchLoss: boolean;
   readonly isLinearInScale = true;
   readonly layout: FeRALayout;
   readonly shapes: ReadonlyMap<string, readonly number[]>;
@@ -46,6 +47,7 @@ export class FeRAAdapter implements Adapter<FeRAConfig> {
   ) {
     const { ownLoss } = createRouter(config);
     const balance = config.balanceWeight > 0 ? [BALANCE] : [];
+    this.hasWholeBatchLoss = config.balanceWeight > 0;
     this.lossNames = ["fecl", ...balance, ...(ownLoss ? [ownLoss.name] : [])];
     this.layout = layoutOf(config, layers);
     this.shapes = stackedShapes(this.layout);
