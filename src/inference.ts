@@ -120,6 +120,8 @@ export {
   type UNetInputs,
   unscaledLatents,
   type WeightType,
+  ZImageTransformer2DModel,
+  type ZImageTransformerConfig,
 } from "./models/index.js";
 export type {
   AdaptableLayer,

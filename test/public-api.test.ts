@@ -31,6 +31,7 @@ const CLASSES: Readonly<Record<string, string>> = {
   AdapterModel:
     "stateDict loadStateDict predict compileTrainStep saveAdapters loadAdapters toSafetensors dispose:create",
   UNet2DConditionModel: "predict dispose:fromPretrained",
+  ZImageTransformer2DModel: "predict dispose:fromPretrained",
   Flux2Transformer2DModel: "predict dispose:fromPretrained",
   FluxTransformer2DModel: "predict dispose:fromPretrained",
   SD3Transformer2DModel: "predict dispose:fromPretrained",

@@ -24,6 +24,8 @@ export interface ConditioningInputs {
   timestepCond?: Tensor;
   /** Pooled text `[B, P]` of Stable Diffusion 3 and FLUX.1. */
   pooledProjections?: Tensor;
+  /** Z-Image: which text states are tokens (1) and which fill up (0), float32 `[B, T]`. Default: all are tokens. */
+  encoderAttentionMask?: Tensor;
   /** For checkpoints that were distilled with guidance (FLUX): the scales, float32 `[B]`. */
   guidance?: Tensor;
 }

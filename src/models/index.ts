@@ -32,3 +32,5 @@ export type { TransformerDenoiser } from "./transformer/transformer-denoiser.js"
 export { UNet2DConditionModel, type UNetInputs } from "./unet-2d-condition/unet-2d-condition.js";
 export type { UNet2DConditionConfig, UNetBlock } from "./unet-2d-condition/unet-config.js";
 export { WEIGHT_TYPES, type WeightType } from "./weight-loading.js";
+export type { ZImageTransformerConfig } from "./z-image-transformer-2d/z-image-config.js";
+export { ZImageTransformer2DModel } from "./z-image-transformer-2d/z-image-transformer-2d.js";

@@ -13,6 +13,7 @@ import { Qwen3Model } from "./qwen3/qwen3-model.js";
 import { SD3Transformer2DModel } from "./sd3-transformer-2d/sd3-transformer-2d.js";
 import { T5EncoderModel } from "./t5-text/t5-encoder-model.js";
 import { UNet2DConditionModel } from "./unet-2d-condition/unet-2d-condition.js";
+import { ZImageTransformer2DModel } from "./z-image-transformer-2d/z-image-transformer-2d.js";
 
 /** By `_class_name`, or transformers' `architectures`. */
 export const KNOWN_MODELS: ReadonlyMap<
@@ -23,6 +24,7 @@ export const KNOWN_MODELS: ReadonlyMap<
   ["SD3Transformer2DModel", SD3Transformer2DModel],
   ["FluxTransformer2DModel", FluxTransformer2DModel],
   ["Flux2Transformer2DModel", Flux2Transformer2DModel],
+  ["ZImageTransformer2DModel", ZImageTransformer2DModel],
   ["AutoencoderKL", AutoencoderKL],
   ["AutoencoderKLFlux2", AutoencoderKLFlux2],
   ["AutoencoderTiny", AutoencoderTiny],

@@ -1,7 +1,13 @@
 // What the transformers that denoise under flow matching share: their inputs with the checks, loading, and prediction. A family
 // says what is different in one table.
 
-import { conditioningOf, type Denoiser, type DenoiserInputs, type DenoiserShape } from "../../diffusion/index.js";
+import {
+  type Conditioning,
+  conditioningOf,
+  type Denoiser,
+  type DenoiserInputs,
+  type DenoiserShape,
+} from "../../diffusion/index.js";
 import { ShapeError } from "../../errors.js";
 import type { Graph, Value } from "../../graph/index.js";
 import type { ModelWeights, Scope } from "../../nn/index.js";
@@ -22,6 +28,8 @@ export interface ConditioningInput {
   shape: readonly (number | "tokens")[];
   /** The option that says so, for messages. */
   option: string;
+  /** Ones where it is left out. */
+  isOptional?: true;
 }
 
 /** A class of transformers over latents on a grid that predict the flow, noise minus image, at t = 1000 σ. */
@@ -38,6 +46,8 @@ export interface TransformerFamily<Config> {
   /** Most tokens along a side, where there is a limit, and the option that says so. */
   largestGrid?(config: Config): { tokens: number; option: string };
   conditioning(config: Config): readonly ConditioningInput[];
+  /** What a batch must fulfil beyond shapes. @param fail - Throws, with the class's name. */
+  check?(given: Conditioning, config: Config, fail: (problem: string) => never): void;
   /** The model as a function from Values to Values. @returns `[B, C, H, W]`. */
   build(scope: Scope, inputs: TransformerValues, config: Config): Value;
 }
@@ -75,7 +85,7 @@ export abstract class TransformerDenoiser<Config> extends Model<Config> implemen
   }
 
   feedsOf(inputs: DenoiserInputs): Record<string, Tensor> {
-    return feedsOf(inputs);
+    return feedsOf(inputs, this.family.conditioning(this.config));
   }
 
   declareInputs(graph: Graph, shape: DenoiserShape, without: readonly string[] = []): Record<string, Value> {
@@ -168,9 +178,15 @@ function declareInputs<Config>(
 }
 
 /** Timesteps as float32; a single one, or a single guidance scale, is repeated. */
-function feedsOf(inputs: DenoiserInputs): Record<string, Tensor> {
+function feedsOf(inputs: DenoiserInputs, known: readonly ConditioningInput[]): Record<string, Tensor> {
   const { guidance, ...conditioning } = conditioningOf(inputs);
   const batch = inputs.latents.shape[0]!;
+  const tokens = conditioning.encoderHiddenStates?.shape[1] ?? 1;
+  const leftOut = known.filter(({ name, isOptional }) => isOptional && !conditioning[name]);
+  const ones = leftOut.map(({ name, shape }): [string, Tensor] => {
+    const sizes = [batch, ...shape.map((size) => (size === "tokens" ? tokens : size))];
+    return [name, tensor(new Float32Array(sizes.reduce((a, b) => a * b)).fill(1), sizes)];
+  });
   const numbers = ({ data }: Tensor) =>
     tensor(
       Float32Array.from({ length: batch }, (_, i) => Number(data[data.length === 1 ? 0 : i])),
@@ -180,6 +196,7 @@ function feedsOf(inputs: DenoiserInputs): Record<string, Tensor> {
     latents: inputs.latents,
     timesteps: numbers(inputs.timesteps),
     ...conditioning,
+    ...Object.fromEntries(ones),
     ...(guidance && { guidance: numbers(guidance) }),
   };
 }
@@ -199,10 +216,11 @@ function shapeOf<Config>(inputs: DenoiserInputs, family: TransformerFamily<Confi
   checkCount("timesteps", timesteps);
   const given = conditioningOf(inputs);
   const known = family.conditioning(config);
-  let tokens = 1;
-  for (const { name, shape, option } of known) {
+  let tokens: number | undefined;
+  for (const { name, shape, option, isOptional } of known) {
     const value = given[name];
     if (!value) {
+      if (isOptional) continue;
       refuse(`this checkpoint needs ${name} (${option})`);
       continue;
     }
@@ -213,15 +231,16 @@ function shapeOf<Config>(inputs: DenoiserInputs, family: TransformerFamily<Confi
     const expected = [batchSize, ...shape];
     const fits =
       value.shape.length === expected.length &&
-      expected.every((size, i) => size === "tokens" || size === value.shape[i]);
-    const form = expected.map((size) => (size === "tokens" ? "T" : size)).join(", ");
+      expected.every((size, i) => (size === "tokens" ? (tokens ?? value.shape[i]) : size) === value.shape[i]);
+    const form = expected.map((size) => (size === "tokens" ? (tokens ?? "T") : size)).join(", ");
     if (!fits) refuse(`${name} must be [${form}] (${option}); got [${value.shape.join(",")}]`);
     const at = expected.indexOf("tokens");
     if (at >= 0) tokens = value.shape[at]!;
   }
   const unknown = Object.keys(given).find((name) => !known.some((each) => each.name === name));
   if (unknown !== undefined) refuse(`this checkpoint takes no ${unknown}; leave it out`);
-  return { batchSize, latentHeight, latentWidth, tokens };
+  family.check?.(given, config, refuse);
+  return { batchSize, latentHeight, latentWidth, tokens: tokens ?? 1 };
 }
 
 function checkGrid<Config>(sides: readonly number[], family: TransformerFamily<Config>, config: Config): void {
