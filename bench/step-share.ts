@@ -98,7 +98,7 @@ async function measureShare({ what, steps, batchSize }: Task): Promise<Share> {
   if (what === "whole") {
     const words = recipe.VOCABULARY_SIZE;
     const textEncoder = CLIPTextModel.fromConfig(recipe.textEncoderConfig(words, words - 1), generator);
-    trainable = await WholeModel.compile({ unet, textEncoder }, shape);
+    trainable = await WholeModel.compile({ denoiser: unet, textEncoder }, shape);
     const empty = tensor(new BigInt64Array(tokens), [1, tokens], "int64");
     const inputIds = randint(0, words, [EXAMPLES, tokens], { generator });
     data = { latents, conditioning: { inputIds }, empty: { inputIds: empty } };

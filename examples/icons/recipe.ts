@@ -44,6 +44,25 @@ export const UNET_CONFIG = {
   resnet_time_scale_shift: "scale_shift",
 };
 
+/** For comparison: the caption reaches attention only. */
+export const PLAIN_UNET_CONFIG = { ...UNET_CONFIG, addition_embed_type: null, addition_embed_type_num_heads: 64 };
+
+/** For comparison: 256 tokens, one of each place, and about as many parameters. */
+export const TRANSFORMER_CONFIG = {
+  sample_size: LATENT_SIZE,
+  patch_size: 1,
+  in_channels: LATENT_CHANNELS,
+  out_channels: LATENT_CHANNELS,
+  num_layers: 6,
+  num_attention_heads: 4,
+  attention_head_dim: 64,
+  caption_projection_dim: 256,
+  joint_attention_dim: TEXT_FEATURES,
+  pooled_projection_dim: TEXT_FEATURES,
+  pos_embed_max_size: LATENT_SIZE,
+  qk_norm: "rms_norm",
+};
+
 export const textEncoderConfig = (vocabularySize: number, endOfText: number) => ({
   vocab_size: vocabularySize,
   hidden_size: TEXT_FEATURES,

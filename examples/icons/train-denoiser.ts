@@ -2,6 +2,7 @@
 // Goes on from the newest checkpoint when started again, or from the weights of a pipeline. The learning rate stays as it is until a number of steps is given
 // in which to let it fall to zero; before that, too, the mean of the kept weights can be used.
 // Usage: npx tsx examples/icons/train-denoiser.ts OUTPUT_FOLDER AUTOENCODER_FOLDER [--decay STEPS] [--from PIPELINE_FOLDER]
+//   [--architecture unet|plain-unet|transformer]; all but the first are for comparison.
 
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,6 +12,7 @@ import { CLIPTextModel } from "../../src/models/clip-text/clip-text-model.js";
 import { CLIPTokenizer } from "../../src/models/clip-tokenizer/clip-tokenizer.js";
 import { writeClipTokenizer } from "./write-clip-tokenizer.js";
 import "../../src/storage/node.js";
+import { SD3Transformer2DModel } from "../../src/models/sd3-transformer-2d/sd3-transformer-2d.js";
 import { UNet2DConditionModel } from "../../src/models/unet-2d-condition/unet-2d-condition.js";
 import "../../src/runtime/node.js";
 import { createObjective } from "../../src/diffusion/index.js";
@@ -33,10 +35,10 @@ import { takeWeights } from "./earlier-weights.js";
 import { MatrixMomentum, OrthogonalizedModel } from "./matrix-momentum.js";
 import { captionsOf, checkCaptions, trainingNames } from "./names.js";
 import * as recipe from "./recipe.js";
-import { WholeModel } from "./whole-model.js";
+import { type WholeDenoiser, WholeModel } from "./whole-model.js";
 
 const { positionals, values: flags } = parseArgs({
-  options: { decay: { type: "string" }, from: { type: "string" } },
+  options: { decay: { type: "string" }, from: { type: "string" }, architecture: { type: "string", default: "unet" } },
   allowPositionals: true,
 });
 const [output = "runs/embedded/denoiser", autoencoderFolder = "runs/embedded/vae"] = positionals;
@@ -60,8 +62,8 @@ const { latents } = await encodeImages(vae, {
 await vae.release();
 
 const generator = new Generator(recipe.SEED);
-const unet = UNet2DConditionModel.fromConfig(recipe.UNET_CONFIG, generator);
-for (const [name, weight] of unet.weights.weights) {
+const denoiser = freshDenoiser(flags.architecture);
+for (const [name, weight] of denoiser.weights.weights) {
   if (!name.endsWith("attn2.to_out.0.weight") || !("tensor" in weight)) continue;
   const { data } = weight.tensor;
   for (let i = 0; i < data.length; i++) data[i]! *= recipe.TEXT_STRENGTH;
@@ -69,11 +71,11 @@ for (const [name, weight] of unet.weights.weights) {
 const textConfig = recipe.textEncoderConfig(tokenizer.vocabSize, tokenizer.eosTokenId);
 const textEncoder = CLIPTextModel.fromConfig(textConfig, generator);
 if (flags.from !== undefined) {
-  await takeWeights(join(flags.from, "unet", "diffusion_pytorch_model.safetensors"), tensorsOf(unet));
+  await takeWeights(join(flags.from, "unet", "diffusion_pytorch_model.safetensors"), tensorsOf(denoiser));
   await takeWeights(join(flags.from, "text_encoder", "model.safetensors"), tensorsOf(textEncoder));
 }
 const trainable = await WholeModel.compile(
-  { unet, textEncoder },
+  { denoiser, textEncoder },
   {
     batchSize: recipe.BATCH,
     height: recipe.LATENT_SIZE,
@@ -144,8 +146,16 @@ function chooseCaptions(step: number): void {
   });
 }
 
-function tensorsOf({ weights }: Pick<UNet2DConditionModel, "weights">): Map<string, Tensor<"float32">> {
+function tensorsOf({ weights }: Pick<WholeDenoiser, "weights">): Map<string, Tensor<"float32">> {
   return new Map([...weights.weights].flatMap(([name, weight]) => ("tensor" in weight ? [[name, weight.tensor]] : [])));
+}
+
+/** @throws {Error} If there is no such architecture in the recipe. */
+function freshDenoiser(architecture: string): WholeDenoiser {
+  if (architecture === "transformer") return SD3Transformer2DModel.fromConfig(recipe.TRANSFORMER_CONFIG, generator);
+  if (architecture === "plain-unet") return UNet2DConditionModel.fromConfig(recipe.PLAIN_UNET_CONFIG, generator);
+  if (architecture === "unet") return UNet2DConditionModel.fromConfig(recipe.UNET_CONFIG, generator);
+  throw new Error(`--architecture must be unet, plain-unet or transformer; got ${architecture}`);
 }
 
 /** Powers of the latents' channels to the recipe's exponent, divided by their mean. */

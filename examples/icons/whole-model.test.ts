@@ -38,7 +38,7 @@ it("gives the very same gradients of all weights with recomputation", async () =
   const results = [];
   for (const gradientCheckpointing of [false, true]) {
     const sizes = { batchSize: 2, height: 8, width: 8, tokens: 4 };
-    const whole = await WholeModel.compile({ unet, textEncoder }, { ...sizes, gradientCheckpointing });
+    const whole = await WholeModel.compile({ denoiser: unet, textEncoder }, { ...sizes, gradientCheckpointing });
     results.push(await whole.compute(batch));
     await whole.release();
   }

@@ -1,24 +1,25 @@
-// Trains a whole UNet, alone or together with its text encoder: every weight is a graph input with a gradient.
+// Trains a whole denoiser, alone or together with its text encoder: every weight is a graph input with a gradient.
 
 import { gradients } from "../../src/autodiff/index.js";
+import type { Denoiser, DenoiserShape } from "../../src/diffusion/index.js";
 import { ConfigError } from "../../src/errors.js";
 import type { Graph, Value } from "../../src/graph/index.js";
 import * as ops from "../../src/graph/index.js";
 import { type CLIPTextModel, clipTextModel } from "../../src/models/clip-text/clip-text-model.js";
 import type { Model } from "../../src/models/model.js";
-import {
-  type UNet2DConditionModel,
-  unet,
-  unetFeeds,
-  unetInputs,
-} from "../../src/models/unet-2d-condition/unet-2d-condition.js";
 import { ModelWeights, Scope, TrainableParameters } from "../../src/nn/index.js";
 import { compileDataParallel, type DataParallelGraph, type RuntimeOptions } from "../../src/runtime/index.js";
 import { Tensor } from "../../src/tensor/tensor.js";
 import type { DiffusionBatch, LossesAndGradients, Trainable } from "../../src/training/trainable.js";
 
-const UNET = "unet.";
+const DENOISER = "unet.";
 const TEXT_ENCODER = "text_encoder.";
+
+/** What a text encoder gives a denoiser, so that nobody feeds it. */
+const OF_TEXT = ["encoderHiddenStates", "pooledProjections"];
+
+/** Every denoiser of this library that is trained on text. */
+export type WholeDenoiser = Denoiser & Model<unknown>;
 
 /** Shapes that a whole-model step is compiled for. */
 export interface WholeModelOptions extends RuntimeOptions {
@@ -36,12 +37,12 @@ export interface WholeModelOptions extends RuntimeOptions {
   channelWeights?: Float32Array;
 }
 
-/** All weights of a UNet, and of its text encoder where one is given, as trainable parameters. */
+/** All weights of a denoiser, and of its text encoder where one is given, as trainable parameters. */
 export class WholeModel implements Trainable {
   readonly parameters: ReadonlyMap<string, Tensor<"float32">>;
 
   private constructor(
-    private readonly unetModel: UNet2DConditionModel,
+    private readonly denoiser: WholeDenoiser,
     private readonly textEncoder: CLIPTextModel | undefined,
     parameters: ReadonlyMap<string, Tensor<"float32">>,
     private readonly compiled: DataParallelGraph,
@@ -56,30 +57,29 @@ export class WholeModel implements Trainable {
    * @throws {ConfigError} If a model's weights are not in memory.
    */
   static async compile(
-    models: { unet: UNet2DConditionModel; textEncoder?: CLIPTextModel },
+    models: { denoiser: WholeDenoiser; textEncoder?: CLIPTextModel },
     options: WholeModelOptions,
   ): Promise<WholeModel> {
-    const { unet: unetModel, textEncoder } = models;
+    const { denoiser, textEncoder } = models;
     const parameters = new Map([
-      ...prefixed(UNET, unetModel),
+      ...prefixed(DENOISER, denoiser),
       ...(textEncoder ? prefixed(TEXT_ENCODER, textEncoder) : []),
     ]);
     const trained: string[] = [];
     const build = (graph: Graph, batchSize: number) => {
-      const source = new TrainableParameters(parameters, "whole model", UNET);
+      const source = new TrainableParameters(parameters, "whole model", DENOISER);
       const textSource = new TrainableParameters(parameters, "whole model", TEXT_ENCODER);
-      const inputs = unetInputs(graph, unetModel.config, {
-        batchSize,
-        latentHeight: options.height,
-        latentWidth: options.width,
-        tokens: options.tokens,
-      });
+      const { height: latentHeight, width: latentWidth, tokens } = options;
+      const shape: DenoiserShape = { batchSize, latentHeight, latentWidth, tokens };
+      const inputs = denoiser.declareInputs(graph, shape, textEncoder ? OF_TEXT : []);
       if (textEncoder) {
-        const ids = graph.input("inputIds", "int64", [batchSize, options.tokens]);
-        inputs.encoderHiddenStates = clipTextModel(new Scope(graph, textSource), { inputIds: ids }, textEncoder.config);
-        graph.inputs.delete("encoderHiddenStates");
+        const ids = graph.input("inputIds", "int64", [batchSize, tokens]);
+        const states = clipTextModel(new Scope(graph, textSource), { inputIds: ids }, textEncoder.config);
+        inputs.encoderHiddenStates = states;
+        // Every place after the words has seen them all.
+        inputs.pooledProjections = ops.reshape(ops.reduceMean(states, [1]), [batchSize, states.shape[2]!]);
       }
-      const output = unet(new Scope(graph, source), inputs, unetModel.config);
+      const output = denoiser.build(new Scope(graph, source), inputs);
       const target = graph.input("target", "float32", output.shape);
       const difference = ops.sub(output, target);
       const squared = ops.mul(difference, difference);
@@ -99,9 +99,9 @@ export class WholeModel implements Trainable {
       graph.output("mse", mse);
       graph.output("loss", loss);
     };
-    const parameterBytes = unetModel.weights.float32Bytes + (textEncoder?.weights.float32Bytes ?? 0);
+    const parameterBytes = denoiser.weights.float32Bytes + (textEncoder?.weights.float32Bytes ?? 0);
     const compiled = await compileDataParallel(build, { ...options, parameterBytes });
-    return new WholeModel(unetModel, textEncoder, parameters, compiled, trained);
+    return new WholeModel(denoiser, textEncoder, parameters, compiled, trained);
   }
 
   async compute(batch: DiffusionBatch): Promise<LossesAndGradients> {
@@ -109,7 +109,7 @@ export class WholeModel implements Trainable {
     if (this.textEncoder ? !inputIds : !inputs.encoderHiddenStates) {
       throw new ConfigError(`WholeModel: the batch lacks ${this.textEncoder ? "inputIds" : "encoderHiddenStates"}.`);
     }
-    const feeds: Record<string, Tensor> = { ...unetFeeds(inputs), target };
+    const feeds: Record<string, Tensor> = { ...this.denoiser.feedsOf(inputs), target };
     if (this.textEncoder) {
       delete feeds.encoderHiddenStates;
       feeds.inputIds = inputIds!;
@@ -123,7 +123,7 @@ export class WholeModel implements Trainable {
 
   /** Puts weights (by default the trained ones) into the models, which then predict with them. */
   async apply(weights: ReadonlyMap<string, Tensor<"float32">> = this.parameters): Promise<void> {
-    await this.unetModel.replaceWeights(weightsOf(weights, UNET));
+    await this.denoiser.replaceWeights(weightsOf(weights, DENOISER));
     if (this.textEncoder) await this.textEncoder.replaceWeights(weightsOf(weights, TEXT_ENCODER));
   }
 

@@ -57,7 +57,7 @@ async function wholeModel(batchSize = 2): Promise<WholeModel> {
   const generator = new Generator(3);
   const unet = UNet2DConditionModel.fromConfig(UNET, generator);
   const textEncoder = CLIPTextModel.fromConfig(TEXT, generator);
-  return WholeModel.compile({ unet, textEncoder }, { batchSize, height: 8, width: 8, tokens: 4 });
+  return WholeModel.compile({ denoiser: unet, textEncoder }, { batchSize, height: 8, width: 8, tokens: 4 });
 }
 
 async function trainer(output: string, options: Partial<TrainerOptions> = {}, batchSize = 2): Promise<Trainer> {
