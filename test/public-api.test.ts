@@ -43,6 +43,12 @@ const CLASSES: Readonly<Record<string, string>> = {
   T5EncoderModel: "encode:fromPretrained",
   Qwen3Model: "hiddenStates:fromPretrained",
   ...Object.fromEntries(
+    ["StableDiffusion3Pipeline"].map((name) => [
+      name,
+      "generate loadAdapters setAdapterScale unloadAdapters setAdapters fuseLora encodePrompt dispose:fromPretrained",
+    ]),
+  ),
+  ...Object.fromEntries(
     ["StableDiffusionPipeline", "StableDiffusionXLPipeline"].map((name) => [
       name,
       "generate loadAdapters setAdapterScale unloadAdapters setAdapters deleteAdapters disableAdapters enableAdapters " +

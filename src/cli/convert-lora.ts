@@ -18,7 +18,7 @@ import {
 } from "../adapters/index.js";
 import type { ConditioningInputs } from "../diffusion/index.js";
 import { ConfigError } from "../errors.js";
-import { type AnyPipeline, StableDiffusionPipeline } from "../pipelines/index.js";
+import { type AnyPipeline, FlowPipeline, StableDiffusionXLPipeline } from "../pipelines/index.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import { encodeImages } from "../training/index.js";
 import { anyText, integer, type OptionValues, text } from "../training/options/option.js";
@@ -105,7 +105,7 @@ async function freezeOnModel(
 ): Promise<void> {
   await prepareParent(to);
   const pipeline = await loadAnyPipeline(options.model!, options);
-  const fera = new FeRAModel(pipeline.unet);
+  const fera = new FeRAModel(pipeline.denoiser);
   fera.useAdapter(adapter, from);
   pipeline.useAdapters(fera);
   const { scheduler } = pipeline;
@@ -124,12 +124,12 @@ async function freezeOnModel(
   const { gates, how } = await chosenGates(choice, trajectory, () =>
     gatesOverTimesteps(fera, { ...noisy, timesteps: [(choice as { timestep: number }).timestep] }),
   );
-  const { blocks } = pipeline.unet.config;
-  const isXl = pipeline.unet.config.addition_embed_type === "text_time";
+  // Of transformers only diffusers' names are written.
+  const unet = pipeline instanceof FlowPipeline ? undefined : pipeline.unet.config;
   await writePlainLora(to, adapter, gates, {
     to: options.to,
-    naming: isXl ? "original" : "diffusers",
-    layersPerBlock: blocks[0]!.layers,
+    naming: unet?.addition_embed_type === "text_time" ? "original" : "diffusers",
+    layersPerBlock: unet?.blocks[0]?.layers ?? 0,
   });
   report(to, adapter, options.to, gates, choice.kind === "given" ? how : `${how} of ${described}`);
 
@@ -195,8 +195,7 @@ async function conditionsOf(
   captions: readonly string[],
   { shape }: Tensor,
 ): Promise<ConditioningInputs> {
-  if (pipeline instanceof StableDiffusionPipeline)
-    return { encoderHiddenStates: await pipeline.encodePrompt(captions) };
+  if (!(pipeline instanceof StableDiffusionXLPipeline)) return pipeline.encodeCaptions(captions);
   const { encoderHiddenStates, textEmbeds } = await pipeline.encodePrompt(captions);
   const size = shape.slice(2).map((side) => side * pipeline.latentScale);
   const timeIds = tensor(Float32Array.from(captions.flatMap(() => [...size, 0, 0, ...size])), [captions.length, 6]);

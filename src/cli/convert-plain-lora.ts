@@ -67,7 +67,7 @@ export async function convertPlainLora(
     throw new UsageError(command, `${from} names layers in a way that only its model explains: give --model.`);
   }
   let model: readonly TargetLayer[] | undefined;
-  if (options.model !== undefined) model = targetLayers((await loadAnyPipeline(options.model, options)).unet);
+  if (options.model !== undefined) model = targetLayers((await loadAnyPipeline(options.model, options)).denoiser);
   const part = (model && adapter.resolve?.(model)) || adapter;
   const isFolder = adapterFormatOf(to) === "folder";
   const { config } = part;

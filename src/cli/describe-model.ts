@@ -100,10 +100,10 @@ export async function judgePipeline(dir: string, options: LoadingChoice): Promis
   } catch (error) {
     return refusal(error, options);
   }
-  const { schedulerConfig, unet, vae } = pipeline;
+  const { schedulerConfig, denoiser, vae } = pipeline;
   const scheduler = problemOf(() => createScheduler(schedulerConfig));
   const training = problemOf(() => createObjective(schedulerConfig));
-  const parts = [unet, vae, ...pipeline.textEncoders];
+  const parts = [denoiser, vae, ...Object.values(pipeline.promptEncoders)];
   return [
     "fera can load it",
     ...(parts.some(({ weights }) => weights.weights.size === 0)

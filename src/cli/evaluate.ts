@@ -68,10 +68,14 @@ export function evaluateCommand(): Command {
 }
 
 /** The denoiser with the adapter as read; without a part for it, the denoiser itself. */
-function adaptedBy(pipeline: AnyPipeline, loaded: LoadedAdapter, source: string): AdapterModel | AnyPipeline["unet"] {
+function adaptedBy(
+  pipeline: AnyPipeline,
+  loaded: LoadedAdapter,
+  source: string,
+): AdapterModel | AnyPipeline["denoiser"] {
   if (pipeline.fera) return pipeline.fera;
-  if (loaded.layers.length === 0) return pipeline.unet;
-  const model = new AdapterModel(pipeline.unet, new LoRAConfig());
+  if (loaded.layers.length === 0) return pipeline.denoiser;
+  const model = new AdapterModel(pipeline.denoiser, new LoRAConfig());
   model.useAdapter(loaded, source);
   return model;
 }
@@ -127,7 +131,7 @@ async function evaluate(options: EvaluateOptions, signal: AbortSignal): Promise<
     const { error } = await noisePredictionError(watched, on, settings).finally(() => bar.end());
     return error;
   };
-  const base = await measure("base", pipeline.unet);
+  const base = await measure("base", pipeline.denoiser);
   // Adapters of text encoders change the captions' states.
   const adaptedTexts = loaded?.textEncoders?.size ? await encode() : encoded;
   const adapted = adaptedModel && (await measure("adapted", adaptedModel, adaptedTexts));

@@ -96,7 +96,7 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
   for (const path of paths) await prepareOutputFile(path);
   const pipeline = await loadAnyPipeline(options.model, options);
   const { width, height } = options;
-  const size = { width, height, multipleOf: pipeline.latentScale };
+  const size = { width, height, multipleOf: pipeline.sizeStep };
   const image = options.image === undefined ? undefined : await readImage(options.image, size);
   if (adapter !== undefined) await loadAdapters(pipeline, adapter);
   for (const file of options.embedding ?? []) await pipeline.loadTextualInversion(file);

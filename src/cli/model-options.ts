@@ -63,18 +63,18 @@ export async function loadAdapters(pipeline: AnyPipeline, path: string): Promise
 /**
  * The side of the images in pixels: as asked for, or the model's own.
  *
- * @throws {ConfigError} If it is no multiple of the pixels per latent pixel.
+ * @throws {ConfigError} If it is no multiple of the pixels per latent pixel or token.
  */
 export function checkedResolution(
-  pipeline: Pick<AnyPipeline, "latentScale" | "defaultSize">,
+  pipeline: Pick<AnyPipeline, "sizeStep" | "defaultSize">,
   asked: number | undefined,
 ): number {
-  const { latentScale: scale, defaultSize } = pipeline;
+  const { sizeStep: scale, defaultSize } = pipeline;
   if (asked === undefined) return defaultSize;
   if (asked % scale === 0) return asked;
   const below = Math.max(scale, Math.floor(asked / scale) * scale);
   throw new ConfigError(
-    `--resolution must be a multiple of ${scale}, this model's pixels per latent pixel; got ${asked}. ` +
+    `--resolution must be a multiple of ${scale}, this model's pixels per latent pixel or token; got ${asked}. ` +
       `Nearest are ${below} and ${below + scale}; the model's own size is ${defaultSize}.`,
   );
 }
@@ -82,14 +82,11 @@ export function checkedResolution(
 /**
  * Checks that every bucket can be encoded.
  *
- * @throws {ConfigError} If the step is no multiple of the pixels per latent pixel.
+ * @throws {ConfigError} If the step is no multiple of the pixels per latent pixel or token.
  */
-export function checkBucketStep(
-  { latentScale: scale }: Pick<AnyPipeline, "latentScale">,
-  step: number | undefined,
-): void {
+export function checkBucketStep({ sizeStep: scale }: Pick<AnyPipeline, "sizeStep">, step: number | undefined): void {
   if (step === undefined || step % scale === 0) return;
   throw new ConfigError(
-    `--bucket-step must be a multiple of ${scale}, this model's pixels per latent pixel; got ${step}.`,
+    `--bucket-step must be a multiple of ${scale}, this model's pixels per latent pixel or token; got ${step}.`,
   );
 }

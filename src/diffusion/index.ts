@@ -20,7 +20,7 @@ export {
   signalToNoise,
   WEIGHTING_DEFAULTS,
 } from "./loss-weighting.js";
-export { dynamicShift, type NoiseLevel } from "./noise-process.js";
+export { type DynamicShiftConfig, dynamicShift, dynamicShiftMu, type NoiseLevel } from "./noise-process.js";
 export { createObjective, type NoisedBatch, type Objective, type ObjectiveOptions } from "./objective.js";
 export {
   HUBER_DEFAULTS,

@@ -77,24 +77,28 @@ const DYNAMIC_SHIFT = {
   time_shift_type: "exponential" as FlowMatchingConfig["time_shift_type"],
 };
 
+/** The shift for a size of latents: s = exp(μ), or μ itself where `time_shift_type` is linear; see {@link dynamicShiftMu}. */
+export function dynamicShift(latentHeight: number, latentWidth: number, config: DynamicShiftConfig = {}): number {
+  const mu = dynamicShiftMu(latentHeight, latentWidth, config);
+  return (config.time_shift_type ?? DYNAMIC_SHIFT.time_shift_type) === "exponential" ? Math.exp(mu) : mu;
+}
+
+/** What of a scheduler's configuration it follows. */
+export type DynamicShiftConfig = Partial<Pick<FlowMatchingConfig, keyof typeof DYNAMIC_SHIFT>>;
+
 /**
- * The shift for a size of latents, as FLUX has it: s = exp(μ), or μ itself where `time_shift_type` is linear.
+ * How far noise levels move towards noise for a size of latents, as FLUX has it.
  *
  * μ = m·N + b, a line through (`base_image_seq_len`, `base_shift`) and (`max_image_seq_len`, `max_shift`), N = h/2 · w/2
  * tokens of 2×2 latents.
  */
-export function dynamicShift(
-  latentHeight: number,
-  latentWidth: number,
-  config: Partial<Pick<FlowMatchingConfig, keyof typeof DYNAMIC_SHIFT>> = {},
-): number {
+export function dynamicShiftMu(latentHeight: number, latentWidth: number, config: DynamicShiftConfig = {}): number {
   const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== null && value !== undefined));
-  const { base_shift, max_shift, base_image_seq_len, max_image_seq_len, time_shift_type } = {
+  const { base_shift, max_shift, base_image_seq_len, max_image_seq_len } = {
     ...DYNAMIC_SHIFT,
     ...(given as Partial<typeof DYNAMIC_SHIFT>),
   };
   const tokens = Math.floor(latentHeight / 2) * Math.floor(latentWidth / 2);
   const slope = (max_shift - base_shift) / (max_image_seq_len - base_image_seq_len);
-  const mu = base_shift + slope * (tokens - base_image_seq_len);
-  return time_shift_type === "exponential" ? Math.exp(mu) : mu;
+  return base_shift + slope * (tokens - base_image_seq_len);
 }

@@ -115,7 +115,7 @@ async function prepare(options: EvidenceOptions): Promise<Prepared> {
 
 async function budgetOfModel(model: string): Promise<Budget> {
   const pipeline = await loadPipeline(model);
-  const budget = budgetOf(targetLayers(pipeline.unet));
+  const budget = budgetOf(targetLayers(pipeline.denoiser));
   await pipeline.release();
   return budget;
 }

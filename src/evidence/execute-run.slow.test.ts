@@ -21,7 +21,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "fera-runs-"));
   await writeTinyIconModel(folder);
   const pipeline = await loadPipeline(folder);
-  budget = budgetOf(targetLayers(pipeline.unet));
+  budget = budgetOf(targetLayers(pipeline.denoiser));
   await pipeline.release();
 });
 afterAll(() => rm(folder, { recursive: true }));

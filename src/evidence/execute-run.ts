@@ -72,8 +72,8 @@ export async function executeRun(spec: RunSpec, options: ExecutionOptions = {}):
     const noise = { objective, seed: 100_000 + seed, ...(signal && { signal }) };
     const measureOwn = (model: Pick<Denoiser, "predict">, rows: DatasetRows) =>
       measureErrors(model, rows, { ...noise, timestepsPerImage: OWN_TIMESTEPS });
-    const base = own && (await measureOwn(pipeline.unet, own));
-    await pipeline.unet.release();
+    const base = own && (await measureOwn(pipeline.denoiser, own));
+    await pipeline.denoiser.release();
 
     const trained = await train(spec, pipeline, () => rowsOf(data.train), objective, options);
     const peakMemoryBytes = process.resourceUsage().maxRSS * 1024;
@@ -85,7 +85,7 @@ export async function executeRun(spec: RunSpec, options: ExecutionOptions = {}):
       const after = await measureOwn(trained.model, own!);
       const gates = trained.model instanceof FeRAModel ? await analyzeGates(trained.model, heldOut, noise) : undefined;
       await (trained.model as { release?: () => Promise<void> }).release?.();
-      await pipeline.unet.release();
+      await pipeline.denoiser.release();
       const drawn = spec.measures === "all" ? await drawWith(trained.model) : undefined;
       const { rows, residuals: _, ...parts } = errors;
       return {
@@ -109,7 +109,7 @@ export async function executeRun(spec: RunSpec, options: ExecutionOptions = {}):
       ...measured,
       seconds: (performance.now() - startedAt) / 1000,
       finishedAt: new Date().toISOString(),
-      machine: { ...machine(), ...currentEngine(pipeline.unet.runtime) },
+      machine: { ...machine(), ...currentEngine(pipeline.denoiser.runtime) },
     };
   } finally {
     for (const rows of open) await rows.close();
@@ -147,23 +147,29 @@ async function train(
 ): Promise<Trained> {
   const { seed } = spec;
   if (spec.steps === 0) {
-    return { model: pipeline.unet, parameters: 0, loss: undefined, secondsPerStep: undefined, fileBytes: undefined };
+    return {
+      model: pipeline.denoiser,
+      parameters: 0,
+      loss: undefined,
+      secondsPerStep: undefined,
+      fileBytes: undefined,
+    };
   }
   const work = await mkdtemp(join(tmpdir(), "fera-evidence-"));
   try {
     if (!spec.adapter) {
-      const whole = await WholeDenoiser.of(pipeline.unet);
+      const whole = await WholeDenoiser.of(pipeline.denoiser);
       const result = await trainSteps(spec, whole, pipeline, await openRows(), objective, options, work);
       await whole.apply(result.parameters);
       const bytes = 4 * whole.parameterCount;
-      return { model: pipeline.unet, parameters: whole.parameterCount, ...result.told, fileBytes: bytes };
+      return { model: pipeline.denoiser, parameters: whole.parameterCount, ...result.told, fileBytes: bytes };
     }
     const { type, config: json } = spec.adapter;
     const config = adapterConfigFromJSON(type, json, `run ${quoted(spec.id)}`);
     const model: AdapterModel =
       config instanceof FeRAConfig
-        ? new FeRAModel(pipeline.unet, config, { seed })
-        : await AdapterModel.create(pipeline.unet, config, { seed });
+        ? new FeRAModel(pipeline.denoiser, config, { seed })
+        : await AdapterModel.create(pipeline.denoiser, config, { seed });
     const result = await trainSteps(spec, model, pipeline, await openRows(), objective, options, work);
     for (const [name, { data }] of result.parameters) model.parameters.get(name)!.data.set(data);
     const file = join(work, "adapter.safetensors");

@@ -1,10 +1,18 @@
 // What text to image and image to image share in every family: options, noise, denoising and images. How a prompt
 // becomes conditioning is each family's own.
 
-import { conditioningShapes, type Denoiser, repeatConditioning } from "../diffusion/index.js";
+import {
+  type Conditioning,
+  conditioningShapes,
+  type Denoiser,
+  type DynamicShiftConfig,
+  dynamicShiftMu,
+  repeatConditioning,
+} from "../diffusion/index.js";
 import { ConfigError, quoted } from "../errors.js";
 import type { Autoencoder } from "../models/autoencoder.js";
-import { createScheduler, type Scheduler, type SchedulerConfig } from "../schedulers/index.js";
+import type { Model } from "../models/model.js";
+import { createScheduler, type RunOptions, type Scheduler, type SchedulerConfig } from "../schedulers/index.js";
 import { Generator, randn } from "../tensor/random.js";
 import { repeatRows } from "../tensor/rows.js";
 import { Tensor, tensor } from "../tensor/tensor.js";
@@ -24,12 +32,19 @@ export interface DiffusionComponents<Model extends Denoiser = Denoiser> {
   scheduler: Scheduler | SchedulerConfig;
 }
 
+/** A text encoder of whatever kind. */
+export type PromptReader = Pick<Model<unknown>, "weights" | "config" | "release">;
+
 /** What differs between families when nothing is asked for. */
 export interface FamilyDefaults {
   /** Latent height and width that the model was trained for. */
   latentSize: readonly [height: number, width: number];
   guidanceScale: number;
   strength: number;
+  /** Latent pixels along the side of a token, where there are some: sides of latents are its multiples. */
+  patch?: number;
+  /** Whether from an image ⌈steps · strength⌉ steps are done, as with flow matching. */
+  roundsStepsUp?: boolean;
 }
 
 /**
@@ -71,6 +86,52 @@ export abstract class DiffusionPipeline<
     adapters: AdapterSelection,
   ): Promise<GuidedConditioning>;
 
+  /** All that reads prompts, by the names of the folders. */
+  abstract get promptEncoders(): Readonly<Record<string, PromptReader>>;
+
+  /** Tokens of the text that the model is told of a caption. */
+  abstract get captionTokens(): number;
+
+  /**
+   * A caption's token ids, of each tokenizer: all that {@link encodeCaptions} depends on.
+   *
+   * @throws {ConfigError} If it is longer than the model allows; the part that does not fit is named.
+   */
+  abstract captionIds(caption: string): readonly (readonly number[])[];
+
+  /**
+   * What the model is told of captions in training, one row each; the same as of prompts that nothing else is said of.
+   *
+   * @throws {ConfigError} If one is longer than the model allows.
+   */
+  abstract encodeCaptions(captions: readonly string[]): Promise<Conditioning>;
+
+  /**
+   * How far guidance goes: s in u + s · (c − u).
+   *
+   * @param takes - Names of the model's conditioning.
+   */
+  protected guidanceFactor(_options: Options, guidanceScale: number, takes: ReadonlyMap<string, unknown>): number {
+    // A model that was told the scale needs no unconditional part.
+    return takes.has("timestepCond") ? 1 : guidanceScale;
+  }
+
+  /** What the noise levels of a run follow, where its scheduler asks for that. */
+  protected runOptions({ latentShape }: GenerationPlan, { config }: Scheduler): RunOptions {
+    const [, , height, width] = latentShape;
+    return config.use_dynamic_shifting ? { mu: dynamicShiftMu(height, width, config as DynamicShiftConfig) } : {};
+  }
+
+  /** Standard normal noise to start with, in the order in which diffusers draws it. */
+  protected drawNoise(shape: GenerationPlan["latentShape"], generator: Generator): Tensor<"float32"> {
+    return randn(shape, { generator });
+  }
+
+  /** Images to what the model works on. */
+  protected encodeImages(images: Tensor<"float32">, generator: Generator, work: ImageWork): Promise<Tensor<"float32">> {
+    return imagesToLatents(this.vae, images, generator, work);
+  }
+
   /**
    * The sampler; may be replaced between runs.
    *
@@ -94,6 +155,11 @@ export abstract class DiffusionPipeline<
   /** Image pixels per latent pixel, along each side. */
   get latentScale(): number {
     return this.vae.downscale;
+  }
+
+  /** Pixels that height and width are multiples of: those of a latent pixel, or of a token of several. */
+  get sizeStep(): number {
+    return this.latentScale * (this.#defaults.patch ?? 1);
   }
 
   /** Side in pixels of the images that the model was trained on; the height where they are not square. */
@@ -120,7 +186,7 @@ export abstract class DiffusionPipeline<
    * another.
    *
    * @throws {ConfigError} If an option is invalid or a prompt is too long.
-   * @throws {ShapeError} If the size is no multiple of {@link latentScale}, or `image` or `latents` have another shape.
+   * @throws {ShapeError} If the size is no multiple of {@link sizeStep}, or `image` or `latents` have another shape.
    * @throws The signal's reason, by default a DOMException named AbortError, if it fires.
    */
   async generate(options: Options): Promise<GenerateResult> {
@@ -128,6 +194,11 @@ export abstract class DiffusionPipeline<
     const adapters = this.selectAdapters(wantedAdapters(options));
     const scheduler = options.scheduler ?? this.scheduler;
     return this.inTurn(() => this.#generate(options, scheduler, adapters));
+  }
+
+  /** Frees the text encoders' compiled graphs. */
+  releasePromptEncoders(): Promise<void> {
+    return this.releaseTextEncoders();
   }
 
   override async release(): Promise<void> {
@@ -144,16 +215,16 @@ export abstract class DiffusionPipeline<
     });
 
     // 1. Everything that can be refused, before any work
-    const { latentSize, guidanceScale, strength } = this.#defaults;
+    const { latentSize, ...defaults } = this.#defaults;
     const [height, width] = latentSize;
     const takes = conditioningShapes(this.denoiser);
     const size = { channels: this.denoiser.latentChannels, scale: this.latentScale, height, width };
     const plan = generationPlan(options, {
-      ...{ ...size, guidanceScale, strength },
-      takesGuidance: takes.has("timestepCond"),
+      ...{ ...size, ...defaults },
+      guidanceFactor: (scale) => this.guidanceFactor(options, scale, takes),
     });
     const beside = modelConditioning(options, plan, takes);
-    scheduler.setTimesteps(plan.steps);
+    scheduler.setTimesteps(plan.steps, this.runOptions(plan, scheduler));
     if (plan.firstStep > 0) scheduler.setBeginIndex(plan.firstStep);
     const timesteps = scheduler.timesteps.slice(plan.firstStep);
 
@@ -170,8 +241,7 @@ export abstract class DiffusionPipeline<
     // 3. Noise, or a noisy image, to latents
     const seed = options.seed ?? Math.floor(Math.random() * 2 ** 32);
     const generator = new Generator(seed);
-    const clean =
-      plan.startImages && (await imagesToLatents(this.vae, plan.startImages, generator, following("image")));
+    const clean = plan.startImages && (await this.encodeImages(plan.startImages, generator, following("image")));
     if (clean && !this.keepsModelsLoaded) await this.vae.release();
     const { latents, routes } = await denoise({
       ...{ scheduler, timesteps, generator, signal },
@@ -180,10 +250,15 @@ export abstract class DiffusionPipeline<
         await options.onStep?.(step);
         onProgress?.({ phase: "sampling", done: step.step, total: step.steps });
       },
-      latents: startLatents(clean, plan, scheduler, timesteps[0]!, generator, options.latents),
+      latents: startLatents(
+        clean,
+        (options.latents as Tensor<"float32"> | undefined) ?? this.drawNoise(plan.latentShape, generator),
+        scheduler,
+        timesteps[0]!,
+      ),
       conditional: ofImages(conditional),
       unconditional: unconditional && ofImages(unconditional),
-      guidance: { scale: plan.guidanceScale, rescale: plan.guidanceRescale },
+      guidance: { scale: plan.guidanceFactor, rescale: plan.guidanceRescale },
     });
 
     // 4. Latents to images
@@ -211,15 +286,12 @@ const isScheduler = (value: Scheduler | SchedulerConfig): value is Scheduler =>
 /** Latents as noisy as the first timestep is. */
 function startLatents(
   clean: Tensor<"float32"> | undefined,
-  { latentShape }: GenerationPlan,
+  noise: Tensor<"float32">,
   scheduler: Scheduler,
   timestep: number,
-  generator: Generator,
-  given: Tensor | undefined,
 ): Tensor<"float32"> {
-  const noise = (given as Tensor<"float32"> | undefined) ?? randn(latentShape, { generator });
   if (clean) {
-    const repeated = repeatRows(clean, latentShape[0] / clean.shape[0]!);
+    const repeated = repeatRows(clean, noise.shape[0]! / clean.shape[0]!);
     return scheduler.addNoise(repeated, noise, tensor([timestep]));
   }
   const sigma = scheduler.initNoiseSigma;

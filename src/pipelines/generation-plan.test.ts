@@ -6,7 +6,7 @@ import { generationPlan } from "./generation-plan.js";
 
 const DEFAULTS = {
   ...{ channels: 4, scale: 8, height: 64, width: 96, guidanceScale: 7.5, strength: 0.8 },
-  takesGuidance: false,
+  guidanceFactor: (scale: number) => scale,
 };
 const plan = (options: Partial<GenerateOptions>) => generationPlan({ prompt: "a", ...options }, DEFAULTS);
 const image = (height: number, width: number): Tensor<"float32"> => zeros([3, height, width]);

@@ -19,8 +19,12 @@ export interface PlanDefaults {
   width: number;
   guidanceScale: number;
   strength: number;
-  /** Whether the model takes the guidance scale as an input, and needs no unconditional prediction. */
-  takesGuidance: boolean;
+  /** Latent pixels that sides are multiples of. Default 1. */
+  patch?: number;
+  /** How far guidance goes, by the scale that was asked for: s in u + s · (c − u), without an unconditional part up to 1. */
+  guidanceFactor(guidanceScale: number): number;
+  /** Whether from an image ⌈steps · strength⌉ steps are done, not ⌊steps · strength⌋. Default false. */
+  roundsStepsUp?: boolean;
 }
 
 /** A run, checked. */
@@ -33,6 +37,8 @@ export interface GenerationPlan {
   /** How many of the scheduler's first timesteps are left out; 0 without an image. */
   firstStep: number;
   guidanceScale: number;
+  /** s in u + s · (c − u). */
+  guidanceFactor: number;
   /** Whether the unconditional prediction is needed. */
   guides: boolean;
   guidanceRescale: number;
@@ -65,11 +71,12 @@ export function generationPlan(options: GenerateOptions, defaults: PlanDefaults)
     throw new ConfigError(`generate: seed must be an integer; got ${seed}.`);
   }
 
+  const { scale, patch = 1 } = defaults;
   const asked = {
-    height: latentSize("height", options.height, defaults.scale),
-    width: latentSize("width", options.width, defaults.scale),
+    height: latentSize("height", options.height, scale, patch),
+    width: latentSize("width", options.width, scale, patch),
   };
-  const startImages = imageBatch(options.image, prompts.length, defaults.scale);
+  const startImages = imageBatch(options.image, prompts.length, scale, patch);
   const [, , imageHeight, imageWidth] = startImages?.shape ?? [];
   const [, , noiseHeight, noiseWidth] = latents?.shape ?? [];
   const size = (name: "height" | "width", ofImage: number | undefined, ofNoise: number | undefined): number => {
@@ -92,13 +99,16 @@ export function generationPlan(options: GenerateOptions, defaults: PlanDefaults)
       `generate: latents must be float32 [${latentShape.join(",")}]; got ${latents.dtype} [${latents.shape.join(",")}].`,
     );
   }
-  const firstStep = startImages ? skippedSteps(steps, options.strength ?? defaults.strength) : 0;
+  const firstStep = startImages
+    ? skippedSteps(steps, options.strength ?? defaults.strength, defaults.roundsStepsUp)
+    : 0;
   if (!startImages && options.strength !== undefined) {
     throw new ConfigError("generate: strength is for runs that start from an image; give one, or leave strength out.");
   }
+  const guidanceFactor = defaults.guidanceFactor(guidanceScale);
   return {
     ...{ prompts, negativePrompts, numImages, steps, firstStep },
-    ...{ guidanceScale, guides: guidanceScale > 1 && !defaults.takesGuidance, guidanceRescale, clipSkip },
+    ...{ guidanceScale, guidanceFactor, guides: guidanceFactor > 1, guidanceRescale, clipSkip },
     ...{ latentShape, startImages },
   };
 }
@@ -136,12 +146,13 @@ function checkCount(name: string, value: number, least: 0 | 1): void {
   throw new ConfigError(`generate: ${name} must be ${rule}; got ${value}.`);
 }
 
-/** The last ⌊steps · strength⌋ steps are done. */
-function skippedSteps(steps: number, strength: number): number {
+/** The last ⌊steps · strength⌋ steps are done, or ⌈steps · strength⌉. */
+function skippedSteps(steps: number, strength: number, roundsUp = false): number {
   if (!(strength > 0 && strength <= 1)) {
     throw new ConfigError(`generate: strength must be above 0, and 1 at most; got ${strength}.`);
   }
-  const done = Math.floor(steps * strength);
+  // Subtracted before it is rounded, as diffusers does: steps · strength may be a whole number but for the last digit.
+  const done = roundsUp ? steps - Math.floor(steps - steps * strength) : Math.floor(steps * strength);
   if (done >= 1) return steps - done;
   throw new ConfigError(
     `generate: strength ${strength} of ${steps} steps leaves none to do; ` +
@@ -153,6 +164,7 @@ function imageBatch(
   given: Tensor | readonly Tensor[] | undefined,
   prompts: number,
   scale: number,
+  patch: number,
 ): Tensor<"float32"> | undefined {
   if (given === undefined) return undefined;
   const images = Array.isArray(given) ? (given as readonly Tensor[]) : [given as Tensor];
@@ -174,7 +186,7 @@ function imageBatch(
       [1, "height"],
       [2, "width"],
     ] as const) {
-      latentSize(`the image's ${name}`, shape[axis], scale);
+      latentSize(`the image's ${name}`, shape[axis], scale, patch);
     }
     const wrong = (image.data as Float32Array).find((value) => !(Math.abs(value) <= 1 + IMAGE_SLACK));
     if (wrong !== undefined) {
@@ -184,14 +196,14 @@ function imageBatch(
   return concatRows((images as readonly Tensor<"float32">[]).map((image) => image.reshape([1, ...image.shape])));
 }
 
-function latentSize(name: string, pixels: number | undefined, scale: number): number | undefined {
+function latentSize(name: string, pixels: number | undefined, scale: number, patch: number): number | undefined {
   if (pixels === undefined) return undefined;
-  if (!Number.isSafeInteger(pixels) || pixels <= 0 || pixels % scale !== 0) {
-    const below = Math.max(scale, Math.floor(pixels / scale) * scale);
-    const advice = Number.isFinite(pixels) ? ` Nearest are ${below} and ${below + scale}.` : "";
-    throw new ShapeError(
-      `generate: ${name} must be a positive multiple of ${scale} (pixels per latent pixel); got ${pixels}.${advice}`,
-    );
+  const step = scale * patch;
+  if (!Number.isSafeInteger(pixels) || pixels <= 0 || pixels % step !== 0) {
+    const below = Math.max(step, Math.floor(pixels / step) * step);
+    const advice = Number.isFinite(pixels) ? ` Nearest are ${below} and ${below + step}.` : "";
+    const why = patch === 1 ? "pixels per latent pixel" : "pixels per token";
+    throw new ShapeError(`generate: ${name} must be a positive multiple of ${step} (${why}); got ${pixels}.${advice}`);
   }
   return pixels / scale;
 }

@@ -1,5 +1,7 @@
 export type { AdapterChoice, AdapterSelection, PromptAdapters } from "./adapter-set.js";
 export type { GenerationStep, RoutingTrace } from "./denoise.js";
+export type { PromptReader } from "./diffusion-pipeline.js";
+export { FlowPipeline } from "./flow-pipeline.js";
 export type { GenerateOptions, GenerateResult, GenerationProgress } from "./generate-options.js";
 export {
   type AdapterSetting,
@@ -11,7 +13,13 @@ export {
   type SamplerName,
   withGenerationSettings,
 } from "./generation-settings/index.js";
-export { type AnyPipeline, AutoPipelineForText2Image, loadPipeline } from "./load-pipeline.js";
+export {
+  type AnyFlowPipeline,
+  type AnyPipeline,
+  AutoPipelineForText2Image,
+  loadPipeline,
+  type UNetPipeline,
+} from "./load-pipeline.js";
 export { schedulerFor } from "./samplers.js";
 export type { PipelineOptions } from "./stable-diffusion/load-components.js";
 export {
@@ -25,4 +33,10 @@ export {
   StableDiffusionXLPipeline,
   type XLPromptStates,
 } from "./stable-diffusion/stable-diffusion-xl-pipeline.js";
+export {
+  type StableDiffusion3Components,
+  type StableDiffusion3Options,
+  StableDiffusion3Pipeline,
+  type StableDiffusion3Texts,
+} from "./stable-diffusion-3/stable-diffusion-3-pipeline.js";
 export { readTokenEmbedding, type TokenEmbedding, writeTokenEmbedding } from "./token-embedding.js";

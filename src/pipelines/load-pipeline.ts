@@ -4,9 +4,19 @@ import { describePipeline } from "./pipeline-folder.js";
 import type { PipelineOptions } from "./stable-diffusion/load-components.js";
 import { StableDiffusionPipeline } from "./stable-diffusion/stable-diffusion-pipeline.js";
 import { StableDiffusionXLPipeline } from "./stable-diffusion/stable-diffusion-xl-pipeline.js";
+import { StableDiffusion3Pipeline } from "./stable-diffusion-3/stable-diffusion-3-pipeline.js";
+
+/** The families, by the names of their classes. */
+const FAMILIES = { StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline };
+
+/** A pipeline of a family whose denoiser is a UNet. */
+export type UNetPipeline = StableDiffusionPipeline | StableDiffusionXLPipeline;
+
+/** A pipeline of a family whose denoiser is a transformer under flow matching. */
+export type AnyFlowPipeline = StableDiffusion3Pipeline;
 
 /** A pipeline of one of the supported families. */
-export type AnyPipeline = StableDiffusionPipeline | StableDiffusionXLPipeline;
+export type AnyPipeline = UNetPipeline | AnyFlowPipeline;
 
 /**
  * Loads the class that `model_index.json` names.
@@ -17,8 +27,7 @@ export type AnyPipeline = StableDiffusionPipeline | StableDiffusionXLPipeline;
  */
 export async function loadPipeline(dir: string, options: PipelineOptions = {}): Promise<AnyPipeline> {
   const { pipelineClass, source, config } = await describePipeline(dir, undefined, options);
-  const Pipeline = pipelineClass === "StableDiffusionXLPipeline" ? StableDiffusionXLPipeline : StableDiffusionPipeline;
-  return Pipeline.fromPretrained(source, { ...options, config });
+  return FAMILIES[pipelineClass].fromPretrained(source, { ...options, config });
 }
 
 /** Loads the class that `model_index.json` names, under diffusers' name for it. */

@@ -44,6 +44,7 @@ export function modelConditioning(
     }
     conditioning.classLabels = rowsFor("classLabels", labelTensor(classLabels));
   }
+  if (takes.has("guidance")) conditioning.guidance = tensor(new Float32Array(images).fill(guidanceScale), [images]);
   const [features] = takes.get("timestepCond") ?? [];
   if (features !== undefined) {
     conditioning.timestepCond = timestepCond

@@ -35,17 +35,33 @@ const STABLE_DIFFUSION = {
   tokenizer: ["CLIPTokenizer", "CLIPTokenizerFast"],
   scheduler: undefined,
 };
+const CLIP_TOKENIZER = STABLE_DIFFUSION.tokenizer;
+const T5_TOKENIZER = ["T5TokenizerFast", "T5Tokenizer"];
 const PIPELINES = {
   StableDiffusionPipeline: STABLE_DIFFUSION,
   StableDiffusionXLPipeline: {
     ...STABLE_DIFFUSION,
     text_encoder_2: ["CLIPTextModelWithProjection"],
-    tokenizer_2: STABLE_DIFFUSION.tokenizer,
+    tokenizer_2: CLIP_TOKENIZER,
+  },
+  StableDiffusion3Pipeline: {
+    transformer: ["SD3Transformer2DModel"],
+    vae: STABLE_DIFFUSION.vae,
+    text_encoder: ["CLIPTextModelWithProjection"],
+    tokenizer: CLIP_TOKENIZER,
+    text_encoder_2: ["CLIPTextModelWithProjection"],
+    tokenizer_2: CLIP_TOKENIZER,
+    text_encoder_3: ["T5EncoderModel"],
+    tokenizer_3: T5_TOKENIZER,
+    scheduler: undefined,
   },
 } as const satisfies Record<string, Record<string, readonly string[] | undefined>>;
 
 /** The families that are supported. */
 export type PipelineClass = keyof typeof PIPELINES;
+
+/** Parts that a folder may be without. */
+const OPTIONAL = new Set(["text_encoder_3", "tokenizer_3"]);
 
 /** Parts that text to image does without: the image is the same. */
 const IGNORED = new Set([
@@ -72,7 +88,9 @@ export interface PipelineDescription {
   config: string | undefined;
   tokenizerSource: string;
   pipelineClass: PipelineClass;
-  vaeClass: "AutoencoderKL" | "AutoencoderTiny";
+  vaeClass: "AutoencoderKL" | "AutoencoderKLFlux2" | "AutoencoderTiny";
+  /** The parts that the folder has. */
+  components: ReadonlySet<string>;
   /** `scheduler_config.json` under the class that `model_index.json` names. */
   schedulerConfig: SchedulerConfig;
   /** SDXL: whether zeros stand for the text where there is no negative prompt. */
@@ -111,6 +129,7 @@ export async function describePipeline(
     tokenizerSource,
     pipelineClass,
     vaeClass: classes.get("vae") as PipelineDescription["vaeClass"],
+    components: new Set(classes.keys()),
     schedulerConfig: { ...schedulerConfig, _class_name: classes.get("scheduler") },
     forceZerosForEmptyPrompt: zeros,
   };
@@ -200,7 +219,11 @@ function familyOf(index: Record<string, unknown>, source: string, expected: Pipe
   const name = index._class_name;
   const isKnown = typeof name === "string" && Object.hasOwn(PIPELINES, name);
   if (isKnown && (expected === undefined || name === expected)) return name as PipelineClass;
-  const rule = expected ?? Object.keys(PIPELINES).join(" or ");
+  const rule =
+    expected ??
+    Object.keys(PIPELINES)
+      .join(", ")
+      .replace(/, ([^,]*)$/, " or $1");
   const advice = isKnown ? ` Load it with ${name}.fromPretrained.` : "";
   throw new FormatError(source, `_class_name must be ${rule}; got ${JSON.stringify(name)}.${advice}`);
 }
@@ -226,7 +249,7 @@ function componentClasses(
     }
     classes.set(name, className);
   }
-  const missing = Object.keys(components).filter((name) => !classes.has(name));
+  const missing = Object.keys(components).filter((name) => !classes.has(name) && !OPTIONAL.has(name));
   if (missing.length > 0) throw new FormatError(source, `names no ${missing.join(", no ")}; text to image needs it.`);
   return classes;
 }

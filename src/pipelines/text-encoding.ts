@@ -24,6 +24,8 @@ export interface EncodedPrompts {
 /** Which hidden state is taken, and what acts on the encoder. */
 export interface PromptOptions extends Omit<ClipHiddenStateOptions, "adapters"> {
   adapters?: { selection: AdapterSelection; encoder: number };
+  /** Leaves out what does not fit, where another encoder reads the whole prompt. Default false: it is refused. */
+  truncates?: boolean;
 }
 
 /**
@@ -36,10 +38,10 @@ export interface PromptOptions extends Omit<ClipHiddenStateOptions, "adapters"> 
 export async function encodePrompts(
   { tokenizer, textEncoder }: PromptEncoder,
   prompts: readonly string[],
-  { adapters, ...options }: PromptOptions = {},
+  { adapters, truncates = false, ...options }: PromptOptions = {},
 ): Promise<EncodedPrompts> {
   if (prompts.length === 0) throw new ConfigError("encodePrompt: needs at least one prompt.");
-  const tokens = new Map(prompts.map((prompt) => [prompt, tokenize(tokenizer, prompt)]));
+  const tokens = new Map(prompts.map((prompt) => [prompt, tokenize(tokenizer, prompt, truncates)]));
   const keys = prompts.map((prompt, i) => JSON.stringify([prompt, adapters?.selection.choiceOf(i)]));
   // One at a time: a single compiled graph serves every number of prompts.
   const encoded = new Map<string, EncodedPrompts>();
@@ -67,10 +69,14 @@ export function concatFeatures(a: Tensor<"float32">, b: Tensor<"float32">): Tens
   return new Tensor("float32", [...a.shape.slice(0, -1), left + right], data);
 }
 
-function tokenize(tokenizer: CLIPTokenizer, prompt: string): Tensor<"int64"> {
+/** The ids of a prompt. @throws {ConfigError} If it is too long, unless `truncates`. */
+export const checkedClipIds = (tokenizer: CLIPTokenizer, prompt: string, truncates = false): number[] =>
+  Array.from(tokenize(tokenizer, prompt, truncates).data, Number);
+
+function tokenize(tokenizer: CLIPTokenizer, prompt: string, truncates: boolean): Tensor<"int64"> {
   const { ids, overflows } = tokenizer.encodeBatch([prompt]);
   const [overflow] = overflows;
-  if (overflow !== undefined) {
+  if (overflow !== undefined && !truncates) {
     throw new ConfigError(
       `the prompt is longer than the ${tokenizer.maxLength - 2} tokens that the text encoder takes; ` +
         `${quoted(overflow)} does not fit. Shorten ${quoted(prompt)}.`,

@@ -3,8 +3,9 @@
 import { ConfigError, quoted } from "../errors.js";
 import { type AnyPipeline, StableDiffusionXLPipeline, type XLPromptStates } from "../pipelines/index.js";
 import { tensor, zeros } from "../tensor/tensor.js";
+import { checkCaptions } from "./check-captions.js";
 import type { ImageDataset } from "./data/dataset.js";
-import { encodeCaptions, encodeImages, tokenizeCaptions } from "./encode-images.js";
+import { encodeImages } from "./encode-images.js";
 import type { EncodedDataset } from "./encoded-dataset.js";
 
 /**
@@ -30,19 +31,15 @@ export async function encodeDataset(
     );
   }
   const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
-  const tokenizers =
-    pipeline instanceof StableDiffusionXLPipeline ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];
-  for (const tokenizer of tokenizers) tokenizeCaptions(tokenizer, captions, (i) => dataset.name(i));
+  checkCaptions(pipeline, captions, (i) => dataset.name(i));
   const captioned =
     pipeline instanceof StableDiffusionXLPipeline
       ? await encodeXL(pipeline, dataset, captions)
       : {
-          conditioning: {
-            encoderHiddenStates: await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, captions),
-          },
-          empty: { encoderHiddenStates: await encodeCaptions(pipeline.tokenizer, pipeline.textEncoder, [""]) },
+          conditioning: await pipeline.encodeCaptions(captions),
+          empty: await pipeline.encodeCaptions([""]),
         };
-  await pipeline.textEncoder.release();
+  await pipeline.releasePromptEncoders();
   const images = await encodeImages(pipeline.vae, dataset, onProgress);
   await pipeline.vae.release();
   return { ...images, ...captioned };
@@ -55,7 +52,6 @@ async function encodeXL(
 ): Promise<Pick<EncodedDataset, "conditioning" | "empty">> {
   const states = await pipeline.encodePrompt(captions);
   const empty = pipeline.forceZerosForEmptyPrompt ? noText(states) : await pipeline.encodePrompt([""]);
-  await pipeline.textEncoder2.release();
   return {
     conditioning: { ...flatStates(states), timeIds: await timeIds(dataset) },
     empty: flatStates(empty),

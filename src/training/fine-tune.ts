@@ -6,7 +6,7 @@ import { type AdapterConfig, AdapterModel, FeRAConfig, FeRAModel } from "../adap
 import { createObjective } from "../diffusion/index.js";
 import type { RankGroup } from "../distributed/index.js";
 import { ConfigError, quoted, TrainingError } from "../errors.js";
-import type { AnyPipeline } from "../pipelines/index.js";
+import { type AnyPipeline, FlowPipeline } from "../pipelines/index.js";
 import { isFailedWrite, writeFileAtomically } from "../storage/file-access.js";
 import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "./average.js";
@@ -153,15 +153,21 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
   const scheduler = samplerFor(pipeline, values, onMessage);
   const model =
     config instanceof FeRAConfig
-      ? new FeRAModel(pipeline.unet, config, { seed })
-      : await AdapterModel.create(pipeline.unet, config, { seed });
+      ? new FeRAModel(pipeline.denoiser, config, { seed })
+      : await AdapterModel.create(pipeline.denoiser, config, { seed });
+  if (pipeline instanceof FlowPipeline && (trainTextEncoder || trainTokens !== undefined)) {
+    throw new ConfigError(
+      `fineTune: ${trainTextEncoder ? "trainTextEncoder" : "trainTokens"} is not supported for ${pipeline.denoiser.className}: ` +
+        "only the text encoders of Stable Diffusion 1, 2 and XL are trained here.",
+    );
+  }
   if (trainTokens !== undefined) {
     const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
     const { initializeTokens: initialize, tokenVectors: vectors } = values;
     await addNewToken(pipeline, { token: trainTokens, initialize: initialize!, vectors, captions });
   }
   const text =
-    trainTextEncoder || trainTokens !== undefined
+    !(pipeline instanceof FlowPipeline) && (trainTextEncoder || trainTokens !== undefined)
       ? await TextTraining.create({
           ...{ pipeline, denoiser: model, seed, trainsDenoiser: !tokensOnly },
           config: trainTextEncoder ? textEncoderConfig(config, values.textEncoderTargets) : undefined,
@@ -183,7 +189,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     values.gradientCheckpointing = fitted.gradientCheckpointing;
     onPhase?.({ kind: "planned", plan: fitted.plan });
   }
-  if (config instanceof FeRAConfig && config.feclWeight > 0 && pipeline.unet.weights.quantization === "int8") {
+  if (config instanceof FeRAConfig && config.feclWeight > 0 && pipeline.denoiser.weights.quantization === "int8") {
     onMessage(
       "The consistency loss compares two passes that differ little, and int8 rounds both: its gradient may be mostly noise. " +
         "Set the consistency loss's weight (feclWeight, --fecl-weight) to 0, or choose another dtype.",
@@ -195,7 +201,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     specs: TRAINING_OPTIONS,
     onHashed: (done, of) => onPhase?.({ kind: "hashing", done, of }),
   });
-  const engine = currentEngine(pipeline.unet.runtime, ranks?.size);
+  const engine = currentEngine(pipeline.denoiser.runtime, ranks?.size);
   if (ranks) await requireAgreement(ranks, { fingerprint, identity, values, engine });
   if (options.resume && isFirst) await refuseOtherTraining(output, fingerprint, identity);
   const open = (data: ImageDataset, varied: { flip: boolean; randomCrop: boolean; variedCaptions: boolean }) =>
@@ -232,7 +238,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     trainable = await compileForSizes(trained, { rows, sizes: rows.sizes }, drawing, {
       ...{ batchSize: ownSamples, optimizer, average, rateOf, objective },
       ...{ lossWeights: rows.hasLossWeights, lossMask: rows.hasMasks },
-      tokens: pipeline.tokenizer.maxLength,
+      tokens: pipeline.captionTokens,
       gradientCheckpointing: values.gradientCheckpointing,
       mixedPrecision: values.mixedPrecision,
       lossScale: values.mixedPrecision === "fp16" ? new LossScale() : undefined,

@@ -6,9 +6,9 @@ import type { AdapterConfig } from "../adapters/index.js";
 import { FormatError, quoted } from "../errors.js";
 import type { FileRange } from "../graph/index.js";
 import type { ModelWeights } from "../nn/index.js";
-import { type AnyPipeline, StableDiffusionXLPipeline } from "../pipelines/index.js";
+import { type AnyPipeline, FlowPipeline, StableDiffusionXLPipeline } from "../pipelines/index.js";
 import { noiseConfigOf } from "../schedulers/index.js";
-import { toBytes } from "../tensor/tensor.js";
+import { Tensor, toBytes } from "../tensor/tensor.js";
 import type { ImageDataset } from "./data/dataset.js";
 import type { OptionSpecs } from "./options/option.js";
 
@@ -158,10 +158,9 @@ export async function trainingFingerprint(parts: TrainingParts): Promise<string>
   const { pipeline, dataset, identity, config, specs, values, signal, onHashed } = parts;
   const isXL = pipeline instanceof StableDiffusionXLPipeline;
   const models: Record<string, { weights: ModelWeights; config: unknown }> = {
-    unet: pipeline.unet,
+    [pipeline instanceof FlowPipeline ? "transformer" : "unet"]: pipeline.denoiser,
     vae: pipeline.vae,
-    text_encoder: pipeline.textEncoder,
-    ...(isXL && { text_encoder_2: pipeline.textEncoder2 }),
+    ...pipeline.promptEncoders,
   };
   const weights: Record<string, string> = {};
   const of = Object.values(models).reduce((sum, model) => sum + bytesOf(model.weights), 0);
@@ -174,7 +173,14 @@ export async function trainingFingerprint(parts: TrainingParts): Promise<string>
     });
   }
   const captions = [...Array.from({ length: dataset.size }, (_, i) => dataset.caption(i)), ""];
-  const tokenizers = isXL ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];
+  // All captions of one tokenizer after the other, as int64.
+  const ids = captions.map((caption) => pipeline.captionIds(caption));
+  const tokens = ids[0]!.map((_, i) =>
+    BigInt64Array.from(
+      ids.flatMap((each) => each[i]!),
+      BigInt,
+    ),
+  );
   const kept = Object.keys(specs).filter((name) => specs[name]!.isKept(values));
   return JSON.stringify({
     ...Object.fromEntries(kept.map((name) => [name, values[name]])),
@@ -182,7 +188,7 @@ export async function trainingFingerprint(parts: TrainingParts): Promise<string>
     config,
     resolution: dataset.imageSize,
     dataset: contentHash(JSON.stringify(identity)),
-    tokens: tokenizers.map((tokenizer) => contentHash(toBytes(tokenizer.encodeBatch(captions).ids))),
+    tokens: tokens.map((each) => contentHash(toBytes(new Tensor("int64", [each.length], each)))),
     scheduler: noiseConfigOf("training", pipeline.schedulerConfig),
     weights,
     ...typesOf(models),

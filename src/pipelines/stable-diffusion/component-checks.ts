@@ -1,6 +1,7 @@
 // Whether a pipeline's parts were made for each other.
 
 import { ConfigError } from "../../errors.js";
+import type { Autoencoder } from "../../models/autoencoder.js";
 import type { CLIPTextModel } from "../../models/clip-text/clip-text-model.js";
 import type { CLIPTokenizer } from "../../models/clip-tokenizer/clip-tokenizer.js";
 import type { UNetComponents } from "./unet-components.js";
@@ -22,6 +23,19 @@ export function checkAutoencoder(pipeline: string, { unet, vae }: Pick<UNetCompo
   }
   for (const key of ["in_channels", "out_channels"] as const) {
     if (vae.config[key] !== 3) refuseParts(pipeline, `the vae's ${key} must be 3; got ${vae.config[key]}`);
+  }
+}
+
+/** @throws {ConfigError} Unless the denoiser works on the autoencoder's latents, and those become colour images. */
+export function checkLatents(pipeline: string, channels: number, { config }: Autoencoder): void {
+  if (channels !== config.latent_channels) {
+    refuseParts(
+      pipeline,
+      `the transformer's latents must be the vae's, of latent_channels; got ${channels} and ${config.latent_channels}`,
+    );
+  }
+  for (const key of ["in_channels", "out_channels"] as const) {
+    if (config[key] !== 3) refuseParts(pipeline, `the vae's ${key} must be 3; got ${config[key]}`);
   }
 }
 

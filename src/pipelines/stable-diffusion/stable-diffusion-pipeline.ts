@@ -1,5 +1,6 @@
 // StableDiffusionPipeline: Stable Diffusion 1.x and 2.x, with or without FeRA adapters. Reads no files itself.
 
+import type { Conditioning } from "../../diffusion/index.js";
 import { CLIPTextModel } from "../../models/clip-text/clip-text-model.js";
 import { CLIPTokenizer } from "../../models/clip-tokenizer/clip-tokenizer.js";
 import type { UNet2DConditionModel } from "../../models/unet-2d-condition/unet-2d-condition.js";
@@ -10,7 +11,7 @@ import { DiffusionPipeline } from "../diffusion-pipeline.js";
 import type { GenerateOptions } from "../generate-options.js";
 import type { GenerationPlan } from "../generation-plan.js";
 import { describePipeline } from "../pipeline-folder.js";
-import { encodePrompts } from "../text-encoding.js";
+import { checkedClipIds, encodePrompts } from "../text-encoding.js";
 import { checkAutoencoder, checkTokenizer, refuseParts } from "./component-checks.js";
 import { loadComponents, type PipelineOptions } from "./load-components.js";
 import { latentSizeOf, type UNetComponents } from "./unet-components.js";
@@ -100,6 +101,22 @@ export class StableDiffusionPipeline extends DiffusionPipeline<GenerateOptions, 
   ): Promise<Tensor<"float32">> {
     const options = { hiddenLayersFromEnd: clipSkip, adapters: { selection: adapters, encoder: 0 } };
     return (await encodePrompts(this, prompts, options)).states;
+  }
+
+  override get promptEncoders() {
+    return { text_encoder: this.textEncoder };
+  }
+
+  override get captionTokens(): number {
+    return this.tokenizer.maxLength;
+  }
+
+  override captionIds(caption: string): readonly (readonly number[])[] {
+    return [checkedClipIds(this.tokenizer, caption)];
+  }
+
+  override async encodeCaptions(captions: readonly string[]): Promise<Conditioning> {
+    return { encoderHiddenStates: await this.encodePrompt(captions) };
   }
 
   protected override async encodeConditions(

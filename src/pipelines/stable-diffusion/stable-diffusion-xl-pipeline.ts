@@ -15,7 +15,7 @@ import { DiffusionPipeline } from "../diffusion-pipeline.js";
 import type { GenerateOptions } from "../generate-options.js";
 import { type GenerationPlan, promptsLike } from "../generation-plan.js";
 import { describePipeline } from "../pipeline-folder.js";
-import { concatFeatures, encodePrompts } from "../text-encoding.js";
+import { checkedClipIds, concatFeatures, encodePrompts } from "../text-encoding.js";
 import { checkAutoencoder, checkTokenizer, refuseParts } from "./component-checks.js";
 import { loadComponents, type PipelineOptions } from "./load-components.js";
 import { latentSizeOf, type UNetComponents } from "./unet-components.js";
@@ -164,6 +164,23 @@ export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusion
       adapters: { selection: adapters, encoder: 1 },
     });
     return { encoderHiddenStates: concatFeatures(first.states, second.states), textEmbeds: second.pooled };
+  }
+
+  override get promptEncoders() {
+    return { text_encoder: this.textEncoder, text_encoder_2: this.textEncoder2 };
+  }
+
+  override get captionTokens(): number {
+    return this.tokenizer.maxLength;
+  }
+
+  override captionIds(caption: string): readonly (readonly number[])[] {
+    return this.tokenizers.map((tokenizer) => checkedClipIds(tokenizer, caption));
+  }
+
+  /** Without the sizes, which do not follow from captions. */
+  override async encodeCaptions(captions: readonly string[]): Promise<Conditioning> {
+    return { ...(await this.encodePrompt(captions)) };
   }
 
   protected override async encodeConditions(

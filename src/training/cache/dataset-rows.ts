@@ -7,9 +7,9 @@ import { ConfigError } from "../../errors.js";
 import { type AnyPipeline, StableDiffusionXLPipeline } from "../../pipelines/index.js";
 import { cacheFolder } from "../../storage/file-access.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
+import { checkCaptions } from "../check-captions.js";
 import type { ImageDataset } from "../data/dataset.js";
 import type { ImageVariant } from "../data/image-variant.js";
-import { tokenizeCaptions } from "../encode-images.js";
 import type { EncodedRowBatch, EncodedRows, LatentSize, RowDraw } from "../encoded-dataset.js";
 import { encoderKey } from "./cache-key.js";
 import type { CacheMode } from "./cache-modes.js";
@@ -75,15 +75,13 @@ export async function openDatasetRows(
   };
 
   const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
-  const tokenizers =
-    pipeline instanceof StableDiffusionXLPipeline ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];
-  for (const tokenizer of tokenizers) tokenizeCaptions(tokenizer, captions, (i) => dataset.name(i));
+  checkCaptions(pipeline, captions, (i) => dataset.name(i));
 
   const stores: EntryStore[] = [];
   let text: CaptionRows;
   if (trainsText) text = new TokenRows(pipeline);
   else {
-    const textKey = await encoderKey(pipeline.textEncoders, signal);
+    const textKey = await encoderKey(Object.values(pipeline.promptEncoders), signal);
     const store = await open(textMode, "text", textKey);
     stores.push(store);
     const encoded = await TextRows.open({ pipeline, store, modelKey: textKey, staysLoaded: textMode === "none" });

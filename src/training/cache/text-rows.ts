@@ -3,8 +3,7 @@
 import type { Conditioning } from "../../diffusion/index.js";
 import { concatConditioning } from "../../diffusion/index.js";
 import { type AnyPipeline, StableDiffusionXLPipeline } from "../../pipelines/index.js";
-import { concatFeatures, encodePrompts } from "../../pipelines/text-encoding.js";
-import { type Tensor, zeros } from "../../tensor/tensor.js";
+import { zeros } from "../../tensor/tensor.js";
 import { entryKey } from "./cache-key.js";
 import type { EntryStore } from "./entry-store.js";
 
@@ -87,7 +86,7 @@ export class TextRows implements CaptionRows {
 
   /** Frees what the text encoders have compiled; it is compiled again when needed. */
   async release(): Promise<void> {
-    for (const encoder of this.parts.pipeline.textEncoders) await encoder.release();
+    await this.parts.pipeline.releasePromptEncoders();
   }
 
   private async row(caption: string, onMade?: () => void): Promise<Conditioning> {
@@ -95,22 +94,10 @@ export class TextRows implements CaptionRows {
     const key = this.keyOf(caption);
     const kept = await store.get(key);
     if (kept) return Object.fromEntries(kept);
-    const made = await this.make(caption);
+    const made = await this.parts.pipeline.encodeCaptions([caption]);
     onMade?.();
     await store.put(key, new Map(Object.entries(made)));
     return made;
-  }
-
-  private async make(caption: string): Promise<Record<string, Tensor>> {
-    const { pipeline } = this.parts;
-    if (!(pipeline instanceof StableDiffusionXLPipeline)) {
-      return { encoderHiddenStates: (await encodePrompts(pipeline, [caption])).states };
-    }
-    // The next to last states of both encoders, as SDXL was trained.
-    const options = { hiddenLayersFromEnd: 1, finalNorm: false };
-    const second = { tokenizer: pipeline.tokenizer2, textEncoder: pipeline.textEncoder2 };
-    const [a, b] = [await encodePrompts(pipeline, [caption], options), await encodePrompts(second, [caption], options)];
-    return { encoderHiddenStates: concatFeatures(a.states, b.states), textEmbeds: b.pooled };
   }
 
   /** What the states depend on is the tokens. */
@@ -118,10 +105,7 @@ export class TextRows implements CaptionRows {
     const known = this.keys.get(caption);
     if (known !== undefined) return known;
     const { pipeline, modelKey } = this.parts;
-    const tokenizers =
-      pipeline instanceof StableDiffusionXLPipeline ? [pipeline.tokenizer, pipeline.tokenizer2] : [pipeline.tokenizer];
-    const ids = tokenizers.map((tokenizer) => Array.from(tokenizer.encodeBatch([caption]).ids.data, Number));
-    const key = entryKey("text", modelKey, ids);
+    const key = entryKey("text", modelKey, pipeline.captionIds(caption));
     this.keys.set(caption, key);
     return key;
   }

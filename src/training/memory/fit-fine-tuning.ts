@@ -38,7 +38,7 @@ export async function fitWithin(
       ...{ pipeline, dataset, trained: parts.trained, trainsText },
       predictor: measures ? () => model : undefined,
       stepOptions: {
-        tokens: pipeline.tokenizer.maxLength,
+        tokens: pipeline.captionTokens,
         mixedPrecision: values.mixedPrecision,
         objective: createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values)),
         stateOnDevice: keepsStateThere,

@@ -9,7 +9,7 @@ import type { Graph, Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import type { CLIPTextModel, ClipHiddenStateOptions } from "../../models/clip-text/clip-text-model.js";
 import { type LayerAdapters, ModelWeights, Scope } from "../../nn/index.js";
-import { type AnyPipeline, StableDiffusionXLPipeline } from "../../pipelines/index.js";
+import { StableDiffusionXLPipeline, type UNetPipeline } from "../../pipelines/index.js";
 import { concatFeatures } from "../../pipelines/text-encoding.js";
 import type { RuntimeOptions } from "../../runtime/index.js";
 import { Tensor, zeros } from "../../tensor/tensor.js";
@@ -29,14 +29,14 @@ const TEXT_INPUTS = ["encoderHiddenStates", "textEmbeds"];
  * text at all. All else is the denoiser's.
  */
 export class TextConditionedDenoiser implements Denoiser {
-  readonly unet: AnyPipeline["unet"];
+  readonly unet: UNetPipeline["unet"];
   readonly encoders: readonly CLIPTextModel[];
   /** Whether zeros stand for an empty caption. */
   readonly zeroesEmpty: boolean;
   private readonly isXl: boolean;
   private merged: { of: readonly ModelWeights[]; weights: ModelWeights } | undefined;
 
-  constructor(pipeline: AnyPipeline) {
+  constructor(pipeline: UNetPipeline) {
     this.unet = pipeline.unet;
     this.encoders = pipeline.textEncoders;
     this.isXl = pipeline instanceof StableDiffusionXLPipeline;

@@ -17,7 +17,7 @@ import {
 } from "../../adapters/index.js";
 import type { TrainStepInputs } from "../../adapters/train-step-options.js";
 import "../../index.js";
-import { type AnyPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline } from "../../pipelines/index.js";
+import { StableDiffusionPipeline, StableDiffusionXLPipeline, type UNetPipeline } from "../../pipelines/index.js";
 import { readSafetensors } from "../../storage/index.js";
 import { Generator, randn } from "../../tensor/random.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
@@ -62,11 +62,11 @@ function perturb(parameters: ReadonlyMap<string, Tensor<"float32">>): void {
   }
 }
 
-async function trainingOf(pipeline: AnyPipeline, config: AdapterConfig) {
+async function trainingOf(pipeline: UNetPipeline, config: AdapterConfig) {
   const denoiser =
     config instanceof FeRAConfig
-      ? new FeRAModel(pipeline.unet, config)
-      : await AdapterModel.create(pipeline.unet, config);
+      ? new FeRAModel(pipeline.denoiser, config)
+      : await AdapterModel.create(pipeline.denoiser, config);
   const text = await TextTraining.create({
     ...{ pipeline, denoiser },
     config: textEncoderConfig(config, TEXT_ENCODER_TARGETS),
@@ -76,7 +76,7 @@ async function trainingOf(pipeline: AnyPipeline, config: AdapterConfig) {
 }
 
 /** Two noisy latents with their prompts, the second of them none at all. */
-function batchOf(pipeline: AnyPipeline, size = 4): TrainStepInputs & { inputIds: Tensor } {
+function batchOf(pipeline: UNetPipeline, size = 4): TrainStepInputs & { inputIds: Tensor } {
   const prompts = ["a red circle", ""];
   const isXl = pipeline instanceof StableDiffusionXLPipeline;
   return {
@@ -105,7 +105,7 @@ describe.each(["sd", "xl", "tokens"])("training text encoders as PEFT trains tra
     );
     const pipeline = name === "xl" ? xl : sd;
     const config = new LoRAConfig({ rank, alpha, targetModules });
-    const denoiser = new AdapterModel(pipeline.unet, config);
+    const denoiser = new AdapterModel(pipeline.denoiser, config);
     const isOfTokens = name === "tokens";
     if (isOfTokens) sd.textEncoder.addedVectors = value("initial.text_encoder.token_vectors") as Tensor<"float32">;
     const text = await TextTraining.create({

@@ -13,7 +13,7 @@ import {
 } from "../../adapters/index.js";
 import { JointAdapter, type JointPart, LooseTensors } from "../../adapters/joint-adapter.js";
 import type { CompiledTrainStep, TrainStepOptions } from "../../adapters/train-step-options.js";
-import type { AnyPipeline } from "../../pipelines/index.js";
+import type { UNetPipeline } from "../../pipelines/index.js";
 import { Generator } from "../../tensor/random.js";
 import { flatValues, Tensor } from "../../tensor/tensor.js";
 import type { StepCompiler } from "../bucketed-train-step.js";
@@ -23,7 +23,7 @@ import { isOfText, TEXT_ENCODERS, vectorsName } from "./text-encoders.js";
 
 /** What is trained. */
 export interface TextTrainingOptions {
-  pipeline: AnyPipeline;
+  pipeline: UNetPipeline;
   /** The denoiser's adapters. */
   denoiser: AdapterModel;
   /** Whether these are trained. Default true. */
@@ -162,7 +162,7 @@ export class TextTraining implements StepCompiler {
 }
 
 /** Vectors of new tokens by their names as trained tensors. */
-const vectorsOf = ({ textEncoders }: AnyPipeline): Map<string, Tensor<"float32">> =>
+const vectorsOf = ({ textEncoders }: UNetPipeline): Map<string, Tensor<"float32">> =>
   new Map(
     textEncoders.flatMap(({ addedVectors }, i): [string, Tensor<"float32">][] =>
       addedVectors ? [[vectorsName(i), addedVectors]] : [],
