@@ -7,19 +7,25 @@ import type { OpenedSafetensors, SafetensorsDType, SafetensorsEntry } from "../s
 /** Fewer rows or columns are not worth few bits, and are those of a network's first and last layers. */
 const FEWEST = 32;
 /** What tells a network its noise level, as diffusers' files and single files name it: one row, on which all depends. */
-const CONDITIONING = /(^|\.)(time_|add_|class_|label_)?(embedding|emb|embed|emb_layers|emb_proj)\.|time_emb_proj/;
+const CONDITIONING =
+  /(^|\.)((time_|add_|class_|label_)?(embedding|emb|embed|emb_layers|emb_proj)|time_(text|guidance)_embed|t_embedder)\.|time_emb_proj/;
+/** Into and out of a whole transformer. */
+const ENDS = /^(x_embedder|context_embedder|cap_embedder|all_x_embedder|norm_out|proj_out|all_final_layer)\./;
 /**
  * Into and out of a block's transformers, and past its convolutions: their errors add to the residual path. At Stable
  * Diffusion 1.5's size they made most of all layers' error together, and integers saved least there.
  */
 const RESIDUAL = /\.(proj_in|proj_out|conv_shortcut|skip_connection)\./;
+/** Of that name, but the only way out of a block: a fifth of FLUX.1. */
+const WHOLE_BLOCK = /^single_transformer_blocks\.\d+\.proj_out\./;
 /** In front of the shape, in the metadata of a file: the parts' shapes do not tell it. */
 const SHAPE_KEY = "shape ";
 
 /** Whether a weight is one of those that are kept in few bits. */
 export function isLarge(name: string, shape: readonly number[]): boolean {
   const [out = 0, channels = 0] = shape;
-  if (!name.endsWith(".weight") || CONDITIONING.test(name) || RESIDUAL.test(name)) return false;
+  if (!name.endsWith(".weight") || CONDITIONING.test(name) || ENDS.test(name)) return false;
+  if (RESIDUAL.test(name) && !WHOLE_BLOCK.test(name)) return false;
   return (shape.length === 2 || shape.length === 4) && out >= FEWEST && channels >= FEWEST;
 }
 

@@ -2,8 +2,10 @@
 
 import type { FewBits } from "./few-bits.js";
 
-/** GEGLU makes its halves as two products. */
-const HALVED = /\.ff\.net\.0\.proj\.weight$/;
+/** A gated feed-forward makes its halves as two products. */
+const HALVED = /\.(ff\.net\.0\.proj|linear_in)\.weight$/;
+/** Queries, keys, values and the halves of a feed-forward. */
+const WHOLE = /\.to_qkv_mlp_proj\.weight$/;
 
 /** The parts of a weight in a file, beside the forward matrix under its own name. */
 const PARTS = { scale: ".scale", gradient: ".gradient", gradientScale: ".gradient_scale" } as const;
@@ -55,7 +57,17 @@ export function toInt8(values: Float32Array, shape: readonly number[], blocks: n
   return { blocks, forward, scale, gradient, gradientScale };
 }
 
-const blocksOf = (name: string): number => (HALVED.test(name) ? 2 : 1);
+/** Into how many blocks of rows a weight is divided, so that products with parts of it take whole blocks. */
+function blocksOf(name: string, [out, channels]: readonly number[]): number {
+  if (WHOLE.test(name)) {
+    const hidden = (out! - 3 * channels!) / 2;
+    return out! / greatestCommonDivisor(channels!, hidden);
+  }
+  // Feed-forwards that are not gated have that name, too; these are four times as wide.
+  return HALVED.test(name) && out !== 4 * channels! ? 2 : 1;
+}
+
+const greatestCommonDivisor = (a: number, b: number): number => (b === 0 ? a : greatestCommonDivisor(b, a % b));
 
 /** Weights as integers. @param largest - The largest magnitude of an integer. */
 export const int8 = (largest: number): FewBits => ({
@@ -64,15 +76,16 @@ export const int8 = (largest: number): FewBits => ({
   tensors(name, shape) {
     const [out, channels, height = 1, width = 1] = shape as [number, number, number?, number?];
     const taps = height * width;
+    const blocks = blocksOf(name, shape);
     return [
-      { name, dtype: "I8", shape: [blocksOf(name), taps * channels, out / blocksOf(name)] },
+      { name, dtype: "I8", shape: [blocks, taps * channels, out / blocks] },
       { name: name + PARTS.scale, dtype: "F32", shape: [out] },
       { name: name + PARTS.gradient, dtype: "I8", shape: [taps * out, channels] },
       { name: name + PARTS.gradientScale, dtype: "F32", shape: [channels] },
     ];
   },
   bytes(name, values, shape) {
-    const { forward, scale, gradient, gradientScale } = toInt8(values, shape, blocksOf(name), largest);
+    const { forward, scale, gradient, gradientScale } = toInt8(values, shape, blocksOf(name, shape), largest);
     return [forward, scale, gradient, gradientScale].map(({ buffer }) => new Uint8Array(buffer));
   },
   stored: (name, { shape }, rangeOf) => ({

@@ -56,7 +56,7 @@ export interface LoadingOptions {
 /** Below this, converting at every start costs less than a file. Counted in the original. */
 const CACHED_BYTES = 2 ** 22;
 /** Tells copies of other choices of weights apart: raised when `isLarge` changes. */
-const CHOICE = 2;
+const CHOICE = 3;
 /** Where a copy says which of the original's tensors it leaves out. */
 const INTEGERS = "integers";
 

@@ -2,6 +2,7 @@ import { mkdtemp, realpath, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { operatorsOf } from "../../../test/support/onnx-nodes.js";
 import { relativeError } from "../../../test/support/relative-error.js";
 import { gradients } from "../../autodiff/index.js";
 import * as ops from "../../graph/index.js";
@@ -15,6 +16,7 @@ import { safetensorsHead } from "../../storage/safetensors.js";
 import { openSafetensors } from "../../storage/tensor-file.js";
 import { Generator, randint, randn } from "../../tensor/random.js";
 import { sizeOf, type Tensor, tensor } from "../../tensor/tensor.js";
+import { lower } from "../lower.js";
 import "../../storage/node.js";
 
 /** Float32 sums in another order. */
@@ -63,7 +65,7 @@ async function int8Weight(graph: Graph, name: string, shape: readonly number[]) 
   const { entries, metadata } = await openSafetensors(path);
   const [, readShape, range] = [...fewBitWeights(kind, { path, entries, metadata })][0]!;
   expect(readShape).toEqual(shape);
-  const blocks = name.includes("ff.net.0.proj") ? 2 : 1;
+  const blocks = name.includes("ff.net.0.proj") ? 2 : name.includes("to_qkv_mlp_proj") ? 9 : 1;
   return {
     inFile: graph.file(name, "float32", shape, range),
     forward: graph.constant(weightOf(data, shape, blocks, "forward")),
@@ -139,6 +141,25 @@ it("the halves of a GEGLU layer are products with blocks of its weight", async (
   graph.output("y", ops.geglu(ops.linear(x, inFile)));
   graph.output("expected", ops.geglu(ops.linear(x, forward)));
   expect(graph.nodes.filter(({ op, inputs }) => op === "Slice" && inputs[0]!.shape[1] === 80)).toEqual([]);
+  const compiled = await compile(graph, { device: "cpu" });
+  const { y, expected } = (await compiled.run({ x: exactValues([6, 36], 3) })) as Record<string, Tensor<"float32">>;
+  expect(relativeError(y!.data, expected!.data)).toBeLessThan(ROUNDING);
+  await compiled.release();
+});
+
+it("unequal parts of a layer are products with one or several blocks of its weight, and so is the whole", async () => {
+  const graph = new Graph();
+  const x = graph.input("x", "float32", [6, 36]);
+  const { inFile, forward } = await int8Weight(graph, "attn.to_qkv_mlp_proj.weight", [324, 36]);
+  const bias = graph.constant(randn([324], { generator: new Generator(7) }));
+  for (const [name, weight] of Object.entries({ y: inFile, expected: forward })) {
+    const whole = ops.linear(x, weight, bias);
+    const parts = ops.splitFeatures(whole, [36, 36, 36, 108, 108]);
+    graph.output(name, ops.concat([...parts, whole], -1));
+  }
+  expect(graph.nodes.some(({ op }) => op === "Slice")).toBe(false);
+  const { bytes } = lower(graph, "cpu");
+  expect(operatorsOf(bytes).filter((op) => op === "MatMulIntegerToFloat")).toHaveLength(18);
   const compiled = await compile(graph, { device: "cpu" });
   const { y, expected } = (await compiled.run({ x: exactValues([6, 36], 3) })) as Record<string, Tensor<"float32">>;
   expect(relativeError(y!.data, expected!.data)).toBeLessThan(ROUNDING);

@@ -1,9 +1,9 @@
 // Products and convolutions by weights that are kept as 8-bit integers, with the other factor quantized when the graph runs:
 // 8 bits without sign over its own range. ONNX Runtime makes them of integers (VNNI, AMX), the scales are applied to the sums.
 
-import type { Int8Matrices, Node, Value } from "../../graph/graph.js";
+import { type FileRange, type Int8Matrices, type Node, rangeOfRows, type Value } from "../../graph/graph.js";
 import { tensor } from "../../tensor/tensor.js";
-import { emit, type LoweringContext, produce, produceReshaped, reshapedName } from "../lowering-context.js";
+import { emit, type LoweringContext, produce, produceReshaped, reshapedName, rowsOf } from "../lowering-context.js";
 
 const MICROSOFT = "com.microsoft";
 
@@ -19,8 +19,19 @@ export function int8Of(context: Pick<LoweringContext, "target">, value: Value): 
 export function int8Linear(node: Node<"Linear">, context: LoweringContext): boolean {
   const [x, weight, bias] = node.inputs as [Value, Value, Value | undefined];
   const stored = int8Of(context, weight);
-  if (stored?.blocks !== 1) return false;
+  if (!stored) return false;
   const [output] = node.outputs as [Value];
+  if (stored.blocks > 1) {
+    const integers = quantized(context, context.name(x));
+    const size = weight.shape[0]! / stored.blocks;
+    const parts = Array.from({ length: stored.blocks }, (_, block) => {
+      const [start, end] = [block * size, (block + 1) * size];
+      const part = bias && rowsOf(context, bias, start, end, [size]);
+      return multiply(context, integers, forwardRows(weight, start, end, context), { bias: part });
+    });
+    produce(context, output, "Concat", parts, { axis: { int: -1 } });
+    return true;
+  }
   const name = context.nameFor(output);
   multiply(context, quantized(context, context.name(x)), matrix(context, weight, "forward"), {
     bias: bias && context.name(bias),
@@ -120,8 +131,19 @@ function matrix(context: LoweringContext, weight: Value, side: "forward" | "grad
   if (source.kind !== "file" || !stored) throw new Error(`${weight} is no weight of integers.`);
   const { stored: _, ...forward } = source.range;
   const [range, scale] = side === "forward" ? [forward, stored.scale] : [stored.gradient, stored.gradientScale];
+  return matrixOf(context, `${source.name}:${side}`, range, scale);
+}
+
+/** The forward matrix of a block of rows. */
+function forwardRows(weight: Value, start: number, end: number, context: LoweringContext): Int8Matrix {
+  const { source } = weight;
+  if (source.kind !== "file") throw new Error(`${weight} is no weight of integers.`);
+  const { stored, ...range } = rangeOfRows(source.range, weight.shape[0]!, start, end);
+  return matrixOf(context, `${source.name}:${start}-${end}:forward`, range, (stored as Int8Matrices).scale);
+}
+
+function matrixOf(context: LoweringContext, name: string, range: FileRange, scale: FileRange): Int8Matrix {
   const columns = scale.length / 4;
-  const name = `${source.name}:${side}`;
   return {
     name: context.builder.file(name, "int8", [range.length / columns, columns], range),
     scale: context.builder.file(`${name} scale`, "float32", [columns], scale),
