@@ -8,8 +8,8 @@ import { describe, expect, it } from "vitest";
 
 const PAGE = "dist/studio-page";
 const LIMIT = 300e3;
-/** Of all, the worker with the library in it included; without it the page is 90 KB. */
-const LIMIT_WITH_LIBRARY = 310e3;
+/** Of all, the worker with the library in it included; without it the page is 99 KB. */
+const LIMIT_WITH_LIBRARY = 320e3;
 
 /** Bytes of the page's files, compressed one by one. */
 async function weights(): Promise<{ file: string; raw: number; sent: number }[]> {
@@ -25,7 +25,7 @@ async function weights(): Promise<{ file: string; raw: number; sent: number }[]>
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
 
 describe("the studio's page", () => {
-  it("is less than 310 KB to send, the library in its worker included", async () => {
+  it("is less than 320 KB to send, the library in its worker included", async () => {
     const own = (await weights()).filter(({ file }) => !file.startsWith("onnxruntime"));
     expect(own.map(({ file }) => file)).toEqual(
       expect.arrayContaining([expect.stringMatching(/^index.*\.js$/), expect.stringMatching(/^worker.*\.js$/)]),
