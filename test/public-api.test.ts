@@ -43,7 +43,7 @@ const CLASSES: Readonly<Record<string, string>> = {
   T5EncoderModel: "encode:fromPretrained",
   Qwen3Model: "hiddenStates:fromPretrained",
   ...Object.fromEntries(
-    ["StableDiffusion3Pipeline"].map((name) => [
+    ["StableDiffusion3Pipeline", "FluxPipeline", "Flux2KleinPipeline", "ZImagePipeline"].map((name) => [
       name,
       "generate loadAdapters setAdapterScale unloadAdapters setAdapters fuseLora encodePrompt dispose:fromPretrained",
     ]),

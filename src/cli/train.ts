@@ -6,6 +6,7 @@ import { Command } from "commander";
 import type { RankGroup } from "../distributed/index.js";
 import { ConfigError, quoted } from "../errors.js";
 import {
+  checkCaptions,
   type FineTuneResult,
   fineTune,
   type ImageDataset,
@@ -13,7 +14,6 @@ import {
   lossCurve,
   prepareOutputFolder,
   readMetrics,
-  tokenizeCaptions,
   writeRunReport,
 } from "../training/index.js";
 import { toAdapterConfig } from "../training/options/adapter-options.js";
@@ -149,7 +149,7 @@ async function train(command: Command, options: TrainOptionValues, setting: Sett
   const pipeline = await firstOnEachHost(ranks, () => loadAnyPipeline(options.model, { ...options, threads }));
   const resolution = checkedResolution(pipeline, options.resolution);
   checkBucketStep(pipeline, options.bucketStep);
-  if (options.validationPrompts) tokenizeCaptions(pipeline.tokenizer, options.validationPrompts);
+  if (options.validationPrompts) checkCaptions(pipeline, options.validationPrompts);
   const open = () =>
     openSplit(options.data, "train", {
       ...dataOptionsOf(options),

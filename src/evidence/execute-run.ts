@@ -15,7 +15,7 @@ import type { StepCompiler } from "../training/bucketed-train-step.js";
 import { type DatasetRows, openDatasetRows } from "../training/cache/dataset-rows.js";
 import { DiffusionBatches } from "../training/diffusion-batches.js";
 import { currentEngine } from "../training/engine.js";
-import { createOptimizer, type ImageDataset, Trainer, tokenizeCaptions } from "../training/index.js";
+import { checkCaptions, createOptimizer, type ImageDataset, Trainer } from "../training/index.js";
 import { rateFactors } from "../training/parameter-groups.js";
 import { WholeDenoiser } from "../training/whole-denoiser.js";
 import { analyzeGates } from "./gate-analysis.js";
@@ -125,7 +125,7 @@ const ownResult = (after: MeasuredErrors, base: MeasuredErrors): NonNullable<Run
 
 function isTaken(pipeline: AnyPipeline, caption: string): boolean {
   try {
-    tokenizeCaptions(pipeline.tokenizer, [caption]);
+    checkCaptions(pipeline, [caption]);
     return true;
   } catch (error) {
     if (error instanceof ConfigError) return false;
@@ -198,7 +198,7 @@ async function trainSteps(
   const step = await compiler.compileTrainStep({
     ...{ batchSize, optimizer, average, objective, ...rows.latentSize(0) },
     ...(rateOf && { rateOf }),
-    tokens: pipeline.tokenizer.maxLength,
+    tokens: pipeline.captionTokens(""),
   });
   const times: number[] = [];
   const losses: number[] = [];

@@ -1,10 +1,12 @@
 // What text to image and image to image share in every family: options, noise, denoising and images. How a prompt
 // becomes conditioning is each family's own.
 
+import type { StackPrediction } from "../adapters/adapter-stack.js";
 import {
   type Conditioning,
   conditioningShapes,
   type Denoiser,
+  type DenoiserInputs,
   type DynamicShiftConfig,
   dynamicShiftMu,
   repeatConditioning,
@@ -89,8 +91,8 @@ export abstract class DiffusionPipeline<
   /** All that reads prompts, by the names of the folders. */
   abstract get promptEncoders(): Readonly<Record<string, PromptReader>>;
 
-  /** Tokens of the text that the model is told of a caption. */
-  abstract get captionTokens(): number;
+  /** Tokens of the text that the model is told of a caption; the same of all captions, but in Z-Image. */
+  abstract captionTokens(caption: string): number;
 
   /**
    * A caption's token ids, of each tokenizer: all that {@link encodeCaptions} depends on.
@@ -120,6 +122,14 @@ export abstract class DiffusionPipeline<
   protected runOptions({ latentShape }: GenerationPlan, { config }: Scheduler): RunOptions {
     const [, , height, width] = latentShape;
     return config.use_dynamic_shifting ? { mu: dynamicShiftMu(height, width, config as DynamicShiftConfig) } : {};
+  }
+
+  /** How the denoiser is asked, with its adapters. */
+  protected predictor(
+    _options: Options,
+    adapters: AdapterSelection,
+  ): (inputs: DenoiserInputs) => Promise<StackPrediction> {
+    return adapters.predict;
   }
 
   /** Standard normal noise to start with, in the order in which diffusers draws it. */
@@ -245,7 +255,7 @@ export abstract class DiffusionPipeline<
     if (clean && !this.keepsModelsLoaded) await this.vae.release();
     const { latents, routes } = await denoise({
       ...{ scheduler, timesteps, generator, signal },
-      predict: adapters.predict,
+      predict: this.predictor(options, adapters),
       async onStep(step) {
         await options.onStep?.(step);
         onProgress?.({ phase: "sampling", done: step.step, total: step.steps });

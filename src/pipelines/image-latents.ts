@@ -25,7 +25,8 @@ const DECODE_BATCH = 4;
 /**
  * Encodes images.
  *
- * AutoencoderKL gives a distribution; z = mean + exp(logvar / 2) · noise, the noise of all images in one draw.
+ * AutoencoderKL gives a distribution; z = mean + exp(logvar / 2) · noise, the noise of all images in one draw; without a
+ * generator z = mean.
  *
  * @param images - `[B, 3, H, W]` in −1 … 1.
  * @returns `[B, C, H/downscale, W/downscale]`.
@@ -35,7 +36,7 @@ const DECODE_BATCH = 4;
 export async function imagesToLatents(
   vae: Autoencoder,
   images: Tensor<"float32">,
-  generator: Generator,
+  generator: Generator | undefined,
   { onProgress, signal }: ImageWork = {},
 ): Promise<Tensor<"float32">> {
   const each = async <T>(encode: (image: Tensor<"float32">) => Promise<T>): Promise<T[]> => {
@@ -54,7 +55,7 @@ export async function imagesToLatents(
     const encoded = await each((image) => vae.encode(image));
     const mean = concatRows(encoded.map((each) => each.mean));
     const logvar = concatRows(encoded.map((each) => each.logvar));
-    z = sampleLatents({ mean, logvar }, { generator });
+    z = generator ? sampleLatents({ mean, logvar }, { generator }) : mean;
   }
   return scaledLatents(z, await vae.latentScaling());
 }

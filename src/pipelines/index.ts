@@ -2,6 +2,12 @@ export type { AdapterChoice, AdapterSelection, PromptAdapters } from "./adapter-
 export type { GenerationStep, RoutingTrace } from "./denoise.js";
 export type { PromptReader } from "./diffusion-pipeline.js";
 export { FlowPipeline } from "./flow-pipeline.js";
+export { type FluxComponents, type FluxOptions, FluxPipeline, type FluxTexts } from "./flux/flux-pipeline.js";
+export {
+  type Flux2KleinComponents,
+  type Flux2KleinOptions,
+  Flux2KleinPipeline,
+} from "./flux2-klein/flux2-klein-pipeline.js";
 export type { GenerateOptions, GenerateResult, GenerationProgress } from "./generate-options.js";
 export {
   type AdapterSetting,
@@ -40,3 +46,4 @@ export {
   type StableDiffusion3Texts,
 } from "./stable-diffusion-3/stable-diffusion-3-pipeline.js";
 export { readTokenEmbedding, type TokenEmbedding, writeTokenEmbedding } from "./token-embedding.js";
+export { type ZImageComponents, type ZImageOptions, ZImagePipeline } from "./z-image/z-image-pipeline.js";

@@ -1,19 +1,29 @@
 // Loads a pipeline of whichever family a folder holds.
 
+import { FluxPipeline } from "./flux/flux-pipeline.js";
+import { Flux2KleinPipeline } from "./flux2-klein/flux2-klein-pipeline.js";
 import { describePipeline } from "./pipeline-folder.js";
 import type { PipelineOptions } from "./stable-diffusion/load-components.js";
 import { StableDiffusionPipeline } from "./stable-diffusion/stable-diffusion-pipeline.js";
 import { StableDiffusionXLPipeline } from "./stable-diffusion/stable-diffusion-xl-pipeline.js";
 import { StableDiffusion3Pipeline } from "./stable-diffusion-3/stable-diffusion-3-pipeline.js";
+import { ZImagePipeline } from "./z-image/z-image-pipeline.js";
 
 /** The families, by the names of their classes. */
-const FAMILIES = { StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline };
+const FAMILIES = {
+  StableDiffusionPipeline,
+  StableDiffusionXLPipeline,
+  StableDiffusion3Pipeline,
+  FluxPipeline,
+  Flux2KleinPipeline,
+  ZImagePipeline,
+};
 
 /** A pipeline of a family whose denoiser is a UNet. */
 export type UNetPipeline = StableDiffusionPipeline | StableDiffusionXLPipeline;
 
 /** A pipeline of a family whose denoiser is a transformer under flow matching. */
-export type AnyFlowPipeline = StableDiffusion3Pipeline;
+export type AnyFlowPipeline = StableDiffusion3Pipeline | FluxPipeline | Flux2KleinPipeline | ZImagePipeline;
 
 /** A pipeline of one of the supported families. */
 export type AnyPipeline = UNetPipeline | AnyFlowPipeline;

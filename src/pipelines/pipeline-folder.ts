@@ -37,6 +37,8 @@ const STABLE_DIFFUSION = {
 };
 const CLIP_TOKENIZER = STABLE_DIFFUSION.tokenizer;
 const T5_TOKENIZER = ["T5TokenizerFast", "T5Tokenizer"];
+const QWEN = ["Qwen3ForCausalLM", "Qwen3Model"];
+const QWEN_TOKENIZER = ["Qwen2TokenizerFast", "Qwen2Tokenizer"];
 const PIPELINES = {
   StableDiffusionPipeline: STABLE_DIFFUSION,
   StableDiffusionXLPipeline: {
@@ -53,6 +55,29 @@ const PIPELINES = {
     tokenizer_2: CLIP_TOKENIZER,
     text_encoder_3: ["T5EncoderModel"],
     tokenizer_3: T5_TOKENIZER,
+    scheduler: undefined,
+  },
+  FluxPipeline: {
+    transformer: ["FluxTransformer2DModel"],
+    vae: STABLE_DIFFUSION.vae,
+    text_encoder: ["CLIPTextModel"],
+    tokenizer: CLIP_TOKENIZER,
+    text_encoder_2: ["T5EncoderModel"],
+    tokenizer_2: T5_TOKENIZER,
+    scheduler: undefined,
+  },
+  Flux2KleinPipeline: {
+    transformer: ["Flux2Transformer2DModel"],
+    vae: ["AutoencoderKLFlux2"],
+    text_encoder: QWEN,
+    tokenizer: QWEN_TOKENIZER,
+    scheduler: undefined,
+  },
+  ZImagePipeline: {
+    transformer: ["ZImageTransformer2DModel"],
+    vae: STABLE_DIFFUSION.vae,
+    text_encoder: QWEN,
+    tokenizer: QWEN_TOKENIZER,
     scheduler: undefined,
   },
 } as const satisfies Record<string, Record<string, readonly string[] | undefined>>;
@@ -95,6 +120,8 @@ export interface PipelineDescription {
   schedulerConfig: SchedulerConfig;
   /** SDXL: whether zeros stand for the text where there is no negative prompt. */
   forceZerosForEmptyPrompt: boolean;
+  /** FLUX.2: whether the model was distilled to few steps without guidance. */
+  isDistilled: boolean;
 }
 
 /**
@@ -112,7 +139,12 @@ export async function describePipeline(
 ): Promise<PipelineDescription> {
   const { source, index, indexFile, schedulerConfig, config, tokenizerSource = source } = await open(dir, options);
   const pipelineClass = familyOf(index, indexFile, expected);
-  const { requires_aesthetics_score: scored = false, force_zeros_for_empty_prompt: zeros = true, ...entries } = index;
+  const {
+    requires_aesthetics_score: scored = false,
+    force_zeros_for_empty_prompt: zeros = true,
+    is_distilled: isDistilled = false,
+    ...entries
+  } = index;
   if (scored !== false) {
     throw new FormatError(indexFile, "requires_aesthetics_score (SDXL's refiner) is not supported; it must be false.");
   }
@@ -121,6 +153,9 @@ export async function describePipeline(
       indexFile,
       `force_zeros_for_empty_prompt must be true or false; got ${JSON.stringify(zeros)}.`,
     );
+  }
+  if (typeof isDistilled !== "boolean") {
+    throw new FormatError(indexFile, `is_distilled must be true or false; got ${JSON.stringify(isDistilled)}.`);
   }
   const classes = componentClasses(entries, indexFile, PIPELINES[pipelineClass]);
   return {
@@ -132,6 +167,7 @@ export async function describePipeline(
     components: new Set(classes.keys()),
     schedulerConfig: { ...schedulerConfig, _class_name: classes.get("scheduler") },
     forceZerosForEmptyPrompt: zeros,
+    isDistilled,
   };
 }
 

@@ -12,6 +12,7 @@ import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "./average.js";
 import { compileForSizes } from "./bucketed-train-step.js";
 import { openDatasetRows } from "./cache/dataset-rows.js";
+import { checkCaptionTokens } from "./check-captions.js";
 import { prepareOutputFolder } from "./checkpoint.js";
 import type { ImageDataset } from "./data/dataset.js";
 import { isVaried, variedCaption } from "./data/varied-caption.js";
@@ -161,6 +162,10 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
         "only the text encoders of Stable Diffusion 1, 2 and XL are trained here.",
     );
   }
+  if (pipeline instanceof FlowPipeline) {
+    const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
+    checkCaptionTokens(pipeline, values.captionDropout > 0 ? [...captions, ""] : captions);
+  }
   if (trainTokens !== undefined) {
     const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
     const { initializeTokens: initialize, tokenVectors: vectors } = values;
@@ -238,7 +243,7 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     trainable = await compileForSizes(trained, { rows, sizes: rows.sizes }, drawing, {
       ...{ batchSize: ownSamples, optimizer, average, rateOf, objective },
       ...{ lossWeights: rows.hasLossWeights, lossMask: rows.hasMasks },
-      tokens: pipeline.captionTokens,
+      tokens: pipeline.captionTokens(dataset.caption(0)),
       gradientCheckpointing: values.gradientCheckpointing,
       mixedPrecision: values.mixedPrecision,
       lossScale: values.mixedPrecision === "fp16" ? new LossScale() : undefined,

@@ -1,5 +1,6 @@
 export { ParameterAverage } from "./average.js";
 export type { StepCompiler } from "./bucketed-train-step.js";
+export { checkCaptions } from "./check-captions.js";
 export { latestCheckpoint, prepareOutputFolder } from "./checkpoint.js";
 export type { BestStep } from "./checkpoint-policy.js";
 export { type BucketOptions, bucketsOf, type ImageBucket, type ShapedImages } from "./data/buckets.js";

@@ -172,7 +172,7 @@ export class StableDiffusion3Pipeline extends FlowPipeline<StableDiffusion3Optio
     return { text_encoder, text_encoder_2, ...(text_encoder_3 && { text_encoder_3 }) };
   }
 
-  override get captionTokens(): number {
+  override captionTokens(): number {
     return this.tokenizer.maxLength + T5_TOKENS;
   }
 

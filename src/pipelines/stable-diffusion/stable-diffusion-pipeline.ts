@@ -107,7 +107,7 @@ export class StableDiffusionPipeline extends DiffusionPipeline<GenerateOptions, 
     return { text_encoder: this.textEncoder };
   }
 
-  override get captionTokens(): number {
+  override captionTokens(): number {
     return this.tokenizer.maxLength;
   }
 

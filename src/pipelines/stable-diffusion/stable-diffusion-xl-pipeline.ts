@@ -170,7 +170,7 @@ export class StableDiffusionXLPipeline extends DiffusionPipeline<StableDiffusion
     return { text_encoder: this.textEncoder, text_encoder_2: this.textEncoder2 };
   }
 
-  override get captionTokens(): number {
+  override captionTokens(): number {
     return this.tokenizer.maxLength;
   }
 

@@ -4,7 +4,7 @@
 import { join } from "node:path";
 import type { Conditioning } from "../../diffusion/index.js";
 import { ConfigError } from "../../errors.js";
-import { type AnyPipeline, StableDiffusionXLPipeline } from "../../pipelines/index.js";
+import { type AnyPipeline, FlowPipeline, StableDiffusionXLPipeline } from "../../pipelines/index.js";
 import { cacheFolder } from "../../storage/file-access.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
 import { checkCaptions } from "../check-captions.js";
@@ -79,7 +79,7 @@ export async function openDatasetRows(
 
   const stores: EntryStore[] = [];
   let text: CaptionRows;
-  if (trainsText) text = new TokenRows(pipeline);
+  if (trainsText && !(pipeline instanceof FlowPipeline)) text = new TokenRows(pipeline);
   else {
     const textKey = await encoderKey(Object.values(pipeline.promptEncoders), signal);
     const store = await open(textMode, "text", textKey);

@@ -1,7 +1,7 @@
 // Captions as token ids: what a batch has where something of the text encoders is trained, so that no text states are kept.
 
 import { type Conditioning, concatConditioning } from "../../diffusion/index.js";
-import { type AnyPipeline, StableDiffusionXLPipeline } from "../../pipelines/index.js";
+import { StableDiffusionXLPipeline, type UNetPipeline } from "../../pipelines/index.js";
 import { tensor } from "../../tensor/tensor.js";
 import { HAS_TEXT, ID_INPUTS } from "../text/text-encoders.js";
 import type { CaptionRows } from "./text-rows.js";
@@ -14,7 +14,7 @@ export class TokenRows implements CaptionRows {
   readonly empty: Conditioning;
   private readonly rows = new Map<string, Conditioning>();
 
-  constructor(private readonly pipeline: AnyPipeline) {
+  constructor(private readonly pipeline: UNetPipeline) {
     this.empty = this.row("", 0);
   }
 

@@ -38,7 +38,7 @@ export async function fitWithin(
       ...{ pipeline, dataset, trained: parts.trained, trainsText },
       predictor: measures ? () => model : undefined,
       stepOptions: {
-        tokens: pipeline.captionTokens,
+        tokens: pipeline.captionTokens(dataset.caption(0)),
         mixedPrecision: values.mixedPrecision,
         objective: createObjective(pipeline.schedulerConfig, objectiveOptionsOf(values)),
         stateOnDevice: keepsStateThere,
