@@ -8,6 +8,7 @@ import "../storage/node.js";
 import { Generator, randn } from "../tensor/random.js";
 import { tensor } from "../tensor/tensor.js";
 import { AdamW } from "./index.js";
+import { WholeDenoiser } from "./whole-denoiser.js";
 
 const STEPS = 12;
 /** Each step's batch is one of two, at these timesteps. */
@@ -70,4 +71,27 @@ describe.each(families)("%s under flow matching", (family, of, name, usualLayers
     expect(own.layers.every(({ path }) => named.some((end) => path.endsWith(`.${end}`)))).toBe(true);
     expect(new LoRAConfig({ rank: 1 }).with({ rank: 2 }).targetModules).toBe(new LoRAConfig().targetModules);
   });
+});
+
+it("whole: all that was learned is trained, the table of positions stays", async () => {
+  const { draw } = await transformerGolden("sd3", SD3Transformer2DModel);
+  const { model, inputs, target } = draw("sd3");
+  const whole = await WholeDenoiser.of(model);
+  const table = "pos_embed.pos_embed";
+  expect([...model.weights.weights.keys()].filter((name) => !whole.parameters.has(name))).toEqual([table]);
+  const [batchSize, , latentHeight, latentWidth] = inputs.latents.shape as [number, number, number, number];
+  const shape = { batchSize, latentHeight, latentWidth, tokens: inputs.encoderHiddenStates!.shape[1]! };
+  const step = await whole.compileTrainStep({ ...shape, optimizer: new AdamW({ lr: 1e-3 }) });
+  const before = await model.predict(inputs);
+  const first = await step.run({ ...inputs, target });
+  for (let at = 0; at < 4; at++) await step.run({ ...inputs, target });
+  const kept = model.weights.weights.get(table);
+  await whole.apply();
+  expect(model.weights.weights.get(table)).toBe(kept);
+  const after = await model.predict(inputs);
+  const loss = after.data.reduce((sum, value, i) => sum + (value - target.data[i]!) ** 2, 0) / after.size;
+  expect(loss).toBeLessThan(0.9 * first.loss);
+  expect(after.data).not.toEqual(before.data);
+  await step.release();
+  await model.dispose();
 });

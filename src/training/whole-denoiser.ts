@@ -5,7 +5,7 @@ import type { CompiledTrainStep, TrainStepOptions } from "../adapters/train-step
 import type { Denoiser, DenoiserInputs, DenoiserShape } from "../diffusion/index.js";
 import { FormatError } from "../errors.js";
 import { Graph, type Value } from "../graph/index.js";
-import { type LayerAdapters, ModelWeights, type ParameterSource, Scope } from "../nn/index.js";
+import { type LayerAdapters, ModelWeights, type ParameterSource, Scope, type Weight } from "../nn/index.js";
 import { DeviceResident } from "../runtime/index.js";
 import { readFileAt } from "../storage/storage.js";
 import { sizeOf, Tensor } from "../tensor/tensor.js";
@@ -24,12 +24,16 @@ export class WholeDenoiser implements StepCompiler {
     readonly parameters: ReadonlyMap<string, Tensor<"float32">>,
   ) {}
 
-  /** Reads the weights that the model's graph has. @throws {FormatError} If one is missing, or is not float32. */
+  /**
+   * Reads the weights that the model's graph has; tables of known numbers, such as positions, stay as they are.
+   *
+   * @throws {FormatError} If one is missing, or is not float32.
+   */
   static async of(model: ReplaceableDenoiser): Promise<WholeDenoiser> {
     const shapes = new Map<string, readonly number[]>();
     const recorder: ParameterSource = {
-      parameter(graph, path, shape) {
-        shapes.set(path, shape);
+      parameter(graph, path, shape, { kind }) {
+        if (kind !== "values") shapes.set(path, shape);
         return model.weights.parameter(graph, path, shape);
       },
     };
@@ -48,8 +52,8 @@ export class WholeDenoiser implements StepCompiler {
   /** As `AdapterModel.compileTrainStep`. */
   compileTrainStep(options: TrainStepOptions): Promise<CompiledTrainStep> {
     const { model, parameters, residence } = this;
-    const adapter = new AllWeights(new Map([...parameters].map(([name, { shape }]) => [name, shape])));
     const { weights } = model;
+    const adapter = new AllWeights(new Map([...parameters].map(([name, { shape }]) => [name, shape])), weights);
     const isCurrent = () => model.weights === weights;
     return TrainStep.compile(new WithTrainedWeights(model), { adapter, parameters, residence, isCurrent }, options);
   }
@@ -59,7 +63,8 @@ export class WholeDenoiser implements StepCompiler {
     const copies = [...weights].map(([name, { shape, data }]) => {
       return [name, { shape, tensor: new Tensor("float32", shape, Float32Array.from(data)) }] as const;
     });
-    return this.model.replaceWeights(new ModelWeights(new Map(copies), "trained weights"));
+    const all = new Map<string, Weight>([...this.model.weights.weights, ...copies]);
+    return this.model.replaceWeights(new ModelWeights(all, "trained weights"));
   }
 }
 
@@ -86,10 +91,13 @@ class AllWeights implements StepAdapter {
   readonly lossNames = [];
   readonly config: AdapterConfig = { adapterType: "full", targetModules: [], toJSON: () => ({}) };
 
-  constructor(readonly shapes: ReadonlyMap<string, readonly number[]>) {}
+  constructor(
+    readonly shapes: ReadonlyMap<string, readonly number[]>,
+    private readonly tables: ModelWeights,
+  ) {}
 
   attach(_graph: Graph, parameters: ReadonlyMap<string, Value>): AttachedAdapter {
-    return { layers: new TrainedWeights(parameters), masks: new Map(), reports: {} };
+    return { layers: new TrainedWeights(parameters, this.tables), masks: new Map(), reports: {} };
   }
 
   toStateDict(values: ReadonlyMap<string, Float32Array>): Map<string, Tensor<"float32">> {
@@ -99,14 +107,17 @@ class AllWeights implements StepAdapter {
 
 /** Changes no layer: what it carries are the weights themselves. */
 class TrainedWeights implements LayerAdapters, ParameterSource {
-  constructor(private readonly values: ReadonlyMap<string, Value>) {}
+  constructor(
+    private readonly values: ReadonlyMap<string, Value>,
+    private readonly tables: ModelWeights,
+  ) {}
 
   apply(_layer: unknown, _x: Value, y: Value): Value {
     return y;
   }
 
-  parameter(_graph: Graph, path: string): Value {
-    return this.values.get(path)!;
+  parameter(graph: Graph, path: string, shape: readonly number[]): Value {
+    return this.values.get(path) ?? this.tables.parameter(graph, path, shape);
   }
 }
 
