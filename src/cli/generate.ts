@@ -5,12 +5,14 @@ import { existsSync } from "node:fs";
 import { basename, extname, resolve } from "node:path";
 import { Command } from "commander";
 import { samplingConfig } from "../diffusion/index.js";
-import { quoted } from "../errors.js";
+import { ConfigError, quoted } from "../errors.js";
 import { encodePng, readImage, writeImage } from "../images/image-file.js";
 import { IMAGE_ENDINGS, type ImageTensor, imageTypeOf } from "../images/image-tensor.js";
 import {
   type AnyPipeline,
   describeGeneration,
+  FlowPipeline,
+  FluxPipeline,
   type GenerationSettings,
   SAMPLER_NAMES,
   schedulerFor,
@@ -53,9 +55,18 @@ const OPTIONS = {
     "image to start from, scaled and cropped to --width and --height; without them it keeps its size",
     "FILE",
   ),
-  strength: number("share of the steps done from --image, up to 1; by default 0.8, SDXL 0.3", { above: 0, max: 1 }),
+  strength: number("share of the steps done from --image, up to 1; by default 0.8, SDXL 0.3, newer families 0.6", {
+    above: 0,
+    max: 1,
+  }),
   steps: integer("sampling steps", { min: 1 }).withDefault(25),
-  guidanceScale: number("strength of the prompt; 1 and below is without guidance; by default 7.5, SDXL 5"),
+  guidanceScale: number(
+    "strength of the prompt; 1 and below is without guidance; by default the model's own: 7.5, SDXL 5, FLUX.1 3.5",
+  ),
+  trueCfgScale: number("FLUX.1: guidance by a second prediction, away from --negative-prompt, above 1", { min: 1 }),
+  maxSequenceLength: integer("tokens that T5 or Qwen3 reads of a prompt, up to 512, where the model has one", {
+    min: 2,
+  }),
   guidanceRescale: number("0 to 1: keeps guidance from making images glaring", { min: 0, max: 1 }).withDefault(0),
   clipSkip: integer("takes the text states this many layers earlier", { min: 0 }).withDefault(0),
   seed: integer("the same seed gives the same images; by default drawn anew", { min: 0 }),
@@ -95,6 +106,7 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
   const paths = outputPaths(output, prompt.length * numImages);
   for (const path of paths) await prepareOutputFile(path);
   const pipeline = await loadAnyPipeline(options.model, options);
+  const ofFamily = familyOptions(pipeline, options);
   const { width, height } = options;
   const size = { width, height, multipleOf: pipeline.sizeStep };
   const image = options.image === undefined ? undefined : await readImage(options.image, size);
@@ -129,6 +141,7 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
     height,
     numImages,
     scheduler: samplerOf(pipeline, options),
+    ...ofFamily,
   };
   const { images } = await pipeline
     .generate({
@@ -144,6 +157,21 @@ async function generate(options: GenerateCommandOptions, signal: AbortSignal): P
     print(`${path}  ${prompt[Math.floor(position / numImages)]}`);
   }
   print(`seed ${seed}`);
+}
+
+/** Options that only some families have. @throws {ConfigError} If one is given that this model has not. */
+function familyOptions(pipeline: AnyPipeline, { trueCfgScale, maxSequenceLength }: GenerateCommandOptions) {
+  const refuse = (name: string, whose: string): never => {
+    throw new ConfigError(`${name} is for ${whose}; the model is a ${pipeline.constructor.name}.`);
+  };
+  if (trueCfgScale !== undefined && !(pipeline instanceof FluxPipeline)) refuse("--true-cfg-scale", "FLUX.1");
+  if (maxSequenceLength !== undefined && !(pipeline instanceof FlowPipeline)) {
+    refuse("--max-sequence-length", "models that read prompts with T5 or Qwen3");
+  }
+  return {
+    ...(trueCfgScale !== undefined && { trueCfgScale }),
+    ...(maxSequenceLength !== undefined && { maxSequenceLength }),
+  };
 }
 
 /** What files that are given away tell of this machine: names, no folders. */

@@ -21,6 +21,26 @@ beforeAll(async () => {
 afterAll(() => rm(dir, { recursive: true, force: true }));
 
 describe("fera generate", () => {
+  it("knows families of flow matching by their folders, with the options that are theirs", async () => {
+    const file = join(dir, "flux.png");
+    const size = ["--width", "24", "--height", "16", "--output", file];
+    const guided = ["--prompt", "a red circle", "--negative-prompt", "blue", "--true-cfg-scale", "3"];
+    const flux = [
+      "generate",
+      "--model",
+      "test/reference/pipelines/flux",
+      "--steps",
+      "1",
+      "--max-sequence-length",
+      "24",
+    ];
+    expect((await runFera(...flux, ...guided, ...size)).code).toBe(0);
+    expect(await sharp(file).metadata()).toMatchObject({ width: 24, height: 16 });
+    const refused = await generate("--prompt", "a", "--true-cfg-scale", "2", "--output", file);
+    expect(refused.code).not.toBe(0);
+    expect(refused.stderr).toMatch(/--true-cfg-scale is for FLUX.1; the model is a StableDiffusionPipeline/);
+  });
+
   it("writes one image, makes its folders, and prints the seed that makes it again", async () => {
     const first = join(dir, "some/folder/image.png");
     const { code, stdout } = await generate("--prompt", "a red circle", "--output", first);
