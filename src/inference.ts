@@ -95,6 +95,7 @@ export {
   type FluxTransformerConfig,
   type LatentDistribution,
   type LatentScaling,
+  type Piece,
   type PretrainedOptions,
   type Qwen3Config,
   Qwen3Model,

@@ -11,9 +11,11 @@ export { type GradientOptions, gradients } from "./autodiff/index.js";
 
 export {
   createObjective,
+  type DynamicShiftConfig,
   drawNoise,
   drawTimesteps,
   dynamicShift,
+  dynamicShiftMu,
   type HuberSchedule,
   type LevelWeight,
   type LossInputName,

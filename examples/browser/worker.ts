@@ -2,7 +2,6 @@
 
 import {
   AdamW,
-  AutoencoderKL,
   configureWebRuntime,
   FeRAConfig,
   FeRAModel,
@@ -10,6 +9,7 @@ import {
   randint,
   randn,
   StableDiffusionPipeline,
+  scaledLatents,
   type Tensor,
   tensor,
 } from "fera";
@@ -84,12 +84,8 @@ async function train({ pictures, caption, prompt, steps }: TrainRequest): Promis
 
 /** Scaled latents `[1, C, h, w]` of an image `[1, 3, H, W]`. */
 async function encode({ vae }: StableDiffusionPipeline, image: Tensor<"float32">): Promise<Tensor<"float32">> {
-  const { scaling_factor: scale, shift_factor: shift } = vae.config;
-  const latents = vae instanceof AutoencoderKL ? (await vae.encode(image)).mean : (await vae.encode(image)).latents;
-  return tensor(
-    latents.data.map((value) => (value - shift) * scale),
-    latents.shape,
-  );
+  const encoded = await vae.encode(image);
+  return scaledLatents("latents" in encoded ? encoded.latents : encoded.mean, await vae.latentScaling());
 }
 
 /** A picture, cut to a square from its middle, as `[1, 3, side, side]` in −1 … 1. */

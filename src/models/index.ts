@@ -27,6 +27,7 @@ export { SD3Transformer2DModel } from "./sd3-transformer-2d/sd3-transformer-2d.j
 export { type T5Config, T5EncoderModel } from "./t5-text/t5-encoder-model.js";
 export { T5Tokenizer } from "./t5-tokenizer/t5-tokenizer.js";
 export type { T5TokenizerFiles } from "./t5-tokenizer/t5-tokenizer-folder.js";
+export type { Piece } from "./t5-tokenizer/unigram.js";
 export type { TokenEncoding } from "./token-encoding.js";
 export type { TransformerDenoiser } from "./transformer/transformer-denoiser.js";
 export { UNet2DConditionModel, type UNetInputs } from "./unet-2d-condition/unet-2d-condition.js";

@@ -13,7 +13,6 @@ import {
 } from "../diffusion/index.js";
 import { ConfigError, quoted } from "../errors.js";
 import type { Autoencoder } from "../models/autoencoder.js";
-import type { Model } from "../models/model.js";
 import { createScheduler, type RunOptions, type Scheduler, type SchedulerConfig } from "../schedulers/index.js";
 import { Generator, randn } from "../tensor/random.js";
 import { repeatRows } from "../tensor/rows.js";
@@ -35,7 +34,11 @@ export interface DiffusionComponents<Model extends Denoiser = Denoiser> {
 }
 
 /** A text encoder of whatever kind. */
-export type PromptReader = Pick<Model<unknown>, "weights" | "config" | "release">;
+export interface PromptReader {
+  readonly weights: Denoiser["weights"];
+  readonly config: unknown;
+  release(): Promise<void>;
+}
 
 /** What differs between families when nothing is asked for. */
 export interface FamilyDefaults {
