@@ -14,6 +14,7 @@ import {
   meanGates,
   type NoisyLatents,
   type PlainLoraFormat,
+  targetLayers,
   writePlainLora,
 } from "../adapters/index.js";
 import type { ConditioningInputs } from "../diffusion/index.js";
@@ -124,12 +125,15 @@ async function freezeOnModel(
   const { gates, how } = await chosenGates(choice, trajectory, () =>
     gatesOverTimesteps(fera, { ...noisy, timesteps: [(choice as { timestep: number }).timestep] }),
   );
-  // Of transformers only diffusers' names are written.
   const unet = pipeline instanceof FlowPipeline ? undefined : pipeline.unet.config;
   await writePlainLora(to, adapter, gates, {
     to: options.to,
-    naming: unet?.addition_embed_type === "text_time" ? "original" : "diffusers",
-    layersPerBlock: unet?.blocks[0]?.layers ?? 0,
+    ...(unet
+      ? {
+          naming: unet.addition_embed_type === "text_time" ? ("original" as const) : ("diffusers" as const),
+          layersPerBlock: unet.blocks[0]?.layers ?? 0,
+        }
+      : { modelLayers: targetLayers(pipeline.denoiser) }),
   });
   report(to, adapter, options.to, gates, choice.kind === "given" ? how : `${how} of ${described}`);
 

@@ -74,11 +74,8 @@ export async function convertPlainLora(
   const isLycoris = config instanceof LoKrConfig || config instanceof LoHaConfig;
   const usual = isLycoris ? "kohya" : defaultLoraNames(part.layers);
   const names = options.to ?? (isFolder ? "peft" : usual);
-  if (isLycoris && names === "diffusers") {
-    throw new UsageError(
-      command,
-      `${from} is ${kind}, which diffusers has no names for: take --to kohya or --to peft.`,
-    );
+  if (isLycoris && (names === "diffusers" || names === "comfyui")) {
+    throw new UsageError(command, `${from} is ${kind}, which ${names} has no names for: take --to kohya or --to peft.`);
   }
   if (isLycoris && names === "peft" && !model) {
     throw new UsageError(

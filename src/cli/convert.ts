@@ -27,6 +27,7 @@ const OPTIONS = {
     "kohya",
     "diffusers",
     "peft",
+    "comfyui",
   ]),
   ...LORA_OPTIONS,
   ...UNTOLD_OPTIONS,
@@ -40,8 +41,8 @@ export function convertCommand(): Command {
   const command = new Command("convert")
     .description(
       "Converts an adapter between .safetensors, .pt (the reference implementation's state dict) and a folder, or with " +
-        "--to into a plain LoRA: kohya (ComfyUI, A1111, kohya's scripts), diffusers (load_lora_weights) or peft " +
-        "(PeftModel). A plain LoRA cannot route, so the gates are frozen: the file acts exactly as the adapter does " +
+        "--to into a plain LoRA: kohya (ComfyUI, A1111, kohya's scripts), diffusers (load_lora_weights, ai-toolkit), peft " +
+        "(PeftModel) or, of flow transformers, comfyui (diffusion_model.…). A plain LoRA cannot route, so the gates are frozen: the file acts exactly as the adapter does " +
         "while its gates are those, and the error against live routing is measured and printed. " +
         "Where IN has no configuration, such as a .pt, options say what it does not. A plain LoRA, DoRA, LoKr or LoHa as IN is " +
         "written in the names of another program; kohya's and cloneofsimo's names need --model.",
@@ -84,7 +85,7 @@ async function convert(command: Command, from: string, to: string): Promise<void
 async function loraProblem(command: Command, options: ConvertOptions, to: string): Promise<string | undefined> {
   if (options.to === undefined) {
     const [stray] = await givenNames(command, LORA_OPTIONS);
-    return stray && `${stray} is for plain LoRA: it needs --to kohya, diffusers or peft.`;
+    return stray && `${stray} is for plain LoRA: it needs --to kohya, diffusers, peft or comfyui.`;
   }
   const gates = parseGates(options.gates);
   if (gates === undefined) {

@@ -1,6 +1,7 @@
 // Which layer of a model a LoRA file means: names with dots, flattened names, the original code's numbering, and counts.
 
 import type { TargetLayer } from "../target-layers.js";
+import { originalFlowModules } from "./flow-layers.js";
 import { originalNames } from "./lora-names.js";
 
 /** Finds a layer's module path by the name that a file has for it. */
@@ -14,7 +15,12 @@ export function findByName(layers: readonly TargetLayer[]): LayerFinder {
   // diffusers' own names go first where both have one.
   for (const [path, original] of originalNames(layers)) paths.set(flat(original), path);
   for (const { path } of layers) paths.set(flat(path), path);
-  return (name) => paths.get(flat(name));
+  const flowModule = originalFlowModules(layers);
+  return (name) => {
+    const module = flowModule(name);
+    // Several in one, and those whose rows stand in another order, are no name alone: see flow-layers.ts.
+    return module?.parts.length === 1 && !module.swapped ? module.parts[0] : paths.get(flat(name));
+  };
 }
 
 const TEXT_LAYER = /^(?:text_model_)?encoder_layers_(\d+)_(self_attn|mlp)_(\w+)$/;

@@ -11,6 +11,7 @@ export interface TensorShape {
  *
  * - `kohya`: `lora_unet_LAYER.lora_down.weight`, dots of the layer as underscores.
  * - `diffusers`: `unet.LAYER.lora_A.weight` or `LAYER.lora_A.weight`; older, `LAYER.lora.down.weight` and `LAYER.lora_down.weight`.
+ *   ComfyUI's and ai-toolkit's `diffusion_model.LAYER.lora_A.weight` too.
  * - `processor`: diffusers' attention processors, `ATTENTION.processor.to_q_lora.down.weight`.
  * - `peft`: `base_model.model.LAYER.lora_A.weight`.
  * - `cloneofsimo`: `unet:0:down`, layers counted in the order of the modules.
@@ -32,7 +33,7 @@ export interface LoraLayer {
   part: LoraPart;
   /**
    * The layer in its model: diffusers' path with dots, except for `kohya` (underscores, and for SDXL the original code's
-   * names) and `cloneofsimo` (a number).
+   * names) and `cloneofsimo` (a number). Of flow transformers it can be the original code's, see storage/flow-names.ts.
    */
   name: string;
   method: LoraMethod;
@@ -215,7 +216,10 @@ function placeOf(path: string): Omit<Understood, "role"> | undefined {
       const layer = path.slice(prefix.length);
       // kohya's scripts call every denoiser a UNet.
       const isTransformer =
-        part === "unet" && /^(double_blocks|single_blocks|joint_blocks|(single_)?transformer_blocks)_/.test(layer);
+        part === "unet" &&
+        /^(double_blocks|single_blocks|joint_blocks|layers|(noise|context)_refiner|(single_)?transformer_blocks)_/.test(
+          layer,
+        );
       return { naming: "kohya", part: isTransformer ? "transformer" : part, layer };
     }
   }
@@ -234,7 +238,8 @@ function placeOf(path: string): Omit<Understood, "role"> | undefined {
     if (ORIGINAL_UNET.test(rest)) part = "unet";
     break;
   }
-  if (!/^[\w.]+$/.test(rest)) return undefined;
+  // Z-Image's ends have the patches' sizes in their names, `2-1`.
+  if (!/^[\w.-]+$/.test(rest)) return undefined;
   part ??= TEXT_MODULE.test(rest)
     ? "text_encoder"
     : /^(single_|double_)?transformer_blocks\./.test(rest)

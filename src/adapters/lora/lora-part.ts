@@ -4,22 +4,9 @@ import { FormatError } from "../../errors.js";
 import { sizeOf, Tensor } from "../../tensor/tensor.js";
 import type { AdapterPart } from "../loaded-adapter.js";
 import { checkLayers, matchesTarget, pathSuffix, type TargetLayer } from "../target-layers.js";
+import type { FileLayer } from "./file-layer.js";
 import type { LayerFinder } from "./layer-names.js";
 import { LoRAConfig } from "./lora-config.js";
-
-/** One adapted layer as a file has it. */
-export interface FileLayer {
-  /** The layer's name in the file, or its path. */
-  name: string;
-  /** `[r, in]`, or `[r, in, k, k]`. */
-  down: Tensor<"float32">;
-  /** `[out, r]`, or `[out, r, 1, 1]`. */
-  up: Tensor<"float32">;
-  /** DoRA's, one number per output or per input. */
-  magnitude?: { axis: "output" | "input"; values: Tensor<"float32"> } | undefined;
-  /** The product is scaled by alpha / r, or alpha / √r for rsLoRA. */
-  alpha: number;
-}
 
 /** What a configuration says beside ranks, alphas and layers. */
 export interface LoRASettings {

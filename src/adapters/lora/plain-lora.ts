@@ -5,6 +5,7 @@ import type { AdapterPart, LoadedAdapter } from "../adapter-format.js";
 import type { FeRAConfig } from "../fera/fera-config.js";
 import { expertName } from "../fera/fera-state.js";
 import { freezeGates } from "../fera/frozen-gates.js";
+import type { TargetLayer } from "../target-layers.js";
 import { LoRAConfig } from "./lora-config.js";
 import type { KohyaNaming } from "./lora-names.js";
 import { writeLora } from "./write-lora.js";
@@ -14,9 +15,10 @@ import { writeLora } from "./write-lora.js";
  *   kohya's scripts and diffusers read it.
  * - `diffusers`: one `.safetensors` file, `unet.….lora_A.weight`, `.lora_B.weight`; a folder gets it under the name that
  *   `load_lora_weights` looks for.
+ * - `comfyui`: one `.safetensors` file, `diffusion_model.….lora_A.weight`, of flow transformers only.
  * - `peft`: a folder of `adapter_config.json` and `adapter_model.safetensors` with `base_model.model.….lora_A.weight`.
  */
-export type PlainLoraFormat = "kohya" | "diffusers" | "peft";
+export type PlainLoraFormat = "kohya" | "diffusers" | "peft" | "comfyui";
 
 /** How {@link writePlainLora} writes. */
 export interface PlainLoraOptions {
@@ -25,6 +27,8 @@ export interface PlainLoraOptions {
   naming?: KohyaNaming;
   /** The UNet's `layers_per_block`, for kohya's names of SDXL. Default 2. */
   layersPerBlock?: number;
+  /** All layers of a flow transformer, by which kohya's and ComfyUI's names of its layers are found. */
+  modelLayers?: readonly TargetLayer[];
 }
 
 /** Why a path is none that a plain LoRA of this format can be written to, if so. */
@@ -32,7 +36,9 @@ export function plainLoraPathProblem(path: string, to: PlainLoraFormat): string 
   // An empty one would be a folder at the root of the file system.
   if (path === "") return "OUT must be a text that is not empty.";
   const isFile = /\.safetensors$/i.test(path);
-  if (to === "kohya" && !isFile) return `kohya's format is a file; OUT must end in .safetensors; got ${path}.`;
+  if ((to === "kohya" || to === "comfyui") && !isFile) {
+    return `${to === "kohya" ? "kohya" : "ComfyUI"}'s format is a file; OUT must end in .safetensors; got ${path}.`;
+  }
   if (to === "peft" && isFile) return `PEFT's format is a folder; name one as OUT; got ${path}.`;
   if (!isFile && /\.(pt|pth|bin|ckpt|pkl|json)$/i.test(path)) {
     return `a plain LoRA is written as safetensors${to === "diffusers" ? " or into a folder" : ""}; got ${path}.`;
@@ -59,8 +65,12 @@ export async function writePlainLora(
   const problem = plainLoraPathProblem(path, options.to);
   if (problem) throw new ConfigError(problem);
   const metadata = { format: "pt", fera_frozen_gates: JSON.stringify({ gates, config: adapter.config }) };
-  const { to, naming, layersPerBlock } = options;
-  await writeLora(path, asLora(freezeGates(adapter, gates)), to, { naming, blocks: layersPerBlock, metadata });
+  const { to, naming, layersPerBlock, modelLayers } = options;
+  await writeLora(path, asLora(freezeGates(adapter, gates)), to, {
+    naming,
+    blocks: modelLayers ?? layersPerBlock,
+    metadata,
+  });
 }
 
 /** The only expert's products as a LoRA. */

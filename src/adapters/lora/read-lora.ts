@@ -10,6 +10,8 @@ import { floatState } from "../float-state.js";
 import { patternValue } from "../layer-pattern.js";
 import type { AdapterPart, LoadedAdapter, TextEncoderName } from "../loaded-adapter.js";
 import type { TargetLayer } from "../target-layers.js";
+import type { FileLayer } from "./file-layer.js";
+import { splitFlowLayers } from "./flow-layers.js";
 import {
   COUNTED_CLASSES,
   COUNTED_TEXT_CLASS,
@@ -21,7 +23,7 @@ import {
 } from "./layer-names.js";
 import { LoRAConfig } from "./lora-config.js";
 import { type LoraFormat, type LoraLayer, type LoraPart, loraFormatOf } from "./lora-format.js";
-import { type FileLayer, type LoRASettings, loraPart, renamed, resolveLora } from "./lora-part.js";
+import { type LoRASettings, loraPart, renamed, resolveLora } from "./lora-part.js";
 import { type FoundRanks, metadataNotes } from "./metadata-notes.js";
 import { type PeftConfig, parsePeftConfig } from "./peft-config.js";
 
@@ -103,13 +105,18 @@ export function readLora(
     resolve(model) {
       if (layers.length === 0) throw new FormatError(source, "changes text encoders only; load it into a pipeline.");
       const find = finderOf(format, metadata, model, denoiser.layers.length, source);
-      return named(resolveLora(denoiser.layers, denoiser.settings, find, model, source));
+      const split = splitFlowLayers(denoiser.layers, model, source, denoiser.settings.useRslora);
+      return named(resolveLora(split, denoiser.settings, find, model, source));
     },
   };
 }
 
-function foundRanks({ layers }: LoraFormat, found: readonly FileLayer[]): FoundRanks {
+/** Layers that are several of diffusers' in one, with as many ranks; see flow-layers.ts. */
+const FUSED = /[._](qkv|linear1)$/;
+
+function foundRanks({ layers }: LoraFormat, all: readonly FileLayer[]): FoundRanks {
   const own = new Set(layers.filter(({ alpha }) => alpha !== undefined).map(({ name }) => name));
+  const found = all.filter(({ name }) => !FUSED.test(name));
   return {
     ranks: found.map(({ down }) => down.shape[0]!),
     alphas: found.filter(({ name }) => own.has(name)).map(({ alpha }) => alpha),

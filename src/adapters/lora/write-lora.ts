@@ -1,4 +1,4 @@
-// A LoRA's tensors and metadata in the names of other programs: kohya, diffusers, PEFT.
+// A LoRA's tensors and metadata in the names of other programs: kohya, diffusers, PEFT, ComfyUI.
 
 import { ConfigError, FormatError } from "../../errors.js";
 import { encodeSafetensors } from "../../storage/safetensors.js";
@@ -9,23 +9,30 @@ import { DIFFUSERS_WEIGHTS, writeAdapterFolder } from "../adapter-folder.js";
 import { scaled } from "../float-state.js";
 import type { AdapterPart, TextEncoderName } from "../loaded-adapter.js";
 import type { TargetLayer } from "../target-layers.js";
+import type { FileLayer } from "./file-layer.js";
+import { fuseFlowLayers } from "./flow-layers.js";
 import type { LoRAConfig } from "./lora-config.js";
 import { isUNet, type KohyaNaming, kohyaName, kohyaNamingOf } from "./lora-names.js";
 import { LORA_CONFIG_KEY } from "./read-lora.js";
 
 /**
  * - `kohya`: `lora_unet_….lora_down.weight`, `.lora_up.weight`, `.alpha`; ComfyUI, A1111, kohya's scripts and diffusers
- *   read it.
- * - `diffusers`: `unet.….lora_A.weight`, `.lora_B.weight`; what `load_lora_weights` calls its own.
+ *   read it. Of flow transformers the layers are the original code's, which needs the model's layers.
+ * - `diffusers`: `unet.….lora_A.weight`, `transformer.….lora_A.weight`; what `load_lora_weights` calls its own, and
+ *   ai-toolkit for FLUX.1 and Stable Diffusion 3.
+ * - `comfyui`: `diffusion_model.….lora_A.weight` with the original code's layers; of flow transformers only.
  * - `peft`: `base_model.model.….lora_A.weight`, beside an `adapter_config.json`.
  */
-export type LoraFileNames = "kohya" | "diffusers" | "peft";
+export type LoraFileNames = "kohya" | "diffusers" | "peft" | "comfyui";
 
 /** How layers are called. */
 export interface LoraNameOptions {
   /** Only for `kohya`; by default what the layers tell, see `kohyaNamingOf`. */
   naming?: KohyaNaming | undefined;
-  /** What kohya's names of SDXL count through: all layers of the model, or its `layers_per_block`. Default 2. */
+  /**
+   * All layers of the model. kohya's names of SDXL count through them, or through its `layers_per_block`, by default 2; the
+   * original code's names of flow transformers need them.
+   */
   blocks?: readonly TargetLayer[] | number | undefined;
 }
 
@@ -76,13 +83,13 @@ export async function writeLora(
  */
 export function encodeLora(
   part: AdapterPart<LoRAConfig>,
-  names: "kohya" | "diffusers",
+  names: Exclude<LoraFileNames, "peft">,
   source: string,
   options: LoraFileOptions = {},
 ): Uint8Array<ArrayBuffer> {
   const tensors = tensorsOf(part, names, source, options);
   const metadata = metadataOf(part, options);
-  if (names === "diffusers") return encodeSafetensors(tensors, metadata);
+  if (names !== "kohya") return encodeSafetensors(tensors, metadata);
   const { rank, alpha } = part.config;
   const says = { ss_network_module: "networks.lora", ss_network_dim: `${rank}`, ss_network_alpha: `${alpha}` };
   return encodeSafetensors(tensors, { ...metadata, ...says });
@@ -90,10 +97,11 @@ export function encodeLora(
 
 function tensorsOf(
   part: AdapterPart<LoRAConfig>,
-  names: "kohya" | "diffusers",
+  names: Exclude<LoraFileNames, "peft">,
   source: string,
   { textEncoders = new Map(), ...options }: LoraFileOptions,
 ): Map<string, Tensor> {
+  if (names === "comfyui") return comfyTensors(part, textEncoders, source, options);
   return names === "kohya" ? kohyaTensors(part, textEncoders, source, options) : diffusersFile(part, textEncoders);
 }
 
@@ -133,34 +141,84 @@ function diffusersFile(part: AdapterPart<LoRAConfig>, textEncoders: NonNullable<
   return new Map(all.flatMap((tensors) => [...tensors]));
 }
 
+/** `diffusion_model.`, the original code's path, `lora_A` and `lora_B`, with the scale in the latter. */
+function comfyTensors(
+  part: AdapterPart<LoRAConfig>,
+  textEncoders: NonNullable<LoraFileOptions["textEncoders"]>,
+  source: string,
+  { blocks }: LoraNameOptions,
+): Map<string, Tensor> {
+  if (isUNet(part.layers)) {
+    throw new ConfigError(
+      `${source}: ComfyUI reads a UNet's LoRA in kohya's names; its own are for flow transformers.`,
+    );
+  }
+  if (textEncoders.size > 0) {
+    throw new ConfigError(
+      `${source}: layers of text encoders are written in kohya's or diffusers' names, not ComfyUI's.`,
+    );
+  }
+  const tensors = new Map<string, Tensor>();
+  for (const { name, down, up, alpha, magnitude } of fuseFlowLayers(fileLayers(part), layersIn(blocks))) {
+    const path = `diffusion_model.${name}`;
+    tensors.set(`${path}.lora_A.weight`, down).set(`${path}.lora_B.weight`, scaled(up, alpha / down.shape[0]!));
+    if (magnitude) tensors.set(`${path}.dora_scale`, magnitudeColumn(magnitude));
+  }
+  return tensors;
+}
+
+const layersIn = (blocks: LoraNameOptions["blocks"]): readonly TargetLayer[] =>
+  typeof blocks === "object" ? blocks : [];
+
+/** As files of kohya's have them: alpha is what is divided by the rank. */
+function fileLayers({ config, state, layers }: AdapterPart<LoRAConfig>): FileLayer[] {
+  return layers.map(({ path }) => {
+    const { down, up, magnitude } = matrices(state, path);
+    const values = magnitude as Tensor<"float32"> | undefined;
+    return {
+      name: path,
+      down: down as Tensor<"float32">,
+      up: up as Tensor<"float32">,
+      alpha: config.scaleOf(path) * config.rankOf(path),
+      magnitude: values && { axis: isPerInput(values) ? "input" : "output", values },
+    };
+  });
+}
+
+/** LyCORIS's `dora_scale` of a linear layer. */
+const magnitudeColumn = ({ axis, values }: NonNullable<FileLayer["magnitude"]>): Tensor =>
+  values.reshape(axis === "input" ? [1, values.size] : [values.size, 1]);
+
 function kohyaTensors(
   part: AdapterPart<LoRAConfig>,
   textEncoders: NonNullable<LoraFileOptions["textEncoders"]>,
   source: string,
-  { naming = kohyaNamingOf(part.layers), blocks }: LoraNameOptions,
+  { naming: asked, blocks }: LoraNameOptions,
 ): Map<string, Tensor> {
   const tensors = new Map<string, Tensor>();
-  const add = ({ config, state, layers }: AdapterPart<LoRAConfig>, nameOf: (path: string) => string) => {
-    for (const { path } of layers) {
+  const add = (layers: readonly FileLayer[], nameOf: (path: string) => string) => {
+    for (const { name: path, down, up, alpha, magnitude } of layers) {
       const name = nameOf(path);
       if (tensors.has(`${name}.alpha`)) throw new FormatError(source, `two layers would be named "${name}".`);
-      const { down, up, magnitude } = matrices(state, path);
-      const alpha = config.scaleOf(path) * config.rankOf(path);
       tensors
         .set(`${name}.lora_down.weight`, down)
         .set(`${name}.lora_up.weight`, up)
         .set(`${name}.alpha`, tensor(Float32Array.of(alpha), []));
       if (!magnitude) continue;
-      const sides = isPerInput(magnitude) ? [1, magnitude.size] : [magnitude.size, 1];
-      tensors.set(`${name}.dora_scale`, magnitude.reshape([...sides, ...down.shape.slice(2).map(() => 1)]));
+      const column = magnitudeColumn(magnitude);
+      tensors.set(`${name}.dora_scale`, column.reshape([...column.shape, ...down.shape.slice(2).map(() => 1)]));
     }
   };
-  add(part, (path) => kohyaName(path, naming, blocks));
+  const naming = asked ?? kohyaNamingOf(part.layers);
+  if (asked !== undefined || isUNet(part.layers)) add(fileLayers(part), (path) => kohyaName(path, naming, blocks));
+  else {
+    add(fuseFlowLayers(fileLayers(part), layersIn(blocks)), (path) => `lora_unet_${path.replaceAll(".", "_")}`);
+  }
   // Only SDXL, which has two, numbers them.
   const isXl = naming === "original" || textEncoders.has("text_encoder_2");
   for (const [encoder, own] of textEncoders) {
     const prefix = encoder === "text_encoder_2" ? "lora_te2" : isXl ? "lora_te1" : "lora_te";
-    add(own, (path) => `${prefix}_${path.replaceAll(".", "_")}`);
+    add(fileLayers(own), (path) => `${prefix}_${path.replaceAll(".", "_")}`);
   }
   return tensors;
 }
