@@ -187,12 +187,36 @@ describe("a model's weights", () => {
   it("of types that are none of weights are refused", async () => {
     const path = join(root, "x.safetensors");
     const bytes = encodeSafetensors({ a: tensor([0, 1], [2], "bool") }, { pad: "xxx" });
-    const text = new TextDecoder("latin1").decode(bytes).replace('"BOOL"', '"F8_E4M3"').replace("xxx", "");
+    const text = new TextDecoder("latin1").decode(bytes).replace('"BOOL"', '"F8_E8M0"').replace("xxx", "");
     await writeFile(
       path,
       Uint8Array.from(text, (character) => character.charCodeAt(0)),
     );
-    await expect(safetensorsWeights("x.safetensors")).rejects.toThrow(/"a" is F8_E4M3; weights must be/);
+    await expect(safetensorsWeights("x.safetensors")).rejects.toThrow(/"a" is F8_E8M0; weights must be/);
+  });
+
+  it.each(["float32", "auto", "float16", "int8"] as const)("of 8 bits are widened to %s", async (dtype) => {
+    const path = join(root, "float8.safetensors");
+    const bytes = encodeSafetensors({ a: tensor([0, 1], [2], "bool") }, { pad: "xxx" });
+    const text = new TextDecoder("latin1").decode(bytes).replace('"BOOL"', '"F8_E4M3"').replace("xxx", "");
+    const file = Uint8Array.from(text, (character) => character.charCodeAt(0));
+    file.set([0x7e, 0xb8], file.length - 2);
+    await writeFile(path, file);
+    const weights = await safetensorsWeights("float8.safetensors", dtype);
+    const weight = weights.get("a")!;
+    expect("tensor" in weight && [...weight.tensor.data]).toEqual([448, -1]);
+  });
+
+  it("of 8 bits that are many are copied as bfloat16, which has all of their values", async () => {
+    const values = new Uint8Array(2 ** 22).fill(0x39);
+    const head = safetensorsHead([{ name: "a", dtype: "F8_E5M2", shape: [2 ** 11, 2 ** 11] }]);
+    await writeFile(join(root, "many.safetensors"), Buffer.concat([head, values]));
+    const weight = (await safetensorsWeights("many.safetensors", "auto")).get("a")!;
+    const { path, offset, length, stored } = (weight as { range: FileRange }).range;
+    expect([stored, length]).toEqual(["bfloat16", 2 ** 23]);
+    const first = (await readFile(path)).subarray(offset, offset + 2);
+    // 0.625
+    expect([...first]).toEqual([0x20, 0x3f]);
   });
 });
 

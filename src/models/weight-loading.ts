@@ -5,6 +5,7 @@ import type { StoredType } from "../graph/index.js";
 import {
   asFloat32,
   encodeFloats,
+  type FileFloat,
   FLOAT_TYPES,
   type FloatType,
   floatChunks,
@@ -23,7 +24,8 @@ import type { LoadedWeights } from "./loaded-weights.js";
 import { nf4 } from "./nf4-weights.js";
 
 /**
- * How frozen weights can be kept. `auto`: as their file has them, float32 where that is neither float16 nor bfloat16. `int8`:
+ * How frozen weights can be kept. `auto`: as their file has them, float32 where that is neither float16 nor bfloat16, and bfloat16 where it
+ * is float8, all of whose values that has. `int8`:
  * the large ones of a denoiser as 8-bit integers that products of integers take, all else as in `auto`; `nf4`: these in 4 bits,
  * widened when they are used.
  */
@@ -86,7 +88,7 @@ export async function loadSafetensors(
     if (part && !part.has(name)) continue;
     const form = floatName(name, written, source);
     if (form === undefined) integers.push(name);
-    else if (dryRun || (path !== undefined && form === (dtype === "auto" && form !== "float64" ? form : dtype))) {
+    else if (dryRun || (path !== undefined && form === (dtype === "auto" && isKept(form) ? form : dtype))) {
       weights.set(name, { shape, range: { path: path ?? source, offset, length, ...storedAs(form) } });
     } else {
       others.push(name);
@@ -94,7 +96,9 @@ export async function loadSafetensors(
     }
   }
   if (others.length === 0) return { weights, integers };
-  const to = dtype === "auto" ? "float32" : dtype;
+  // bfloat16 has every value of both types of 8 bits.
+  const isFloat8 = forms.size === 1 && forms.has("float8");
+  const to = dtype !== "auto" ? dtype : isFloat8 ? "bfloat16" : "float32";
   const sizeBytes = others.reduce((sum, name) => sum + entries.get(name)!.length, 0);
   if (storage.local && sizeBytes >= CACHED_BYTES) {
     const chosen = others.map((name) => [name, entries.get(name)!] as const);
@@ -264,6 +268,9 @@ function inPlace({ path, entries }: OpenedSafetensors): LoadedWeights {
     ]),
   );
 }
+
+/** Whether weights can stay in their file as they are. */
+const isKept = (form: FileFloat): form is FloatType => form !== "float64" && form !== "float8";
 
 /** What a range of a file says of its numbers. */
 const storedAs = (form: string | undefined): { stored?: StoredType } =>

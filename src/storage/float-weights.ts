@@ -16,7 +16,12 @@ export type CopyType = FloatType | "int8" | "nf4";
 /** As safetensors name them. */
 export const SAFETENSORS_NAMES = { float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
 
-const FLOATS: Partial<Record<SafetensorsDType, FloatType | "float64">> = {
+/** Types that a file's weights can have but that nothing keeps: they are converted. */
+export type FileFloat = FloatType | "float64" | "float8";
+
+const FLOATS: Partial<Record<SafetensorsDType, FileFloat>> = {
+  F8_E4M3: "float8",
+  F8_E5M2: "float8",
   F16: "float16",
   BF16: "bfloat16",
   F32: "float32",
@@ -32,11 +37,14 @@ const CHUNK_ELEMENTS = 2 ** 22;
  * @param source - Names the file in errors.
  * @throws {FormatError} If it is a type that weights cannot have here.
  */
-export function floatName(name: string, dtype: SafetensorsDType, source: string): FloatType | "float64" | undefined {
+export function floatName(name: string, dtype: SafetensorsDType, source: string): FileFloat | undefined {
   if (/^(I|U)\d+$|^BOOL$/.test(dtype)) return undefined;
   const known = FLOATS[dtype];
   if (known === undefined) {
-    throw new FormatError(source, `the weight "${name}" is ${dtype}; weights must be F32, F16, BF16 or F64.`);
+    throw new FormatError(
+      source,
+      `the weight "${name}" is ${dtype}; weights must be F32, F16, BF16, F8_E4M3, F8_E5M2 or F64.`,
+    );
   }
   return known;
 }

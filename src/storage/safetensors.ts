@@ -3,6 +3,7 @@
 // Source of the layout: https://huggingface.co/docs/safetensors (8-byte little-endian header length, JSON, data).
 
 import { FormatError } from "../errors.js";
+import { float8ToFloat32 } from "../tensor/float8.js";
 import { bfloat16ToFloat32 } from "../tensor/float16.js";
 import { BYTES_PER_ELEMENT, type DType, fromBytes, sizeOf, Tensor, toBytes } from "../tensor/tensor.js";
 import { kindOfFile } from "./file-descriptions.js";
@@ -142,7 +143,7 @@ export function parseSafetensorsHeader(
 /**
  * Turns one tensor's bytes into a Tensor.
  *
- * BF16 and F64 become float32 (BF16 exactly), F32, F16, I64, I32 and BOOL keep their type. Where alignment allows, the
+ * BF16, F8_E4M3, F8_E5M2 and F64 become float32 (all but F64 exactly), F32, F16, I64, I32 and BOOL keep their type. Where alignment allows, the
  * tensor shares the bytes' memory.
  *
  * @throws {FormatError} If the dtype cannot be held by a Tensor, or a BOOL byte is neither 0 nor 1.
@@ -165,6 +166,9 @@ export function decodeSafetensorsEntry(
       return fromBytes("int32", shape, bytes);
     case "BF16":
       return new Tensor("float32", shape, bfloat16ToFloat32(fromBytes("float16", shape, bytes).data));
+    case "F8_E4M3":
+    case "F8_E5M2":
+      return new Tensor("float32", shape, float8ToFloat32(bytes, dtype));
     case "F64": {
       const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       const values = new Float32Array(bytes.byteLength / 8);
@@ -184,7 +188,7 @@ export function decodeSafetensorsEntry(
     default:
       throw new FormatError(
         source,
-        `${quote(name)} has dtype ${dtype}, which is not supported; F32, F16, BF16, F64, I64, I32 and BOOL are.`,
+        `${quote(name)} has dtype ${dtype}, which is not supported; F32, F16, BF16, F8_E4M3, F8_E5M2, F64, I64, I32 and BOOL are.`,
       );
   }
 }
