@@ -1,6 +1,13 @@
 import { readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { singleFileNames } from "./single-file.js";
+import { FileStorage } from "../../storage/file-storage.js";
+import { writeSafetensors } from "../../storage/index.js";
+import "../../storage/node.js";
+import { zeros } from "../../tensor/tensor.js";
+import { openSingleFile, singleFileNames } from "./single-file.js";
 import { NameTable } from "./single-file-names.js";
 
 interface Golden {
@@ -10,6 +17,20 @@ interface Golden {
 }
 
 const golden = JSON.parse(readFileSync("test/reference/single-file/names.json", "utf8")) as Record<string, Golden>;
+
+describe("the original checkpoint of a flow transformer", () => {
+  it.each([
+    ["double_blocks.0.img_attn.qkv.weight", /is a FLUX\.1 in the original code's names.*save_pretrained/],
+    ["model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", /is a Stable Diffusion 3 in/],
+    ["noise_refiner.0.attention.qkv.weight", /is a Z-Image in/],
+    ["double_stream_modulation_img.lin.weight", /is a FLUX\.2 in/],
+  ])("is refused by its family: %s", async (name, message) => {
+    const folder = await mkdtemp(join(tmpdir(), "fera-single-"));
+    await writeSafetensors(join(folder, "x.safetensors"), { [name]: zeros([1]) });
+    await expect(openSingleFile(new FileStorage(folder), "x.safetensors")).rejects.toThrow(message);
+    await rm(folder, { recursive: true });
+  });
+});
 
 describe("names of single-file checkpoints", () => {
   it.each([

@@ -47,6 +47,14 @@ const PARTS: Readonly<Record<string, Part>> = {
 const IN_PROJECTION = /^transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$/;
 const PROJECTIONS = ["q_proj", "k_proj", "v_proj"] as const;
 
+/** Flow transformers by tensors that only they have, alone in a file or under a prefix. */
+const ORIGINAL_FLOWS: readonly (readonly [sign: RegExp, words: string])[] = [
+  [/(^|\.)double_stream_modulation_img\.lin\./, "a FLUX.2"],
+  [/(^|\.)double_blocks\.\d+\.img_attn\./, "a FLUX.1"],
+  [/(^|\.)joint_blocks\.\d+\.x_block\./, "a Stable Diffusion 3"],
+  [/(^|\.)noise_refiner\.\d+\.attention\./, "a Z-Image"],
+];
+
 /** The table of names of one part. */
 export function singleFileNames(
   component: Part["component"],
@@ -79,6 +87,14 @@ export async function openSingleFile(storage: Storage, name: string): Promise<Si
   const opened = await openSafetensorsIn(storage, name, { part: true });
   const names = [...opened.entries.keys()];
   const family = familyOf(names);
+  const flow = ORIGINAL_FLOWS.find(([sign]) => names.some((each) => sign.test(each)));
+  if (flow) {
+    throw new FormatError(
+      path,
+      `is ${flow[1]} in the original code's names, which is read from a folder in diffusers' layout only. Name that folder, or ` +
+        "make it (diffusers: from_single_file, then save_pretrained).",
+    );
+  }
   if (family === undefined) {
     throw new FormatError(
       path,
