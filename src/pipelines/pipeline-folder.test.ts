@@ -60,8 +60,8 @@ describe("a pipeline's folder", () => {
   it.each([
     [
       "another pipeline",
-      { ...TINY_INDEX, _class_name: "FluxPipeline" },
-      /must be StableDiffusionPipeline.*"FluxPipeline"/,
+      { ...TINY_INDEX, _class_name: "KandinskyPipeline" },
+      /must be StableDiffusionPipeline, .*FluxPipeline.*"KandinskyPipeline"/,
     ],
     [
       "another class of model",
