@@ -12,7 +12,7 @@ import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "./average.js";
 import { compileForSizes } from "./bucketed-train-step.js";
 import { openDatasetRows } from "./cache/dataset-rows.js";
-import { checkCaptionTokens } from "./check-captions.js";
+import { checkCaptions, checkCaptionTokens } from "./check-captions.js";
 import { prepareOutputFolder } from "./checkpoint.js";
 import type { ImageDataset } from "./data/dataset.js";
 import { isVaried, variedCaption } from "./data/varied-caption.js";
@@ -156,20 +156,20 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     config instanceof FeRAConfig
       ? new FeRAModel(pipeline.denoiser, config, { seed })
       : await AdapterModel.create(pipeline.denoiser, config, { seed });
+  const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
   if (pipeline instanceof FlowPipeline && (trainTextEncoder || trainTokens !== undefined)) {
     throw new ConfigError(
       `fineTune: ${trainTextEncoder ? "trainTextEncoder" : "trainTokens"} is not supported for ${pipeline.denoiser.className}: ` +
         "only the text encoders of Stable Diffusion 1, 2 and XL are trained here.",
     );
   }
-  if (pipeline instanceof FlowPipeline) {
-    const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
-    checkCaptionTokens(pipeline, values.captionDropout > 0 ? [...captions, ""] : captions);
-  }
   if (trainTokens !== undefined) {
-    const captions = Array.from({ length: dataset.size }, (_, i) => dataset.caption(i));
     const { initializeTokens: initialize, tokenVectors: vectors } = values;
     await addNewToken(pipeline, { token: trainTokens, initialize: initialize!, vectors, captions });
+  }
+  checkCaptions(pipeline, captions, (i) => dataset.name(i));
+  if (pipeline instanceof FlowPipeline) {
+    checkCaptionTokens(pipeline, values.captionDropout > 0 ? [...captions, ""] : captions);
   }
   const text =
     !(pipeline instanceof FlowPipeline) && (trainTextEncoder || trainTokens !== undefined)
