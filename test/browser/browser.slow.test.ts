@@ -13,7 +13,7 @@ const CONFIG = "test/browser/vite.config.ts";
  * Of the training on the software GPU, where a step takes half a minute: the first ones. FERA_FULL=1 does all that the reference
  * did. The third loss is that of adapters that two steps have changed.
  */
-const STEPS = { wasm: 8, webgpu: process.env.FERA_FULL ? 8 : 3 };
+const STEPS = { wasm: 8, webgpu: process.env.FERA_FULL ? 8 : 2 };
 
 const CASES: readonly CaseName[] = [
   "loading",
