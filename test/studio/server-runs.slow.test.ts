@@ -146,7 +146,7 @@ it("what was trained is drawn with and without, its routing beside each picture 
   expect([timesteps.length, gates.length, gates[0]![0]!.length]).toEqual([2, 2, 3]);
   expect(gates[0]![0]!.reduce((sum, gate) => sum + gate)).toBeCloseTo(1, 4);
 
-  const events = listen(origin, token);
+  const events = await listen(origin, token);
   const grid = { x: { option: "adapterScale", values: [0.5, "1"] }, y: { option: "seed", values: [1, 2] } };
   const request = {
     model,
@@ -194,11 +194,11 @@ it("what was trained is drawn with and without, its routing beside each picture 
 }, 100_000);
 
 /** The pictures of a job, as its events tell of them. */
-function listen(origin: string, token: string) {
+/** Once it is resolved, no event is missed. */
+async function listen(origin: string, token: string) {
   const events: StudioEvent[] = [];
-  const controller = new AbortController();
+  const answer = await fetch(`${origin}/api/events?token=${token}`);
   void (async () => {
-    const answer = await fetch(`${origin}/api/events?token=${token}`, { signal: controller.signal });
     let text = "";
     for await (const part of answer.body!.pipeThrough(new TextDecoderStream())) {
       text += part;
