@@ -105,8 +105,8 @@ export const RULES: RuleTable = {
     const cubic = mul(mul(x!, x!), 0.044715 * c);
     const u2 = mul(x!, add(cubic, c));
     const s = sigmoid(u2);
-    const slope = add(u2, mul(mul(x!, cubic), 2));
-    return [mul(dy, mul(s, add(mul(sub(slope.graph.scalar(1), s), slope), 1)))];
+    const inner = add(u2, mul(mul(x!, cubic), 2));
+    return [mul(dy, mul(s, add(mul(sub(inner.graph.scalar(1), s), inner), 1)))];
   },
   // y = x s(1.702 x)  ⇒  y' = s + 1.702 y (1 − s)
   QuickGelu: ({ x: [x], y, dy }) => {

@@ -99,6 +99,6 @@ export function dynamicShiftMu(latentHeight: number, latentWidth: number, config
     ...(given as Partial<typeof DYNAMIC_SHIFT>),
   };
   const tokens = Math.floor(latentHeight / 2) * Math.floor(latentWidth / 2);
-  const slope = (max_shift - base_shift) / (max_image_seq_len - base_image_seq_len);
-  return base_shift + slope * (tokens - base_image_seq_len);
+  const perToken = (max_shift - base_shift) / (max_image_seq_len - base_image_seq_len);
+  return base_shift + perToken * (tokens - base_image_seq_len);
 }

@@ -5,6 +5,7 @@ import type { T5EncoderModel } from "../models/t5-text/t5-encoder-model.js";
 import type { T5Tokenizer } from "../models/t5-tokenizer/t5-tokenizer.js";
 import { concatRows } from "../tensor/rows.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
+import { refuseParts } from "./stable-diffusion/component-checks.js";
 
 /** T5, and the tokenizer whose ids it knows. */
 export interface T5Encoder {
@@ -50,4 +51,19 @@ function tokenize(tokenizer: T5Tokenizer, prompt: string, maxLength: number): Te
 export function checkSequenceLength(value: number, limit: number): number {
   if (Number.isInteger(value) && value >= 2 && value <= limit) return value;
   throw new ConfigError(`generate: maxSequenceLength must be an integer from 2 to ${limit}; got ${value}.`);
+}
+
+/** @throws {ConfigError} Unless T5's states are as wide as what the transformer reads. */
+export function checkT5Width(pipeline: string, { config }: T5EncoderModel, features: number): void {
+  if (config.d_model === features) return;
+  refuseParts(
+    pipeline,
+    `T5's d_model must be the transformer's joint_attention_dim; got ${config.d_model} and ${features}`,
+  );
+}
+
+/** @throws {ConfigError} Unless T5 has an embedding for every token. */
+export function checkT5Vocabulary(pipeline: string, { vocabSize }: T5Tokenizer, { config }: T5EncoderModel): void {
+  if (vocabSize <= config.vocab_size) return;
+  refuseParts(pipeline, `T5's tokenizer has ${vocabSize} tokens, its encoder's vocab_size is ${config.vocab_size}`);
 }

@@ -22,7 +22,7 @@ import { plainNorm, projections, splitTokens, waves } from "../transformer/trans
 import { parseZImageConfig, type ZImageTransformerConfig } from "./z-image-config.js";
 
 /** Rows of tokens are filled up to a multiple of so many. */
-const TOKEN_UNIT = 32;
+export const TOKEN_UNIT = 32;
 const TIME_FEATURES = 256;
 const TIME_HIDDEN = 1024;
 /** Of the norms of queries and keys. */
@@ -73,7 +73,8 @@ export class ZImageTransformer2DModel extends TransformerDenoiser<ZImageTransfor
   }
 }
 
-const filledUp = (tokens: number): number => Math.ceil(tokens / TOKEN_UNIT) * TOKEN_UNIT;
+/** The multiple of {@link TOKEN_UNIT} that so many tokens are filled up to. */
+export const filledUp = (tokens: number): number => Math.ceil(tokens / TOKEN_UNIT) * TOKEN_UNIT;
 
 /** Captions of other multiples of 32 than the batch's width would have other positions. */
 function checkLengths(

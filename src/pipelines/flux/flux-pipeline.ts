@@ -18,7 +18,7 @@ import { type FlowComponents, loadFlowComponents } from "../load-flow-components
 import { describePipeline } from "../pipeline-folder.js";
 import { checkLatents, checkTokenizer, refuseParts } from "../stable-diffusion/component-checks.js";
 import type { PipelineOptions } from "../stable-diffusion/load-components.js";
-import { checkedT5Ids, checkSequenceLength, encodeWithT5 } from "../t5-encoding.js";
+import { checkedT5Ids, checkSequenceLength, checkT5Vocabulary, checkT5Width, encodeWithT5 } from "../t5-encoding.js";
 import { checkedClipIds, encodePrompts } from "../text-encoding.js";
 
 const NAME = "FluxPipeline";
@@ -197,12 +197,7 @@ export class FluxPipeline extends FlowPipeline<FluxOptions, FluxTransformer2DMod
 function checkFit({ transformer, vae, textEncoder, tokenizer, textEncoder2, tokenizer2 }: FluxComponents): void {
   const { joint_attention_dim: features, pooled_projection_dim: pooled } = transformer.config;
   checkLatents(NAME, transformer.latentChannels, vae);
-  if (textEncoder2.config.d_model !== features) {
-    refuseParts(
-      NAME,
-      `T5's d_model must be the transformer's joint_attention_dim; got ${textEncoder2.config.d_model} and ${features}`,
-    );
-  }
+  checkT5Width(NAME, textEncoder2, features);
   if (textEncoder.config.hidden_size !== pooled) {
     refuseParts(
       NAME,
@@ -210,10 +205,5 @@ function checkFit({ transformer, vae, textEncoder, tokenizer, textEncoder2, toke
     );
   }
   checkTokenizer(NAME, tokenizer, textEncoder);
-  if (tokenizer2.vocabSize > textEncoder2.config.vocab_size) {
-    refuseParts(
-      NAME,
-      `T5's tokenizer has ${tokenizer2.vocabSize} tokens, its encoder's vocab_size is ${textEncoder2.config.vocab_size}`,
-    );
-  }
+  checkT5Vocabulary(NAME, tokenizer2, textEncoder2);
 }

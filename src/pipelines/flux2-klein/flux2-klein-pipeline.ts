@@ -19,7 +19,7 @@ import { imagesToLatents } from "../image-latents.js";
 import { type FlowComponents, loadFlowComponents } from "../load-flow-components.js";
 import { describePipeline } from "../pipeline-folder.js";
 import { chatStates, checkedChatIds } from "../qwen-encoding.js";
-import { checkLatents, refuseParts } from "../stable-diffusion/component-checks.js";
+import { checkLatents, checkVocabulary, refuseParts } from "../stable-diffusion/component-checks.js";
 import type { PipelineOptions } from "../stable-diffusion/load-components.js";
 import { checkSequenceLength } from "../t5-encoding.js";
 
@@ -200,8 +200,8 @@ function empiricalMu(tokens: number, steps: number): number {
   const at200 = 0.00016927 * tokens + 0.45666666;
   if (tokens > 4300) return at200;
   const at10 = 8.73809524e-5 * tokens + 1.89833333;
-  const slope = (at200 - at10) / 190;
-  return slope * steps + at200 - 200 * slope;
+  const perStep = (at200 - at10) / 190;
+  return perStep * steps + at200 - 200 * perStep;
 }
 
 /** `[B, 4C, h, w]` to `[B, C, 2h, 2w]`: channel 4c + 2·row + column of a patch. */
@@ -222,7 +222,7 @@ function unpatched({ shape, data }: Tensor<"float32">): Tensor<"float32"> {
 
 function checkFit({ transformer, vae, textEncoder, tokenizer }: Flux2KleinComponents): void {
   checkLatents(NAME, transformer.latentChannels, vae);
-  const { hidden_size: hidden, vocab_size: vocabulary } = textEncoder.config;
+  const { hidden_size: hidden } = textEncoder.config;
   const { joint_attention_dim: features } = transformer.config;
   if (features % hidden !== 0) {
     refuseParts(
@@ -230,10 +230,5 @@ function checkFit({ transformer, vae, textEncoder, tokenizer }: Flux2KleinCompon
       `the transformer's joint_attention_dim must be a multiple of the text encoder's hidden_size; got ${features} and ${hidden}`,
     );
   }
-  if (tokenizer.vocabSize > vocabulary) {
-    refuseParts(
-      NAME,
-      `the tokenizer has ${tokenizer.vocabSize} tokens, the text encoder's vocab_size is ${vocabulary}`,
-    );
-  }
+  checkVocabulary(NAME, tokenizer, textEncoder);
 }

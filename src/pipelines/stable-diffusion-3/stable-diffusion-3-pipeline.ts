@@ -18,7 +18,7 @@ import { type FlowComponents, loadFlowComponents } from "../load-flow-components
 import { describePipeline } from "../pipeline-folder.js";
 import { checkLatents, checkTokenizer, refuseParts } from "../stable-diffusion/component-checks.js";
 import type { PipelineOptions } from "../stable-diffusion/load-components.js";
-import { checkedT5Ids, checkSequenceLength, encodeWithT5 } from "../t5-encoding.js";
+import { checkedT5Ids, checkSequenceLength, checkT5Vocabulary, checkT5Width, encodeWithT5 } from "../t5-encoding.js";
 import { checkedClipIds, concatFeatures, encodePrompts } from "../text-encoding.js";
 
 const NAME = "StableDiffusion3Pipeline";
@@ -250,12 +250,7 @@ function checkFit(components: StableDiffusion3Components): void {
       `the encoders of CLIP give ${hidden} features, the transformer's joint_attention_dim is ${features}`,
     );
   }
-  if (textEncoder3 && textEncoder3.config.d_model !== features) {
-    refuseParts(
-      NAME,
-      `T5's d_model must be the transformer's joint_attention_dim; got ${textEncoder3.config.d_model} and ${features}`,
-    );
-  }
+  if (textEncoder3) checkT5Width(NAME, textEncoder3, features);
   const projected = textEncoder.config.projection_dim + textEncoder2.config.projection_dim;
   if (projected !== pooled) {
     refuseParts(
@@ -271,10 +266,5 @@ function checkFit(components: StableDiffusion3Components): void {
       `both tokenizers of CLIP must give as many tokens; got ${tokenizer.maxLength} and ${tokenizer2.maxLength}`,
     );
   }
-  if (textEncoder3 && tokenizer3 && tokenizer3.vocabSize > textEncoder3.config.vocab_size) {
-    refuseParts(
-      NAME,
-      `T5's tokenizer has ${tokenizer3.vocabSize} tokens, its encoder's vocab_size is ${textEncoder3.config.vocab_size}`,
-    );
-  }
+  if (textEncoder3 && tokenizer3) checkT5Vocabulary(NAME, tokenizer3, textEncoder3);
 }

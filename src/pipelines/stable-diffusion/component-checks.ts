@@ -21,22 +21,37 @@ export function checkAutoencoder(pipeline: string, { unet, vae }: Pick<UNetCompo
       `the unet's in_channels and out_channels must be the vae's latent_channels; got ${channels}, ${predicted} and ${latentChannels}`,
     );
   }
-  for (const key of ["in_channels", "out_channels"] as const) {
-    if (vae.config[key] !== 3) refuseParts(pipeline, `the vae's ${key} must be 3; got ${vae.config[key]}`);
-  }
+  checkColours(pipeline, vae);
 }
 
 /** @throws {ConfigError} Unless the denoiser works on the autoencoder's latents, and those become colour images. */
-export function checkLatents(pipeline: string, channels: number, { config }: Autoencoder): void {
+export function checkLatents(pipeline: string, channels: number, vae: Autoencoder): void {
+  const { config } = vae;
   if (channels !== config.latent_channels) {
     refuseParts(
       pipeline,
       `the transformer's latents must be the vae's, of latent_channels; got ${channels} and ${config.latent_channels}`,
     );
   }
-  for (const key of ["in_channels", "out_channels"] as const) {
-    if (config[key] !== 3) refuseParts(pipeline, `the vae's ${key} must be 3; got ${config[key]}`);
-  }
+  checkColours(pipeline, vae);
+}
+
+/**
+ * @param which - "" or "second ", for messages.
+ * @throws {ConfigError} Unless the encoder has an embedding for every token.
+ */
+export function checkVocabulary(
+  pipeline: string,
+  tokenizer: { vocabSize: number },
+  textEncoder: { config: { vocab_size: number } },
+  which: "" | "second " = "",
+): void {
+  const { vocab_size: vocabulary } = textEncoder.config;
+  if (tokenizer.vocabSize <= vocabulary) return;
+  refuseParts(
+    pipeline,
+    `the ${which}tokenizer has ${tokenizer.vocabSize} tokens, the ${which}text encoder's vocab_size is ${vocabulary}`,
+  );
 }
 
 /**
@@ -49,17 +64,19 @@ export function checkTokenizer(
   textEncoder: CLIPTextModel,
   which: "" | "second " = "",
 ): void {
-  const { vocab_size: vocabulary, max_position_embeddings: positions } = textEncoder.config;
-  if (tokenizer.vocabSize > vocabulary) {
-    refuseParts(
-      pipeline,
-      `the ${which}tokenizer has ${tokenizer.vocabSize} tokens, the ${which}text encoder's vocab_size is ${vocabulary}`,
-    );
-  }
+  checkVocabulary(pipeline, tokenizer, textEncoder, which);
+  const { max_position_embeddings: positions } = textEncoder.config;
   if (tokenizer.maxLength > positions) {
     refuseParts(
       pipeline,
       `the ${which}tokenizer gives ${tokenizer.maxLength} tokens, the ${which}text encoder's max_position_embeddings is ${positions}`,
     );
+  }
+}
+
+/** @throws {ConfigError} Unless the autoencoder takes and gives red, green and blue. */
+function checkColours(pipeline: string, { config }: Autoencoder): void {
+  for (const key of ["in_channels", "out_channels"] as const) {
+    if (config[key] !== 3) refuseParts(pipeline, `the vae's ${key} must be 3; got ${config[key]}`);
   }
 }

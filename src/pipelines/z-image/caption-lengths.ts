@@ -2,11 +2,9 @@
 
 import type { RoutedGates, StackPrediction } from "../../adapters/adapter-stack.js";
 import { conditioningOf, type DenoiserInputs, takeConditioning } from "../../diffusion/index.js";
+import { filledUp } from "../../models/z-image-transformer-2d/z-image-transformer-2d.js";
 import { concatRows, takeRows } from "../../tensor/rows.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
-
-/** Captions are filled up to a multiple of so many tokens. */
-export const TOKEN_UNIT = 32;
 
 /** Text states and which of them are tokens. */
 interface CaptionStates {
@@ -52,7 +50,7 @@ export async function predictByLength(
   const groups = new Map<number, number[]>();
   for (let row = 0; row < count; row++) {
     const length = mask.data.subarray(row * width, (row + 1) * width).reduce((sum, value) => sum + value, 0);
-    const filled = Math.ceil(length / TOKEN_UNIT) * TOKEN_UNIT;
+    const filled = filledUp(length);
     groups.set(filled, [...(groups.get(filled) ?? []), row]);
   }
   const isWhole = groups.size === 1;

@@ -5,7 +5,11 @@ import type { Conditioning, DenoiserInputs } from "../../diffusion/index.js";
 import { ConfigError } from "../../errors.js";
 import { QwenTokenizer } from "../../models/qwen-tokenizer/qwen-tokenizer.js";
 import { Qwen3Model } from "../../models/qwen3/qwen3-model.js";
-import { ZImageTransformer2DModel } from "../../models/z-image-transformer-2d/z-image-transformer-2d.js";
+import {
+  filledUp,
+  TOKEN_UNIT,
+  ZImageTransformer2DModel,
+} from "../../models/z-image-transformer-2d/z-image-transformer-2d.js";
 import type { RunOptions, Scheduler } from "../../schedulers/index.js";
 import { type Tensor, tensor } from "../../tensor/tensor.js";
 import type { AdapterSelection } from "../adapter-set.js";
@@ -16,10 +20,10 @@ import type { GenerationPlan } from "../generation-plan.js";
 import { type FlowComponents, loadFlowComponents } from "../load-flow-components.js";
 import { describePipeline } from "../pipeline-folder.js";
 import { chatStates, checkedChatIds } from "../qwen-encoding.js";
-import { checkLatents, refuseParts } from "../stable-diffusion/component-checks.js";
+import { checkLatents, checkVocabulary, refuseParts } from "../stable-diffusion/component-checks.js";
 import type { PipelineOptions } from "../stable-diffusion/load-components.js";
 import { checkSequenceLength } from "../t5-encoding.js";
-import { predictByLength, TOKEN_UNIT, tokenRows } from "./caption-lengths.js";
+import { predictByLength, tokenRows } from "./caption-lengths.js";
 
 const NAME = "ZImagePipeline";
 const TOKENS = 512;
@@ -80,7 +84,7 @@ export class ZImagePipeline extends FlowPipeline<ZImageOptions, ZImageTransforme
 
   /** The multiple of 32 that it fills. */
   override captionTokens(caption: string): number {
-    return Math.ceil(this.captionIds(caption)[0]!.length / TOKEN_UNIT) * TOKEN_UNIT;
+    return filledUp(this.captionIds(caption)[0]!.length);
   }
 
   protected override get otherEncoders(): readonly Qwen3Model[] {
@@ -118,7 +122,7 @@ export class ZImagePipeline extends FlowPipeline<ZImageOptions, ZImageTransforme
     const maxLength = checkSequenceLength(maxSequenceLength, TOKENS);
     const encoded = await chatStates(this, prompts, { layers: [LAYER], thinking: THINKING, maxLength });
     const longest = Math.max(...encoded.map(({ length }) => length));
-    const tokens = Math.ceil(longest / TOKEN_UNIT) * TOKEN_UNIT;
+    const tokens = filledUp(longest);
     const width = this.textEncoder.config.hidden_size;
     const states = new Float32Array(encoded.length * tokens * width);
     const mask = new Float32Array(encoded.length * tokens);
@@ -185,7 +189,7 @@ export class ZImagePipeline extends FlowPipeline<ZImageOptions, ZImageTransforme
 
 function checkFit({ transformer, vae, textEncoder, tokenizer }: ZImageComponents): void {
   checkLatents(NAME, transformer.latentChannels, vae);
-  const { hidden_size: hidden, vocab_size: vocabulary } = textEncoder.config;
+  const { hidden_size: hidden } = textEncoder.config;
   const { cap_feat_dim: features } = transformer.config;
   if (features !== hidden) {
     refuseParts(
@@ -193,10 +197,5 @@ function checkFit({ transformer, vae, textEncoder, tokenizer }: ZImageComponents
       `the transformer's cap_feat_dim must be the text encoder's hidden_size; got ${features} and ${hidden}`,
     );
   }
-  if (tokenizer.vocabSize > vocabulary) {
-    refuseParts(
-      NAME,
-      `the tokenizer has ${tokenizer.vocabSize} tokens, the text encoder's vocab_size is ${vocabulary}`,
-    );
-  }
+  checkVocabulary(NAME, tokenizer, textEncoder);
 }
