@@ -30,12 +30,13 @@ import {
 import { DiffusionBatches } from "../../src/training/diffusion-batches.js";
 import { encodeImages, tokenizeCaptions } from "../../src/training/encode-images.js";
 import { Trainer } from "../../src/training/trainer.js";
+import type { ReplaceableDenoiser } from "../../src/training/whole-denoiser.js";
 import { trainClipVocabulary } from "./bpe-trainer.js";
 import { takeWeights } from "./earlier-weights.js";
 import { MatrixMomentum, OrthogonalizedModel } from "./matrix-momentum.js";
 import { captionsOf, checkCaptions, trainingNames } from "./names.js";
 import * as recipe from "./recipe.js";
-import { type WholeDenoiser, WholeModel } from "./whole-model.js";
+import { WholeModel } from "./whole-model.js";
 
 const { positionals, values: flags } = parseArgs({
   options: { decay: { type: "string" }, from: { type: "string" }, architecture: { type: "string", default: "unet" } },
@@ -146,12 +147,12 @@ function chooseCaptions(step: number): void {
   });
 }
 
-function tensorsOf({ weights }: Pick<WholeDenoiser, "weights">): Map<string, Tensor<"float32">> {
+function tensorsOf({ weights }: Pick<ReplaceableDenoiser, "weights">): Map<string, Tensor<"float32">> {
   return new Map([...weights.weights].flatMap(([name, weight]) => ("tensor" in weight ? [[name, weight.tensor]] : [])));
 }
 
 /** @throws {Error} If there is no such architecture in the recipe. */
-function freshDenoiser(architecture: string): WholeDenoiser {
+function freshDenoiser(architecture: string): ReplaceableDenoiser {
   if (architecture === "transformer") return SD3Transformer2DModel.fromConfig(recipe.TRANSFORMER_CONFIG, generator);
   if (architecture === "plain-unet") return UNet2DConditionModel.fromConfig(recipe.PLAIN_UNET_CONFIG, generator);
   if (architecture === "unet") return UNet2DConditionModel.fromConfig(recipe.UNET_CONFIG, generator);

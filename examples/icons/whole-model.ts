@@ -1,25 +1,22 @@
 // Trains a whole denoiser, alone or together with its text encoder: every weight is a graph input with a gradient.
 
 import { gradients } from "../../src/autodiff/index.js";
-import type { Denoiser, DenoiserShape } from "../../src/diffusion/index.js";
+import type { DenoiserShape } from "../../src/diffusion/index.js";
 import { ConfigError } from "../../src/errors.js";
 import type { Graph, Value } from "../../src/graph/index.js";
 import * as ops from "../../src/graph/index.js";
 import { type CLIPTextModel, clipTextModel } from "../../src/models/clip-text/clip-text-model.js";
-import type { Model } from "../../src/models/model.js";
 import { ModelWeights, Scope, TrainableParameters } from "../../src/nn/index.js";
 import { compileDataParallel, type DataParallelGraph, type RuntimeOptions } from "../../src/runtime/index.js";
 import { Tensor } from "../../src/tensor/tensor.js";
 import type { DiffusionBatch, LossesAndGradients, Trainable } from "../../src/training/trainable.js";
+import type { ReplaceableDenoiser } from "../../src/training/whole-denoiser.js";
 
 const DENOISER = "unet.";
 const TEXT_ENCODER = "text_encoder.";
 
 /** What a text encoder gives a denoiser, so that nobody feeds it. */
 const OF_TEXT = ["encoderHiddenStates", "pooledProjections"];
-
-/** Every denoiser of this library that is trained on text. */
-export type WholeDenoiser = Denoiser & Model<unknown>;
 
 /** Shapes that a whole-model step is compiled for. */
 export interface WholeModelOptions extends RuntimeOptions {
@@ -42,7 +39,7 @@ export class WholeModel implements Trainable {
   readonly parameters: ReadonlyMap<string, Tensor<"float32">>;
 
   private constructor(
-    private readonly denoiser: WholeDenoiser,
+    private readonly denoiser: ReplaceableDenoiser,
     private readonly textEncoder: CLIPTextModel | undefined,
     parameters: ReadonlyMap<string, Tensor<"float32">>,
     private readonly compiled: DataParallelGraph,
@@ -57,7 +54,7 @@ export class WholeModel implements Trainable {
    * @throws {ConfigError} If a model's weights are not in memory.
    */
   static async compile(
-    models: { denoiser: WholeDenoiser; textEncoder?: CLIPTextModel },
+    models: { denoiser: ReplaceableDenoiser; textEncoder?: CLIPTextModel },
     options: WholeModelOptions,
   ): Promise<WholeModel> {
     const { denoiser, textEncoder } = models;
@@ -132,7 +129,7 @@ export class WholeModel implements Trainable {
   }
 }
 
-function prefixed(prefix: string, model: Model<unknown>): [string, Tensor<"float32">][] {
+function prefixed(prefix: string, model: { weights: ModelWeights }): [string, Tensor<"float32">][] {
   return [...model.weights.weights].map(([name, weight]) => {
     if (!("tensor" in weight)) {
       throw new ConfigError(
