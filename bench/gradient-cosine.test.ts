@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { worstLayer } from "./gradient-cosine.js";
+import { compareGradients } from "./gradient-cosine.js";
 
 const name = (layer: string, part: string) => `base_model.${layer}.experts.0.lora_${part}.weight`;
 
@@ -11,7 +11,12 @@ it("finds the layer whose gradients have turned most, over all its tensors", () 
     ["router.net.0.bias", Float32Array.of(1)],
   ]);
   const turned = new Map([...exact, [name("a.to_q", "down"), Float32Array.of(0, 1)]]);
-  expect(worstLayer(turned, exact)).toEqual({ gradientCosine: 4 / 5, worstLayer: "a.to_q" });
-  expect(worstLayer(exact, exact).gradientCosine).toBeCloseTo(1, 12);
-  expect(() => worstLayer(new Map(), exact)).toThrow(/a\.to_q.*missing/);
+  expect(compareGradients(turned, exact)).toEqual({
+    gradientCosine: 4 / 5,
+    worstLayer: "a.to_q",
+    gradientError: Math.sqrt(2 / 31),
+  });
+  expect(compareGradients(exact, exact).gradientCosine).toBeCloseTo(1, 12);
+  expect(compareGradients(exact, exact).gradientError).toBe(0);
+  expect(() => compareGradients(new Map(), exact)).toThrow(/a\.to_q.*missing/);
 });

@@ -11,11 +11,18 @@ export async function readGradients(path: string): Promise<NamedGradients> {
   return new Map([...tensors].map(([name, { data }]) => [name, data as Float32Array]));
 }
 
-/** The layer whose gradients, all its tensors together, have the smallest cosine with the exact ones. */
-export function worstLayer(
-  gradients: NamedGradients,
-  exact: NamedGradients,
-): { gradientCosine: number; worstLayer: string } {
+/** How gradients differ from the exact ones. */
+export interface GradientDifference {
+  /** Of the layer whose gradients, all its tensors together, have turned most, and which one it is. */
+  gradientCosine: number;
+  worstLayer: string;
+  /** Relative L2 distance of all gradients together. */
+  gradientError: number;
+}
+
+/** @throws {Error} If one of the exact gradients has no counterpart. */
+export function compareGradients(gradients: NamedGradients, exact: NamedGradients): GradientDifference {
+  let distance = 0;
   const sums = new Map<string, { product: number; own: number; exact: number }>();
   for (const [name, values] of exact) {
     const others = gradients.get(name);
@@ -24,18 +31,20 @@ export function worstLayer(
     const sum = sums.get(layer) ?? { product: 0, own: 0, exact: 0 };
     sums.set(layer, sum);
     for (let i = 0; i < values.length; i++) {
+      distance += (others[i]! - values[i]!) ** 2;
       sum.product += others[i]! * values[i]!;
       sum.own += others[i]! ** 2;
       sum.exact += values[i]! ** 2;
     }
   }
+  const norm = [...sums.values()].reduce((total, { exact }) => total + exact, 0);
   let worst = { gradientCosine: Number.POSITIVE_INFINITY, worstLayer: "" };
   for (const [layer, sum] of sums) {
     if (sum.exact === 0) continue;
     const cosine = sum.product / Math.sqrt(sum.own * sum.exact);
     if (!(cosine >= worst.gradientCosine)) worst = { gradientCosine: cosine, worstLayer: layer };
   }
-  return worst;
+  return { ...worst, gradientError: Math.sqrt(distance / norm) };
 }
 
 /** `base_model.LAYER.experts.0.lora_up.weight` belongs to LAYER, the router's tensors together to the router. */

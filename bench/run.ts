@@ -17,6 +17,8 @@ import { measureSd15, sd15Table } from "./sd15.js";
 import { sd15Folder } from "./sd15-weights.js";
 import { measureSmall, smallTable } from "./small.js";
 import { formatMemory } from "./statistics.js";
+import { measureTrainings, trainingsTable } from "./trainings.js";
+import { plotWeightTypes } from "./weight-types-plot.js";
 
 interface CommonOptions {
   json?: string;
@@ -156,6 +158,19 @@ command("layers", "frozen layers kind by kind: time of one thread and error, for
     await finish(options, costs, layerTable(costs));
   });
 
+command("trainings", "what the embedded model learns with frozen weights kept in other types, over seeds")
+  .addOption(
+    new Option("--dtypes <list>", `of ${WEIGHT_TYPES.join(", ")}; the others are compared with the first`)
+      .argParser((text) => listOf(text, WEIGHT_TYPES))
+      .default(["float32", "int8"]),
+  )
+  .addOption(new Option("--seeds <n>", "trainings of each").argParser(integer).default(5))
+  .addOption(new Option("--steps <n>", "optimizer steps of a training").argParser(integer).default(150))
+  .action(async (options: CommonOptions & { dtypes: WeightType[]; seeds: number; steps: number }) => {
+    const report = await measureTrainings(options);
+    await finish(options, report, trainingsTable(report));
+  });
+
 baselineOptions(command("small", "steps per second at the embedded model's size"))
   .addOption(new Option("--batch <n>", "images per step").argParser(integer).default(8))
   .addOption(new Option("--runs <n>", "steps per process").argParser(integer).default(50))
@@ -164,6 +179,20 @@ baselineOptions(command("small", "steps per second at the embedded model's size"
     const { batch: batchSize, threads, runs, rounds } = options;
     const report = await measureSmall({ batchSize, threads, runs, rounds, baseline: baselineOf(options) });
     await finish(options, report, smallTable(report));
+  });
+
+program
+  .command("plot-types")
+  .description("a PNG of error against time for ways to keep frozen weights")
+  .argument("<picture>", "PNG file")
+  .argument("<reports...>", "JSON files of sd15, with a title each: FILE=TITLE")
+  .action(async (picture: string, reports: string[]) => {
+    const pairs = reports.map((text) => /^(.+?)(?:=(.*))?$/.exec(text)!);
+    await plotWeightTypes(
+      picture,
+      pairs.map(([, file]) => file!),
+      pairs.map(([, file, title]) => title ?? file!),
+    );
   });
 
 program

@@ -12,7 +12,7 @@ import {
   measureBaseline,
   summarizeBaseline,
 } from "./baseline.js";
-import { readGradients, worstLayer } from "./gradient-cosine.js";
+import { compareGradients, type GradientDifference, readGradients } from "./gradient-cosine.js";
 import { bestRates, type MachineCase, type MachineResult, machineRates } from "./machine.js";
 import type { InferenceResult, ModelTask, StepResult } from "./measured-part.js";
 import { type Measured, measurePart } from "./measured-process.js";
@@ -73,12 +73,9 @@ export interface Sd15Report {
 }
 
 /** One way to keep frozen weights. */
-export interface DtypeSummary extends StepSummary {
+export interface DtypeSummary extends StepSummary, Partial<GradientDifference> {
   baseSeconds: number;
   baseCpuSeconds: number;
-  /** Of the adapted layer whose gradient differs most from float32's, and which one it is. */
-  gradientCosine?: number;
-  worstLayer?: string;
 }
 
 /** Turns of the base and the adapted forward pass: their difference is a few percent, less than this machine's noise. */
@@ -237,6 +234,7 @@ function dtypeTable({ dtypes, stepSeconds, baseline }: Sd15Report): string[] {
       "base, CPU",
       "anonymous",
       "peak",
+      "gradients off by",
       "worst cosine",
       "",
     ],
@@ -250,6 +248,7 @@ function dtypeTable({ dtypes, stepSeconds, baseline }: Sd15Report): string[] {
       formatSeconds(summary.baseCpuSeconds),
       formatMemory(summary.anonymousBytes),
       formatMemory(summary.peakBytes),
+      summary.gradientError?.toExponential(1) ?? "",
       summary.gradientCosine?.toFixed(6) ?? "",
       summary.worstLayer ?? "",
     ]),
@@ -342,8 +341,8 @@ async function profileStep(prepared: PreparedStep, { threads, stepOptions }: Sd1
 async function gradientCosines(
   prepared: PreparedStep,
   { dtypes, threads, stepOptions }: Sd15Options,
-): Promise<Map<WeightType, { gradientCosine: number; worstLayer: string }>> {
-  const cosines = new Map<WeightType, { gradientCosine: number; worstLayer: string }>();
+): Promise<Map<WeightType, GradientDifference>> {
+  const cosines = new Map<WeightType, GradientDifference>();
   const others = dtypes.filter((dtype) => dtype !== "float32");
   if (others.length === 0) return cosines;
   const gradientsOf = async (dtype: WeightType) => {
@@ -363,7 +362,7 @@ async function gradientCosines(
     return readGradients(output);
   };
   const exact = await gradientsOf("float32");
-  for (const dtype of others) cosines.set(dtype, worstLayer(await gradientsOf(dtype), exact));
+  for (const dtype of others) cosines.set(dtype, compareGradients(await gradientsOf(dtype), exact));
   return cosines;
 }
 

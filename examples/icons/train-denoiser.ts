@@ -2,7 +2,8 @@
 // Goes on from the newest checkpoint when started again, or from the weights of a pipeline. The learning rate stays as it is until a number of steps is given
 // in which to let it fall to zero; before that, too, the mean of the kept weights can be used.
 // Usage: npx tsx examples/icons/train-denoiser.ts OUTPUT_FOLDER AUTOENCODER_FOLDER [--decay STEPS] [--from PIPELINE_FOLDER]
-//   [--architecture unet|plain-unet|transformer]; all but the first are for comparison.
+//   [--architecture unet|plain-unet|transformer] [--threads N]; all but the first are for comparison, by the processor time that each
+// line tells: it is fair to runs that share a machine.
 
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -39,7 +40,12 @@ import * as recipe from "./recipe.js";
 import { WholeModel } from "./whole-model.js";
 
 const { positionals, values: flags } = parseArgs({
-  options: { decay: { type: "string" }, from: { type: "string" }, architecture: { type: "string", default: "unet" } },
+  options: {
+    decay: { type: "string" },
+    from: { type: "string" },
+    architecture: { type: "string", default: "unet" },
+    threads: { type: "string" },
+  },
   allowPositionals: true,
 });
 const [output = "runs/embedded/denoiser", autoencoderFolder = "runs/embedded/vae"] = positionals;
@@ -83,6 +89,7 @@ const trainable = await WholeModel.compile(
     width: recipe.LATENT_SIZE,
     tokens: recipe.MAX_TOKENS,
     channelWeights: channelWeights(),
+    ...(flags.threads !== undefined && { threads: Number(flags.threads) }),
   },
 );
 const count = [...trainable.parameters.values()].reduce((sum, { size }) => sum + size, 0);
@@ -128,12 +135,13 @@ const trainer = new Trainer({
     chooseCaptions(step);
     if (step % 10 !== 0) return;
     const rate = (stepsPerSecond * recipe.BATCH).toFixed(1);
-    console.log(
-      `step ${step} loss ${loss.toFixed(4)} mse ${mse!.toFixed(4)} ${rate} drawings/s ${seconds.toFixed(0)} s`,
-    );
+    const { user, system } = process.cpuUsage(cpuAtStart);
+    const times = `${seconds.toFixed(0)} s, ${((user + system) / 1e6).toFixed(0)} s of processors`;
+    console.log(`step ${step} loss ${loss.toFixed(4)} mse ${mse!.toFixed(4)} ${rate} drawings/s ${times}`);
   },
 });
 console.log(`from step ${await trainer.resume()}`);
+const cpuAtStart = process.cpuUsage();
 await trainer.run();
 process.exit(0);
 

@@ -8,4 +8,4 @@ export {
   HELD_OUT_SHARE,
   knownNames,
 } from "./embedded-model.js";
-export { type DemoOptions, type DemoReport, runDemo } from "./run-demo.js";
+export { DEMO_LAYERS, type DemoOptions, type DemoReport, demoConfig, runDemo } from "./run-demo.js";
