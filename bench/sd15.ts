@@ -122,7 +122,7 @@ export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
       };
       inferences.set(dtype, (await measurePart<InferenceResult>(task)).result);
     }
-    const cosines = await gradientCosines(prepared, options);
+    const cosines = await gradientDifferences(prepared, options);
     const [first] = options.dtypes as [WeightType, ...WeightType[]];
     const inference = inferences.get(first)!;
     const profile = options.profile ? await profileStep(prepared, options) : undefined;
@@ -338,7 +338,7 @@ async function profileStep(prepared: PreparedStep, { threads, stepOptions }: Sd1
 }
 
 /** How far the adapters' gradients turn away from float32's, which is the first of the types or is measured besides. */
-async function gradientCosines(
+export async function gradientDifferences(
   prepared: PreparedStep,
   { dtypes, threads, stepOptions }: Sd15Options,
 ): Promise<Map<WeightType, GradientDifference>> {
