@@ -11,10 +11,12 @@ import { convolutionTable, measureConvolutions } from "./convolutions.js";
 import { layerTable, measureLayers } from "./layers.js";
 import { bestRates, machineRates } from "./machine.js";
 import { profileTable, profileTables, readProfile } from "./profile-summary.js";
+import { REAL_MODEL_NAMES } from "./real-models.js";
 import { countFlops, type Flops, liveBytes, stepGraph } from "./roofline.js";
 import { AXES, type Axis, measureScale, plotScale, scaleTable } from "./scale.js";
 import { measureSd15, sd15Table } from "./sd15.js";
 import { sd15Folder } from "./sd15-weights.js";
+import { measureSize, prepareSize, removeSize, type SizeOptions, sizeTable } from "./sizes.js";
 import { measureSmall, smallTable } from "./small.js";
 import { formatMemory } from "./statistics.js";
 import { measureTrainings, trainingsTable } from "./trainings.js";
@@ -45,6 +47,12 @@ interface BaselineFlags {
   baselineTimeout: number;
   python?: string;
   rounds: number;
+}
+
+interface SizeFlags {
+  prepare?: boolean;
+  remove?: boolean;
+  profile?: string;
 }
 
 const program = new Command("bench").description("Measures this library, the machine under it, and PyTorch beside it.");
@@ -169,6 +177,44 @@ command("trainings", "what the embedded model learns with frozen weights kept in
   .action(async (options: CommonOptions & { dtypes: WeightType[]; seeds: number; steps: number }) => {
     const report = await measureTrainings(options);
     await finish(options, report, trainingsTable(report));
+  });
+
+command("sizes", "models of published sizes with random weights: time, memory and error of a step")
+  .addOption(new Option("--model <name>", "which").choices(REAL_MODEL_NAMES).makeOptionMandatory())
+  .addOption(
+    new Option("--dtypes <list>", `how frozen weights are kept, in turns: of ${WEIGHT_TYPES.join(", ")}`)
+      .argParser((text) => listOf(text, WEIGHT_TYPES))
+      .default(["nf4"]),
+  )
+  .addOption(
+    new Option("--part <what>", "a step of training or of sampling").choices(["train", "sample"]).default("train"),
+  )
+  .addOption(new Option("--pixels <n>", "side of the image").argParser(integer).default(512))
+  .addOption(new Option("--tokens <n>", "of the text; default: a usual prompt's").argParser(integer))
+  .addOption(new Option("--rank <n>", "of each expert").argParser(integer).default(4))
+  .addOption(new Option("--experts <n>", "per adapted layer").argParser(integer).default(3))
+  .addOption(new Option("--fecl-weight <x>", "weight of the consistency loss").argParser(Number).default(0.1))
+  .addOption(new Option("--runs <n>", "steps after the first").argParser(Number).default(1))
+  .option("--gradient-checkpointing", "compute activations again in the backward pass")
+  .option("--compare", "how far predictions or gradients are off those of the first of --dtypes")
+  .option("--profile <prefix>", "write a trace of every kernel to files that begin so")
+  .option("--prepare", "only write what is written once")
+  .option("--remove", "remove what is written once, at the end")
+  .action(async (options: CommonOptions & Omit<SizeOptions, "profilePrefix"> & SizeFlags) => {
+    const { prepare, remove, profile, ...rest } = options;
+    const settings: SizeOptions = {
+      ...rest,
+      gradientCheckpointing: options.gradientCheckpointing ?? false,
+      compare: options.compare ?? false,
+      profilePrefix: profile,
+    };
+    try {
+      if (prepare) return await prepareSize(settings);
+      const report = await measureSize(settings);
+      await finish(options, report, sizeTable(report));
+    } finally {
+      if (remove) await removeSize(options.model);
+    }
   });
 
 baselineOptions(command("small", "steps per second at the embedded model's size"))

@@ -8,6 +8,13 @@ const ABSMAX = ".absmax";
 
 /** Values halfway between two levels: what lies above is nearer to the next one. */
 const BOUNDS = NF4_LEVELS.slice(1).map((level, i) => (level + NF4_LEVELS[i]!) / 2);
+/** −1 … 1 in so many parts that none has two bounds in it: a weight's code then takes one comparison, not fifteen. */
+const PARTS = 128;
+const PER_UNIT = PARTS / 2;
+/** Codes of the parts' lower ends; 1 is the lower end of the last. */
+const PART_CODES = Uint8Array.from({ length: PARTS + 1 }, (_, part) => countBelow(part / PER_UNIT - 1));
+/** The bound behind that code: the one within the part, or one above it. */
+const PART_BOUNDS = Float64Array.from(PART_CODES, (code) => BOUNDS[code] ?? Number.POSITIVE_INFINITY);
 
 /**
  * The nearest levels, two in a byte, the first in its upper half; and the largest magnitude of each block.
@@ -30,10 +37,14 @@ export function toNf4(values: Float32Array): { codes: Uint8Array<ArrayBuffer>; a
   return { codes, absmax };
 }
 
+/** @param value - −1 … 1, but for rounding. */
 function nearest(value: number): number {
-  let code = 0;
-  for (const bound of BOUNDS) if (value > bound) code++;
-  return code;
+  const part = Math.min(Math.max(Math.floor((value + 1) * PER_UNIT), 0), PARTS);
+  return PART_CODES[part]! + (value > PART_BOUNDS[part]! ? 1 : 0);
+}
+
+function countBelow(value: number): number {
+  return BOUNDS.filter((bound) => value > bound).length;
 }
 
 /** Weights in 4 bits. */

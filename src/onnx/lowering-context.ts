@@ -13,7 +13,7 @@ import {
 } from "../graph/graph.js";
 import type { OperatorName } from "../graph/operators.js";
 import { sameShape } from "../graph/shapes.js";
-import { type DType, tensor } from "../tensor/tensor.js";
+import { type DType, sizeOf, tensor } from "../tensor/tensor.js";
 import { elementType, type OnnxAttribute, type OnnxModelBuilder } from "./model-builder.js";
 
 /**
@@ -138,7 +138,9 @@ export function fileWeight(context: LoweringContext, name: string, shape: readon
         : fromNf4(context, name, shape, range, stored),
     );
   }
-  return context.oncePerPhase(name, () => widened(context, builder.file(name, stored, shape, range), shape, "float32"));
+  // One tensor for all shapes under which it is used, where widening gives it one.
+  const own = context.target === "cpu" ? [sizeOf(shape)] : shape;
+  return context.oncePerPhase(name, () => widened(context, builder.file(name, stored, own, range), shape, "float32"));
 }
 
 /** A weight of 8-bit integers, for what takes no integers: out of its forward matrix. */

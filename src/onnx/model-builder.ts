@@ -75,7 +75,7 @@ export class OnnxModelBuilder {
   private readonly known: ValueInfoProto[] = [];
   private readonly shared = new Map<string, string>();
   private readonly nodeNames = new Map<string, number>();
-  private readonly files = new Set<string>();
+  private readonly files = new Map<string, string>();
   private readonly views = new Map<string, View>();
   /** Names of views by what they show and their shape, and the shapes of what they show where that was told. */
   private readonly viewNames = new Map<string, string>();
@@ -241,10 +241,15 @@ export class OnnxModelBuilder {
     return this.constant(tensor(Float32Array.of(value), []));
   }
 
-  /** A tensor that stays in its file; the same name means the same tensor. */
-  file(name: string, dtype: FileType, shape: readonly number[], range: FileRange): string {
-    if (this.files.has(name)) return name;
-    this.files.add(name);
+  /**
+   * A tensor that stays in its file. The same bytes as the same tensor are one, under the first of their names: each is mapped
+   * into memory by itself.
+   */
+  file(name: string, dtype: FileType, shape: readonly number[], { path, offset, length }: FileRange): string {
+    const key = `${path}:${offset}:${length}:${dtype}[${shape}]`;
+    const known = this.files.get(key);
+    if (known !== undefined) return known;
+    this.files.set(key, name);
     const entry = (key: string, value: string) => create(StringStringEntryProtoSchema, { key, value });
     this.initializers.push(
       create(TensorProtoSchema, {
@@ -253,9 +258,9 @@ export class OnnxModelBuilder {
         dims: shape.map(BigInt),
         dataLocation: TensorProto_DataLocation.EXTERNAL,
         externalData: [
-          entry("location", this.fileLocation(range.path)),
-          entry("offset", String(range.offset)),
-          entry("length", String(range.length)),
+          entry("location", this.fileLocation(path)),
+          entry("offset", String(offset)),
+          entry("length", String(length)),
         ],
       }),
     );
