@@ -14,6 +14,7 @@ const MEGABYTE = 1e6;
 export class TrainBars {
   private bar: Progress | undefined;
   private label: string | undefined;
+  private done: number | undefined;
   /** Stays through what is done between steps: it counts the time of the whole training. */
   private training: Progress | undefined;
   /** What is shown only if it lasts, and since when it has been done. */
@@ -102,8 +103,12 @@ export class TrainBars {
     if (this.label !== options.label) {
       this.end();
       this.label = options.label;
+      this.done = undefined;
       this.bar = new Progress(options);
     }
+    // Small files end within one unit: their last line once, not with every piece.
+    if (this.done === done) return;
+    this.done = done;
     this.bar!.update(done);
   }
 }
