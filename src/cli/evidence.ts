@@ -1,7 +1,16 @@
 // fera evidence: the study of when routed experts are worth it, run or as a page.
 
 import { Command } from "commander";
-import { listEvidence, METHODS, PART_TITLES, PARTS, reportEvidence, runEvidence } from "../evidence/index.js";
+import {
+  listEvidence,
+  METHODS,
+  PART_TITLES,
+  PARTS,
+  PRESET_NAMES,
+  PRESETS,
+  reportEvidence,
+  runEvidence,
+} from "../evidence/index.js";
 import { ICON_STYLES, type IconStyle } from "../training/data/icons.js";
 import { prepareOutputFolder } from "../training/index.js";
 import { choice, flag, integer, list, type OptionValues, text } from "../training/options/option.js";
@@ -16,12 +25,20 @@ import { UsageError } from "./usage-error.js";
 
 const STYLES = Object.keys(ICON_STYLES);
 
+/** What a preset gives, for help. */
+const ofPreset = (of: (preset: (typeof PRESETS)[keyof typeof PRESETS]) => number | string): string =>
+  `default: ${PRESET_NAMES.map((name) => `${of(PRESETS[name])} of ${name}`).join(", ")}`;
+
 const OPTIONS = {
-  part: list(`parts of the study, in any order: ${PARTS.join(", ")}; all by default`, "A,B"),
+  preset: choice(
+    "how large the study is: quick has fewer steps, names and parts, and wider intervals",
+    PRESET_NAMES,
+  ).withDefault("quick"),
+  part: list(`parts of the study, in any order: ${PARTS.join(", ")}; the preset's by default`, "A,B"),
   seeds: integer("trainings of every method on every task, each with its own order, noise and beginning", {
     min: 1,
   }).withDefault(5),
-  steps: integer("optimizer steps of a training", { min: 1 }).withDefault(600),
+  steps: integer(`optimizer steps of a training; ${ofPreset(({ steps }) => steps)}`, { min: 1 }),
   processes: integer("runs at the same time, each with its share of the threads", { min: 1, max: 256 }).withDefault(1),
   output: text("folder of the page and the runs; what is there is not run again", "FOLDER").withDefault(
     "docs/evidence",
@@ -36,8 +53,9 @@ const OPTIONS = {
   untuned: flag("one learning rate for all methods in place of tuned ones: sooner, and no comparison to rely on"),
   model: text("folder of a model that draws icons; the embedded one by default", "FOLDER"),
   batchSize: integer("drawings in a batch", { min: 1 }).withDefault(8),
-  drawingSteps: integer("sampling steps of a drawing", { min: 1 }).withDefault(12),
-  limit: integer("most held-out names, spread evenly over all", { min: 1 }),
+  drawingSteps: integer(`sampling steps of a drawing; ${ofPreset(({ drawingSteps }) => drawingSteps)}`, { min: 1 }),
+  limit: integer(`most held-out names, spread evenly over all; ${ofPreset(({ limit }) => limit ?? "all")}`, { min: 1 }),
+  minutes: integer("no run is begun after so many minutes; the same command goes on with what is left", { min: 1 }),
   threads: integer("threads of all processes together; by default the machine's", { min: 1, max: 1024 }),
   format: choice("how --list prints", ["table", "json"]).withDefault("table"),
 };
@@ -64,8 +82,11 @@ export function evidenceCommand(): Command {
     }
     await prepareOutputFolder(options.output);
     const advice = "Stopping; the runs under way are lost, all others are kept.";
-    const { page, failures } = await interruptible(advice, (signal) => alone(options.output, () => run(study, signal)));
+    const { page, failures, left } = await interruptible(advice, (signal) =>
+      alone(options.output, () => run(study, signal)),
+    );
     print(`written to ${page}`);
+    if (left > 0) print(`${left} runs are left; the same command goes on with them`);
     if (failures.length > 0) {
       printError(`fera: ${failures.length} runs failed; run the command again to try them once more.`);
       process.exitCode = 1;

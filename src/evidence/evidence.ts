@@ -7,11 +7,13 @@ import { ConfigError } from "../errors.js";
 import { loadPipeline } from "../pipelines/index.js";
 import type { IconStyle } from "../training/data/icons.js";
 import { type Budget, budgetOf } from "./budget.js";
-import { executeInProcess } from "./execute-in-process.js";
 import { methodNamed } from "./methods.js";
-import { ALL_METHODS, makePlan, PARTS, type Part, type Plan } from "./plan.js";
+import { PARTS, type Part } from "./parts.js";
+import { ALL_METHODS, makePlan, type Plan } from "./plan.js";
+import { PRESETS, type PresetName } from "./presets.js";
 import type { RunRecord } from "./records.js";
 import { writeEvidence } from "./report.js";
+import { RunProcesses } from "./run-processes.js";
 import { runTimes } from "./run-times.js";
 import { type Execute, type Failure, runStudy, type StudyProgress } from "./runner.js";
 import { hashModel, readRecords, readStudy, type Study, writeRecord, writeStudy } from "./study-folder.js";
@@ -22,14 +24,18 @@ export interface EvidenceOptions {
   model?: string | undefined;
   /** Folder of the page, the runs and what is needed to go on. */
   output: string;
-  /** All by default. */
+  /** How large the study is: what follows from it where it is not given. */
+  preset: PresetName;
+  /** The preset's by default. */
   parts?: readonly Part[] | undefined;
   seeds: number;
-  steps: number;
+  /** The preset's by default. */
+  steps?: number | undefined;
   batchSize: number;
-  /** Most held-out names; all by default. */
+  /** Most held-out names; the preset's by default. */
   limit?: number | undefined;
-  drawingSteps: number;
+  /** The preset's by default. */
+  drawingSteps?: number | undefined;
   /** False takes one learning rate for all methods of a kind. */
   isTuned: boolean;
   /** Only these methods and styles; all by default. */
@@ -38,6 +44,8 @@ export interface EvidenceOptions {
   processes: number;
   /** Of all processes together; the machine's by default. */
   threads?: number | undefined;
+  /** No run is begun after so many minutes. */
+  minutes?: number | undefined;
   /** In processes of their own by default. */
   execute?: Execute;
   onProgress?: (progress: StudyProgress) => void;
@@ -60,7 +68,12 @@ export interface ListedPart {
 export async function listEvidence(options: EvidenceOptions): Promise<ListedPart[]> {
   const prepared = await prepare(options);
   const records = await readRecords(options.output);
-  const { byPart } = planOf(options, prepared, records, true);
+  const { byPart } = planOf(
+    { ...options, parts: options.parts ?? PRESETS[options.preset].parts },
+    prepared,
+    records,
+    true,
+  );
   const estimate = runTimes(records.values());
   const seen = new Set<string>();
   return [...byPart].map(([part, specs]) => {
@@ -74,23 +87,27 @@ export async function listEvidence(options: EvidenceOptions): Promise<ListedPart
 /**
  * Runs what is not there yet, and writes the page.
  *
- * @returns The page, and what failed.
+ * @returns The page, what failed, and how many runs are left where time was up.
  * @throws {ConfigError} If the output folder holds a study with other settings, or a method or style is unknown.
  */
-export async function runEvidence(options: EvidenceOptions): Promise<{ page: string; failures: Failure[] }> {
-  const { output, processes, onProgress, onMessage, signal } = options;
+export async function runEvidence(
+  options: EvidenceOptions,
+): Promise<{ page: string; failures: Failure[]; left: number }> {
+  const { output, processes, onProgress, onMessage, signal, minutes } = options;
+  const parts = options.parts ?? PRESETS[options.preset].parts;
   const prepared = await prepare(options);
   await writeStudy(output, prepared.study);
   const records = await readRecords(output);
   const threads = Math.max(1, Math.floor((options.threads ?? availableParallelism()) / processes));
-  const { failures } = await runStudy({
-    plan: (known, isEstimate) => planOf(options, prepared, known, isEstimate),
-    ...{ records, processes, signal, execute: options.execute ?? executeInProcess(threads) },
+  const own = options.execute ? undefined : new RunProcesses(threads);
+  const { failures, left } = await runStudy({
+    plan: (known, isEstimate) => planOf({ ...options, parts }, prepared, known, isEstimate),
+    ...{ records, processes, signal, minutes, execute: options.execute ?? own!.execute },
     keep: (record) => writeRecord(output, record),
     ...(onProgress && { onProgress }),
     ...(onMessage && { onMessage }),
-  });
-  return { page: await reportOf(output, prepared.study, prepared.budget, records), failures };
+  }).finally(() => own?.close());
+  return { page: await reportOf(output, prepared.study, prepared.budget, records), failures, left };
 }
 
 /** Writes the page of a study from what is there. @throws {ConfigError} If the folder holds no study. */
@@ -107,10 +124,24 @@ interface Prepared {
 }
 
 async function prepare(options: EvidenceOptions): Promise<Prepared> {
-  const { model = EMBEDDED_MODEL, batchSize, limit, drawingSteps, steps, seeds, isTuned } = options;
+  const { model = EMBEDDED_MODEL, batchSize, preset, seeds, isTuned } = options;
+  const { steps, limit, drawingSteps } = { ...PRESETS[preset], ...given(options) };
   for (const name of options.methods ?? []) methodNamed(name, ALL_METHODS);
   const settings = { model, modelHash: await hashModel(model), batchSize, limit, drawingSteps };
-  return { study: { settings, steps, seeds, isTuned }, budget: await budgetOfModel(model) };
+  return { study: { settings, preset, steps, seeds, isTuned }, budget: await budgetOfModel(model) };
+}
+
+/** What is given in place of the preset's. */
+function given({ steps, limit, drawingSteps }: EvidenceOptions): {
+  steps?: number;
+  limit?: number;
+  drawingSteps?: number;
+} {
+  return {
+    ...(steps !== undefined && { steps }),
+    ...(limit !== undefined && { limit }),
+    ...(drawingSteps !== undefined && { drawingSteps }),
+  };
 }
 
 async function budgetOfModel(model: string): Promise<Budget> {
@@ -126,8 +157,8 @@ function planOf(
   records: ReadonlyMap<string, RunRecord>,
   isEstimate = false,
 ): Plan {
-  const { settings, steps, seeds, isTuned } = study;
-  return makePlan({ parts, seeds, steps, isTuned, methods, styles, budget, settings, records, isEstimate });
+  const { settings, preset, steps, seeds, isTuned } = study;
+  return makePlan({ preset, parts, seeds, steps, isTuned, methods, styles, budget, settings, records, isEstimate });
 }
 
 /** Of all parts, whichever were asked for this time. */

@@ -14,6 +14,7 @@ import { executeRun } from "./execute-run.js";
 import { METHODS, methodNamed } from "./methods.js";
 import type { RunRecord } from "./records.js";
 import { runSpec } from "./records.js";
+import { RunContext } from "./run-context.js";
 
 let folder: string;
 let budget: Budget;
@@ -26,7 +27,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-async function run(name: string, seed = 0): Promise<RunRecord> {
+async function run(name: string, seed = 0, context?: RunContext): Promise<RunRecord> {
   const method = methodNamed(name, METHODS);
   const config = method.config?.(budget);
   const spec = runSpec({
@@ -35,7 +36,7 @@ async function run(name: string, seed = 0): Promise<RunRecord> {
     adapter: config && { type: config.adapterType, config: config.toJSON() },
     settings: { model: folder, modelHash: "tiny", batchSize: 2, limit: 3, drawingSteps: 2 },
   });
-  return executeRun(spec, { threads: 1 });
+  return executeRun(spec, { threads: 1, context });
 }
 
 it("all methods of a seed see the same drawings and noise, and each is measured whole", {
@@ -63,4 +64,11 @@ it("all methods of a seed see the same drawings and noise, and each is measured 
   const again = await run("lora");
   expect(again.heldOut).toEqual(records.get("lora")!.heldOut);
   expect((await run("lora", 1)).loss!.first).not.toBe(first);
+  // What runs of one process share changes none of them.
+  const context = new RunContext(1);
+  for (const name of ["full", "lora", "none", "fera-plain", "lora"]) {
+    const { heldOut, own, drawings, gates, loss } = records.get(name)!;
+    expect(await run(name, 0, context), name).toMatchObject({ heldOut, own, drawings, ...(gates && { gates }), loss });
+  }
+  await context.forget();
 });

@@ -5,28 +5,26 @@ import { mkdtemp, rm, stat } from "node:fs/promises";
 import { cpus, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { AdapterModel, adapterConfigFromJSON, FeRAConfig, FeRAModel } from "../adapters/index.js";
-import { knownNames } from "../demo/index.js";
 import { createObjective, type Denoiser, type Objective } from "../diffusion/index.js";
-import { ConfigError, quoted } from "../errors.js";
-import { type AnyPipeline, loadPipeline } from "../pipelines/index.js";
+import { quoted } from "../errors.js";
+import type { AnyPipeline } from "../pipelines/index.js";
 import { Generator } from "../tensor/random.js";
 import { ParameterAverage } from "../training/average.js";
 import type { StepCompiler } from "../training/bucketed-train-step.js";
-import { type DatasetRows, openDatasetRows } from "../training/cache/dataset-rows.js";
+import type { DatasetRows } from "../training/cache/dataset-rows.js";
 import { DiffusionBatches } from "../training/diffusion-batches.js";
 import { currentEngine } from "../training/engine.js";
-import { checkCaptions, createOptimizer, type ImageDataset, Trainer } from "../training/index.js";
+import { createOptimizer, type ImageDataset, Trainer } from "../training/index.js";
 import { rateFactors } from "../training/parameter-groups.js";
 import { WholeDenoiser } from "../training/whole-denoiser.js";
 import { analyzeGates } from "./gate-analysis.js";
 import { driftBetween, type MeasuredErrors, measureDrawings, measureErrors } from "./measures.js";
 import { median } from "./plan.js";
 import type { RunRecord, RunSpec } from "./records.js";
-import { openTask } from "./tasks.js";
+import { RunContext } from "./run-context.js";
 
 const TIMESTEPS_PER_IMAGE = 8;
-/** Drawings of the base's own style on which forgetting is measured, and predictions of each. */
-const OWN_DRAWINGS = 32;
+/** Predictions of each drawing of the base's own style, on which forgetting is measured. */
 const OWN_TIMESTEPS = 4;
 const CAPTION_DROPOUT = 0.1;
 const AVERAGE_DECAY = 0.99;
@@ -34,6 +32,8 @@ const WARMUP_STEPS = 20;
 
 /** What a run may be told beside its spec; changes no number but by rounding. */
 export interface ExecutionOptions {
+  /** What is shared with other runs, one after the other; without it the run has a process's memory to itself. */
+  context?: RunContext | undefined;
   threads?: number | undefined;
   signal?: AbortSignal | undefined;
   onProgress?: (phase: string, done: number, of: number) => void;
@@ -45,76 +45,78 @@ export interface ExecutionOptions {
  * @throws {FeraError} If the model or its data cannot be used; what the signal aborts rejects with its reason.
  */
 export async function executeRun(spec: RunSpec, options: ExecutionOptions = {}): Promise<RunRecord> {
-  const { threads, signal, onProgress } = options;
+  const context = options.context ?? new RunContext(options.threads);
+  let isClean = false;
+  try {
+    const record = await executeWith(context, spec, options);
+    // Training all weights has changed the model that is loaded.
+    isClean = options.context !== undefined && (spec.adapter !== undefined || spec.steps === 0);
+    return record;
+  } finally {
+    if (!isClean) await context.forget();
+  }
+}
+
+async function executeWith(context: RunContext, spec: RunSpec, options: ExecutionOptions): Promise<RunRecord> {
+  const { signal, onProgress } = options;
   const startedAt = performance.now();
   const { settings, seed } = spec;
-  const pipeline = await loadPipeline(settings.model, { ...(threads !== undefined && { threads }) });
-  const data = await openTask(spec.task, {
-    size: pipeline.defaultSize,
-    names: await knownNames(settings.model),
-    ...{ seed, limit: settings.limit, ownLimit: Math.min(OWN_DRAWINGS, settings.limit ?? OWN_DRAWINGS) },
-    takes: (caption) => isTaken(pipeline, caption),
-  });
+  const pipeline = await context.pipelineOf(spec);
+  const data = await context.dataOf(spec);
   const objective = createObjective(pipeline.schedulerConfig);
-  const open: DatasetRows[] = [];
-  const rowsOf = async (dataset: ImageDataset): Promise<DatasetRows> => {
-    const rows = await openDatasetRows(pipeline, dataset, {
-      ...(signal && { signal }),
-      onProgress: (what, done, of) => onProgress?.(`encoding ${what}`, done, of),
-    });
-    open.push(rows);
-    return rows;
-  };
-  try {
-    const isMeasured = spec.measures !== "speed";
-    const own = isMeasured ? await rowsOf(data.own) : undefined;
-    // Another stream than the training's, a new one for each seed, the same for all methods.
-    const noise = { objective, seed: 100_000 + seed, ...(signal && { signal }) };
-    const measureOwn = (model: Pick<Denoiser, "predict">, rows: DatasetRows) =>
-      measureErrors(model, rows, { ...noise, timestepsPerImage: OWN_TIMESTEPS });
-    const base = own && (await measureOwn(pipeline.denoiser, own));
-    await pipeline.denoiser.release();
+  const rowsOf = (dataset: ImageDataset): Promise<DatasetRows> => context.rowsOf(spec, dataset, { signal, onProgress });
+  const isMeasured = spec.measures !== "speed";
+  const own = isMeasured ? await rowsOf(data.own) : undefined;
+  // Another stream than the training's, a new one for each seed, the same for all methods.
+  const noise = { objective, seed: 100_000 + seed, ...(signal && { signal }) };
+  const measureOwn = (model: Pick<Denoiser, "predict">, rows: DatasetRows) =>
+    measureErrors(model, rows, { ...noise, timestepsPerImage: OWN_TIMESTEPS });
+  const base = own && (await context.baseErrors(spec, () => measureOwn(pipeline.denoiser, own)));
+  await pipeline.denoiser.release();
 
-    const trained = await train(spec, pipeline, () => rowsOf(data.train), objective, options);
-    const peakMemoryBytes = process.resourceUsage().maxRSS * 1024;
-    const measured = own && base ? await measure() : undefined;
-    async function measure(): Promise<Partial<RunRecord>> {
-      onProgress?.("measuring", 0, 1);
-      const heldOut = await rowsOf(data.heldOut);
-      const errors = await measureErrors(trained.model, heldOut, { ...noise, timestepsPerImage: TIMESTEPS_PER_IMAGE });
-      const after = await measureOwn(trained.model, own!);
-      const gates = trained.model instanceof FeRAModel ? await analyzeGates(trained.model, heldOut, noise) : undefined;
-      await (trained.model as { release?: () => Promise<void> }).release?.();
-      await pipeline.denoiser.release();
-      const drawn = spec.measures === "all" ? await drawWith(trained.model) : undefined;
-      const { rows, residuals: _, ...parts } = errors;
-      return {
-        heldOut: {
-          ...parts,
-          names: rows.map((error, i) => ({ name: data.heldOut.name(i), error, drawing: drawn?.names[i] })),
-        },
-        own: ownResult(after, base!),
-        ...(drawn && { drawings: { nearestShare: drawn.nearestShare, diversity: drawn.diversity } }),
-        ...(gates && { gates }),
-      };
-    }
-    async function drawWith(model: Pick<Denoiser, "predict">) {
-      onProgress?.("drawing", 0, data.heldOut.size);
-      if (model instanceof AdapterModel) await pipeline.useAdapters(model);
-      return measureDrawings(pipeline, data.heldOut, { seed, steps: settings.drawingSteps, ...(signal && { signal }) });
-    }
+  const trained = await train(spec, pipeline, () => rowsOf(data.train), objective, options);
+  const peakMemoryBytes = options.context ? undefined : process.resourceUsage().maxRSS * 1024;
+  const measured = own && base ? await measure(own, base) : undefined;
+  async function measure(own: DatasetRows, base: MeasuredErrors): Promise<Partial<RunRecord>> {
+    onProgress?.("measuring", 0, 1);
+    const heldOut = await rowsOf(data.heldOut);
+    const errors = await measureErrors(trained.model, heldOut, { ...noise, timestepsPerImage: TIMESTEPS_PER_IMAGE });
+    const after = await measureOwn(trained.model, own);
+    const gates = trained.model instanceof FeRAModel ? await analyzeGates(trained.model, heldOut, noise) : undefined;
+    await (trained.model as { release?: () => Promise<void> }).release?.();
+    await pipeline.denoiser.release();
+    const drawn = spec.measures === "all" ? await drawWith(trained.model) : undefined;
+    const { rows, residuals: _, ...parts } = errors;
     return {
-      ...{ spec, parameters: trained.parameters, trainImages: data.train.size, loss: trained.loss },
-      ...{ secondsPerStep: trained.secondsPerStep, peakMemoryBytes, fileBytes: trained.fileBytes },
-      ...measured,
-      seconds: (performance.now() - startedAt) / 1000,
-      finishedAt: new Date().toISOString(),
-      machine: { ...machine(), ...currentEngine(pipeline.denoiser.runtime) },
+      heldOut: {
+        ...parts,
+        names: rows.map((error, i) => ({ name: data.heldOut.name(i), error, drawing: drawn?.names[i] })),
+      },
+      own: ownResult(after, base),
+      ...(drawn && { drawings: { nearestShare: drawn.nearestShare, diversity: drawn.diversity } }),
+      ...(gates && { gates }),
     };
-  } finally {
-    for (const rows of open) await rows.close();
-    await pipeline.release();
   }
+  async function drawWith(model: Pick<Denoiser, "predict">) {
+    onProgress?.("drawing", 0, data.heldOut.size);
+    if (model instanceof AdapterModel) await pipeline.useAdapters(model);
+    try {
+      return await measureDrawings(pipeline, data.heldOut, {
+        ...{ seed, steps: settings.drawingSteps, ...(signal && { signal }) },
+      });
+    } finally {
+      pipeline.unloadAdapters();
+      await pipeline.denoiser.release();
+    }
+  }
+  return {
+    ...{ spec, parameters: trained.parameters, trainImages: data.train.size, loss: trained.loss },
+    ...{ secondsPerStep: trained.secondsPerStep, peakMemoryBytes, fileBytes: trained.fileBytes },
+    ...measured,
+    seconds: (performance.now() - startedAt) / 1000,
+    finishedAt: new Date().toISOString(),
+    machine: { ...machine(), ...currentEngine(pipeline.denoiser.runtime) },
+  };
 }
 
 const ownResult = (after: MeasuredErrors, base: MeasuredErrors): NonNullable<RunRecord["own"]> => ({
@@ -122,16 +124,6 @@ const ownResult = (after: MeasuredErrors, base: MeasuredErrors): NonNullable<Run
   base: base.error,
   drift: driftBetween(after.residuals, base.residuals),
 });
-
-function isTaken(pipeline: AnyPipeline, caption: string): boolean {
-  try {
-    checkCaptions(pipeline, [caption]);
-    return true;
-  } catch (error) {
-    if (error instanceof ConfigError) return false;
-    throw error;
-  }
-}
 
 /** What a training gave. */
 interface Trained extends Pick<RunRecord, "parameters" | "loss" | "secondsPerStep" | "fileBytes"> {

@@ -18,13 +18,6 @@ import { type Budget, fitted, nearest, TOTAL_RANK } from "./budget.js";
  */
 export const SCALE = 2;
 
-/** Learning rates that are tried, as many for every method. */
-export const ADAPTER_RATES = [5e-4, 1e-3, 2e-3, 4e-3] as const;
-/** Whole models need smaller ones. */
-export const FULL_RATES = [5e-5, 1e-4, 2e-4, 4e-4] as const;
-/** Which of them is taken where nothing was tuned. */
-export const UNTUNED = 2;
-
 /** One way to adapt the base, or none. */
 export interface Method {
   name: string;

@@ -5,8 +5,10 @@ import "../runtime/node.js";
 import "../storage/node.js";
 import { type Budget, budgetOf, parametersOf } from "./budget.js";
 import { HYPOTHESES } from "./hypotheses.js";
-import { ADAPTER_RATES, FULL_RATES, METHODS, methodNamed } from "./methods.js";
-import { ALL_METHODS, makePlan, PARTS, type PlanOptions } from "./plan.js";
+import { METHODS, methodNamed } from "./methods.js";
+import { PARTS } from "./parts.js";
+import { ALL_METHODS, makePlan, type PlanOptions } from "./plan.js";
+import { PRESETS } from "./presets.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import { runSpec } from "./records.js";
 import { TEST_STYLES, TUNING_STYLE } from "./tasks.js";
@@ -20,8 +22,19 @@ beforeAll(async () => {
 afterAll(() => unet.release());
 
 const settings = { model: "/somewhere", modelHash: "abc", batchSize: 8, drawingSteps: 12 };
+const { adapter: ADAPTER_RATES } = PRESETS.full.rates;
 const planned = (options: Partial<PlanOptions> = {}) =>
-  makePlan({ parts: PARTS, seeds: 2, steps: 600, isTuned: true, budget, settings, records: new Map(), ...options });
+  makePlan({
+    preset: "full",
+    parts: PARTS,
+    seeds: 2,
+    steps: 600,
+    isTuned: true,
+    budget,
+    settings,
+    records: new Map(),
+    ...options,
+  });
 
 /** A record with an error and a time. */
 function record(spec: RunSpec, error: number, secondsPerStep = 0.3): [string, RunRecord] {
@@ -52,7 +65,7 @@ describe("methods", () => {
 
   it("have names of their own, and as many tries of a rate", () => {
     expect(new Set(ALL_METHODS.map(({ name }) => name)).size).toBe(ALL_METHODS.length);
-    expect(ADAPTER_RATES).toHaveLength(FULL_RATES.length);
+    for (const { rates } of Object.values(PRESETS)) expect(rates.adapter).toHaveLength(rates.full.length);
     expect(HYPOTHESES.length).toBeGreaterThanOrEqual(10);
     for (const { prediction } of HYPOTHESES) expect(prediction.length).toBeGreaterThan(20);
     expect(() => methodNamed("lara", METHODS)).toThrow(/no method "lara"; there are lora, fera/);

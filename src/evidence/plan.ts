@@ -4,41 +4,11 @@
 import type { IconStyle } from "../training/data/icons.js";
 import type { Budget } from "./budget.js";
 import { HYPOTHESES } from "./hypotheses.js";
-import {
-  ABLATIONS,
-  ADAPTER_RATES,
-  BASELINE,
-  FULL_RATES,
-  METHODS,
-  type Method,
-  methodNamed,
-  UNTUNED,
-} from "./methods.js";
+import { ABLATIONS, BASELINE, METHODS, type Method, methodNamed } from "./methods.js";
+import { PARTS, type Part } from "./parts.js";
+import { PRESETS, type Preset, type PresetName } from "./presets.js";
 import { type Measures, type RunRecord, type RunSpec, runSpec, type StudySettings } from "./records.js";
 import { ABLATION_STYLE, SUBJECTS, type Subject, type Task, TEST_STYLES, TUNING_STYLE } from "./tasks.js";
-
-/** The parts, in the order in which they are run. */
-export const PARTS = [
-  ...(["rates", "speed", "main", "time", "few-shot", "subject"] as const),
-  ...(["consistency", "bands", "sigma", "numbers", "hypotheses", "confirm"] as const),
-] as const;
-export type Part = (typeof PARTS)[number];
-
-/** What each part is for. */
-export const PART_TITLES: Readonly<Record<Part, string>> = {
-  rates: "learning rate of each method, tuned on another style",
-  speed: "seconds a step, one run at a time",
-  main: "every method, every style, at equal steps and parameters",
-  time: "the same at the training time of LoRA",
-  "few-shot": "a style from 8, 32 and 128 drawings",
-  subject: "one thing in several drawings",
-  consistency: "weight of the consistency loss",
-  bands: "definition of the bands",
-  sigma: "blur of the finest band",
-  numbers: "numbers of bands and experts",
-  hypotheses: "variants that might make routing pay, tried on the tuning style",
-  confirm: "the two best of those, on the styles that did not choose them",
-};
 
 /** Timings of each method. */
 const REPEATS_OF_SPEED = 3;
@@ -46,6 +16,10 @@ const SPEED_STEPS = 24;
 const FEW = [8, 32, 128] as const;
 const FEW_METHODS = [BASELINE, "fera", "fera-plain", "fera-shared", "t-lora"];
 const FINALISTS = 2;
+/** Trained longer, to see whether their order stays, at so many seeds. */
+const LONG_METHODS = [BASELINE, "fera", "fera-plain", "fera-timestep", "fera-shared"];
+const LONG_FACTOR = 4;
+const LONG_SEEDS = 3;
 /** Of the steps, where not as many fit into LoRA's time; to count until it is known. */
 const GUESSED_SHARE = 0.9;
 /** Of the steps: few drawings are learned sooner, and by heart after that. */
@@ -54,6 +28,7 @@ const SUBJECT_SHARE = 1 / 3;
 
 /** What a study is asked for. */
 export interface PlanOptions {
+  preset: PresetName;
   parts: readonly Part[];
   seeds: number;
   steps: number;
@@ -99,8 +74,11 @@ class NotYet extends Error {}
 class Planner {
   private readonly needed = new Map<Part, Map<string, RunSpec>>();
   private readonly rates = new Map<string, number>();
+  private readonly preset: Preset;
 
-  constructor(private readonly options: PlanOptions) {}
+  constructor(private readonly options: PlanOptions) {
+    this.preset = PRESETS[options.preset];
+  }
 
   plan(): Plan {
     const { parts } = this.options;
@@ -145,11 +123,19 @@ class Planner {
         return this.each(main, styles.map(style), "all", () => steps);
       case "time":
         return this.each(
-          main.filter(({ kind }) => kind !== "none"),
+          this.some(main, this.preset.timeMethods).filter(({ kind }) => kind !== "none"),
           tested.map(style),
           "all",
           (method) => this.equalTime(method),
         );
+      case "long": {
+        const task = this.styles([ABLATION_STYLE]).map(style);
+        const compared = this.some(main, LONG_METHODS);
+        const stages = [1, LONG_FACTOR].map((factor) => this.each(compared, task, "all", () => factor * steps));
+        // Seeds are outermost, so that the first ones are those of the first seeds.
+        const most = Math.min(LONG_SEEDS, this.options.seeds) * compared.length * task.length;
+        return stages.flatMap((runs) => runs.slice(0, most));
+      }
       case "few-shot": {
         const tasks = tested.flatMap((name) =>
           FEW.map((drawings): Task => ({ kind: "few-shot", style: name, drawings })),
@@ -167,7 +153,7 @@ class Planner {
       }
       case "hypotheses": {
         const tried = [methodNamed(BASELINE, METHODS), ...this.chosen(HYPOTHESES.map(({ method }) => method))];
-        return this.each(tried, [style(TUNING_STYLE)], "error", () => steps);
+        return this.each(tried, [style(TUNING_STYLE)], measuresOfVariant, () => steps);
       }
       case "confirm": {
         let finalists: readonly Method[];
@@ -191,7 +177,7 @@ class Planner {
         return this.each(
           [methodNamed(BASELINE, METHODS), ...variants],
           this.styles([ABLATION_STYLE]).map(style),
-          "error",
+          measuresOfVariant,
           () => steps,
         );
       }
@@ -202,14 +188,16 @@ class Planner {
   private each(
     methods: readonly Method[],
     tasks: readonly Task[],
-    measures: Measures,
+    measures: Measures | ((method: Method) => Measures),
     stepsOf: (method: Method) => number,
   ): (() => RunSpec)[] {
+    const measuresOf = typeof measures === "string" ? () => measures : measures;
     return Array.from({ length: this.options.seeds }, (_, seed) => seed).flatMap((seed) =>
       tasks.flatMap((task) =>
         methods.map((method) => () => {
           const steps = method.kind === "none" ? 0 : stepsOf(method);
-          return this.spec(method, { task, seed, steps, measures, learningRate: this.rate(method) });
+          const learningRate = this.rate(method);
+          return this.spec(method, { task, seed, steps, measures: measuresOf(method), learningRate });
         }),
       ),
     );
@@ -235,28 +223,28 @@ class Planner {
     if (method.kind === "none") return 0;
     const factor = method.rateFactor ?? 1;
     const own = ALL_METHODS.find(({ name }) => name === method.tunedAs)!;
-    const rates = ratesOf(own);
-    if (!this.options.isTuned) return rates[UNTUNED]! * factor;
+    const untuned = ratesOf(own, this.options.preset)[this.preset.untuned]!;
+    if (!this.options.isTuned) return untuned * factor;
     const tries = this.need("rates", this.tries({ ...own, tunedAs: own.name }));
     const errors = tries.map(({ id }) => this.options.records.get(id)?.heldOut?.error);
     if (errors.some((error) => error === undefined)) {
-      if (this.options.isEstimate) return rates[UNTUNED]! * factor;
+      if (this.options.isEstimate) return untuned * factor;
       throw new NotYet("learning rates");
     }
     return bestRate(tries, errors as number[]) * factor;
   }
 
   private tries(method: Method): RunSpec[] {
-    const { steps } = this.options;
+    const { steps, preset } = this.options;
     const task: Task = { kind: "style", style: TUNING_STYLE };
-    return ratesOf(method).map((learningRate) =>
+    return ratesOf(method, preset).map((learningRate) =>
       this.spec(method, { task, seed: 0, steps, measures: "error", learningRate }),
     );
   }
 
   private timed(method: Method): RunSpec[] {
     const task: Task = { kind: "style", style: TUNING_STYLE };
-    const learningRate = ratesOf(method)[0]!;
+    const learningRate = ratesOf(method, this.options.preset)[0]!;
     return Array.from({ length: REPEATS_OF_SPEED }, (_, seed) =>
       this.spec(method, { task, seed, steps: SPEED_STEPS, measures: "speed", learningRate }),
     );
@@ -311,8 +299,9 @@ class Planner {
     return methods.filter(({ name }) => name === BASELINE || !names || names.includes(name));
   }
 
-  private some(methods: readonly Method[], names: readonly string[]): Method[] {
-    return methods.filter(({ name }) => names.includes(name));
+  /** Those of these names; all where there are none. */
+  private some(methods: readonly Method[], names: readonly string[] | undefined): Method[] {
+    return methods.filter(({ name }) => !names || names.includes(name));
   }
 
   private styles(styles: readonly IconStyle[]): IconStyle[] {
@@ -335,8 +324,11 @@ function adapterOf({ name, config: make }: Method, budget: Budget): RunSpec["ada
 }
 
 /** The learning rates that are tried for a method. */
-export const ratesOf = ({ kind }: Pick<Method, "kind">): readonly number[] =>
-  kind === "full" ? FULL_RATES : ADAPTER_RATES;
+export const ratesOf = ({ kind }: Pick<Method, "kind">, preset: PresetName): readonly number[] =>
+  PRESETS[preset].rates[kind === "full" ? "full" : "adapter"];
+
+/** Variants are compared by their errors alone; the baseline's runs are those of the main part. */
+const measuresOfVariant = ({ name }: Method): Measures => (name === BASELINE ? "all" : "error");
 
 function bestRate(tries: readonly RunSpec[], errors: readonly number[]): number {
   return tries[errors.indexOf(Math.min(...errors))]!.learningRate;

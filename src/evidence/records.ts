@@ -110,7 +110,8 @@ export interface RunRecord {
   loss: { first: number; last: number } | undefined;
   /** Median over the steps but the first. */
   secondsPerStep: number | undefined;
-  peakMemoryBytes: number;
+  /** Of the process until the training's end; where the process did this run alone. */
+  peakMemoryBytes?: number | undefined;
   fileBytes: number | undefined;
   heldOut?: (ErrorParts & { names: NameResult[] }) | undefined;
   /** On names that are held out, in the style that the base draws: error with and without, mean square of their difference. */

@@ -4,6 +4,7 @@ import { BASE_STYLE } from "../demo/index.js";
 import { fourDigits, markdownTable } from "./markdown.js";
 import { methodNamed } from "./methods.js";
 import { ALL_METHODS, ratesOf } from "./plan.js";
+import { PRESETS, type PresetName } from "./presets.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import type { PageInputs } from "./report-inputs.js";
 import { TUNING_STYLE } from "./tasks.js";
@@ -11,14 +12,18 @@ import { TUNING_STYLE } from "./tasks.js";
 const titleOf = (name: string): string => methodNamed(name, ALL_METHODS).title;
 
 /** Errors of all tries; empty where there are none. */
-export function ratesSection(specs: readonly RunSpec[], records: ReadonlyMap<string, RunRecord>): string[] {
+export function ratesSection(
+  specs: readonly RunSpec[],
+  records: ReadonlyMap<string, RunRecord>,
+  preset: PresetName,
+): string[] {
   const names = [...new Set(specs.map(({ method }) => method))];
   const rows = names.flatMap((name) => {
     const tries = specs.filter(({ method }) => method === name);
     const errors = tries.map(({ id }) => records.get(id)?.heldOut?.error);
     if (errors.every((error) => error === undefined)) return [];
     const least = Math.min(...errors.map((error) => error ?? Number.POSITIVE_INFINITY));
-    const all = ratesOf(methodNamed(name, ALL_METHODS));
+    const all = ratesOf(methodNamed(name, ALL_METHODS), preset);
     const cells = tries.map(({ learningRate }, i) => {
       const error = errors[i];
       if (error === undefined) return `${learningRate}: –`;
@@ -70,6 +75,24 @@ export function howSection({ study, records, plan, budget, runsFile }: PageInput
       ),
       `- All numbers: [${runsFile}](${runsFile}), [runs.csv](runs.csv); configurations and parameters: [configurations.json](configurations.json).`,
     ].join("\n"),
-    `\`\`\`\nnpx fera evidence --seeds ${study.seeds} --steps ${study.steps}${study.isTuned ? "" : " --untuned"}\n\`\`\``,
+    `\`\`\`\n${commandOf(study)}\n\`\`\``,
   ];
+}
+
+function commandOf({ preset, seeds, steps, isTuned, settings }: PageInputs["study"]): string {
+  const usual = PRESETS[preset];
+  const flags = [
+    ["steps", steps, usual.steps],
+    ["limit", settings.limit, usual.limit],
+    ["drawing-steps", settings.drawingSteps, usual.drawingSteps],
+    ["batch-size", settings.batchSize, 8],
+  ] as const;
+  const own = flags.flatMap(([name, value, preset]) => (value === preset ? [] : [`--${name} ${value}`]));
+  return [
+    "npx fera evidence",
+    `--preset ${preset}`,
+    `--seeds ${seeds}`,
+    ...own,
+    ...(isTuned ? [] : ["--untuned"]),
+  ].join(" ");
 }

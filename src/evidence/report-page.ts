@@ -5,11 +5,15 @@ import { type Compared, claimOf, compare, METRICS, type MethodRuns, type Metric,
 import { HYPOTHESES } from "./hypotheses.js";
 import { fourDigits, intervalText, markdownTable, percent } from "./markdown.js";
 import { BASELINE, methodNamed } from "./methods.js";
-import { ALL_METHODS, median, PART_TITLES, PARTS, type Part } from "./plan.js";
+import { PART_TITLES, PARTS, type Part } from "./parts.js";
+import { ALL_METHODS, median } from "./plan.js";
+import { PRESETS } from "./presets.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import { howSection, LIMITS, ratesSection } from "./report-about.js";
 import { gatesSection } from "./report-gates.js";
 import type { PageInputs } from "./report-inputs.js";
+import { longSection } from "./report-long.js";
+import { powerSection } from "./report-power.js";
 import { TEST_STYLES, TUNING_STYLE, taskName } from "./tasks.js";
 
 const ERROR = METRICS[0]!;
@@ -32,15 +36,17 @@ class EvidencePage {
       ...this.state(),
       ...this.claims(),
       ...this.main(),
+      ...powerSection(this.comparison("main", isTest)),
       ...this.plots(),
       ...this.equalTime(),
+      ...longSection(this.runs("long"), this.inputs.records, titleOf),
       ...this.byTask("few-shot", "From few drawings"),
       ...this.byTask("subject", "One thing in several drawings"),
       ...gatesSection(this.rows([...this.runs("main"), ...this.runs("hypotheses")]).rows, titleOf),
       ...this.ablations(),
       ...this.hypotheses(),
       ...this.confirmation(),
-      ...ratesSection(this.runs("rates"), this.inputs.records),
+      ...ratesSection(this.runs("rates"), this.inputs.records, this.inputs.study.preset),
       LIMITS,
       ...howSection(this.inputs),
     ].filter((block) => block !== "");
@@ -57,9 +63,12 @@ class EvidencePage {
 
   private state(): string[] {
     const { plan, records, study } = this.inputs;
-    const parts = PARTS.map((part) => {
+    const asked: readonly Part[] = PRESETS[study.preset].parts;
+    const doneOf = (part: Part) => this.runs(part).filter(({ id }) => records.has(id)).length;
+    const shown = PARTS.filter((part) => asked.includes(part) || doneOf(part) > 0);
+    const parts = shown.map((part) => {
       const specs = this.runs(part);
-      const done = specs.filter(({ id }) => records.has(id)).length;
+      const done = doneOf(part);
       const waits = plan.waiting.find((each) => each.part === part);
       const note = waits ? `waits for ${waits.for}` : done === specs.length ? "" : "not complete";
       return [part, PART_TITLES[part], `${done} of ${specs.length}`, note];
@@ -67,7 +76,7 @@ class EvidencePage {
     const isWhole = parts.every(([, , , note]) => note === "");
     return [
       "## What was run",
-      `${study.steps} steps of ${study.settings.batchSize} drawings, ${study.seeds} ${study.seeds === 1 ? "seed" : "seeds"}${study.isTuned ? "" : ", **learning rates not tuned**"}. ` +
+      `Preset \`${study.preset}\`: ${study.steps} steps of ${study.settings.batchSize} drawings, ${study.seeds} ${study.seeds === 1 ? "seed" : "seeds"}${study.isTuned ? "" : ", **learning rates not tuned**"}. ` +
         (isWhole ? "All parts are complete." : "**Not all of the study has been run; what is missing is no result.**"),
       markdownTable(["part", "what for", "runs", ""], parts, 2),
     ];
@@ -165,7 +174,7 @@ class EvidencePage {
       rows.map(({ row, records }) => {
         const [first] = records;
         const seconds = this.secondsPerStep(row) ?? medianOf(records.map(({ secondsPerStep }) => secondsPerStep));
-        const memory = medianOf(records.map(({ peakMemoryBytes }) => peakMemoryBytes));
+        const memory = medianOf(this.timings(row).map(({ peakMemoryBytes }) => peakMemoryBytes));
         return [
           titleOf(row),
           `${records.length}`,
@@ -182,8 +191,12 @@ class EvidencePage {
 
   /** Of the timings where they are, as one run was alone then. */
   private secondsPerStep(method: string): number | undefined {
-    const timings = this.runs("speed").filter((spec) => spec.method === method);
-    return medianOf(timings.map(({ id }) => this.inputs.records.get(id)?.secondsPerStep));
+    return medianOf(this.timings(method).map(({ secondsPerStep }) => secondsPerStep));
+  }
+
+  private timings(method: string): RunRecord[] {
+    const { records } = this.inputs;
+    return this.runs("speed").flatMap((spec) => (spec.method === method ? (records.get(spec.id) ?? []) : []));
   }
 
   private closerText(rows: readonly MethodRuns[], base: readonly RunRecord[]): string {

@@ -5,6 +5,8 @@ import type { RunRecord, RunSpec } from "./records.js";
 export interface RunOrder {
   spec: RunSpec;
   threads: number;
+  /** Whether it is the process's only run. */
+  isAlone: boolean;
 }
 
 export type RunReport =

@@ -4,9 +4,9 @@ import { median } from "./plan.js";
 import type { Measures, RunRecord, RunSpec } from "./records.js";
 
 /** Seconds of a step of eight drawings with the embedded model on one core, where nothing is known yet. */
-const UNKNOWN_STEP = 0.5;
+const UNKNOWN_STEP = 0.28;
 /** Seconds of all that is no step, likewise. */
-const UNKNOWN_REST: Readonly<Record<Measures, number>> = { speed: 20, error: 60, all: 150 };
+const UNKNOWN_REST: Readonly<Record<Measures, number>> = { speed: 8, error: 10, all: 18 };
 
 /** Estimates a run's seconds: those of its method's steps, and what runs with the same measures took beside their steps. */
 export function runTimes(records: Iterable<RunRecord>): (spec: RunSpec) => number {

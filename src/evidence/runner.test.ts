@@ -25,7 +25,7 @@ const layers = ["to_q", "to_k", "to_v", "to_out.0"].map(
 );
 const budget = budgetOf(layers);
 const settings = { model: "/home/someone/model", modelHash: "abc", batchSize: 2, drawingSteps: 2 };
-const study: Study = { settings, steps: 6, seeds: 3, isTuned: true };
+const study: Study = { settings, preset: "full", steps: 6, seeds: 3, isTuned: true };
 const asked = { parts: ["main", "time"], styles: ["twemoji"], methods: ["dora", "none"] } as const;
 const planOf = (records: ReadonlyMap<string, RunRecord>, isEstimate = false, more: Partial<PlanOptions> = asked) =>
   makePlan({ ...study, ...{ parts: [], budget, records, isEstimate }, ...more });
@@ -173,4 +173,18 @@ it("claims what corrected intervals show, says what is missing, and nothing wher
   await runAll(async (spec) => found({ ...spec, method: "lora" }));
   const [same] = await files();
   expect(same).toContain("Nothing: no corrected interval leaves zero out.");
+});
+
+it("begins nothing when its time is up, tells what is left, and has it done the next time", async () => {
+  await writeStudy(folder, study);
+  const records = await readRecords(folder);
+  const slow: Execute = async (spec) => {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    return found(spec);
+  };
+  const options = { plan: planOf, records, keep: async () => undefined, processes: 2 };
+  const first = await runStudy({ ...options, execute: slow, minutes: 0.02 / 60 });
+  expect(records.size).toBeGreaterThan(0);
+  expect(first.left).toBeGreaterThan(0);
+  expect((await runStudy({ ...options, execute: quick })).left).toBe(0);
 });

@@ -33,6 +33,8 @@ export interface RunnerOptions {
   keep: (record: RunRecord) => Promise<void>;
   /** Runs at the same time; those that time steps are alone. */
   processes: number;
+  /** No run is begun after so many minutes. */
+  minutes?: number | undefined;
   onProgress?: (progress: StudyProgress) => void;
   onMessage?: (message: string) => void;
   signal?: AbortSignal | undefined;
@@ -49,11 +51,14 @@ export interface Failure {
  *
  * A run that fails is told and left out, and the others go on.
  *
+ * @returns Also how many runs are left, where time was up.
  * @throws The signal's reason, once the runs under way have ended.
  */
-export async function runStudy(options: RunnerOptions): Promise<{ failures: Failure[] }> {
+export async function runStudy(options: RunnerOptions): Promise<{ failures: Failure[]; left: number }> {
   const { records, execute, keep, processes, onProgress, onMessage, signal } = options;
   const failures: Failure[] = [];
+  const endsAt = performance.now() + 60_000 * (options.minutes ?? Number.POSITIVE_INFINITY);
+  const isTimeUp = () => performance.now() >= endsAt;
   const running = new Map<string, string>();
   const isOpen = ({ id }: RunSpec) => !records.has(id) && !failures.some(({ spec }) => spec.id === id);
   const left = () => {
@@ -101,17 +106,18 @@ export async function runStudy(options: RunnerOptions): Promise<{ failures: Fail
   for (;;) {
     signal?.throwIfAborted();
     const open = options.plan(records, false).runs.filter(isOpen);
-    if (open.length === 0) return { failures };
+    if (open.length === 0 || isTimeUp()) return { failures, left: known.total - known.done };
     const timing = open.filter(({ measures }) => measures === "speed");
     // Timings are compared with each other: one of each method, and again, so that a slow minute harms none alone.
     timing.sort((a, b) => a.seed - b.seed);
     for (const spec of timing) {
+      if (isTimeUp()) break;
       signal?.throwIfAborted();
       await doRun(spec);
     }
     const queue = open.filter(({ measures }) => measures !== "speed");
     const worker = async (): Promise<void> => {
-      for (let spec = queue.shift(); spec; spec = queue.shift()) {
+      for (let spec = queue.shift(); spec && !isTimeUp(); spec = queue.shift()) {
         signal?.throwIfAborted();
         await doRun(spec);
       }

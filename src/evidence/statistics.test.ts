@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Generator } from "../tensor/random.js";
-import { excludesZero, type Observation, simultaneousIntervals, singleP } from "./statistics.js";
+import { detectableDifference, excludesZero, type Observation, simultaneousIntervals, singleP } from "./statistics.js";
 import { criticalValue, twoSidedNormalTail, twoSidedTail } from "./student-t.js";
 
 describe("Student's t", () => {
@@ -109,5 +109,30 @@ describe("the correction", () => {
     const [found] = simultaneousIntervals(many);
     expect(found!.corrected![1] - found!.corrected![0]).toBeGreaterThan(1.2 * (found!.single![1] - found!.single![0]));
     expect(excludesZero(found!.corrected)).toBe(true);
+  });
+});
+
+describe("the difference that a study finds", () => {
+  it("is found four times in five", () => {
+    const generator = new Generator(5);
+    const sizes: number[] = [];
+    for (let i = 0; i < 40; i++) sizes.push(detectableDifference(simultaneousIntervals([table(generator, {})])[0]!)!);
+    const mean = sizes.reduce((sum, size) => sum + size, 0) / sizes.length;
+    let found = 0;
+    for (let i = 0; i < 100; i++) {
+      const [interval] = simultaneousIntervals([table(generator, { mean })], { resamples: 300 });
+      if (excludesZero(interval!.corrected) && interval!.estimate > 0) found++;
+    }
+    expect(found).toBeGreaterThan(65);
+    expect(found).toBeLessThan(95);
+  });
+
+  it("shrinks with more of what it varies by", () => {
+    const [interval] = simultaneousIntervals([table(new Generator(1), { ofSeed: 1, ofName: 0, noise: 0.01 })]);
+    expect(interval!.seedShare).toBeGreaterThan(0.95);
+    const now = detectableDifference(interval!)!;
+    expect(detectableDifference(interval!, { seeds: 4 })! / now).toBeCloseTo(0.5, 1);
+    expect(detectableDifference(interval!, { names: 4 })! / now).toBeCloseTo(1, 1);
+    expect(detectableDifference({ estimate: 1, seeds: 1, names: 3 })).toBeUndefined();
   });
 });

@@ -31,6 +31,8 @@ export interface Interval {
   /** Undefined, like the intervals, where there is but one seed, or nothing varies. */
   standardError?: number;
   degreesOfFreedom?: number;
+  /** Of the variance, 0 … 1: what comes from seeds; the rest comes from names. */
+  seedShare?: number;
   /** By itself, at the level asked for. */
   single?: readonly [number, number];
   /** Together with all other comparisons. */
@@ -97,16 +99,33 @@ export function simultaneousIntervals(
     const counts = { seeds: each.seeds.length, names: each.names.length };
     if (!known[i]) return { estimate, ...counts };
     const standardError = errors[i]!;
-    const degreesOfFreedom = satterthwaite(each);
+    const { degreesOfFreedom, seedShare } = satterthwaite(each);
     const around = (p: number): readonly [number, number] => {
       const reach = criticalValue(p, degreesOfFreedom) * standardError;
       return [estimate - reach, estimate + reach];
     };
     return {
-      ...{ estimate, standardError, degreesOfFreedom, ...counts },
+      ...{ estimate, standardError, degreesOfFreedom, seedShare, ...counts },
       ...{ single: around(alpha), corrected: around(together) },
     };
   });
+}
+
+/**
+ * The smallest true difference that a comparison finds with probability 0.8: one whose estimate then falls outside of the
+ * corrected interval around zero. Undefined where there is no interval.
+ *
+ * @param factors - How many times as many seeds and names there are; default 1. Critical values stay as they are, so that what more
+ *   seeds would give is told a little too large.
+ */
+export function detectableDifference(
+  { estimate, standardError, degreesOfFreedom, seedShare, corrected }: Interval,
+  { seeds = 1, names = 1 }: { seeds?: number; names?: number } = {},
+): number | undefined {
+  if (standardError === undefined || !corrected) return undefined;
+  const shrunk = Math.sqrt(seedShare! / seeds + (1 - seedShare!) / names);
+  // P(T < t) = 0.8 where both tails together have 0.4.
+  return shrunk * (corrected[1] - estimate + criticalValue(0.4, degreesOfFreedom!) * standardError);
 }
 
 /** Whether an interval leaves zero out, so that something may be claimed. */
@@ -170,8 +189,11 @@ function weightedMean({ strata }: Prepared, ofSeeds?: Float64Array, ofNames?: Fl
   return sum / strata.length;
 }
 
-/** (v_s + v_n)² / (v_s² / (S − 1) + v_n² / (N − 1)) of the variances that the means of seeds and of names have. */
-function satterthwaite(prepared: Prepared): number {
+/**
+ * (v_s + v_n)² / (v_s² / (S − 1) + v_n² / (N − 1)) of the variances that the means of seeds and of names have, and the share
+ * v_s / (v_s + v_n).
+ */
+function satterthwaite(prepared: Prepared): { degreesOfFreedom: number; seedShare: number } {
   const parts = (["seeds", "names"] as const).map((key) => {
     const units = prepared[key];
     if (units.length < 2) return { variance: 0, degrees: 1 };
@@ -190,5 +212,6 @@ function satterthwaite(prepared: Prepared): number {
   });
   const total = parts.reduce((sum, { variance }) => sum + variance, 0);
   const weighted = parts.reduce((sum, { variance, degrees }) => sum + variance ** 2 / degrees, 0);
-  return weighted === 0 ? 1 : total ** 2 / weighted;
+  if (weighted === 0) return { degreesOfFreedom: 1, seedShare: 1 };
+  return { degreesOfFreedom: total ** 2 / weighted, seedShare: parts[0]!.variance / total };
 }

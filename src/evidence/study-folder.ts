@@ -6,12 +6,14 @@ import { join, relative } from "node:path";
 import { ConfigError, FormatError } from "../errors.js";
 import { makeFolder, writeFileAtomically } from "../storage/file-access.js";
 import { isObject, jsonIn } from "../storage/json.js";
+import { PRESETS, type PresetName } from "./presets.js";
 import type { RunRecord, StudySettings } from "./records.js";
 import { taskName } from "./tasks.js";
 
 /** What a study's folder says of it. */
 export interface Study {
   settings: StudySettings;
+  preset: PresetName;
   steps: number;
   seeds: number;
   isTuned: boolean;
@@ -28,9 +30,13 @@ export async function readStudy(folder: string): Promise<Study | undefined> {
   const text = await readFile(file, "utf8").catch(() => undefined);
   if (text === undefined) return undefined;
   const value = jsonIn(text);
-  if (isObject(value) && isObject(value.settings) && typeof value.steps === "number") return value as unknown as Study;
-  throw new FormatError(file, "describes no study; it must have settings and steps. Take another --output.");
+  if (isObject(value) && isObject(value.settings) && typeof value.steps === "number" && isPreset(value.preset)) {
+    return value as unknown as Study;
+  }
+  throw new FormatError(file, "describes no study; it must have settings, a preset and steps. Take another --output.");
 }
+
+const isPreset = (value: unknown): boolean => typeof value === "string" && Object.hasOwn(PRESETS, value);
 
 /**
  * Notes what a study is asked for. More or fewer seeds than before are the same study.
@@ -55,9 +61,9 @@ export async function writeStudy(folder: string, study: Study): Promise<void> {
   await writeJson(join(folder, STUDY_FILE), { ...study, settings: withoutPath(study.settings) }, 1);
 }
 
-function comparable({ settings, steps, isTuned }: Study): Record<string, string> {
+function comparable({ settings, preset, steps, isTuned }: Study): Record<string, string> {
   const { model: _, ...rest } = settings;
-  const values = { ...rest, limit: rest.limit ?? "all", steps, tuned: isTuned };
+  const values = { ...rest, limit: rest.limit ?? "all", preset, steps, tuned: isTuned };
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, String(value)]));
 }
 

@@ -1,0 +1,24 @@
+// The parts of the study, in the order in which they are run.
+
+export const PARTS = [
+  ...(["rates", "speed", "main", "time", "long", "few-shot", "subject"] as const),
+  ...(["consistency", "bands", "sigma", "numbers", "hypotheses", "confirm"] as const),
+] as const;
+export type Part = (typeof PARTS)[number];
+
+/** What each part is for. */
+export const PART_TITLES: Readonly<Record<Part, string>> = {
+  rates: "learning rate of each method, tuned on another style",
+  speed: "seconds a step and memory, one run at a time",
+  main: "every method, every style, at equal steps and parameters",
+  time: "the same at the training time of LoRA",
+  long: "whether the order of methods is the same after four times the steps",
+  "few-shot": "a style from 8, 32 and 128 drawings",
+  subject: "one thing in several drawings",
+  consistency: "weight of the consistency loss",
+  bands: "definition of the bands",
+  sigma: "blur of the finest band",
+  numbers: "numbers of bands and experts",
+  hypotheses: "variants that might make routing pay, tried on the tuning style",
+  confirm: "the two best of those, on the styles that did not choose them",
+};

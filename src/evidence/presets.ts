@@ -1,0 +1,44 @@
+// How large a study is: steps, held-out names, tries of a rate, and what its parts have. Methods, tasks, seeds, pairing and
+// corrections are the same in all; what a smaller one costs is width of its intervals, which the page tells.
+
+import { PARTS, type Part } from "./parts.js";
+
+/** A size of the study. */
+export interface Preset {
+  /** Optimizer steps of a training. */
+  steps: number;
+  /** Most held-out names, spread evenly; all where undefined. */
+  limit: number | undefined;
+  /** Sampling steps of a drawing. */
+  drawingSteps: number;
+  /** Learning rates that are tried, as many for every method; fewer steps need larger ones. */
+  rates: Readonly<Record<"adapter" | "full", readonly number[]>>;
+  /** Which of them is taken where nothing was tuned. */
+  untuned: number;
+  /** The parts that are run where none are named. */
+  parts: readonly Part[];
+  /** Methods that are also compared at equal time; all where undefined. */
+  timeMethods: readonly string[] | undefined;
+}
+
+/** The sizes, by name. */
+export const PRESETS = {
+  /** A quarter of the steps: what an evening on two cores has time for. */
+  quick: {
+    ...{ steps: 150, limit: 32, drawingSteps: 8 },
+    rates: { adapter: [1e-3, 2e-3, 4e-3, 8e-3], full: [1e-4, 2e-4, 4e-4, 8e-4] },
+    untuned: 2,
+    parts: ["rates", "speed", "main", "time", "long", "hypotheses", "confirm"],
+    timeMethods: ["lora", "fera", "fera-plain", "fera-energies", "fera-timestep", "fera-shared"],
+  },
+  full: {
+    ...{ steps: 600, limit: undefined, drawingSteps: 12 },
+    rates: { adapter: [5e-4, 1e-3, 2e-3, 4e-3], full: [5e-5, 1e-4, 2e-4, 4e-4] },
+    untuned: 2,
+    parts: PARTS.filter((part) => part !== "long"),
+    timeMethods: undefined,
+  },
+} as const satisfies Readonly<Record<string, Preset>>;
+
+export type PresetName = keyof typeof PRESETS;
+export const PRESET_NAMES = Object.keys(PRESETS) as PresetName[];
