@@ -102,4 +102,14 @@ export const HYPOTHESES: readonly Hypothesis[] = [
     1,
     "Worse: the rate was tuned.",
   ),
+  hypothesis(
+    feraMethod("h-blocks", "gates for each block", { router: "energies-by-block" }, { routerLr: 10 }),
+    -1,
+    "Better: coarse blocks make shapes and fine ones edges, and one vector of gates must open the same expert for both.",
+  ),
+  hypothesis(
+    feraMethod("h-sparse", "six experts, the largest two gates", { numExperts: 6, topExperts: 2 }, { routerLr: 10 }),
+    1,
+    "Worse: a third of the parameters acts on a sample, and which it is hardly differs between samples.",
+  ),
 ];

@@ -62,12 +62,12 @@ export class RoutedExperts implements LayerAdapters {
 
   /**
    * @param parameters - `PATH.down` and `PATH.up` of every adapted layer.
-   * @param gates - {@link expandGates}.
+   * @param gatesAt - {@link expandGates}, by the layer's path.
    * @param dropout - Whether each layer takes a mask as the graph input `PATH.dropout`.
    */
   constructor(
     private readonly parameters: ReadonlyMap<string, Value>,
-    private readonly gates: Value,
+    private readonly gatesAt: (path: string) => Value,
     private readonly dropout: boolean,
   ) {}
 
@@ -82,6 +82,6 @@ export class RoutedExperts implements LayerAdapters {
       dropoutMask = x.graph.input(name, "float32", x.shape);
       this.masks.set(name, x.shape);
     }
-    return addExperts(x, y, { down, up, gates: this.gates, dropoutMask }, layer);
+    return addExperts(x, y, { down, up, gates: this.gatesAt(path), dropoutMask }, layer);
   }
 }

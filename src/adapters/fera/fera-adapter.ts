@@ -1,6 +1,6 @@
 // FeRA as an adapter: indicator, router and experts in a graph, the consistency loss, and the names of its tensors.
 
-import { FormatError, ShapeError } from "../../errors.js";
+import { ConfigError, FormatError, ShapeError } from "../../errors.js";
 import type { Graph, Value } from "../../graph/index.js";
 import * as ops from "../../graph/index.js";
 import type { Generator } from "../../tensor/random.js";
@@ -21,7 +21,7 @@ import {
   unstackState,
 } from "./fera-state.js";
 import { bandEnergies, frequencyBands } from "./indicator.js";
-import { createRouter } from "./routers/index.js";
+import { blockOf, createRouter, layerGates } from "./routers/index.js";
 
 const BALANCE = "balance";
 
@@ -64,6 +64,12 @@ export class FeRAAdapter implements Adapter<FeRAConfig> {
     const open = config.matching === "name" ? layers.filter(({ kind }) => kind === "linear") : layers;
     const chosen = selectLayers(open, config);
     checkRank("FeRAModel", config.rank, chosen);
+    if (createRouter(config).blockGates && chosen.every(({ path }) => blockOf(path) === undefined)) {
+      throw new ConfigError(
+        `router "${config.router}": needs a UNet, whose layers lie in down_blocks, mid_block and up_blocks; ` +
+          `got ${chosen[0]!.path}. Take another router for this model.`,
+      );
+    }
     return new FeRAAdapter(config, chosen);
   }
 
@@ -86,21 +92,33 @@ export class FeRAAdapter implements Adapter<FeRAConfig> {
   /**
    * Energies and gates of latents.
    *
-   * @returns `energies [B, K]` and `gates [B, E]`.
+   * @returns `energies [B, K]` and `gates [B, E]`, the mean over the adapted layers' blocks where these have gates of their own;
+   *   `gatesAt` gives those of a layer.
    */
   route(latents: Value, parameters: ReadonlyMap<string, Value>, timesteps?: Value) {
     const energies = bandEnergies(frequencyBands(latents, this.config));
-    return { energies, gates: createRouter(this.config).gates({ energies, timesteps }, routerOf(parameters)) };
+    const paths = this.layers.map(({ path }) => path);
+    const { mean, at } = layerGates(createRouter(this.config), { energies, timesteps }, routerOf(parameters), paths);
+    return { energies, gates: mean, gatesAt: at };
   }
 
   attach(_graph: Graph, parameters: ReadonlyMap<string, Value>, inputs: AttachInputs): AttachedAdapter {
     const { config } = this;
     const { latents, timesteps, scale, training = false } = inputs;
     if (!latents) throw new ShapeError("FeRA: its gates follow latents; a model without latents cannot have it.");
-    const { energies, gates } = this.route(latents, parameters, timesteps);
-    const expanded = expandGates(gates, config.rank, config.alpha);
-    const scaled = scale ? ops.mul(expanded, scale) : expanded;
-    const experts = new RoutedExperts(parameters, scaled, training && config.dropout > 0);
+    const { energies, gates, gatesAt } = this.route(latents, parameters, timesteps);
+    const made = new Map<Value, Value>();
+    const expandedAt = (path: string): Value => {
+      const own = gatesAt(path);
+      let expanded = made.get(own);
+      if (!expanded) {
+        expanded = expandGates(own, config.rank, config.alpha);
+        if (scale) expanded = ops.mul(expanded, scale);
+        made.set(own, expanded);
+      }
+      return expanded;
+    };
+    const experts = new RoutedExperts(parameters, expandedAt, training && config.dropout > 0);
     return {
       layers: experts,
       masks: experts.masks,

@@ -26,7 +26,7 @@ export type BandDefinition = "reference" | "complete";
 /** What the gates come from; each is a file of `routers/`. */
 export const ROUTER_NAMES = [
   ...(["energies", "gates-are-energies", "timestep", "uniform"] as const),
-  ...(["relative-energies", "from-energies"] as const),
+  ...(["relative-energies", "from-energies", "energies-by-block"] as const),
 ] as const;
 export type RouterName = (typeof ROUTER_NAMES)[number];
 
@@ -58,8 +58,9 @@ export interface FeRAOptions {
   matching?: LayerMatching;
   /**
    * What gives the gates: the published network on the energies, the energies themselves (as many experts as bands), the
-   * same network on the timestep, 1/E each, the network on what the energies tell beyond the timestep, or the network as a
-   * correction of the energies (as many experts as bands). Default `energies`.
+   * same network on the timestep, 1/E each, the network on what the energies tell beyond the timestep, the network as a
+   * correction of the energies (as many experts as bands), or the network with an output of its own for each block of a UNet.
+   * Default `energies`.
    */
   router?: RouterName;
   /** Whether a layer's experts have one `lora_down` together, as in HydraLoRA (arXiv 2404.19245). Default false. */
@@ -69,6 +70,8 @@ export interface FeRAOptions {
    * step computes): 0 where all experts are open alike on average. Default 0.
    */
   balanceWeight?: number;
+  /** Only so many of the gates stay, the largest, divided by their sum; 0 keeps all. It saves no time. Default 0. */
+  topExperts?: number;
 }
 
 const count = z.int().min(1);
@@ -95,6 +98,7 @@ const fields = {
   router: z.enum(ROUTER_NAMES).default("energies"),
   sharedDown: z.boolean().default(false),
   balanceWeight: z.number().min(0).default(0),
+  topExperts: z.int().min(0).default(0),
   excludeModules: LOW_RANK_FIELDS.excludeModules,
 };
 
@@ -128,6 +132,7 @@ export class FeRAConfig implements AdapterConfig {
   readonly router: RouterName;
   readonly sharedDown: boolean;
   readonly balanceWeight: number;
+  readonly topExperts: number;
 
   /** @throws {ConfigError} That names the option, the rule and the value. */
   constructor(options: FeRAOptions = {}) {
@@ -147,6 +152,12 @@ export class FeRAConfig implements AdapterConfig {
     this.router = parsed.router;
     this.sharedDown = parsed.sharedDown;
     this.balanceWeight = parsed.balanceWeight;
+    this.topExperts = parsed.topExperts;
+    if (this.topExperts > this.numExperts) {
+      throw new ConfigError(
+        `FeRAConfig: topExperts must be at most numExperts; got ${this.topExperts} of ${this.numExperts} experts.`,
+      );
+    }
   }
 
   /** The reference implementation's behaviour to the letter: its bands, its blur, its layer matching. */
@@ -167,13 +178,14 @@ export class FeRAConfig implements AdapterConfig {
 
   /**
    * The options under their names in files: `rank`, `num_bands`, `router_tau`, `target_modules`, …; the published router,
-   * and what is not shared, excluded or balanced, are left out, so that files that any version reads stay as they are.
+   * and what is not shared, excluded, balanced or left closed, are left out, so that files that any version reads stay as they are.
    */
   toJSON(): Record<string, unknown> {
     const isUsual = (name: Field): boolean =>
       (name === "router" && this.router === "energies") ||
       (name === "sharedDown" && !this.sharedDown) ||
       (name === "balanceWeight" && this.balanceWeight === 0) ||
+      (name === "topExperts" && this.topExperts === 0) ||
       (name === "excludeModules" && this.excludeModules.length === 0);
     const written = FIELDS.filter((name) => !isUsual(name));
     return Object.fromEntries(written.map((name) => [snakeCase(name), this[name]]));

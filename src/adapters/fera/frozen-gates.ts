@@ -41,6 +41,7 @@ export function freezeGates(adapter: LoadedAdapter<FeRAConfig>, gates: readonly 
     numExperts: 1,
     router: "energies",
     sharedDown: false,
+    topExperts: 0,
   });
   const frozenLayout = layoutOf(frozen, layers);
   for (const [name, shape] of frozenLayout.routerShapes) stacked.set(ROUTER + name, new Float32Array(sizeOf(shape)));

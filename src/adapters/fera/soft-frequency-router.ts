@@ -7,8 +7,8 @@ import { Generator } from "../../tensor/random.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { AdapterData } from "../loaded-adapter.js";
 import { FeRAConfig } from "./fera-config.js";
-import { ROUTER } from "./fera-state.js";
-import { createRouter, initialNetwork, networkShapes, softmaxNetwork } from "./routers/index.js";
+import { layoutOfState, ROUTER } from "./fera-state.js";
+import { createRouter, initialNetwork, layerGates, networkShapes, softmaxNetwork } from "./routers/index.js";
 
 /** Options of {@link SoftFrequencyRouter}, named and defaulted as in {@link FeRAConfig} except for `tau`. */
 export interface SoftFrequencyRouterOptions {
@@ -77,7 +77,8 @@ export class SoftFrequencyRouter {
 }
 
 /**
- * The gates of an adapter, by whatever router it has, without its model. R rows, K bands, E experts.
+ * The gates of an adapter, by whatever router it has, without its model: the mean over the blocks of its layers where these have gates of
+ * their own. R rows, K bands, E experts.
  *
  * @param inputs.energies - float32 `[R, K]`.
  * @param inputs.timesteps - float32 `[R]`, for the router that follows them.
@@ -94,7 +95,9 @@ export async function adapterGates(
   const parameters = new Map<string, Value>();
   for (const name of router.shapes.keys()) parameters.set(name, graph.constant(state.get(ROUTER + name)!));
   const timesteps = inputs.timesteps && graph.constant(inputs.timesteps);
-  graph.output("gates", router.gates({ energies: graph.constant(inputs.energies), timesteps }, parameters));
+  const given = { energies: graph.constant(inputs.energies), timesteps };
+  const paths = router.blockGates ? layoutOfState(state, "adapterGates", config).layers.map(({ path }) => path) : [];
+  graph.output("gates", layerGates(router, given, parameters, paths).mean);
   const compiled = await compile(graph, runtime);
   return (await compiled.run({}).finally(() => compiled.release())).gates as Tensor<"float32">;
 }

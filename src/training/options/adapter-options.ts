@@ -54,14 +54,17 @@ const FERA_ONLY = {
   numBands: integer("number of frequency bands", { min: 1, max: 16 }).withDefault(defaults.numBands),
   router: choice(
     "what FeRA's gates come from: a network on the band energies (as published), the energies themselves, a network " +
-      "on the timestep, 1/E each, a network on what the energies tell beyond the timestep, or a network that corrects " +
-      "the energies",
+      "on the timestep, 1/E each, a network on what the energies tell beyond the timestep, a network that corrects " +
+      "the energies, or a network with an output for each block of a UNet",
     ROUTER_NAMES,
   ).withDefault(defaults.router),
   sharedDown: flag("one lora_down for all experts of a layer, with FeRA"),
   balanceWeight: number("weight of a loss that wants FeRA's experts open alike on average; 0 leaves it out", {
     min: 0,
   }).withDefault(defaults.balanceWeight),
+  topExperts: integer("only so many of FeRA's gates stay, the largest; 0 keeps all, and none saves time", {
+    min: 0,
+  }).withDefault(defaults.topExperts),
   ...FERA_ONLY_UNTOLD,
 };
 
@@ -153,10 +156,10 @@ export function toFeRAConfig(
   name: (option: string) => string = String,
 ) {
   const { rank, numExperts, numBands, alpha, dropout, routerTau, feclWeight, bands, matching } = options;
-  const { router, sigmaRule, sigmaDivisor, sharedDown, balanceWeight } = options;
+  const { router, sigmaRule, sigmaDivisor, sharedDown, balanceWeight, topExperts } = options;
   return new FeRAConfig({
     ...{ rank, numExperts, numBands, alpha, dropout, routerTau, feclWeight, bands, matching, router },
-    ...{ sharedDown, balanceWeight },
+    ...{ sharedDown, balanceWeight, topExperts },
     ...layersOf(options, name),
     sigma: sigmaRule === "latent" ? { rule: "latent", divisor: sigmaDivisor! } : { rule: "reference" },
   });

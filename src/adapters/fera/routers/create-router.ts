@@ -1,11 +1,13 @@
 // The routers by their names in configurations.
 
 import type { FeRAConfig, RouterName } from "../fera-config.js";
+import { blockRouter } from "./block-router.js";
 import { energyRouter } from "./energy-router.js";
 import { fromEnergiesRouter } from "./from-energies-router.js";
 import { gatesAreEnergiesRouter } from "./gates-are-energies-router.js";
 import { relativeEnergiesRouter } from "./relative-energies-router.js";
 import type { Router } from "./router.js";
+import { sparseRouter } from "./sparse-router.js";
 import { timestepRouter } from "./timestep-router.js";
 import { uniformRouter } from "./uniform-router.js";
 
@@ -16,7 +18,11 @@ const ROUTERS: Readonly<Record<RouterName, (config: FeRAConfig) => Router>> = {
   uniform: uniformRouter,
   "relative-energies": relativeEnergiesRouter,
   "from-energies": fromEnergiesRouter,
+  "energies-by-block": blockRouter,
 };
 
 /** The router that a configuration names. @throws {ConfigError} If it does not fit the other options. */
-export const createRouter = (config: FeRAConfig): Router => ROUTERS[config.router](config);
+export function createRouter(config: FeRAConfig): Router {
+  const router = ROUTERS[config.router](config);
+  return config.topExperts === 0 ? router : sparseRouter(router, config.topExperts);
+}

@@ -103,6 +103,7 @@ it("predictions differ between routers with the same experts", async () => {
       if (!name.startsWith("router.")) fera.parameters.get(name)!.data.set(data);
     }
     // Fresh, this one's gates are the energies.
+    if (router === "energies-by-block") fera.parameters.get("router.block.bias")!.data.fill(0.9, 1, 8);
     if (router === "from-energies") fera.parameters.get("router.net.2.bias")!.data.set([0.5, 0, -0.5]);
     outputs.push(await fera.predict(inputs));
     await fera.release();
@@ -135,6 +136,31 @@ it.each(["timestep", "relative-energies"] as const)("route() of router %s asks f
   expect(gates.shape).toEqual([2, 3]);
   expect(gates.data.slice(0, 3)).not.toEqual(gates.data.slice(3));
   await fera.release();
+});
+
+it("a step whose smaller gates are closed agrees with finite differences, and reports what stays", async () => {
+  const fera = adapted("energies");
+  const sparse = new FeRAModel(unet, fera.config.with({ topExperts: 2, feclWeight: 0 }));
+  sparse.loadStateDict(fera.stateDict());
+  const { data } = (await sparse.route(inputs.latents)).gates;
+  for (const row of [data.slice(0, 3), data.slice(3)]) {
+    expect([...row].filter((gate) => gate === 0)).toHaveLength(1);
+    expect(row.reduce((sum, gate) => sum + gate)).toBeCloseTo(1, 5);
+  }
+  const step = await sparse.compileTrainStep({ batchSize: 2, latentHeight: 8, latentWidth: 8, tokens: 5 });
+  const name = "router.net.2.bias";
+  const gradient = (await step.compute(batch)).gradients.get(name)!;
+  const values = sparse.parameters.get(name)!.data;
+  const norm = Math.hypot(...gradient);
+  const lossAt = async (distance: number) => {
+    const before = values.slice();
+    for (let i = 0; i < values.length; i++) values[i] = values[i]! + (distance * gradient[i]!) / norm;
+    const { loss } = await step.evaluate(batch);
+    values.set(before);
+    return loss;
+  };
+  expect(((await lossAt(0.02)) - (await lossAt(-0.02))) / 0.04 / norm).toBeCloseTo(1, 1);
+  await step.release();
 });
 
 it("the balance loss is E Σ p² − 1 of the mean gates, and leaves files as they are without it", async () => {

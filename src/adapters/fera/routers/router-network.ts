@@ -32,6 +32,16 @@ export function initialNetwork(
   return new Map(fresh);
 }
 
+/** relu(W1 f + b1). @param features - f, `[B, F]`. @returns `[B, 64]`. */
+export function hiddenUnits(features: Value, parameters: ReadonlyMap<string, Value>): Value {
+  return ops.relu(ops.linear(features, parameters.get("net.0.weight")!, parameters.get("net.0.bias")!));
+}
+
+/** W2 h + b2. @param hidden - h, `[B, 64]`. @returns `[B, E]`. */
+export function outputLogits(hidden: Value, parameters: ReadonlyMap<string, Value>): Value {
+  return ops.linear(hidden, parameters.get("net.2.weight")!, parameters.get("net.2.bias")!);
+}
+
 /**
  * softmax((W2 relu(W1 f + b1) + b2) / tau).
  *
@@ -46,8 +56,6 @@ export function softmaxNetwork(
   tau: number,
   start?: Value,
 ): Value {
-  const parameter = (name: string): Value => parameters.get(name)!;
-  const hidden = ops.relu(ops.linear(features, parameter("net.0.weight"), parameter("net.0.bias")));
-  const logits = ops.div(ops.linear(hidden, parameter("net.2.weight"), parameter("net.2.bias")), tau);
+  const logits = ops.div(outputLogits(hiddenUnits(features, parameters), parameters), tau);
   return ops.softmax(start ? ops.add(start, logits) : logits);
 }

@@ -24,6 +24,12 @@ export interface Router {
   initialize(generator: Generator): Map<string, Tensor<"float32">>;
   /** @returns Gates `[B, E]`, 0 or more, each row summing to 1. */
   gates(inputs: RouterInputs, parameters: ReadonlyMap<string, Value>): Value;
+  /**
+   * Gates of the layers of one block, where blocks have gates of their own; {@link gates} are then those of layers outside of all.
+   *
+   * @param block - Its number; see `blockOf`.
+   */
+  blockGates?(inputs: RouterInputs, parameters: ReadonlyMap<string, Value>, block: number): Value;
   /** A loss that some of the parameters are fitted by, whatever the model predicts: its name, and the scalar. */
   readonly ownLoss?: {
     readonly name: string;
