@@ -10,6 +10,7 @@ import { BASELINE_MODES, type BaselineMode, baselinePython } from "./baseline.js
 import { convolutionTable, measureConvolutions } from "./convolutions.js";
 import { layerTable, measureLayers } from "./layers.js";
 import { bestRates, machineRates } from "./machine.js";
+import { ADAPTED_METHODS, measureMethods, methodsTable } from "./methods.js";
 import { profileTable, profileTables, readProfile } from "./profile-summary.js";
 import { REAL_MODEL_NAMES } from "./real-models.js";
 import { countFlops, type Flops, liveBytes, stepGraph } from "./roofline.js";
@@ -165,6 +166,37 @@ command("layers", "frozen layers kind by kind: time of one thread and error, for
     const costs = await measureLayers(options.dtypes, options.rounds);
     await finish(options, costs, layerTable(costs));
   });
+
+command("methods", "time and memory of the study's methods at Stable Diffusion 1.5's size, at equal parameters")
+  .option("--model <folder>", "a UNet in diffusers' layout instead of Stable Diffusion 1.5's")
+  .addOption(
+    new Option("--methods <list>", `of ${ADAPTED_METHODS.join(", ")}; the others are compared with the first`)
+      .argParser((text) => listOf(text, ADAPTED_METHODS))
+      .default(ADAPTED_METHODS),
+  )
+  .addOption(new Option("--latent <n>", "side of the latents").argParser(integer).default(64))
+  .addOption(new Option("--batch <n>", "samples per step").argParser(integer).default(1))
+  .addOption(new Option("--tokens <n>", "of the text").argParser(integer).default(77))
+  .addOption(new Option("--runs <n>", "steady steps per process").argParser(integer).default(3))
+  .addOption(new Option("--rounds <n>", "processes per method, in turns").argParser(integer).default(1))
+  .action(
+    async ({
+      json,
+      model,
+      ...options
+    }: CommonOptions & {
+      model?: string;
+      methods: string[];
+      latent: number;
+      batch: number;
+      tokens: number;
+      runs: number;
+      rounds: number;
+    }) => {
+      const report = await measureMethods({ ...options, model: model ?? (await sd15Folder()) });
+      await finish({ json, threads: options.threads }, report, methodsTable(report));
+    },
+  );
 
 command("trainings", "what the embedded model learns with frozen weights kept in other types, over seeds")
   .addOption(

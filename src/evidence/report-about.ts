@@ -50,7 +50,7 @@ export const LIMITS = [
   "- One small model that draws icons on white. Large models, photographs and other subjects may differ.",
   `- Forgetting is measured on the base's own style (${BASE_STYLE}) and on names that no adapter saw.`,
   "- Held-out error is the error of predicted noise; drawings are measured by colours, edges and shapes, not by people.",
-  "- Cost at Stable Diffusion's size is another question: `npm run bench -- sd15`.",
+  "- Cost at Stable Diffusion's size is another question: `npm run bench -- methods`.",
   `- Rates were tuned on ${TUNING_STYLE} with one seed; a method that needs another rate for another style is at a disadvantage.`,
 ].join("\n");
 
