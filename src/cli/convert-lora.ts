@@ -26,7 +26,7 @@ import { anyText, integer, type OptionValues, text } from "../training/options/o
 import { describeSkipped, openSplit } from "./datasets.js";
 import { counted, formatTable } from "./format.js";
 import { interruptible } from "./interrupt.js";
-import { checkedResolution, loadAnyPipeline, MODEL_HELP, RUNTIME_OPTIONS } from "./model-options.js";
+import { checkedResolution, loadAnyPipeline, MODEL_HELP, MODEL_OPTIONS, RUNTIME_OPTIONS } from "./model-options.js";
 import { prepareParent } from "./output-file.js";
 import { print, printError } from "./printable.js";
 import { Progress } from "./progress.js";
@@ -47,6 +47,7 @@ export const LORA_OPTIONS = {
   steps: integer("in how many steps", { min: 1 }).withDefault(25),
   timesteps: integer("timesteps for the mean and the error, spread evenly over all", { min: 1 }).withDefault(10),
   seed: integer("of the sampling and of the noise", { min: 0 }).withDefault(0),
+  modelConfig: MODEL_OPTIONS.modelConfig,
   ...RUNTIME_OPTIONS,
 };
 

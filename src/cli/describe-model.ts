@@ -86,6 +86,8 @@ export async function describeModel(dir: string, options: LoadingChoice = {}): P
 /** What the command line says about loading. */
 export interface LoadingChoice {
   variant?: string;
+  /** Of a checkpoint in one file: what has the rest. */
+  config?: string;
 }
 
 /**
@@ -114,7 +116,8 @@ export async function judgePipeline(dir: string, options: LoadingChoice): Promis
   ];
 }
 
-async function judgeModel(dir: string, className: unknown, options: LoadingChoice): Promise<string[]> {
+/** Whether one model can be loaded from a folder of its own or a file. */
+export async function judgeModel(dir: string, className: unknown, options: LoadingChoice): Promise<string[]> {
   const known = typeof className === "string" ? KNOWN_MODELS.get(className) : undefined;
   if (!known) return [`fera has no model of this class; it has ${[...KNOWN_MODELS.keys()].join(", ")}`];
   try {

@@ -248,6 +248,17 @@ describe("whether fera can load a model is what loading it would say", () => {
     // Its configuration is taken to be the real model's.
     expect(await linesOf(file)).toMatch(/fera cannot load it: .*token_embedding\.weight" is/);
   });
+
+  it("of a transformer alone in a file, with and without the folder that has the rest", async () => {
+    const file = "test/reference/single-file/flux.safetensors";
+    const alone = await linesOf(file);
+    expect(alone).toMatch(/family FLUX\.1\n +part +parameters, size, type\n +transformer /);
+    expect(alone).toMatch(
+      /fera cannot load it: .*heads have 12 features.*\n +for images and training, give --model-config/,
+    );
+    const lines = await describePath(file, { config: "test/reference/pipelines/flux" });
+    expect(lines.join("\n")).toMatch(/fera can load it/);
+  });
 });
 
 describe("fera inspect ends with a message for", () => {

@@ -32,6 +32,7 @@ const OPTIONS = {
   numImages: integer("its images, over which the gates are averaged", { min: 1 }).withDefault(4),
   seed: integer("its seed", { min: 0 }).withDefault(0),
   variant: MODEL_OPTIONS.variant,
+  modelConfig: MODEL_OPTIONS.modelConfig,
   ...RUNTIME_OPTIONS,
 };
 
@@ -67,7 +68,11 @@ export function inspectCommand(): Command {
     if (model !== undefined && adapter === undefined) {
       throw new UsageError(command, `--model and --plot are for adapters; ${path} is none.`);
     }
-    const described = await describe(path, kind, { all: options.all, variant: options.variant });
+    const described = await describe(path, kind, {
+      all: options.all,
+      variant: options.variant,
+      config: options.modelConfig,
+    });
     for (const line of described) print(printable(line));
     if (model !== undefined && adapter !== undefined) await inspectWithModel(adapter, model, options);
   });
@@ -80,9 +85,9 @@ export function inspectCommand(): Command {
  */
 export async function describePath(
   path: string,
-  { all = false, variant }: { all?: boolean } & LoadingChoice = {},
+  { all = false, ...choice }: { all?: boolean } & LoadingChoice = {},
 ): Promise<string[]> {
-  return (await describe(path, await kindOf(path), { all, variant })).map(printable);
+  return (await describe(path, await kindOf(path), { all, ...choice })).map(printable);
 }
 
 async function describe(

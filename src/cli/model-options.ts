@@ -23,8 +23,9 @@ export function loadAnyPipeline(model: string, options: ModelOptionValues): Prom
   return loadPipeline(model, loadingOptions(options));
 }
 
-function loadingOptions({ device, threads, variant, revision, dtype }: ModelOptionValues): PipelineOptions {
-  return { ...{ device, threads, variant, revision, dtype }, ...downloadMessages() };
+function loadingOptions(options: ModelOptionValues): PipelineOptions {
+  const { device, threads, variant, revision, dtype, modelConfig: config } = options;
+  return { ...{ device, threads, variant, revision, dtype, config }, ...downloadMessages() };
 }
 
 /** What is told while a model or a data set is fetched or converted goes to stderr. */

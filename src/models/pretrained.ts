@@ -38,7 +38,8 @@ export interface SourceOptions extends HubOptions {
   variant?: string;
   /**
    * For a checkpoint in a single file: the folder (or hub id) of a pipeline in diffusers' layout whose configuration and
-   * tokenizer are used. Stable Diffusion 1.x needs it for the tokenizer alone.
+   * tokenizers are used, and whose autoencoder and text encoders, where the file is one of Stable Diffusion 3, FLUX or Z-Image
+   * that does not hold them. Stable Diffusion 1.x needs it for the tokenizer alone.
    */
   config?: string;
   /**
@@ -63,8 +64,8 @@ export interface PretrainedOptions extends SourceOptions {
 /**
  * Reads configuration and weights, and compares the weights with those that the model is built of.
  *
- * @param dir - A folder, a single-file checkpoint of a whole pipeline, an address of either, or a hub id where there is no
- *   such folder.
+ * @param dir - A folder, a single-file checkpoint of a whole pipeline or a transformer, an address of either, or a hub id where
+ *   there is no such folder.
  * @throws {FormatError} If a file is missing or malformed; if a weight is missing, of another shape, or one that the model
  *   does not use; it is named.
  * @throws {ConfigError} If the configuration asks for what is not supported.
@@ -103,7 +104,10 @@ async function readFolder(
   const storage = await openStorage(dir, { ...options, parts: [subfolder] });
   if (storage.file !== undefined) {
     const config = options.config === undefined ? undefined : await openConfig(options.config, options);
-    return readSingleFile(storage, storage.file, className, { config, dtype, dryRun, signal });
+    const held = await readSingleFile(storage, storage.file, className, { subfolder, config, dtype, dryRun, signal });
+    if (held) return held;
+    const { config: folder, ...rest } = options;
+    return readFolder(folder!, rest, { name: className, alsoNamed, ...(weightsName !== undefined && { weightsName }) });
   }
   const folder = await readModelFolder(storage, {
     subfolder,

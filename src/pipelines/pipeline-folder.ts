@@ -202,7 +202,7 @@ const sourceOf = (storage: Storage, dir: string): string => (storage.local ? sto
 /** What the file does not hold comes from `config`; a tokenizer may also lie beside the file. */
 async function describeSingleFile(storage: Storage, dir: string, options: SourceOptions): Promise<PipelineFolder> {
   const opened = await openSingleFile(storage, storage.file!);
-  const { family, source: path } = opened;
+  const { family, flow, source: path } = opened;
   if (options.config !== undefined) {
     const configStorage = await openConfig(options.config, options);
     if (configStorage.file !== undefined) {
@@ -210,7 +210,23 @@ async function describeSingleFile(storage: Storage, dir: string, options: Source
     }
     const folder = await readFolder(configStorage, options.config);
     checkMarks(opened.entries, folder.schedulerConfig, path);
+    const transformer = [folder.index.transformer].flat()[1];
+    if (flow && transformer !== flow.family) {
+      throw new FormatError(
+        folder.indexFile,
+        `is of another family: its transformer is ${JSON.stringify(transformer)}, ${path} holds a ${flow.family}.`,
+      );
+    }
     return { ...folder, source: dir, config: folder.source, tokenizerSource: folder.source };
+  }
+  if (flow) {
+    const held = [...flow.parts.keys()].join(", ");
+    throw new FormatError(
+      path,
+      `holds of a ${flow.words} pipeline: ${held}. Its tokenizers and scheduler` +
+        `${flow.lacks.length > 0 ? `, and its ${flow.lacks.join(", ")},` : ""} are not in the file. Give \`config\` ` +
+        "(--model-config on the command line): the folder or hub id of such a pipeline in diffusers' layout, for all that is missing.",
+    );
   }
   if (family !== "Stable Diffusion 1.x") {
     throw new FormatError(

@@ -22,6 +22,8 @@ export interface SafetensorsSource {
   entries: Map<string, SafetensorsEntry>;
   /** The bytes of tensors, in the file's order; neighbours are read together. */
   read(names: Iterable<string>): AsyncGenerator<[name: string, bytes: Uint8Array]>;
+  /** The same file with its bytes under other names, in other shapes, or in parts. @param entries - With offsets in the file. */
+  withEntries(entries: Map<string, SafetensorsEntry>): SafetensorsSource;
 }
 
 /** Neighbouring tensors are read together up to so many bytes. */
@@ -55,7 +57,11 @@ export async function openSafetensorsIn(
   const header = await readRange({ offset: SAFETENSORS_PREFIX_BYTES, length: headerLength });
   const { metadata, entries } = parseSafetensorsHeader(header, source, length - dataStart);
   for (const entry of entries.values()) entry.offset += dataStart;
-  return { name, source, path, metadata, entries, read: (names) => readEntries(entries, names, readRange) };
+  const withEntries = (own: Map<string, SafetensorsEntry>): SafetensorsSource => ({
+    ...{ name, source, path, metadata, entries: own, withEntries },
+    read: (names) => readEntries(own, names, readRange),
+  });
+  return withEntries(entries);
 }
 
 async function* readEntries(

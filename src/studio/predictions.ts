@@ -15,7 +15,18 @@ const POLL_MS = 100;
 
 /** What makes a step longer or shorter, or needs more memory. */
 const TELLING = [
-  ...["model", "variant", "device", "threads", "resolution", "bucket", "batchSize", "gradientAccumulation", "dtype"],
+  ...[
+    "model",
+    "modelConfig",
+    "variant",
+    "device",
+    "threads",
+    "resolution",
+    "bucket",
+    "batchSize",
+    "gradientAccumulation",
+    "dtype",
+  ],
   ...["adapter", "rank", "numExperts", "numBands", "router", "targetModules", "targetPattern", "excludeModules"],
   ...["optimizer", "gradientCheckpointing", "trainTextEncoder", "trainTokens", "feclWeight", "ema", "cacheLatents"],
 ];

@@ -69,6 +69,17 @@ export class FluxTransformer2DModel extends TransformerDenoiser<FluxTransformerC
     return loadTransformer(FAMILY, FluxTransformer2DModel, dir, options);
   }
 
+  /**
+   * Loads a file with the original code's names: the transformer alone, or with other models of a pipeline. Without `config`, a
+   * pipeline's folder, its configuration is told from its tensors' shapes.
+   *
+   * @throws {FormatError} If the file is none of this family, or a weight is missing, or there that the model does not use.
+   * @throws {ConfigError} If the shapes are those of no published model.
+   */
+  static fromSingleFile(path: string, options: PretrainedOptions = {}): Promise<FluxTransformer2DModel> {
+    return FluxTransformer2DModel.fromPretrained(path, options);
+  }
+
   /** A model with random weights. */
   static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): FluxTransformer2DModel {
     return freshTransformer(FAMILY, FluxTransformer2DModel, config, generator, runtime);

@@ -67,6 +67,17 @@ export class Flux2Transformer2DModel extends TransformerDenoiser<Flux2Transforme
     return loadTransformer(FAMILY, Flux2Transformer2DModel, dir, options);
   }
 
+  /**
+   * Loads a file with the original code's names: the transformer alone, or with other models of a pipeline. Without `config`, a
+   * pipeline's folder, its configuration is told from its tensors' shapes.
+   *
+   * @throws {FormatError} If the file is none of this family, or a weight is missing, or there that the model does not use.
+   * @throws {ConfigError} If the shapes are those of no published model.
+   */
+  static fromSingleFile(path: string, options: PretrainedOptions = {}): Promise<Flux2Transformer2DModel> {
+    return Flux2Transformer2DModel.fromPretrained(path, options);
+  }
+
   /** A model with random weights. */
   static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): Flux2Transformer2DModel {
     return freshTransformer(FAMILY, Flux2Transformer2DModel, config, generator, runtime);

@@ -61,6 +61,17 @@ export class SD3Transformer2DModel extends TransformerDenoiser<SD3TransformerCon
     return loadTransformer(FAMILY, SD3Transformer2DModel, dir, options);
   }
 
+  /**
+   * Loads a file with the original code's names: the transformer alone, or with other models of a pipeline. Without `config`, a
+   * pipeline's folder, its configuration is told from its tensors' shapes.
+   *
+   * @throws {FormatError} If the file is none of this family, or a weight is missing, or there that the model does not use.
+   * @throws {ConfigError} If the shapes are those of no published model.
+   */
+  static fromSingleFile(path: string, options: PretrainedOptions = {}): Promise<SD3Transformer2DModel> {
+    return SD3Transformer2DModel.fromPretrained(path, options);
+  }
+
   /** A model with random weights. */
   static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): SD3Transformer2DModel {
     return freshTransformer(FAMILY, SD3Transformer2DModel, config, generator, runtime);

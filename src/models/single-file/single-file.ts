@@ -1,18 +1,21 @@
 // Models out of a single-file checkpoint: a whole Stable Diffusion pipeline in one safetensors file under its original
-// names. The weights are used in place, renamed; the table of names is in single-file-names.ts.
+// names, or a transformer under flow matching, alone or with what it works with. The weights are used in place, renamed; the
+// tables of names are in single-file-names.ts and in flow-layout.ts.
 
 import { ConfigError, FormatError } from "../../errors.js";
-import { asFloat32, SAFETENSORS_NAMES } from "../../storage/float-weights.js";
 import { quote } from "../../storage/json.js";
 import { readModelConfig } from "../../storage/model-folder.js";
-import { decodeSafetensorsEntry } from "../../storage/safetensors.js";
+import type { SafetensorsEntry } from "../../storage/safetensors.js";
 import { openSafetensorsIn, type SafetensorsSource } from "../../storage/safetensors-source.js";
-import { readFileAt, type Storage } from "../../storage/storage.js";
-import { fromBytes, Tensor } from "../../tensor/tensor.js";
+import type { Storage } from "../../storage/storage.js";
 import { harmlessIn, isBesideModels } from "../harmless-weights.js";
-import type { LoadedWeight, LoadedWeights, ModelFolder } from "../loaded-weights.js";
+import type { LoadedWeights, ModelFolder } from "../loaded-weights.js";
 import { parseUNetConfig } from "../unet-2d-condition/unet-config.js";
 import { loadSafetensors, type WeightType } from "../weight-loading.js";
+import { flowConfigOf } from "./flow-configs.js";
+import { flowEntries, halfNames } from "./flow-entries.js";
+import { checkFlowNames, type FlowLayout, type FlowWords, flowLayoutOf, partHas } from "./flow-layout.js";
+import { flipped, identity, splitRows, stacked, transposed, twice, withoutKernel } from "./rearranged-weights.js";
 import {
   autoencoderModules,
   CLIP_MODULES,
@@ -24,7 +27,7 @@ import {
 import { STABLE_DIFFUSION_1_CONFIG } from "./stable-diffusion-1-config.js";
 
 /** The families, as the tensors' names distinguish them. */
-export type CheckpointFamily = "Stable Diffusion 1.x" | "Stable Diffusion 2.x" | "Stable Diffusion XL";
+export type CheckpointFamily = "Stable Diffusion 1.x" | "Stable Diffusion 2.x" | "Stable Diffusion XL" | FlowWords;
 
 /** A model's part of a checkpoint. */
 interface Part {
@@ -47,13 +50,8 @@ const PARTS: Readonly<Record<string, Part>> = {
 const IN_PROJECTION = /^transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$/;
 const PROJECTIONS = ["q_proj", "k_proj", "v_proj"] as const;
 
-/** Flow transformers by tensors that only they have, alone in a file or under a prefix. */
-const ORIGINAL_FLOWS: readonly (readonly [sign: RegExp, words: string])[] = [
-  [/(^|\.)double_stream_modulation_img\.lin\./, "a FLUX.2"],
-  [/(^|\.)double_blocks\.\d+\.img_attn\./, "a FLUX.1"],
-  [/(^|\.)joint_blocks\.\d+\.x_block\./, "a Stable Diffusion 3"],
-  [/(^|\.)noise_refiner\.\d+\.attention\./, "a Z-Image"],
-];
+/** Scales beside weights in float8 or 4 bits, as ComfyUI, diffusers and NVIDIA's tools call them. */
+const SCALES = /(^|\.)scaled_fp8$|\.(scale_weight|scale_input|weight_scale(_2)?|input_scale|comfy_quant)$/;
 
 /** The table of names of one part. */
 export function singleFileNames(
@@ -68,6 +66,8 @@ export function singleFileNames(
 export interface SingleFile extends SafetensorsSource {
   /** As its names tell. */
   family: CheckpointFamily;
+  /** Of a transformer under flow matching: what the file holds. */
+  flow: FlowLayout | undefined;
 }
 
 /**
@@ -86,20 +86,26 @@ export async function openSingleFile(storage: Storage, name: string): Promise<Si
   }
   const opened = await openSafetensorsIn(storage, name, { part: true });
   const names = [...opened.entries.keys()];
-  const family = familyOf(names);
-  const flow = ORIGINAL_FLOWS.find(([sign]) => names.some((each) => sign.test(each)));
-  if (flow) {
+  const scales = names.filter((each) => SCALES.test(each));
+  if (scales.length > 0) {
     throw new FormatError(
       path,
-      `is ${flow[1]} in the original code's names, which is read from a folder in diffusers' layout only. Name that folder, or ` +
-        "make it (diffusers: from_single_file, then save_pretrained).",
+      `holds quantized weights with scales beside them (${scales.slice(0, 3).map(quote).join(", ")}), which are not supported. ` +
+        "Take the model's file in bfloat16, float16, or float8 without scales.",
     );
   }
+  const flow = flowLayoutOf(names);
+  if (flow) {
+    checkFlowNames(names, flow, path);
+    return { ...opened, family: flow.words, flow };
+  }
+  const family = familyOf(names);
   if (family === undefined) {
     throw new FormatError(
       path,
-      "is no whole Stable Diffusion checkpoint: it needs model.diffusion_model.*, first_stage_model.* and a text " +
-        `encoder (cond_stage_model.* or conditioner.*); it begins with ${names.slice(0, 3).join(", ") || "nothing"}.`,
+      "is no whole Stable Diffusion checkpoint (model.diffusion_model.*, first_stage_model.* and a text encoder, " +
+        "cond_stage_model.* or conditioner.*), and no transformer of Stable Diffusion 3, FLUX.1, FLUX.2 or Z-Image in the " +
+        `original code's names; it begins with ${names.slice(0, 3).join(", ") || "nothing"}.`,
     );
   }
   const prefixes = Object.values(PARTS).flatMap((part) => part.prefixes);
@@ -112,7 +118,7 @@ export async function openSingleFile(storage: Storage, name: string): Promise<Si
         "Without them its results would be others.",
     );
   }
-  return { ...opened, family };
+  return { ...opened, family, flow: undefined };
 }
 
 function familyOf(names: readonly string[]): CheckpointFamily | undefined {
@@ -125,7 +131,12 @@ function familyOf(names: readonly string[]): CheckpointFamily | undefined {
 
 /** How {@link readSingleFile} reads. */
 export interface SingleFileOptions {
-  /** The folder of a pipeline with the configuration; without it, Stable Diffusion 1.x takes the built-in one. */
+  /** The model's folder in diffusers' layout, where a pipeline may have several of its class. */
+  subfolder?: string;
+  /**
+   * The folder of a pipeline with the configuration; without it, Stable Diffusion 1.x takes the built-in one, and that of a
+   * transformer under flow matching is told from shapes.
+   */
   config?: Storage;
   dtype?: WeightType;
   dryRun?: boolean;
@@ -136,6 +147,8 @@ export interface SingleFileOptions {
  * Reads one model of a single-file checkpoint.
  *
  * @param className - The model's class in diffusers or transformers.
+ * @returns Undefined where a file of a transformer under flow matching does not hold the model, and `config` is given: its
+ *   folder does.
  * @throws {FormatError} If the file holds no such model, or a tensor that the model does not know.
  * @throws {ConfigError} If a configuration is needed, or asks for what is not supported.
  */
@@ -144,8 +157,9 @@ export async function readSingleFile(
   file: string,
   className: string,
   options: SingleFileOptions = {},
-): Promise<ModelFolder> {
+): Promise<ModelFolder | undefined> {
   const opened = await openSingleFile(storage, file);
+  if (opened.flow) return readFlowFile(storage, { ...opened, flow: opened.flow }, className, options);
   const { source: path } = opened;
   const part = PARTS[className];
   if (!part) throw new FormatError(path, `a single-file checkpoint holds no ${className}; name a folder instead.`);
@@ -173,6 +187,73 @@ export async function readSingleFile(
   return { source, config, weights, integers: [] };
 }
 
+/** Like {@link readSingleFile}, of a file with a transformer under flow matching. */
+async function readFlowFile(
+  storage: Storage,
+  opened: SafetensorsSource & { flow: FlowLayout },
+  className: string,
+  { subfolder, config: folder, dtype, dryRun = false, signal }: SingleFileOptions,
+): Promise<ModelFolder | undefined> {
+  const { flow, source: path } = opened;
+  const component = [...flow.parts].find(
+    ([name, part]) => part.className === className && (name === "transformer" || !subfolder || name === subfolder),
+  )?.[0];
+  if (component === undefined) {
+    if (folder && /Transformer/.test(className) === false) return undefined;
+    const held = [...flow.parts].map(([name, part]) => `${name} (${part.className})`).join(", ");
+    throw new FormatError(path, `holds no ${className}, but of a ${flow.words} pipeline: ${held}.`);
+  }
+  const { prefix } = flow.parts.get(component)!;
+  const has = partHas(flow, component);
+  const isHarmless = harmlessIn(className);
+  const own = new Map<string, SafetensorsEntry>();
+  for (const [name, entry] of opened.entries) {
+    const local = name.slice(prefix.length);
+    if (has(name) && !isHarmless(local)) own.set(local, entry);
+  }
+  const isTransformer = component === "transformer";
+  const config = folder
+    ? await readModelConfig(folder, { subfolder: component, expectedClass: classesOf(className) })
+    : isTransformer
+      ? flowConfigOf(flow.family, new Map([...own].map(([name, { shape }]) => [name, shape])), path)
+      : undefined;
+  if (!config) throw withoutConfig(path, flow.words);
+  const { entries, swapped } = isTransformer
+    ? flowEntries(own, flow, path)
+    : { entries: component === "vae" ? autoencoderEntries(own, config, path) : own, swapped: [] };
+  const { weights, integers } = await loadSafetensors(storage, opened.withEntries(entries), {
+    part: { label: `${component} in diffusers' names`, has: () => true },
+    ...{ dtype, dryRun, signal },
+  });
+  for (const name of swapped) {
+    const halves = halfNames(name).map((half) => weights.get(half)!);
+    for (const half of halfNames(name)) weights.delete(half);
+    weights.set(name, dryRun ? twice(halves[0]!) : await stacked(halves));
+  }
+  if (className === "CLIPTextModelWithProjection" && !weights.has("text_projection.weight")) {
+    // Files of Stable Diffusion 3 go without the first encoder's, which changes nothing.
+    weights.set("text_projection.weight", identity(config.hidden_size));
+  }
+  return { source: folder ? folder.nameOf(component) : path, config, weights, integers };
+}
+
+const classesOf = (className: string): string | string[] =>
+  className === "Qwen3Model" ? ["Qwen3Model", "Qwen3ForCausalLM"] : className;
+
+function autoencoderEntries(
+  own: ReadonlyMap<string, SafetensorsEntry>,
+  config: Record<string, unknown>,
+  path: string,
+): Map<string, SafetensorsEntry> {
+  const table = singleFileNames("vae", config);
+  return new Map(
+    [...own].map(([old, entry]) => {
+      const name = knownName(table, old, path);
+      return [name, isPixelProjection(name) ? { ...entry, shape: entry.shape.slice(0, 2) } : entry];
+    }),
+  );
+}
+
 async function configOf(
   { component }: Part,
   className: string,
@@ -183,11 +264,14 @@ async function configOf(
   if (family === "Stable Diffusion 1.x" && component !== "text_encoder_2") {
     return STABLE_DIFFUSION_1_CONFIG[component];
   }
-  throw new ConfigError(
-    `${source}: is a ${family} checkpoint, whose configuration is not in the file. ` +
+  throw withoutConfig(source, family);
+}
+
+const withoutConfig = (path: string, family: string): ConfigError =>
+  new ConfigError(
+    `${path}: is a ${family} checkpoint, whose configuration is not in the file. ` +
       "Give `config`: the folder or hub id of the pipeline that it was made from, in diffusers' layout.",
   );
-}
 
 function modulesOf(
   component: Part["component"],
@@ -271,51 +355,4 @@ function knownName(table: NameTable, old: string, path: string): string {
 /** The autoencoder's attention over pixels: 1×1 convolutions there, linear layers in diffusers. */
 function isPixelProjection(name: string): boolean {
   return /^(encoder|decoder)\.mid_block\.attentions\.0\.to_(q|k|v|out\.0)\.weight$/.test(name);
-}
-
-function withoutKernel(weight: LoadedWeight): LoadedWeight {
-  const shape = weight.shape.slice(0, 2);
-  if (weight.shape.length !== 4 || weight.shape[2] !== 1 || weight.shape[3] !== 1) return weight;
-  return "tensor" in weight ? { shape, tensor: weight.tensor.reshape(shape) } : { ...weight, shape };
-}
-
-/** Equal parts along the first axis, without copying. */
-function splitRows(weight: LoadedWeight, count: number, name: string, path: string): LoadedWeight[] {
-  const [rows = 0, ...rest] = weight.shape;
-  if (rows % count !== 0) {
-    throw new FormatError(path, `"${name}" must have a multiple of ${count} rows; got [${weight.shape.join(",")}].`);
-  }
-  const shape = [rows / count, ...rest];
-  return Array.from({ length: count }, (_, i) => {
-    if ("tensor" in weight) {
-      const size = weight.tensor.size / count;
-      return { shape, tensor: new Tensor("float32", shape, weight.tensor.data.subarray(i * size, (i + 1) * size)) };
-    }
-    const length = weight.range.length / count;
-    return { shape, range: { ...weight.range, offset: weight.range.offset + i * length, length } };
-  });
-}
-
-/** The shape alone, for a dry run. */
-const flipped = (weight: LoadedWeight): LoadedWeight => ({ ...weight, shape: [...weight.shape].reverse() });
-
-async function transposed(weight: LoadedWeight): Promise<LoadedWeight> {
-  const [rows = 0, columns = 0] = weight.shape;
-  const source = "tensor" in weight ? weight.tensor : await readRange(weight);
-  const values = new Float32Array(source.size);
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      values[column * rows + row] = source.data[row * columns + column]!;
-    }
-  }
-  return { shape: [columns, rows], tensor: new Tensor("float32", [columns, rows], values) };
-}
-
-async function readRange({ shape, range }: Extract<LoadedWeight, { range: unknown }>): Promise<Tensor<"float32">> {
-  const bytes = await readFileAt(range.path, range);
-  const { stored } = range;
-  if (typeof stored === "object") throw new Error("a weight in few bits is not transposed.");
-  if (stored === undefined) return fromBytes("float32", shape, bytes);
-  const entry = { dtype: SAFETENSORS_NAMES[stored], shape: [...shape], offset: 0, length: bytes.length };
-  return asFloat32(decodeSafetensorsEntry("text_projection", entry, bytes, range.path))!;
 }

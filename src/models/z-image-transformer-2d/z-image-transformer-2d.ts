@@ -67,6 +67,17 @@ export class ZImageTransformer2DModel extends TransformerDenoiser<ZImageTransfor
     return loadTransformer(FAMILY, ZImageTransformer2DModel, dir, options);
   }
 
+  /**
+   * Loads a file with the original code's names: the transformer alone, or with other models of a pipeline. Without `config`, a
+   * pipeline's folder, its configuration is told from its tensors' shapes.
+   *
+   * @throws {FormatError} If the file is none of this family, or a weight is missing, or there that the model does not use.
+   * @throws {ConfigError} If the shapes are those of no published model.
+   */
+  static fromSingleFile(path: string, options: PretrainedOptions = {}): Promise<ZImageTransformer2DModel> {
+    return ZImageTransformer2DModel.fromPretrained(path, options);
+  }
+
   /** A model with random weights. */
   static fromConfig(config: unknown, generator: Generator, runtime: RuntimeOptions = {}): ZImageTransformer2DModel {
     return freshTransformer(FAMILY, ZImageTransformer2DModel, config, generator, runtime);

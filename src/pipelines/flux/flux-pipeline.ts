@@ -125,6 +125,16 @@ export class FluxPipeline extends FlowPipeline<FluxOptions, FluxTransformer2DMod
   }
 
   /**
+   * Loads a file with the original code's names: the transformer alone, or with other models.
+   *
+   * @param options.config - Required: the folder or hub id of a pipeline of the family, for all that is not in the file.
+   * @throws {FormatError} If the file is none of this family, or a weight is missing, or there that no model uses.
+   */
+  static fromSingleFile(path: string, options: PipelineOptions = {}): Promise<FluxPipeline> {
+    return FluxPipeline.fromPretrained(path, options);
+  }
+
+  /**
    * What the transformer is told of prompts, for `transformer.predict`: T5's states, and CLIP's pooled text, for which CLIP
    * reads the beginning of a prompt that is too long for it.
    *

@@ -110,6 +110,16 @@ export class Flux2KleinPipeline extends FlowPipeline<Flux2KleinOptions, Flux2Tra
   }
 
   /**
+   * Loads a file with the original code's names: the transformer alone, or with other models.
+   *
+   * @param options.config - Required: the folder or hub id of a pipeline of the family, for all that is not in the file.
+   * @throws {FormatError} If the file is none of this family, or a weight is missing, or there that no model uses.
+   */
+  static fromSingleFile(path: string, options: PipelineOptions = {}): Promise<Flux2KleinPipeline> {
+    return Flux2KleinPipeline.fromPretrained(path, options);
+  }
+
+  /**
    * What the transformer is told of prompts, for `transformer.predict`: hidden states of several of the encoder's layers side
    * by side, padding's included.
    *

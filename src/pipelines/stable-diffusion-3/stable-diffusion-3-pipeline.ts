@@ -129,6 +129,16 @@ export class StableDiffusion3Pipeline extends FlowPipeline<StableDiffusion3Optio
   }
 
   /**
+   * Loads a file with the original code's names: the transformer alone, or with other models.
+   *
+   * @param options.config - Required: the folder or hub id of a pipeline of the family, for all that is not in the file.
+   * @throws {FormatError} If the file is none of this family, or a weight is missing, or there that no model uses.
+   */
+  static fromSingleFile(path: string, options: PipelineOptions = {}): Promise<StableDiffusion3Pipeline> {
+    return StableDiffusion3Pipeline.fromPretrained(path, options);
+  }
+
+  /**
    * What the transformer is told of prompts, for `transformer.predict`: CLIP's next to last states side by side, filled up with
    * zeros to T5's width, then T5's states; and both pooled texts. Of a prompt that is too long for CLIP, CLIP reads the
    * beginning, where T5 reads the whole.

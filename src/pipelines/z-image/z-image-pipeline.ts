@@ -109,6 +109,16 @@ export class ZImagePipeline extends FlowPipeline<ZImageOptions, ZImageTransforme
   }
 
   /**
+   * Loads a file with the original code's names: the transformer alone, or with other models.
+   *
+   * @param options.config - Required: the folder or hub id of a pipeline of the family, for all that is not in the file.
+   * @throws {FormatError} If the file is none of this family, or a weight is missing, or there that no model uses.
+   */
+  static fromSingleFile(path: string, options: PipelineOptions = {}): Promise<ZImagePipeline> {
+    return ZImagePipeline.fromPretrained(path, options);
+  }
+
+  /**
    * What the transformer is told of prompts: the encoder's states behind its last layer but one, of the tokens of the prompt,
    * and which of the T rows are tokens. T is what the longest prompt fills.
    *

@@ -16,6 +16,11 @@ export const RUNTIME_OPTIONS = {
 export const MODEL_OPTIONS = {
   // A resumed run compares the weights themselves.
   variant: text("weights saved under this variant, such as fp16, where the model has them", "NAME").changesNothing(),
+  modelConfig: text(
+    "for a --model that is one file: folder or hub id of a pipeline in diffusers' layout that has what the file lacks: " +
+      "configuration, tokenizers, models",
+    "MODEL",
+  ).changesNothing(),
   revision: text("branch, tag or commit of a model from the hub", "NAME").changesNothing(),
   dtype: choice(
     "how frozen weights are kept: float16 and bfloat16 take half the memory; int8: the denoiser's large layers as 8-bit " +
