@@ -12,6 +12,9 @@ it.each([
   "single_transformer_blocks.12.proj_out.weight",
   "single_transformer_blocks.12.attn.to_qkv_mlp_proj.weight",
   "layers.3.feed_forward.w1.weight",
+  "encoder.block.0.layer.0.SelfAttention.q.weight",
+  "encoder.block.0.layer.1.DenseReluDense.wo.weight",
+  "model.layers.0.mlp.down_proj.weight",
 ])("%s is kept in few bits", (name) => {
   expect(isLarge(name, LARGE)).toBe(true);
   expect(isLarge(name, [64, 16])).toBe(false);
@@ -29,7 +32,10 @@ it.each([
   "t_embedder.mlp.0.weight",
   "down_blocks.0.attentions.0.proj_out.weight",
   "transformer_blocks.0.attn.to_q.bias",
-])("%s is not: it is at an end, or tells of time", (name) => {
+  "shared.weight",
+  "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+  "model.embed_tokens.weight",
+])("%s is not: it is at an end, a table, or tells of time", (name) => {
   expect(isLarge(name, LARGE)).toBe(false);
 });
 

@@ -16,6 +16,8 @@ const ENDS = /^(x_embedder|context_embedder|cap_embedder|all_x_embedder|norm_out
  * Diffusion 1.5's size they made most of all layers' error together, and integers saved least there.
  */
 const RESIDUAL = /\.(proj_in|proj_out|conv_shortcut|skip_connection)\./;
+/** Rows of these are looked up, not multiplied; and what gives a language model's next token, which no encoder has. */
+const TABLES = /(^|\.)(shared|embed_tokens|relative_attention_bias|lm_head)\.weight$/;
 /** Of that name, but the only way out of a block: a fifth of FLUX.1. */
 const WHOLE_BLOCK = /^single_transformer_blocks\.\d+\.proj_out\./;
 /** In front of the shape, in the metadata of a file: the parts' shapes do not tell it. */
@@ -25,7 +27,7 @@ const SHAPE_KEY = "shape ";
 export function isLarge(name: string, shape: readonly number[]): boolean {
   const [out = 0, channels = 0] = shape;
   if (!name.endsWith(".weight") || CONDITIONING.test(name) || ENDS.test(name)) return false;
-  if (RESIDUAL.test(name) && !WHOLE_BLOCK.test(name)) return false;
+  if ((RESIDUAL.test(name) && !WHOLE_BLOCK.test(name)) || TABLES.test(name)) return false;
   return (shape.length === 2 || shape.length === 4) && out >= FEWEST && channels >= FEWEST;
 }
 

@@ -26,7 +26,7 @@ import { nf4 } from "./nf4-weights.js";
 /**
  * How frozen weights can be kept. `auto`: as their file has them, float32 where that is neither float16 nor bfloat16, and bfloat16 where it
  * is float8, all of whose values that has. `int8`:
- * the large ones of a denoiser as 8-bit integers that products of integers take, all else as in `auto`; `nf4`: these in 4 bits,
+ * the large ones of a denoiser, T5 or Qwen3 as 8-bit integers that products of integers take, all else as in `auto`; `nf4`: these in 4 bits,
  * widened when they are used.
  */
 export const WEIGHT_TYPES = [...FLOAT_TYPES, "int8", "nf4", "auto"] as const;

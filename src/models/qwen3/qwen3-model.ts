@@ -83,6 +83,7 @@ const CLASS: ModelClass<Qwen3Config> = {
     rmsNorm(scope.in("norm"), layers.at(-1)!, config.rms_norm_eps);
   },
   currentNames: withoutPrefix,
+  takesFewBits: true,
 };
 
 /** Added to the score of a key that a query may not see; far below any score, and finite. */

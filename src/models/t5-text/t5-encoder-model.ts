@@ -90,6 +90,7 @@ const CLASS: ModelClass<T5Config> = {
     t5Encoder(scope, scope.graph.input("input_ids", "int64", [1, 1]), config);
   },
   currentNames: withSharedName,
+  takesFewBits: true,
 };
 
 /**

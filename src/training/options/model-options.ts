@@ -23,7 +23,7 @@ export const MODEL_OPTIONS = {
   ).changesNothing(),
   revision: text("branch, tag or commit of a model from the hub", "NAME").changesNothing(),
   dtype: choice(
-    "how frozen weights are kept: float16 and bfloat16 take half the memory; int8: the denoiser's large layers as 8-bit " +
+    "how frozen weights are kept: float16 and bfloat16 take half the memory; int8: large layers of the denoiser, T5 and Qwen3 as 8-bit " +
       "integers, faster on CPUs with VNNI or AMX; nf4: these in 4 bits, an eighth of the memory; auto: as their files have them",
     WEIGHT_TYPES,
   ).withDefault("float32"),
