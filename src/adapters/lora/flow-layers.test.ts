@@ -15,9 +15,10 @@ import { readSafetensors, writeSafetensors } from "../../storage/index.js";
 import "../../storage/node.js";
 import "../../runtime/node.js";
 import { Generator, randn } from "../../tensor/random.js";
-import { Tensor } from "../../tensor/tensor.js";
+import { Tensor, tensor } from "../../tensor/tensor.js";
 import { DoRAConfig } from "../dora/dora-config.js";
-import { AdapterModel, readAdapter, targetLayers, writeLora } from "../index.js";
+import { FeRAConfig } from "../fera/fera-config.js";
+import { AdapterModel, freezeGates, readAdapter, targetLayers, writeLora, writePlainLora } from "../index.js";
 import { flowFamilyOf } from "./flow-layers.js";
 import { LoRAConfig } from "./lora-config.js";
 
@@ -137,6 +138,56 @@ describe("FLUX.1", () => {
     expect(layers.map((layer) => layer.path).sort()).toEqual(
       ["k", "q"].map((n) => `transformer_blocks.0.attn.to_${n}`),
     );
+  });
+
+  it.each([
+    ["double_blocks.0.processor.qkv_lora1", "down", "up", /is in XLabs' format, for FLUX\.1, .*save_lora_adapter/],
+    [
+      "lora_te3_encoder_block_0_layer_0_SelfAttention_q",
+      ...["lora_down", "lora_up"],
+      /adapts layers of T5, such as "lora_te3_encoder_block_0_layer_0_SelfAttention_q\.lora_\w+\.weight" \(2 tensors\)/,
+    ],
+  ] as const)("%s is refused by name", async (name, a, b, message) => {
+    const path = join(dir, "refused.safetensors");
+    await writeSafetensors(path, { [`${name}.${a}.weight`]: down, [`${name}.${b}.weight`]: up });
+    await expect(readAdapter(path)).rejects.toThrow(message);
+  });
+
+  it("FeRA with frozen gates is a LoRA in the original names that predicts the same", async () => {
+    const denoiser = denoiserOf("FluxTransformer2DModel");
+    const own = new FeRAConfig({
+      rank: 2,
+      alpha: 3,
+      numExperts: 2,
+      numBands: 2,
+      targetModules: ["to_q", "to_k", "to_v"],
+    });
+    const fera = await AdapterModel.create(denoiser, own, { seed: 3 });
+    const generator = new Generator(9);
+    const state = new Map(
+      [...fera.stateDict()].map(([name, { shape }]) => [name, randn(shape, { generator }) as Tensor<"float32">]),
+    );
+    const adapter = { config: own, layers: fera.layers, state, hasConfig: true };
+    const gates = [0.3, 0.7];
+    const path = join(dir, "frozen.safetensors");
+    await writePlainLora(path, adapter, gates, { to: "comfyui", modelLayers: model() });
+    const inputs = {
+      latents: randn([1, 8, 4, 4], { generator }),
+      timesteps: tensor([600]),
+      encoderHiddenStates: randn([1, 3, 16], { generator }),
+      pooledProjections: randn([1, 12], { generator }),
+      guidance: tensor([3.5]),
+    };
+    fera.useAdapter(freezeGates(adapter, gates));
+    const expected = await fera.predict(inputs);
+    const read = (await readAdapter(path)).resolve!(model());
+    const lora = await AdapterModel.create(denoiser, read.config);
+    lora.loadStateDict(read.state);
+    const found = await lora.predict(inputs);
+    expect(relativeError(found.data, expected.data)).toBeLessThan(1e-5);
+    const base = await denoiser.predict(inputs);
+    expect(relativeError(base.data, expected.data)).toBeGreaterThan(0.01);
+    for (const each of [fera, lora, denoiser]) await each.release();
   });
 
   it("a fused layer with other rows is refused", async () => {

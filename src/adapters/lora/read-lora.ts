@@ -179,12 +179,22 @@ function refuseUnsupported({ naming, method, layers, unknown }: LoraFormat, sour
         `"${first}"); it is none of the kinds that are supported.`,
     );
   }
-  if (naming === "xlabs") throw new FormatError(source, "is in XLabs' format, for Flux, which is not supported.");
-  const odd = [
-    ...unknown,
-    ...layers.flatMap(unusedOf),
-    ...layers.filter(({ part }) => part === "text_encoder_3").flatMap(({ tensors }) => tensors),
-  ];
+  if (naming === "xlabs") {
+    throw new FormatError(
+      source,
+      "is in XLabs' format, for FLUX.1, which is not supported. Convert it to diffusers' names (diffusers: load_lora_weights, " +
+        "then save_lora_adapter of the transformer).",
+    );
+  }
+  const ofT5 = layers.filter(({ part }) => part === "text_encoder_3").flatMap(({ tensors }) => tensors);
+  if (ofT5.length > 0) {
+    throw new FormatError(
+      source,
+      `adapts layers of T5, such as "${ofT5[0]}" (${ofT5.length} tensors), which are not adapted here. Without them the LoRA would ` +
+        "act otherwise; train or save one that leaves T5 as it is.",
+    );
+  }
+  const odd = [...unknown, ...layers.flatMap(unusedOf)];
   if (odd.length === 0) return;
   const shown = odd.slice(0, 3).map((name) => JSON.stringify(name));
   const more = odd.length > shown.length ? `, … (${odd.length} tensors)` : "";
