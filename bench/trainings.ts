@@ -8,7 +8,7 @@ import { formatTable } from "../src/cli/format.js";
 import { EMBEDDED_MODEL, HELD_OUT_SHARE, knownNames } from "../src/demo/index.js";
 import { demoConfig } from "../src/demo/run-demo.js";
 import { createObjective } from "../src/diffusion/index.js";
-import { StableDiffusionPipeline } from "../src/index.js";
+import { FeRAModel, StableDiffusionPipeline } from "../src/index.js";
 import type { WeightType } from "../src/models/index.js";
 import { encodeDataset } from "../src/training/encode-dataset.js";
 import { noisePredictionError } from "../src/training/evaluation.js";
@@ -42,6 +42,8 @@ interface TypeReport {
   mean: number;
   /** Over seeds, of a sample. */
   deviation: number;
+  /** What the same adapters are worth on weights of the first type: what training lost, without what this type costs in use. */
+  onFirst: { trained: number[]; mean: number; deviation: number };
 }
 
 /** Trains with every type and seed, seed by seed, so that a drifting machine treats all types alike. */
@@ -49,8 +51,9 @@ export async function measureTrainings(options: TrainingsOptions): Promise<Train
   const { dtypes, seeds, steps, threads } = options;
   const machine = environment();
   const names = await knownNames(EMBEDDED_MODEL);
+  const reference = await StableDiffusionPipeline.fromPretrained(EMBEDDED_MODEL, { dtype: dtypes[0], threads });
   const bases = new Map<WeightType, number>();
-  const errors = new Map<WeightType, number[]>(dtypes.map((dtype) => [dtype, []]));
+  const errors = new Map(dtypes.map((dtype) => [dtype, { own: [] as number[], onFirst: [] as number[] }] as const));
   for (let seed = 0; seed < seeds; seed++) {
     for (const dtype of dtypes) {
       const pipeline = await StableDiffusionPipeline.fromPretrained(EMBEDDED_MODEL, { dtype, threads });
@@ -65,41 +68,52 @@ export async function measureTrainings(options: TrainingsOptions): Promise<Train
       if (!bases.has(dtype)) bases.set(dtype, (await noisePredictionError(pipeline.unet, encoded, evaluation)).error);
       const output = await mkdtemp(join(tmpdir(), "fera-trainings-"));
       try {
-        const { model } = await fineTune({
+        const { model, adapter } = await fineTune({
           ...{ pipeline, dataset: train!, config: demoConfig(), output, steps, seed },
           ...{ batchSize: 8, learningRate: 1.5e-3, schedule: "cosine", warmup: Math.floor(steps / 10), ema: 0.99 },
           ...{ timestepSampling: "stratified", timestepShift: 3 },
         });
         const { error } = await noisePredictionError(model, encoded, evaluation);
-        errors.get(dtype)!.push(error);
-        console.error(`seed ${seed}, ${dtype}: ${bases.get(dtype)!.toFixed(5)} → ${error.toFixed(5)}`);
+        const onFirst = new FeRAModel(reference.unet, demoConfig());
+        await onFirst.loadAdapters(adapter);
+        const { error: elsewhere } = await noisePredictionError(onFirst, encoded, evaluation);
+        errors.get(dtype)!.own.push(error);
+        errors.get(dtype)!.onFirst.push(elsewhere);
+        const told = [bases.get(dtype)!, error, elsewhere].map((value) => value.toFixed(5));
+        console.error(`seed ${seed}, ${dtype}: ${told[0]} → ${told[1]}, with ${dtypes[0]} weights ${told[2]}`);
       } finally {
         await rm(output, { recursive: true, force: true });
         await pipeline.release();
       }
     }
   }
-  const reports = dtypes.map((dtype) => [dtype, summary(bases.get(dtype)!, errors.get(dtype)!)] as const);
+  await reference.release();
+  const reports = dtypes.map((dtype) => {
+    const { own, onFirst } = errors.get(dtype)!;
+    return [dtype, { base: bases.get(dtype)!, ...summary(own), onFirst: summary(onFirst) }] as const;
+  });
   return { dtypes: Object.fromEntries(reports), seeds, steps, threads, environment: machine };
 }
 
-function summary(base: number, trained: number[]): TypeReport {
+function summary(trained: number[]) {
   const mean = trained.reduce((sum, error) => sum + error, 0) / trained.length;
   const squares = trained.reduce((sum, error) => sum + (error - mean) ** 2, 0);
-  return { base, trained, mean, deviation: Math.sqrt(squares / (trained.length - 1)) };
+  return { trained, mean, deviation: Math.sqrt(squares / (trained.length - 1)) };
 }
 
-/** The report as lines for the terminal: how far each type is from the first, in standard deviations of the first. */
+/** The report as lines for the terminal: how far each type's adapters are from the first's, in standard deviations of these. */
 export function trainingsTable({ dtypes }: TrainingsReport): string[] {
   const [first] = Object.values(dtypes);
   return formatTable([
-    ["frozen weights", "base", "trained", "over seeds", "from the first, in its deviations"],
-    ...Object.entries(dtypes).map(([name, { base, mean, deviation }]) => [
+    ["frozen weights", "base", "trained", "over seeds", "used with the first's weights", "over seeds", "in deviations"],
+    ...Object.entries(dtypes).map(([name, { base, mean, deviation, onFirst }]) => [
       name,
       base.toFixed(5),
       mean.toFixed(5),
       `± ${deviation.toFixed(5)}`,
-      ((mean - first!.mean) / first!.deviation).toFixed(2),
+      onFirst.mean.toFixed(5),
+      `± ${onFirst.deviation.toFixed(5)}`,
+      ((onFirst.mean - first!.mean) / first!.deviation).toFixed(2),
     ]),
   ]);
 }
