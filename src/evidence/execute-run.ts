@@ -111,7 +111,12 @@ async function executeWith(context: RunContext, spec: RunSpec, options: Executio
   }
   return {
     ...{ spec, parameters: trained.parameters, trainImages: data.train.size, loss: trained.loss },
-    ...{ secondsPerStep: trained.secondsPerStep, peakMemoryBytes, fileBytes: trained.fileBytes },
+    ...{
+      secondsPerStep: trained.secondsPerStep,
+      cpuSecondsPerStep: trained.cpuSecondsPerStep,
+      peakMemoryBytes,
+      fileBytes: trained.fileBytes,
+    },
     ...measured,
     seconds: (performance.now() - startedAt) / 1000,
     finishedAt: new Date().toISOString(),
@@ -126,7 +131,8 @@ const ownResult = (after: MeasuredErrors, base: MeasuredErrors): NonNullable<Run
 });
 
 /** What a training gave. */
-interface Trained extends Pick<RunRecord, "parameters" | "loss" | "secondsPerStep" | "fileBytes"> {
+interface Trained
+  extends Pick<RunRecord, "parameters" | "loss" | "secondsPerStep" | "cpuSecondsPerStep" | "fileBytes"> {
   model: Pick<Denoiser, "predict">;
 }
 
@@ -194,7 +200,8 @@ async function trainSteps(
   });
   const times: number[] = [];
   const losses: number[] = [];
-  let before: number | undefined;
+  const cpuTimes: number[] = [];
+  let before: { now: number; cpu: NodeJS.CpuUsage } | undefined;
   try {
     const trainer = new Trainer({
       trainable: step as unknown as ConstructorParameters<typeof Trainer>[0]["trainable"],
@@ -208,8 +215,12 @@ async function trainSteps(
       maxGradientNorm: 1,
       onStep: (report) => {
         const now = performance.now();
-        if (before !== undefined) times.push((now - before) / 1000);
-        before = now;
+        if (before !== undefined) {
+          const { user, system } = process.cpuUsage(before.cpu);
+          times.push((now - before.now) / 1000);
+          cpuTimes.push((user + system) / 1e6);
+        }
+        before = { now, cpu: process.cpuUsage() };
         losses.push(report.loss);
         onProgress?.("training", report.step, steps);
       },
@@ -222,6 +233,7 @@ async function trainSteps(
       told: {
         loss: { first: losses[0]!, last: last.reduce((sum, loss) => sum + loss, 0) / last.length },
         secondsPerStep: times.length > 0 ? median(times) : undefined,
+        cpuSecondsPerStep: cpuTimes.length > 0 ? median(cpuTimes) : undefined,
       },
     };
   } finally {

@@ -40,7 +40,18 @@ const planned = (options: Partial<PlanOptions> = {}) =>
 function record(spec: RunSpec, error: number, secondsPerStep = 0.3): [string, RunRecord] {
   const heldOut = { error, byTimestep: [], byBand: {}, names: [{ name: "cat", error }] };
   const rest = { parameters: 1, trainImages: 1, loss: undefined, peakMemoryBytes: 1, fileBytes: 1, machine: {} };
-  return [spec.id, { spec, secondsPerStep, heldOut, ...rest, seconds: 1, finishedAt: "2026-01-01" }];
+  return [
+    spec.id,
+    {
+      spec,
+      secondsPerStep: 1,
+      cpuSecondsPerStep: secondsPerStep,
+      heldOut,
+      ...rest,
+      seconds: 1,
+      finishedAt: "2026-01-01",
+    },
+  ];
 }
 
 describe("methods", () => {

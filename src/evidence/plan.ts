@@ -256,7 +256,8 @@ class Planner {
     if (method.name === BASELINE) return steps;
     const [baseline, own] = [methodNamed(BASELINE, METHODS), method].map((each) => {
       const runs = this.need("speed", this.timed(each));
-      const seconds = runs.map(({ id }) => this.options.records.get(id)?.secondsPerStep);
+      // Of the processors, so that what else the machine does takes no steps from a method.
+      const seconds = runs.map(({ id }) => this.options.records.get(id)?.cpuSecondsPerStep);
       return seconds.every((value) => value !== undefined) ? median(seconds) : undefined;
     });
     if (baseline === undefined || own === undefined) {

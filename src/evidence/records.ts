@@ -110,6 +110,8 @@ export interface RunRecord {
   loss: { first: number; last: number } | undefined;
   /** Median over the steps but the first. */
   secondsPerStep: number | undefined;
+  /** The same of the time that processors worked, of all threads together: what other programs took is not in it. */
+  cpuSecondsPerStep?: number | undefined;
   /** Of the process until the training's end; where the process did this run alone. */
   peakMemoryBytes?: number | undefined;
   fileBytes: number | undefined;

@@ -170,10 +170,19 @@ class EvidencePage {
 
   private costTable(rows: readonly MethodRuns[]): string {
     return markdownTable(
-      ["method", "runs", "parameters", "of the budget", "s a step", "peak memory, MB", "file, MB", "learning rate"],
+      [
+        "method",
+        "runs",
+        "parameters",
+        "of the budget",
+        "processor seconds a step",
+        "peak memory, MB",
+        "file, MB",
+        "learning rate",
+      ],
       rows.map(({ row, records }) => {
         const [first] = records;
-        const seconds = this.secondsPerStep(row) ?? medianOf(records.map(({ secondsPerStep }) => secondsPerStep));
+        const seconds = this.secondsPerStep(row) ?? medianOf(records.map(({ cpuSecondsPerStep }) => cpuSecondsPerStep));
         const memory = medianOf(this.timings(row).map(({ peakMemoryBytes }) => peakMemoryBytes));
         return [
           titleOf(row),
@@ -191,7 +200,7 @@ class EvidencePage {
 
   /** Of the timings where they are, as one run was alone then. */
   private secondsPerStep(method: string): number | undefined {
-    return medianOf(this.timings(method).map(({ secondsPerStep }) => secondsPerStep));
+    return medianOf(this.timings(method).map(({ cpuSecondsPerStep }) => cpuSecondsPerStep));
   }
 
   private timings(method: string): RunRecord[] {
@@ -250,7 +259,7 @@ class EvidencePage {
     const steps = rows.map(({ row, records }) => [titleOf(row), `${records[0]!.spec.steps}`]);
     return [
       "## Equal time",
-      `Each method has as many steps as fit into the time of ${titleOf(BASELINE)}'s, by the seconds a step measured alone.`,
+      `Each method has as many steps as fit into the time of ${titleOf(BASELINE)}'s, by the processor's seconds a step, measured alone.`,
       this.differenceTable(rows, baseline, cells),
       markdownTable(["method", "steps"], steps),
     ];

@@ -65,6 +65,7 @@ export function runsAsCsv(records: readonly RunRecord[]): string {
     ["own_style_base_error", ({ own }) => own?.base],
     ["own_style_drift", ({ own }) => own?.drift],
     ["seconds_per_step", ({ secondsPerStep }) => secondsPerStep],
+    ["cpu_seconds_per_step", ({ cpuSecondsPerStep }) => cpuSecondsPerStep],
     ["peak_memory_bytes", ({ peakMemoryBytes }) => peakMemoryBytes],
     ["file_bytes", ({ fileBytes }) => fileBytes],
     ["seconds", ({ seconds }) => seconds],

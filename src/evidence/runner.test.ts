@@ -21,7 +21,13 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true }));
 
 const layers = ["to_q", "to_k", "to_v", "to_out.0"].map(
-  (name): TargetLayer => ({ path: `attn.${name}`, kind: "linear", inFeatures: 64, outFeatures: 64, kernelSize: 1 }),
+  (name): TargetLayer => ({
+    path: `mid_block.attn.${name}`,
+    kind: "linear",
+    inFeatures: 64,
+    outFeatures: 64,
+    kernelSize: 1,
+  }),
 );
 const budget = budgetOf(layers);
 const settings = { model: "/home/someone/model", modelHash: "abc", batchSize: 2, drawingSteps: 2 };
@@ -42,6 +48,7 @@ function found(spec: RunSpec): RunRecord {
   const isMeasured = spec.measures !== "speed";
   return {
     ...{ spec, parameters: budget.parameters, trainImages: 9, loss: undefined, secondsPerStep: isSlow ? 0.4 : 0.2 },
+    cpuSecondsPerStep: isSlow ? 0.4 : 0.2,
     ...{
       peakMemoryBytes: 1e8,
       fileBytes: 1e6,
