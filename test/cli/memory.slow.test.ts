@@ -57,7 +57,7 @@ it("tells what each part takes before the start, and keeps below the limit with 
   expect(peak("wide")).toBeLessThan(most);
   expect(peak("wide")).toBeGreaterThan(most / 2);
 
-  const limit = Math.floor((0.9 * phases.get("training step")!) / 1e6);
+  const limit = Math.floor((0.95 * phases.get("training step")!) / 1e6);
   const narrow = await train(
     "narrow",
     ...["--memory-limit", `${limit}MB`, "--validation-prompts", "red circle"],

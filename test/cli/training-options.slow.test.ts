@@ -27,6 +27,7 @@ const CHOSEN: Record<string, unknown> = {
   optimizer: "lion",
   schedule: "cosine-restarts",
   warmup: 1,
+  topExperts: 1,
   decaySteps: 1,
   blockLr: ["attn1=0.5"],
   sigmaDivisor: 8,
