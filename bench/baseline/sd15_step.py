@@ -37,8 +37,11 @@ class Routing:
         self.gates = None
 
 
-class RoutedLinear(nn.Module):
-    """base(x) + ((x Dᵀ) ⊙ g) Uᵀ, with the experts stacked into D [E·r, in] and U [out, E·r], g [B, E·r]."""
+class RoutedLayer(nn.Module):
+    """base(x) + ((x Dᵀ) ⊙ g) Uᵀ, with the experts stacked into D [E·r, in] and U [out, E·r], g [B, E·r].
+
+    Of a convolution D is [E·r, in, h, w], with the base's stride and padding, and U [out, E·r, 1, 1].
+    """
 
     def __init__(self, base, down, up, routing):
         super().__init__()
@@ -52,6 +55,10 @@ class RoutedLinear(nn.Module):
         gates = self.routing.gates
         if gates is None:
             return y
+        if self.down.dim() == 4:
+            base = self.base
+            low = F.conv2d(x, self.down, None, base.stride, base.padding, base.dilation)
+            return y + F.conv2d(low * gates[:, :, None, None], self.up)
         if x.dim() == 3:
             gates = gates.unsqueeze(1)
         return y + F.linear(F.linear(x, self.down) * gates, self.up)
@@ -144,7 +151,7 @@ class Step(nn.Module):
             down = torch.cat([parts["down", expert] for expert in experts], dim=0)
             up = torch.cat([parts["up", expert] for expert in experts], dim=1)
             owner, _, name = path.rpartition(".")
-            routed = RoutedLinear(unet.get_submodule(path), down, up, self.routing)
+            routed = RoutedLayer(unet.get_submodule(path), down, up, self.routing)
             setattr(unet.get_submodule(owner), name, routed)
 
     def base(self, latents, timesteps, states):
