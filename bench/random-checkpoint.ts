@@ -9,7 +9,8 @@ import { encodeFloats } from "../src/storage/float-weights.js";
 import { safetensorsHead } from "../src/storage/safetensors.js";
 import { Generator, randn } from "../src/tensor/random.js";
 import { sizeOf, tensor } from "../src/tensor/tensor.js";
-import { type Parameter, parametersOf, type RealModel } from "./real-models.js";
+import type { Parameter } from "./model-parameters.js";
+import { type RealModel, realParameters } from "./real-models.js";
 
 /** As large as diffusers makes them. */
 const SHARD_BYTES = 10e9;
@@ -34,7 +35,7 @@ export async function writeRandomCheckpoint(real: RealModel, folder: string): Pr
   if (existsSync(configPath) && (await readFile(configPath, "utf8")) === configText) return;
   await rm(own, { recursive: true, force: true });
   await mkdir(own, { recursive: true });
-  const parameters = parametersOf(real);
+  const parameters = realParameters(real);
   const total = parameters.reduce((sum, { shape }) => sum + 2 * sizeOf(shape), 0);
   const { bavail, bsize } = await statfs(own);
   if (bavail * bsize < total + SPARE_BYTES) {

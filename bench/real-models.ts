@@ -1,7 +1,6 @@
 // The published configurations of large denoisers, and what a step of each is: for measuring with random weights.
 
 import type { Denoiser, DenoiserShape } from "../src/diffusion/index.js";
-import { Graph, type Value } from "../src/graph/index.js";
 import { parseFluxConfig } from "../src/models/flux-transformer-2d/flux-config.js";
 import { parseFlux2Config } from "../src/models/flux2-transformer-2d/flux2-config.js";
 import {
@@ -15,15 +14,8 @@ import {
 import { parseSD3Config } from "../src/models/sd3-transformer-2d/sd3-config.js";
 import { parseUNetConfig } from "../src/models/unet-2d-condition/unet-config.js";
 import { parseZImageConfig } from "../src/models/z-image-transformer-2d/z-image-config.js";
-import { type Initializer, ModelWeights, type ParameterSource, Scope, type Weight } from "../src/nn/index.js";
-import { sizeOf } from "../src/tensor/tensor.js";
-
-/** Of a checkpoint. */
-export interface Parameter {
-  name: string;
-  shape: readonly number[];
-  initializer: Initializer;
-}
+import { ModelWeights, type Weight } from "../src/nn/index.js";
+import { NO_WEIGHTS, nowhere, type Parameter, parametersOf } from "./model-parameters.js";
 
 /** A published denoiser. */
 export interface RealModel {
@@ -36,8 +28,6 @@ export interface RealModel {
   /** Text tokens of a usual prompt. */
   tokens: number;
 }
-
-const NO_WEIGHTS = new ModelWeights(new Map(), "no weights");
 
 /** By the names that the bench has for them. */
 export const REAL_MODELS = {
@@ -110,24 +100,12 @@ export type RealModelName = keyof typeof REAL_MODELS;
 
 export const REAL_MODEL_NAMES = Object.keys(REAL_MODELS) as RealModelName[];
 
-/** What the model asks for, in the order in which it asks. */
-export function parametersOf({ config, make }: RealModel): Parameter[] {
-  const parameters = new Map<string, Parameter>();
-  const recorder: ParameterSource = {
-    parameter(graph, name, shape, initializer): Value {
-      parameters.set(name, { name, shape, initializer });
-      return graph.file(name, "float32", shape, nowhere(shape));
-    },
-  };
-  const model = make(config, NO_WEIGHTS);
-  const graph = new Graph();
-  model.build(new Scope(graph, recorder), model.declareInputs(graph, model.smallestShape));
-  return [...parameters.values()];
-}
+/** What a published model asks its weights for. */
+export const realParameters = ({ config, make }: RealModel): Parameter[] => parametersOf(make(config, NO_WEIGHTS));
 
 /** A model that can be built and counted, not run. */
 export function withoutWeights(real: RealModel): Denoiser {
-  const weights = parametersOf(real).map(({ name, shape }): [string, Weight] => [
+  const weights = realParameters(real).map(({ name, shape }): [string, Weight] => [
     name,
     { shape, dtype: "float32", range: nowhere(shape) },
   ]);
@@ -141,5 +119,3 @@ export const shapeOf = (pixels: number, { tokens }: RealModel): DenoiserShape =>
   latentWidth: pixels / 8,
   tokens,
 });
-
-const nowhere = (shape: readonly number[]) => ({ path: "/weights", offset: 0, length: 4 * sizeOf(shape) });

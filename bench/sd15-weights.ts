@@ -5,14 +5,14 @@ import { existsSync } from "node:fs";
 import { mkdir, open, readFile, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Graph, type Value } from "../src/graph/index.js";
 import { STABLE_DIFFUSION_1_CONFIG } from "../src/models/single-file/stable-diffusion-1-config.js";
-import { unet, unetInputs } from "../src/models/unet-2d-condition/unet-2d-condition.js";
+import { UNet2DConditionModel } from "../src/models/unet-2d-condition/unet-2d-condition.js";
 import { parseUNetConfig } from "../src/models/unet-2d-condition/unet-config.js";
-import { draw, type Initializer, type ParameterSource, Scope } from "../src/nn/index.js";
+import { draw } from "../src/nn/index.js";
 import { safetensorsHead } from "../src/storage/safetensors.js";
 import { Generator } from "../src/tensor/random.js";
 import { sizeOf, toBytes } from "../src/tensor/tensor.js";
+import { NO_WEIGHTS, type Parameter, parametersOf } from "./model-parameters.js";
 
 /** Where the bench keeps what it makes. */
 export const BENCH_FOLDER = fileURLToPath(new URL("../runs/bench", import.meta.url));
@@ -20,12 +20,6 @@ export const BENCH_FOLDER = fileURLToPath(new URL("../runs/bench", import.meta.u
 /** Space that must stay free beyond the file itself. */
 const SPARE_BYTES = 1e9;
 const READ_BYTES = 16 * 2 ** 20;
-
-interface Parameter {
-  name: string;
-  shape: readonly number[];
-  initializer: Initializer;
-}
 
 /**
  * The folder of the UNet, in diffusers' layout: `unet/config.json` and `unet/diffusion_pytorch_model.safetensors`.
@@ -38,7 +32,7 @@ export async function sd15Folder(
   config: object = STABLE_DIFFUSION_1_CONFIG.unet,
   folder = join(BENCH_FOLDER, "sd15"),
 ): Promise<string> {
-  const parameters = parametersOf(config);
+  const parameters = parametersOf(new UNet2DConditionModel(parseUNetConfig(config, "bench"), NO_WEIGHTS));
   const head = safetensorsHead(
     parameters.map(({ name, shape }) => ({ name, dtype: "F32" as const, shape })),
     { format: "pt" },
@@ -74,30 +68,6 @@ export async function readIntoPageCache(path: string): Promise<void> {
   } finally {
     await file.close();
   }
-}
-
-/** What the model asks for, in the order in which it asks. */
-function parametersOf(config: object): Parameter[] {
-  const parsed = parseUNetConfig(config, "bench");
-  const parameters = new Map<string, Parameter & { value: Value }>();
-  const recorder: ParameterSource = {
-    parameter(graph, name, shape, initializer) {
-      let known = parameters.get(name);
-      if (!known) {
-        known = { name, shape, initializer, value: graph.input(name, "float32", shape) };
-        parameters.set(name, known);
-      }
-      return known.value;
-    },
-  };
-  const graph = new Graph();
-  const size = 2 ** (parsed.blocks.length - 1);
-  unet(
-    new Scope(graph, recorder),
-    unetInputs(graph, parsed, { batchSize: 1, latentHeight: size, latentWidth: size, tokens: 1 }),
-    parsed,
-  );
-  return [...parameters.values()];
 }
 
 async function writeWeights(path: string, head: Uint8Array, parameters: readonly Parameter[]): Promise<void> {

@@ -122,7 +122,7 @@ export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
       };
       inferences.set(dtype, (await measurePart<InferenceResult>(task)).result);
     }
-    const cosines = await gradientDifferences(prepared, options);
+    const differences = await gradientDifferences(prepared, options);
     const [first] = options.dtypes as [WeightType, ...WeightType[]];
     const inference = inferences.get(first)!;
     const profile = options.profile ? await profileStep(prepared, options) : undefined;
@@ -159,7 +159,7 @@ export async function measureSd15(options: Sd15Options): Promise<Sd15Report> {
             ...summarizeStep(rounds.get(dtype)!),
             baseSeconds: median(inferences.get(dtype)!.base),
             baseCpuSeconds: median(inferences.get(dtype)!.baseCpuSeconds),
-            ...cosines.get(dtype),
+            ...differences.get(dtype),
           } satisfies DtypeSummary,
         ]),
       ),
@@ -338,13 +338,13 @@ async function profileStep(prepared: PreparedStep, { threads, stepOptions }: Sd1
 }
 
 /** How far the adapters' gradients turn away from float32's, which is the first of the types or is measured besides. */
-export async function gradientDifferences(
+async function gradientDifferences(
   prepared: PreparedStep,
   { dtypes, threads, stepOptions }: Sd15Options,
 ): Promise<Map<WeightType, GradientDifference>> {
-  const cosines = new Map<WeightType, GradientDifference>();
+  const differences = new Map<WeightType, GradientDifference>();
   const others = dtypes.filter((dtype) => dtype !== "float32");
-  if (others.length === 0) return cosines;
+  if (others.length === 0) return differences;
   const gradientsOf = async (dtype: WeightType) => {
     progress(`gradients, ${dtype}`);
     const { model, inputs } = prepared;
@@ -362,8 +362,8 @@ export async function gradientDifferences(
     return readGradients(output);
   };
   const exact = await gradientsOf("float32");
-  for (const dtype of others) cosines.set(dtype, compareGradients(await gradientsOf(dtype), exact));
-  return cosines;
+  for (const dtype of others) differences.set(dtype, compareGradients(await gradientsOf(dtype), exact));
+  return differences;
 }
 
 function progress(what: string): void {

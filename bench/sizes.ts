@@ -16,7 +16,7 @@ import type { Int8RateTask, SizeResult, SizeTask } from "./measured-size.js";
 import { type PhaseMemory, peakAnonymousBytes } from "./memory.js";
 import { environment, warnOfLoad } from "./prepared-step.js";
 import { writeRandomCheckpoint } from "./random-checkpoint.js";
-import { parametersOf, REAL_MODELS, type RealModelName, shapeOf, withoutWeights } from "./real-models.js";
+import { REAL_MODELS, type RealModelName, realParameters, shapeOf, withoutWeights } from "./real-models.js";
 import { countFlops, type Flops, rooflineSeconds } from "./roofline.js";
 import { BENCH_FOLDER } from "./sd15-weights.js";
 import { formatMemory, formatPercent, formatRatio, formatSeconds } from "./statistics.js";
@@ -137,7 +137,7 @@ export async function measureSize(options: SizeOptions): Promise<SizeReport> {
     }
     return {
       ...options,
-      parameters: parametersOf(real).reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+      parameters: realParameters(real).reduce((sum, { shape }) => sum + sizeOf(shape), 0),
       adaptedLayers: adapter.layers.length,
       trained: [...adapter.parameters.values()].reduce((sum, { size }) => sum + size, 0),
       flops,

@@ -66,6 +66,11 @@ export async function measureTrainings(options: TrainingsOptions): Promise<Train
       const encoded = await encodeDataset(pipeline, heldOut!);
       const evaluation = { objective: createObjective(pipeline.schedulerConfig), seed: EVALUATION_SEED };
       if (!bases.has(dtype)) bases.set(dtype, (await noisePredictionError(pipeline.unet, encoded, evaluation)).error);
+      const errorOnReference = async (adapter: string) => {
+        const model = new FeRAModel(reference.unet, demoConfig());
+        await model.loadAdapters(adapter);
+        return (await noisePredictionError(model, encoded, evaluation)).error;
+      };
       const output = await mkdtemp(join(tmpdir(), "fera-trainings-"));
       try {
         const { model, adapter } = await fineTune({
@@ -74,9 +79,7 @@ export async function measureTrainings(options: TrainingsOptions): Promise<Train
           ...{ timestepSampling: "stratified", timestepShift: 3 },
         });
         const { error } = await noisePredictionError(model, encoded, evaluation);
-        const onFirst = new FeRAModel(reference.unet, demoConfig());
-        await onFirst.loadAdapters(adapter);
-        const { error: elsewhere } = await noisePredictionError(onFirst, encoded, evaluation);
+        const elsewhere = dtype === dtypes[0] ? error : await errorOnReference(adapter);
         errors.get(dtype)!.own.push(error);
         errors.get(dtype)!.onFirst.push(elsewhere);
         const told = [bases.get(dtype)!, error, elsewhere].map((value) => value.toFixed(5));
