@@ -20,6 +20,7 @@ import { sayPhase, sayResult } from "./measured-process.js";
 import { ownPeakBytes } from "./memory.js";
 import { OnnxTimes } from "./onnx-times.js";
 import { REAL_MODELS, type RealModelName } from "./real-models.js";
+import { timeIds } from "./step-inputs.js";
 
 /** What is measured of one way to keep frozen weights. */
 export interface SizeTask {
@@ -170,7 +171,7 @@ function inputsOf(model: Denoiser, shape: DenoiserShape): Inputs {
     if (name === "timesteps") return [name, constant(shape, TIMESTEP)];
     if (name === "guidance") return [name, constant(shape, GUIDANCE)];
     if (name === "encoderAttentionMask") return [name, constant(shape, 1)];
-    if (name === "timeIds") return [name, tensor([512, 512, 0, 0, 512, 512].slice(0, shape[1]), shape)];
+    if (name === "timeIds") return [name, timeIds(shape)];
     return [name, randn(shape, { generator })];
   });
   return Object.fromEntries(made) as unknown as Inputs;

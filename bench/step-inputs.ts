@@ -4,11 +4,12 @@
 import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { FeRAConfig, FeRAModel } from "../src/adapters/index.js";
+import { Graph } from "../src/graph/index.js";
 import type { UNet2DConditionModel } from "../src/models/index.js";
 import type { UNetShape } from "../src/models/unet-2d-condition/unet-2d-condition.js";
 import { readSafetensors, writeSafetensors } from "../src/storage/index.js";
 import { Generator, randint, randn } from "../src/tensor/random.js";
-import type { Tensor } from "../src/tensor/tensor.js";
+import { type Tensor, tensor } from "../src/tensor/tensor.js";
 import type { DiffusionBatch } from "../src/training/index.js";
 
 const ADAPTERS = "adapters.";
@@ -23,21 +24,21 @@ export interface StepInputs {
   adapters: Map<string, Tensor>;
 }
 
-/** Draws a batch and adapters and writes them; the configuration is in the file's metadata. */
+/** Draws a batch of whatever the model takes, and adapters, and writes them; the configuration is in the file's metadata. */
 export async function writeStepInputs(
   path: string,
   model: UNet2DConditionModel,
   config: FeRAConfig,
-  { batchSize, latentHeight: height, latentWidth: width, tokens }: UNetShape,
+  shape: UNetShape,
 ): Promise<void> {
   const generator = new Generator(1);
-  const { in_channels: channels, out_channels: predicted, cross_attention_dim: features } = model.config;
-  const tensors = new Map<string, Tensor>([
-    ["latents", randn([batchSize, channels, height, width], { generator })],
-    ["timesteps", randint(0, 1000, [batchSize], { generator })],
-    ["encoder_hidden_states", randn([batchSize, tokens, features], { generator })],
-    ["target", randn([batchSize, predicted, height, width], { generator })],
-  ]);
+  const { batchSize, latentHeight: height, latentWidth: width } = shape;
+  const tensors = new Map<string, Tensor>();
+  for (const [name, { shape: own }] of Object.entries(model.declareInputs(new Graph(), shape))) {
+    tensors.set(name, name === "timeIds" ? timeIds(own) : randn(own, { generator }));
+  }
+  tensors.set("timesteps", randint(0, 1000, [batchSize], { generator }));
+  tensors.set("target", randn([batchSize, model.config.out_channels, height, width], { generator }));
   for (const [name, value] of new FeRAModel(model, config).stateDict()) {
     if (name.includes("lora_up")) {
       const drawn = randn(value.shape, { generator }).data;
@@ -53,15 +54,20 @@ export async function writeStepInputs(
 export async function readStepInputs(path: string): Promise<StepInputs> {
   const { tensors, metadata } = await readSafetensors(path);
   const adapters = new Map<string, Tensor>();
-  for (const [name, value] of tensors) if (name.startsWith(ADAPTERS)) adapters.set(name.slice(ADAPTERS.length), value);
+  const batch: Record<string, Tensor> = {};
+  for (const [name, value] of tensors) {
+    if (name.startsWith(ADAPTERS)) adapters.set(name.slice(ADAPTERS.length), value);
+    else batch[name] = value;
+  }
   return {
     config: FeRAConfig.fromJSON(JSON.parse(metadata.config!), path),
-    batch: {
-      latents: tensors.get("latents") as Tensor<"float32">,
-      timesteps: tensors.get("timesteps")!,
-      encoderHiddenStates: tensors.get("encoder_hidden_states")!,
-      target: tensors.get("target") as Tensor<"float32">,
-    },
+    batch: batch as unknown as StepInputs["batch"],
     adapters,
   };
+}
+
+/** SDXL's sizes of a square of 512 pixels, not cropped, `[B, 6]`. */
+export function timeIds([batchSize, count]: readonly number[]): Tensor {
+  const row = [512, 512, 0, 0, 512, 512].slice(0, count);
+  return tensor(Array.from({ length: batchSize! }, () => row).flat(), [batchSize!, row.length]);
 }

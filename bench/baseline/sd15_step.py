@@ -2,8 +2,8 @@
 
     python sd15_step.py --model FOLDER --inputs FILE --runs N --threads N [--mode eager|channels-last|compile|bf16]
 
-FOLDER holds `unet/` in diffusers' layout; FILE the batch, the adapters and, in its metadata, FeRA's configuration
-(bench/step-inputs.ts). Written to be fast: one low-rank product of rank experts·rank per adapted layer, the base pass
+FOLDER holds `unet/` in diffusers' layout, Stable Diffusion's or SDXL's; FILE the batch, the adapters and, in its metadata,
+FeRA's configuration (bench/step-inputs.ts). Written to be fast: one low-rank product of rank experts·rank per adapted layer, the base pass
 without gradients, diffusers' fused attention, a fused AdamW. In bf16, frozen weights are bfloat16 and both passes run under
 autocast; adapters, their gradients and the optimizer's state, indicator and losses are float32, as here. Prints its phases and its result as bench/measured-process.ts
 reads them.
@@ -154,23 +154,26 @@ class Step(nn.Module):
             routed = RoutedLayer(unet.get_submodule(path), down, up, self.routing)
             setattr(unet.get_submodule(owner), name, routed)
 
-    def base(self, latents, timesteps, states):
+    def base(self, latents, timesteps, states, added):
         self.routing.gates = None
         with torch.no_grad():
-            return self.denoise(latents, timesteps, states)
+            return self.denoise(latents, timesteps, states, added)
 
-    def denoise(self, latents, timesteps, states):
+    def denoise(self, latents, timesteps, states, added):
         if not self.half:
-            return self.unet(latents, timesteps, states, return_dict=False)[0]
+            return self.unet(latents, timesteps, states, added_cond_kwargs=added, return_dict=False)[0]
+        added = added and {name: value.bfloat16() for name, value in added.items()}
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            output = self.unet(latents.bfloat16(), timesteps, states.bfloat16(), return_dict=False)[0]
+            output = self.unet(
+                latents.bfloat16(), timesteps, states.bfloat16(), added_cond_kwargs=added, return_dict=False
+            )[0]
         return output.float()
 
-    def forward(self, latents, timesteps, states, target):
+    def forward(self, latents, timesteps, states, added, target):
         gates = self.router(self.indicator(latents))
         self.routing.gates = gates.repeat_interleave(self.rank, dim=1) * (self.alpha / self.rank)
-        fera = self.denoise(latents, timesteps, states)
-        base = self.base(latents, timesteps, states)
+        fera = self.denoise(latents, timesteps, states, added)
+        base = self.base(latents, timesteps, states, added)
         return F.mse_loss(fera, target) + self.weight * consistency_loss(self.indicator, base, fera, target)
 
 
@@ -221,7 +224,10 @@ def main():
     if options.mode == "channels-last":
         unet.to(memory_format=torch.channels_last)
         latents = latents.to(memory_format=torch.channels_last)
-    batch = (latents, tensors["timesteps"], tensors["encoder_hidden_states"])
+    added = None
+    if "timeIds" in tensors:
+        added = {"text_embeds": tensors["textEmbeds"], "time_ids": tensors["timeIds"]}
+    batch = (latents, tensors["timesteps"], tensors["encoderHiddenStates"], added)
     parameters = [parameter for parameter in step.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
     compute = torch.compile(step) if options.mode == "compile" else step
