@@ -47,10 +47,11 @@ export async function measureMethods({ methods, rounds, ...task }: MethodsOption
   const results = new Map<string, MethodResult[]>(methods.map((name) => [name, []]));
   for (let round = 1; round <= rounds; round++) {
     for (const [name, own] of results) {
-      console.error(`round ${round} of ${rounds}: ${name}`);
       const config = methodNamed(name, METHODS).config!(budget);
       const adapter = { type: config.adapterType, config: config.toJSON() };
-      own.push((await measureProgram<MethodResult>("method-part.ts", { ...task, adapter })).result);
+      const { result } = await measureProgram<MethodResult>("method-part.ts", { ...task, adapter });
+      own.push(result);
+      console.error(`round ${round} of ${rounds}: ${name}, ${result.seconds.map(formatSeconds).join(", ")}`);
     }
   }
   const { latent, batch, tokens, threads, runs } = task;

@@ -32,6 +32,11 @@ const PREFERENCE: readonly Device[] = ["cuda", "cpu", "webgpu", "coreml", "dml"]
 /** Longest wait for a bound value: far above any step, so that a worker that died is not waited for forever. */
 const READ_LIMIT_MS = 600_000;
 const MESSAGE_BYTES = 4096;
+/**
+ * ONNX Runtime searches the process's command line with a regular expression, which takes about 300 bytes of stack per
+ * character: a worker's usual 4 MB end a process with 14,000 characters of arguments without a word.
+ */
+const STACK_MB = 64;
 
 class NodeBackend implements Backend {
   readonly supportsIoBinding = true;
@@ -125,7 +130,10 @@ class SessionWorker {
 
   private start(): Worker {
     if (this.worker) return this.worker;
-    const worker = new Worker(new URL("./session-worker.js", import.meta.url), { execArgv: workerFlags() });
+    const worker = new Worker(new URL("./session-worker.js", import.meta.url), {
+      execArgv: workerFlags(),
+      resourceLimits: { stackSizeMb: STACK_MB },
+    });
     worker.on("message", ({ id, result, error }: Reply) => {
       const waiting = this.pending.get(id);
       this.pending.delete(id);

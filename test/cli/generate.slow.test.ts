@@ -52,6 +52,13 @@ describe("fera generate", () => {
     expect(await sharp(first).metadata()).toMatchObject({ format: "png", width: 32, height: 32 });
   });
 
+  it("takes a command line of many thousand characters", async () => {
+    const file = join(dir, "long.png");
+    const seeds = Array.from({ length: 3000 }, () => ["--seed", "1"]).flat();
+    expect(await generate("--prompt", "a", "--output", file, ...seeds)).toMatchObject({ code: 0 });
+    expect(existsSync(file)).toBe(true);
+  });
+
   it("writes into a PNG file what it was made with, by its options' names or by default, without folders", async () => {
     const adapter = join(dir, "some where/my adapter.safetensors");
     await mkdir(join(dir, "some where"), { recursive: true });
