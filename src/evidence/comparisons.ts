@@ -69,6 +69,8 @@ export interface MethodRuns {
   /** The method's name, or what else tells rows apart. */
   row: string;
   records: readonly RunRecord[];
+  /** What they are compared with, where it is not what all others are. */
+  baseline?: readonly RunRecord[];
 }
 
 /** One cell. */
@@ -101,11 +103,11 @@ export function compare(
   baseline: readonly RunRecord[],
   metrics: readonly Metric[] = METRICS,
 ): Compared[] {
-  const cells = rows.flatMap(({ row, records }) =>
+  const cells = rows.flatMap(({ row, records, baseline: own = baseline }) =>
     metrics.flatMap((metric): (Compared & { observations: Observation[] })[] => {
       const mean = meanOf(records, metric);
       if (mean === undefined) return [];
-      return [{ row, metric, mean, observations: differences(records, baseline, metric) }];
+      return [{ row, metric, mean, observations: differences(records, own, metric) }];
     }),
   );
   const compared = cells.filter(({ observations }) => observations.some(({ value }) => value !== 0));

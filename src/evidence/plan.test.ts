@@ -118,6 +118,18 @@ describe("the plan", () => {
     );
   });
 
+  it("trains LoRA at the rates that forms of FeRA were tuned to, its own among them", () => {
+    const options = { parts: ["same-rate"] as const, methods: ["fera", "fera-plain", "dora"] };
+    const first = planned(options);
+    expect(first.waiting).toEqual([{ part: "same-rate", for: "learning rates" }]);
+    const best: Record<string, number> = { fera: 1e-3, "fera-plain": 2e-3 };
+    const records = new Map(first.runs.map((spec) => record(spec, Math.abs(spec.learningRate - best[spec.method]!))));
+    const runs = planned({ ...options, records }).byPart.get("same-rate")!;
+    expect(runs).toHaveLength(2 * 2 * TEST_STYLES.length);
+    expect(runs.every(({ method, measures }) => method === "lora" && measures === "all")).toBe(true);
+    expect(new Set(runs.map(({ learningRate }) => learningRate))).toEqual(new Set([1e-3, 2e-3]));
+  });
+
   it("confirms the two best hypotheses, with tries of their own, on styles that did not choose them", () => {
     let records = new Map<string, RunRecord>();
     const options = { parts: ["confirm"] as const, seeds: 1 };

@@ -7,7 +7,7 @@ import { HYPOTHESES } from "./hypotheses.js";
 import { ABLATIONS, BASELINE, METHODS, type Method, methodNamed } from "./methods.js";
 import { PARTS, type Part } from "./parts.js";
 import { PRESETS, type Preset, type PresetName } from "./presets.js";
-import { type Measures, type RunRecord, type RunSpec, runSpec, type StudySettings } from "./records.js";
+import { isRouted, type Measures, type RunRecord, type RunSpec, runSpec, type StudySettings } from "./records.js";
 import { ABLATION_STYLE, SUBJECTS, type Subject, type Task, TEST_STYLES, TUNING_STYLE } from "./tasks.js";
 
 /** Timings of each method. */
@@ -95,7 +95,7 @@ class Planner {
           reasons.add(reason.message);
         }
       }
-      byPart.set(part, runs);
+      byPart.set(part, [...new Map(runs.map((run) => [run.id, run])).values()]);
       if (reasons.size > 0) waiting.push({ part, for: [...reasons].join(", ") });
     }
     // What others wait for comes first, then the parts in their order.
@@ -121,6 +121,8 @@ class Planner {
           .flatMap((method) => this.timed(method).map((run) => () => run));
       case "main":
         return this.each(main, styles.map(style), "all", () => steps);
+      case "same-rate":
+        return this.sameRates(main, tested.map(style));
       case "time":
         return this.each(
           this.some(main, this.preset.timeMethods).filter(({ kind }) => kind !== "none"),
@@ -155,23 +157,11 @@ class Planner {
         const tried = [methodNamed(BASELINE, METHODS), ...this.chosen(HYPOTHESES.map(({ method }) => method))];
         return this.each(tried, [style(TUNING_STYLE)], measuresOfVariant, () => steps);
       }
-      case "confirm": {
-        let finalists: readonly Method[];
-        try {
-          finalists = this.finalists();
-        } catch (reason) {
-          return [
-            () => {
-              throw reason;
-            },
-          ];
-        }
-        const compared = [methodNamed(BASELINE, METHODS), ...finalists];
-        return [
-          ...this.each(compared, tested.map(style), "all", () => steps),
+      case "confirm":
+        return this.ofFinalists((finalists) => [
+          ...this.each([methodNamed(BASELINE, METHODS), ...finalists], tested.map(style), "all", () => steps),
           ...this.each(finalists, tested.map(style), "all", (method) => this.equalTime(method)),
-        ];
-      }
+        ]);
       default: {
         const variants = this.chosen(ABLATIONS[part]);
         return this.each(
@@ -184,12 +174,17 @@ class Planner {
     }
   }
 
-  /** Seeds outermost, so that what was cut has all methods of the first ones. */
+  /**
+   * Seeds outermost, so that what was cut has all methods of the first ones.
+   *
+   * @param trained - Another method that is trained at these methods' rates.
+   */
   private each(
     methods: readonly Method[],
     tasks: readonly Task[],
     measures: Measures | ((method: Method) => Measures),
     stepsOf: (method: Method) => number,
+    trained?: Method,
   ): (() => RunSpec)[] {
     const measuresOf = typeof measures === "string" ? () => measures : measures;
     return Array.from({ length: this.options.seeds }, (_, seed) => seed).flatMap((seed) =>
@@ -197,10 +192,34 @@ class Planner {
         methods.map((method) => () => {
           const steps = method.kind === "none" ? 0 : stepsOf(method);
           const learningRate = this.rate(method);
-          return this.spec(method, { task, seed, steps, measures: measuresOf(method), learningRate });
+          return this.spec(trained ?? method, { task, seed, steps, measures: measuresOf(method), learningRate });
         }),
       ),
     );
+  }
+
+  /** The baseline at the rates of all that are routed; of the finalists' too where they are asked for. */
+  private sameRates(methods: readonly Method[], tasks: readonly Task[]): (() => RunSpec)[] {
+    const { steps, parts, budget } = this.options;
+    const baseline = methodNamed(BASELINE, METHODS);
+    const atRatesOf = (own: readonly Method[]) => this.each(own, tasks, "all", () => steps, baseline);
+    return [
+      ...atRatesOf(methods.filter((method) => isRouted({ adapter: adapterOf(method, budget) }))),
+      ...(parts.includes("confirm") ? this.ofFinalists(atRatesOf) : []),
+    ];
+  }
+
+  /** Makers of the finalists' runs, or one that waits for them. */
+  private ofFinalists(make: (finalists: readonly Method[]) => (() => RunSpec)[]): (() => RunSpec)[] {
+    try {
+      return make(this.finalists());
+    } catch (reason) {
+      return [
+        () => {
+          throw reason;
+        },
+      ];
+    }
   }
 
   private spec(method: Method, run: Pick<RunSpec, "task" | "seed" | "steps" | "measures" | "learningRate">): RunSpec {

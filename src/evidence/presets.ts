@@ -28,7 +28,7 @@ export const PRESETS = {
     ...{ steps: 150, limit: 32, drawingSteps: 8 },
     rates: { adapter: [1e-3, 2e-3, 4e-3, 8e-3], full: [1e-4, 2e-4, 4e-4, 8e-4] },
     untuned: 2,
-    parts: ["rates", "speed", "main", "time", "long", "hypotheses", "confirm"],
+    parts: ["rates", "speed", "main", "same-rate", "time", "long", "hypotheses", "confirm"],
     timeMethods: ["lora", "fera", "fera-plain", "fera-energies", "fera-timestep", "fera-shared"],
   },
   full: {

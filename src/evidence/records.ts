@@ -45,6 +45,9 @@ export function runSpec(spec: Omit<RunSpec, "id">): RunSpec {
   return { id: `${spec.method}--${taskName(spec.task)}--seed-${spec.seed}--${hash}`, ...spec };
 }
 
+/** Whether a run is of a form of FeRA. */
+export const isRouted = ({ adapter }: Pick<RunSpec, "adapter">): boolean => adapter?.type === "fera";
+
 const texts = new WeakMap<object, string>();
 
 /** A value's JSON with its keys in order, without a model's path. Plans name the same few objects thousands of times. */

@@ -8,7 +8,7 @@ import { BASELINE, methodNamed } from "./methods.js";
 import { PART_TITLES, PARTS, type Part } from "./parts.js";
 import { ALL_METHODS, median } from "./plan.js";
 import { PRESETS } from "./presets.js";
-import type { RunRecord, RunSpec } from "./records.js";
+import { isRouted, type RunRecord, type RunSpec } from "./records.js";
 import { howSection, LIMITS, ratesSection } from "./report-about.js";
 import { gatesSection } from "./report-gates.js";
 import type { PageInputs } from "./report-inputs.js";
@@ -37,6 +37,7 @@ class EvidencePage {
       ...this.claims(),
       ...this.main(),
       ...powerSection(this.comparison("main", isTest)),
+      ...this.sameRate(),
       ...this.plots(),
       ...this.equalTime(),
       ...longSection(this.runs("long"), this.inputs.records, titleOf),
@@ -96,6 +97,7 @@ class EvidencePage {
       }
     };
     say(`equal steps${this.provisional("main")}`, this.comparison("main", isTest));
+    say(`equal steps and the same learning rate${this.provisional("same-rate")}`, this.sameRateComparison().cells);
     say(`equal time${this.provisional("time")}`, this.comparison("time", isTest));
     for (const { title, cells } of this.confirmationCells()) {
       say(`confirmation at ${title}${this.provisional("confirm")}`, cells);
@@ -246,6 +248,44 @@ class EvidencePage {
         }),
       ]),
     );
+  }
+
+  /** FeRA's forms that have a rate at which the baseline was trained, too. */
+  private sameRateComparison(): { rows: MethodRuns[]; cells: Compared[] } {
+    const { records } = this.inputs;
+    const done = (part: Part) => this.runs(part).flatMap((spec) => (isTest(spec) ? (records.get(spec.id) ?? []) : []));
+    const baselines = new Map<number, RunRecord[]>();
+    for (const record of done("same-rate")) {
+      const { learningRate } = record.spec;
+      baselines.set(learningRate, [...(baselines.get(learningRate) ?? []), record]);
+    }
+    const rows = this.rows([...this.runs("main"), ...this.runs("confirm")].filter(isTest)).rows.flatMap(
+      ({ row, records: own }) => {
+        const kept = own.filter(({ spec }) => spec.steps === this.inputs.study.steps && isRouted(spec));
+        const baseline = kept[0] && baselines.get(kept[0].spec.learningRate);
+        return baseline ? [{ row, records: [...new Set(kept)], baseline }] : [];
+      },
+    );
+    return { rows, cells: rows.length === 0 ? [] : compare(rows, []) };
+  }
+
+  private sameRate(): string[] {
+    const { rows, cells } = this.sameRateComparison();
+    if (rows.length === 0) return [];
+    const metrics = METRICS.filter((metric) => cells.some((cell) => cell.metric === metric));
+    return [
+      "## Equal steps, the same learning rate",
+      "A tuned rate is one of four, so that one method can be ahead of another for the rate that it got. Each form of FeRA beside " +
+        `${titleOf(BASELINE)} at the same rate, in percent as above. What shows above and not here is the rate's doing.`,
+      markdownTable(
+        ["method", "rate", ...metrics.map(({ title }) => title)],
+        rows.map(({ row, records }) => [
+          titleOf(row),
+          `${records[0]!.spec.learningRate}`,
+          ...metrics.map((metric) => cellText(cells.find((cell) => cell.row === row && cell.metric === metric))),
+        ]),
+      ),
+    ];
   }
 
   private plots(): string[] {

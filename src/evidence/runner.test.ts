@@ -182,6 +182,33 @@ it("claims what corrected intervals show, says what is missing, and nothing wher
   expect(same).toContain("Nothing: no corrected interval leaves zero out.");
 });
 
+it("tells what is the learning rate's doing: a method ahead of LoRA for its rate alone is level at the same one", async () => {
+  const asked = { parts: ["main", "same-rate"], styles: ["twemoji"], methods: ["fera-plain"] } as const;
+  await writeStudy(folder, study);
+  const records = new Map<string, RunRecord>();
+  // Tuned to different rates; on the style that is compared, one of these is better for both.
+  const execute: Execute = async (spec) => {
+    const tuned = spec.method === "lora" ? 1e-3 : 2e-3;
+    const isGood = spec.task.style === "twemoji" ? spec.learningRate === 2e-3 : spec.learningRate === tuned;
+    return found({ ...spec, method: isGood ? "dora" : "lora" });
+  };
+  const plan = (known: ReadonlyMap<string, RunRecord>, isEstimate?: boolean) => planOf(known, isEstimate, asked);
+  const keep = async () => undefined;
+  await runStudy({
+    plan,
+    records,
+    keep,
+    processes: 1,
+    execute: async (spec) => ({ ...(await execute(spec, {})), spec }),
+  });
+  await writeEvidence(folder, { study, budget, records, plan: plan(records) });
+  const [page] = await files();
+  const [, main, same] = page!.split("\n## Equal steps");
+  expect(main).toMatch(/\| FeRA, complete bands, no consistency loss \| \*\*−[01]\.\d+ \[/);
+  expect(same).toMatch(/\| FeRA, complete bands, no consistency loss \| 0\.002 \| [−+]?0\.0\d \[/);
+  expect(page).not.toContain("the same learning rate: FeRA");
+});
+
 it("begins nothing when its time is up, tells what is left, and has it done the next time", async () => {
   await writeStudy(folder, study);
   const records = await readRecords(folder);
