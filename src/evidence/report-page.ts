@@ -136,7 +136,7 @@ class EvidencePage {
     const none = rows.find(({ row }) => row === "none");
     return [
       "## Equal steps, equal parameters",
-      `Mean over the styles ${TEST_STYLES.join(", ")}, whose drawings chose nothing. Differences to ${titleOf(BASELINE)} in percent ` +
+      `Mean over ${stylesText(rows)}, whose drawings chose nothing. Differences to ${titleOf(BASELINE)} in percent ` +
         "(nearest: in points of a hundred), with 95 % intervals that hold for the whole table at once; bold ones leave zero out.",
       this.differenceTable(rows, baseline, cells),
       "What they are, and what they cost:",
@@ -394,10 +394,15 @@ class EvidencePage {
     return [
       "## The best of them, confirmed",
       "The two variants with the least held-out error on the tuning style, each with as many tries of a learning rate as every " +
-        `method, on the styles that did not choose them: ${TEST_STYLES.join(", ")}.`,
+        `method, on the styles that did not choose them: ${stylesText(this.rows(this.runs("confirm").filter(isTest)).rows)}.`,
       ...tables,
     ];
   }
+}
+
+/** The styles of the runs that are there. */
+function stylesText(rows: readonly MethodRuns[]): string {
+  return [...new Set(rows.flatMap(({ records }) => records.map(({ spec }) => spec.task.style)))].join(", ");
 }
 
 const cellText = (cell: Compared | undefined): string => {
