@@ -6,6 +6,7 @@ import { compare, METRICS, runsByMethod } from "./comparisons.js";
 import { BASELINE, methodNamed } from "./methods.js";
 import { ALL_METHODS, type Plan } from "./plan.js";
 import type { RunRecord } from "./records.js";
+import { excludesZero } from "./statistics.js";
 import { TEST_STYLES } from "./tasks.js";
 
 /** A picture beside the page. */
@@ -14,6 +15,9 @@ export interface EvidencePlot {
   title: string;
   picture: RgbImage;
 }
+
+/** Half the height of an estimate's mark, in rows. */
+const MARK = 0.18;
 
 const titleOf = (name: string): string => methodNamed(name, ALL_METHODS).title;
 
@@ -28,20 +32,26 @@ export async function evidencePlots(plan: Plan, records: ReadonlyMap<string, Run
   const plots: EvidencePlot[] = [];
   const trained = rows.filter(({ row }) => row !== BASELINE && row !== "none");
 
-  const differences = compare(trained, baseline, METRICS.slice(0, 1)).flatMap(({ row, interval }) =>
-    interval?.corrected ? [{ row, ...interval, corrected: interval.corrected }] : [],
+  // Corrected together with all measures, as in the page's table.
+  const differences = compare(trained, baseline).flatMap(({ row, metric, interval }) =>
+    metric === METRICS[0] && interval?.corrected ? [{ row, ...interval, corrected: interval.corrected }] : [],
   );
   if (differences.length > 0) {
     const count = differences.length;
-    const series: PlotSeries[] = differences.map(({ row, corrected, estimate }, i) => ({
-      label: titleOf(row),
-      x: [corrected[0], estimate, corrected[1]],
-      y: [count - i, count - i, count - i],
-    }));
+    const series = differences.flatMap(({ corrected, estimate }, i): PlotSeries[] => {
+      const color = excludesZero(corrected) ? "#d55e00" : "#0072b2";
+      const y = count - i;
+      return [
+        { label: "", x: [...corrected], y: [y, y], color },
+        { label: "", x: [estimate, estimate], y: [y - MARK, y + MARK], color },
+      ];
+    });
+    const reach = 1.05 * Math.max(...differences.flatMap(({ corrected }) => corrected.map(Math.abs)));
     const title = "Held-out error against LoRA's in percent, with corrected intervals; left of zero is better";
     const picture = await renderPlot({
-      ...{ title, xLabel: "percent", series: [zeroLine(0, count + 1), ...series] },
-      yRange: [0, count + 1],
+      ...{ title, xLabel: "percent", series: [zeroLine(0, count + 1), ...series], height: 110 + 34 * count },
+      ...{ xRange: [-reach, reach], yRange: [0.4, count + 0.6], width: 860 },
+      yTicks: differences.map(({ row }, i) => ({ value: count - i, label: titleOf(row) })),
     });
     plots.push({ file: "differences.png", title, picture });
   }

@@ -139,6 +139,17 @@ describe("plots", () => {
     expect([count(0), count(1), count(2)].map((part) => Math.round((10 * part) / total))).toEqual([2, 3, 5]);
   });
 
+  it("name what lies at each height where ticks are given", () => {
+    const series = [{ label: "", x: [1, 2], y: [1, 1] }];
+    const yTicks = [{ value: 1, label: "a method with a long name" }];
+    const numbered = plotSvg({ series, yRange: [0, 2] });
+    const named = plotSvg({ series, yRange: [0, 2], yTicks });
+    const gridLines = (svg: string) => [...svg.matchAll(/M([\d.]+) [\d.]+H[\d.]+" stroke="#e4e4e4"/g)];
+    expect(gridLines(numbered).length).toBeGreaterThan(1);
+    expect(gridLines(named)).toHaveLength(1);
+    expect(Number(gridLines(named)[0]![1])).toBeGreaterThan(Number(gridLines(numbered)[0]![1]) + 100);
+  });
+
   it("break curves at values that cannot be drawn", () => {
     const y = [1, 2, Number.NaN, 4, 0, 6];
     const moves = (scale: "linear" | "log") =>

@@ -31,6 +31,8 @@ export interface PlotOptions {
   yRange?: readonly [number, number];
   xScale?: "linear" | "log";
   yScale?: "linear" | "log";
+  /** Marks of the y axis, such as names of what lies at each height; round numbers by default. */
+  yTicks?: readonly { value: number; label: string }[];
   /** Size in CSS pixels; 720 × 400 by default. */
   width?: number;
   height?: number;
@@ -88,13 +90,14 @@ export function plotSvg(options: PlotOptions): string {
   const yRange = options.yRange ?? dataRange(options, "y", bands);
   const yPixels = [bottom, top] as const;
   const y = makeScale(options.yScale, yRange, yPixels, Math.max(2, Math.round((bottom - top) / 45)));
-  const tickWidth = Math.max(0, ...y.ticks.map((tick) => textWidth(tick.label, TICK)));
+  const yTicks = options.yTicks ?? y.ticks;
+  const tickWidth = Math.max(0, ...yTicks.map((tick) => textWidth(tick.label, TICK)));
   const left = MARGIN + (yLabel === "" ? 0 : LABEL.size + 10) + tickWidth + 8;
   const right = width - MARGIN - 6;
   const xRange = options.xRange ?? dataRange(options, "x", bands);
   const x = makeScale(options.xScale, xRange, [left, right], Math.max(2, Math.round((right - left) / 85)));
 
-  for (const tick of y.ticks) {
+  for (const tick of yTicks) {
     const at = round(y.at(tick.value));
     parts.push(`<path d="M${left} ${at}H${right}" stroke="#e4e4e4"/>`);
     parts.push(textToSvg(tick.label, { ...TICK, x: left - 8, y: at + TICK.size * 0.36, anchor: "end", fill: MUTED }));
