@@ -49,7 +49,12 @@ export async function evidencePlots(plan: Plan, records: ReadonlyMap<string, Run
     const reach = 1.05 * Math.max(...differences.flatMap(({ corrected }) => corrected.map(Math.abs)));
     const title = "Held-out error against LoRA's in percent, with corrected intervals; left of zero is better";
     const picture = await renderPlot({
-      ...{ title, xLabel: "percent", series: [zeroLine(0, count + 1), ...series], height: 120 + 34 * Math.max(count, 2) },
+      ...{
+        title,
+        xLabel: "percent",
+        series: [zeroLine(0, count + 1), ...series],
+        height: 120 + 34 * Math.max(count, 2),
+      },
       ...{ xRange: [-reach, reach], yRange: [0.4, count + 0.6], width: 860 },
       yTicks: differences.map(({ row }, i) => ({ value: count - i, label: titleOf(row) })),
     });
