@@ -16,6 +16,12 @@ export function intervalText({ estimate, corrected }: Interval): string {
   return low > 0 || high < 0 ? `**${text}**` : text;
 }
 
+/** A comparison's cell: "–" where it was not made, 0 where no pair differs. */
+export const cellText = (cell: { interval?: Interval | undefined } | undefined): string => {
+  if (!cell) return "–";
+  return cell.interval ? intervalText(cell.interval) : "0";
+};
+
 /** With a sign, and as many digits as tell something: "+12", "−1.2", "+0.03". */
 export function signed(value: number): string {
   const size = Math.abs(value);

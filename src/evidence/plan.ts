@@ -95,12 +95,12 @@ class Planner {
           reasons.add(reason.message);
         }
       }
-      byPart.set(part, [...new Map(runs.map((run) => [run.id, run])).values()]);
+      byPart.set(part, distinct(runs));
       if (reasons.size > 0) waiting.push({ part, for: [...reasons].join(", ") });
     }
     // What others wait for comes first, then the parts in their order.
     const all = [...[...this.needed.values()].flatMap((runs) => [...runs.values()]), ...[...byPart.values()].flat()];
-    return { runs: [...new Map(all.map((run) => [run.id, run])).values()], byPart, waiting };
+    return { runs: distinct(all), byPart, waiting };
   }
 
   /** Makers of a part's runs: each throws {@link NotYet} where something is not known. */
@@ -353,6 +353,9 @@ const measuresOfVariant = ({ name }: Method): Measures => (name === BASELINE ? "
 function bestRate(tries: readonly RunSpec[], errors: readonly number[]): number {
   return tries[errors.indexOf(Math.min(...errors))]!.learningRate;
 }
+
+/** Each run once, where it first stands. */
+const distinct = (runs: readonly RunSpec[]): RunSpec[] => [...new Map(runs.map((run) => [run.id, run])).values()];
 
 const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
 

@@ -3,17 +3,18 @@
 
 import { type Compared, claimOf, compare, METRICS, type MethodRuns, type Metric, runsByMethod } from "./comparisons.js";
 import { HYPOTHESES } from "./hypotheses.js";
-import { fourDigits, intervalText, markdownTable, percent } from "./markdown.js";
+import { cellText, fourDigits, intervalText, markdownTable, percent } from "./markdown.js";
 import { BASELINE, methodNamed } from "./methods.js";
 import { PART_TITLES, PARTS, type Part } from "./parts.js";
 import { ALL_METHODS, median } from "./plan.js";
 import { PRESETS } from "./presets.js";
-import { isRouted, type RunRecord, type RunSpec } from "./records.js";
+import type { RunRecord, RunSpec } from "./records.js";
 import { howSection, LIMITS, ratesSection } from "./report-about.js";
 import { gatesSection } from "./report-gates.js";
 import type { PageInputs } from "./report-inputs.js";
 import { longSection } from "./report-long.js";
 import { powerSection } from "./report-power.js";
+import { compareAtSameRate, type SameRateComparison, sameRateSection } from "./report-same-rate.js";
 import { TEST_STYLES, TUNING_STYLE, taskName } from "./tasks.js";
 
 const ERROR = METRICS[0]!;
@@ -27,7 +28,15 @@ export function evidencePage(inputs: PageInputs): string {
 }
 
 class EvidencePage {
-  constructor(private readonly inputs: PageInputs) {}
+  private readonly sameRate: SameRateComparison;
+
+  constructor(private readonly inputs: PageInputs) {
+    const { steps: equal } = inputs.study;
+    const forms = [...this.runs("main"), ...this.runs("confirm")].filter(
+      (spec) => isTest(spec) && spec.steps === equal,
+    );
+    this.sameRate = compareAtSameRate(forms, this.runs("same-rate").filter(isTest), inputs.records);
+  }
 
   text(): string[] {
     return [
@@ -37,7 +46,7 @@ class EvidencePage {
       ...this.claims(),
       ...this.main(),
       ...powerSection(this.comparison("main", isTest)),
-      ...this.sameRate(),
+      ...sameRateSection(this.sameRate, titleOf),
       ...this.plots(),
       ...this.equalTime(),
       ...longSection(this.runs("long"), this.inputs.records, titleOf),
@@ -97,7 +106,7 @@ class EvidencePage {
       }
     };
     say(`equal steps${this.provisional("main")}`, this.comparison("main", isTest));
-    say(`equal steps and the same learning rate${this.provisional("same-rate")}`, this.sameRateComparison().cells);
+    say(`equal steps and the same learning rate${this.provisional("same-rate")}`, this.sameRate.cells);
     say(`equal time${this.provisional("time")}`, this.comparison("time", isTest));
     for (const { title, cells } of this.confirmationCells()) {
       say(`confirmation at ${title}${this.provisional("confirm")}`, cells);
@@ -250,44 +259,6 @@ class EvidencePage {
     );
   }
 
-  /** FeRA's forms that have a rate at which the baseline was trained, too. */
-  private sameRateComparison(): { rows: MethodRuns[]; cells: Compared[] } {
-    const { records } = this.inputs;
-    const done = (part: Part) => this.runs(part).flatMap((spec) => (isTest(spec) ? (records.get(spec.id) ?? []) : []));
-    const baselines = new Map<number, RunRecord[]>();
-    for (const record of done("same-rate")) {
-      const { learningRate } = record.spec;
-      baselines.set(learningRate, [...(baselines.get(learningRate) ?? []), record]);
-    }
-    const rows = this.rows([...this.runs("main"), ...this.runs("confirm")].filter(isTest)).rows.flatMap(
-      ({ row, records: own }) => {
-        const kept = own.filter(({ spec }) => spec.steps === this.inputs.study.steps && isRouted(spec));
-        const baseline = kept[0] && baselines.get(kept[0].spec.learningRate);
-        return baseline ? [{ row, records: [...new Set(kept)], baseline }] : [];
-      },
-    );
-    return { rows, cells: rows.length === 0 ? [] : compare(rows, []) };
-  }
-
-  private sameRate(): string[] {
-    const { rows, cells } = this.sameRateComparison();
-    if (rows.length === 0) return [];
-    const metrics = METRICS.filter((metric) => cells.some((cell) => cell.metric === metric));
-    return [
-      "## Equal steps, the same learning rate",
-      "A tuned rate is one of four, so that one method can be ahead of another for the rate that it got. Each form of FeRA beside " +
-        `${titleOf(BASELINE)} at the same rate, in percent as above. What shows above and not here is the rate's doing.`,
-      markdownTable(
-        ["method", "rate", ...metrics.map(({ title }) => title)],
-        rows.map(({ row, records }) => [
-          titleOf(row),
-          `${records[0]!.spec.learningRate}`,
-          ...metrics.map((metric) => cellText(cells.find((cell) => cell.row === row && cell.metric === metric))),
-        ]),
-      ),
-    ];
-  }
-
   private plots(): string[] {
     return this.inputs.plots.map(({ file, title }) => `![${title}](${file})`);
   }
@@ -367,9 +338,7 @@ class EvidencePage {
     const { steps } = this.inputs.study;
     const baselineSpecs = specs.filter(({ method }) => method === BASELINE);
     const finalists = specs.filter(({ method }) => method !== BASELINE);
-    // A finalist that takes as long as the baseline has the same runs in both.
-    const seen = new Set<string>();
-    const first = finalists.filter(({ id, steps: own }) => own === steps && !seen.has(id) && seen.add(id));
+    const first = finalists.filter(({ steps: own }) => own === steps);
     const timed = finalists.filter(({ steps: own }) => own !== steps);
     return [
       { title: "equal steps", own: first },
@@ -404,11 +373,6 @@ class EvidencePage {
 function stylesText(rows: readonly MethodRuns[]): string {
   return [...new Set(rows.flatMap(({ records }) => records.map(({ spec }) => spec.task.style)))].join(", ");
 }
-
-const cellText = (cell: Compared | undefined): string => {
-  if (!cell) return "–";
-  return cell.interval ? intervalText(cell.interval) : "0";
-};
 
 function compareMean(records: readonly RunRecord[], metric: Metric): number {
   return compare([{ row: "", records }], [], [metric])[0]?.mean ?? Number.NaN;
