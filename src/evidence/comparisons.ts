@@ -64,6 +64,9 @@ export const METRICS: readonly Metric[] = [
   },
 ];
 
+/** The metric that claims of a single measure are about. */
+export const HELD_OUT_ERROR = METRICS[0]!;
+
 /** A method's runs, among those of a table. */
 export interface MethodRuns {
   /** The method's name, or what else tells rows apart. */

@@ -54,6 +54,8 @@ function record(spec: RunSpec, error: number, secondsPerStep = 0.3): [string, Ru
   ];
 }
 
+const configText = ({ adapter }: RunSpec): string => JSON.stringify(adapter);
+
 describe("methods", () => {
   it("train the same number of parameters within 2 %, where their kind allows it", () => {
     const shares = ALL_METHODS.filter(({ isBudgeted }) => isBudgeted).map((method) => {
@@ -128,6 +130,36 @@ describe("the plan", () => {
     expect(runs).toHaveLength(2 * 2 * TEST_STYLES.length);
     expect(runs.every(({ method, measures }) => method === "lora" && measures === "all")).toBe(true);
     expect(new Set(runs.map(({ learningRate }) => learningRate))).toEqual(new Set([1e-3, 2e-3]));
+  });
+
+  it("trains all methods of few drawings and of one thing at LoRA's rate", () => {
+    const options = { parts: ["few-shot", "subject"] as const };
+    const first = planned(options);
+    expect(new Set(first.runs.map(({ method }) => method))).toEqual(new Set(["lora", "none"]));
+    const records = new Map(first.runs.map((spec) => record(spec, Math.abs(spec.learningRate - 2e-3))));
+    const { byPart, waiting } = planned({ ...options, records });
+    expect(waiting).toEqual([]);
+    for (const part of options.parts) {
+      const runs = byPart.get(part)!.filter(({ method }) => method !== "none");
+      expect(new Set(runs.map(({ learningRate }) => learningRate))).toEqual(new Set([2e-3]));
+      expect(new Set(runs.map(({ method }) => method)).size).toBeGreaterThan(2);
+    }
+  });
+
+  it("exchanges one thing of a method whose own runs are those of the main part", () => {
+    const { byPart } = planned({ isTuned: false });
+    const main = new Set(byPart.get("main")!.map(({ id }) => id));
+    const configs: string[] = [];
+    for (const part of ["consistency", "bands", "sigma", "numbers"] as const) {
+      const runs = byPart.get(part)!;
+      const own = runs.filter(({ method }) => method === "fera-plain");
+      expect(own.map(({ seed }) => seed)).toEqual([0, 1]);
+      expect(own.every(({ id }) => main.has(id))).toBe(true);
+      configs.push(...runs.filter(({ seed, method }) => seed === 0 && method !== "fera-plain").map(configText));
+    }
+    const plain = byPart.get("main")!.find(({ method }) => method === "fera-plain")!;
+    expect(configs).not.toContain(configText(plain));
+    expect(new Set(configs).size).toBe(configs.length);
   });
 
   it("confirms the two best hypotheses, with tries of their own, on styles that did not choose them", () => {

@@ -4,7 +4,7 @@
 import type { IconStyle } from "../training/data/icons.js";
 import type { Budget } from "./budget.js";
 import { HYPOTHESES } from "./hypotheses.js";
-import { ABLATIONS, BASELINE, METHODS, type Method, methodNamed } from "./methods.js";
+import { ABLATED, ABLATIONS, BASELINE, METHODS, type Method, methodNamed } from "./methods.js";
 import { PARTS, type Part } from "./parts.js";
 import { PRESETS, type Preset, type PresetName } from "./presets.js";
 import { isRouted, type Measures, type RunRecord, type RunSpec, runSpec, type StudySettings } from "./records.js";
@@ -14,10 +14,9 @@ import { ABLATION_STYLE, SUBJECTS, type Subject, type Task, TEST_STYLES, TUNING_
 const REPEATS_OF_SPEED = 3;
 const SPEED_STEPS = 24;
 const FEW = [8, 32, 128] as const;
-const FEW_METHODS = [BASELINE, "fera", "fera-plain", "fera-shared", "t-lora"];
 const FINALISTS = 2;
 /** Trained longer, to see whether their order stays, at so many seeds. */
-const LONG_METHODS = [BASELINE, "fera", "fera-plain", "fera-timestep", "fera-shared"];
+const LONG_METHODS = [BASELINE, "fera", "fera-plain", "fera-timestep"];
 const LONG_FACTOR = 4;
 const LONG_SEEDS = 3;
 /** Of the steps, where not as many fit into LoRA's time; to count until it is known. */
@@ -142,16 +141,16 @@ class Planner {
         const tasks = tested.flatMap((name) =>
           FEW.map((drawings): Task => ({ kind: "few-shot", style: name, drawings })),
         );
-        return this.each(this.some(main, FEW_METHODS), tasks, "all", () => Math.ceil(FEW_SHARE * steps));
+        const methods = atBaselineRate(this.some(main, this.preset.fewMethods));
+        return this.each(methods, tasks, "all", () => Math.ceil(FEW_SHARE * steps));
       }
       case "subject": {
         const subjects = Object.keys(SUBJECTS) as Subject[];
         const tasks = tested.flatMap((name) =>
           subjects.map((subject): Task => ({ kind: "subject", style: name, subject })),
         );
-        return this.each(this.some(main, [...FEW_METHODS, "none"]), tasks, "all", () =>
-          Math.ceil(SUBJECT_SHARE * steps),
-        );
+        const methods = atBaselineRate(this.some(main, this.preset.subjectMethods));
+        return this.each(methods, tasks, "all", () => Math.ceil(SUBJECT_SHARE * steps));
       }
       case "hypotheses": {
         const tried = [methodNamed(BASELINE, METHODS), ...this.chosen(HYPOTHESES.map(({ method }) => method))];
@@ -163,13 +162,8 @@ class Planner {
           ...this.each(finalists, tested.map(style), "all", (method) => this.equalTime(method)),
         ]);
       default: {
-        const variants = this.chosen(ABLATIONS[part]);
-        return this.each(
-          [methodNamed(BASELINE, METHODS), ...variants],
-          this.styles([ABLATION_STYLE]).map(style),
-          measuresOfVariant,
-          () => steps,
-        );
+        const variants = [methodNamed(ABLATED, METHODS), ...this.chosen(ABLATIONS[part])];
+        return this.each(variants, this.styles([ABLATION_STYLE]).map(style), measuresOfVariant, () => steps);
       }
     }
   }
@@ -347,8 +341,12 @@ function adapterOf({ name, config: make }: Method, budget: Budget): RunSpec["ada
 export const ratesOf = ({ kind }: Pick<Method, "kind">, preset: PresetName): readonly number[] =>
   PRESETS[preset].rates[kind === "full" ? "full" : "adapter"];
 
-/** Variants are compared by their errors alone; the baseline's runs are those of the main part. */
-const measuresOfVariant = ({ name }: Method): Measures => (name === BASELINE ? "all" : "error");
+/** Variants are compared by their errors alone; what they are compared with has its runs in the main part. */
+const measuresOfVariant = ({ name }: Method): Measures => (name === BASELINE || name === ABLATED ? "all" : "error");
+
+/** Trained at the baseline's rate: rates are tuned on whole styles, and differ by more than methods do. */
+const atBaselineRate = (methods: readonly Method[]): Method[] =>
+  methods.map((method) => (method.kind === "adapter" ? { ...method, tunedAs: BASELINE } : method));
 
 function bestRate(tries: readonly RunSpec[], errors: readonly number[]): number {
   return tries[errors.indexOf(Math.min(...errors))]!.learningRate;

@@ -19,6 +19,9 @@ export interface Preset {
   parts: readonly Part[];
   /** Methods that are also compared at equal time; all where undefined. */
   timeMethods: readonly string[] | undefined;
+  /** Methods that learn from few drawings, and those that learn one thing. */
+  fewMethods: readonly string[];
+  subjectMethods: readonly string[];
 }
 
 /** The sizes, by name. */
@@ -29,7 +32,9 @@ export const PRESETS = {
     rates: { adapter: [1e-3, 2e-3, 4e-3, 8e-3], full: [1e-4, 2e-4, 4e-4, 8e-4] },
     untuned: 2,
     parts: ["rates", "speed", "main", "same-rate", "time", "long", "hypotheses", "confirm"],
-    timeMethods: ["lora", "fera", "fera-plain", "fera-energies", "fera-timestep", "fera-shared"],
+    timeMethods: ["lora", "fera", "fera-plain", "fera-timestep"],
+    fewMethods: ["lora", "fera", "fera-plain"],
+    subjectMethods: ["lora", "fera", "fera-plain", "t-lora", "none"],
   },
   full: {
     ...{ steps: 600, limit: undefined, drawingSteps: 12 },
@@ -37,6 +42,8 @@ export const PRESETS = {
     untuned: 2,
     parts: PARTS.filter((part) => part !== "long"),
     timeMethods: undefined,
+    fewMethods: ["lora", "fera", "fera-plain", "fera-shared", "t-lora"],
+    subjectMethods: ["lora", "fera", "fera-plain", "fera-shared", "t-lora", "none"],
   },
 } as const satisfies Readonly<Record<string, Preset>>;
 

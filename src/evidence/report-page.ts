@@ -1,12 +1,12 @@
 // The study's page in words and tables. Every figure is of the runs; a claim stands only where a corrected interval leaves zero
 // out, and what has not been run is said.
 
-import { type Compared, claimOf, compare, METRICS, type MethodRuns, type Metric, runsByMethod } from "./comparisons.js";
+import { type Compared, claimOf, compare, HELD_OUT_ERROR, type MethodRuns, runsByMethod } from "./comparisons.js";
 import { HYPOTHESES } from "./hypotheses.js";
 import { cellText, fourDigits, intervalText, markdownTable, percent } from "./markdown.js";
-import { BASELINE, methodNamed } from "./methods.js";
+import { ABLATED, BASELINE } from "./methods.js";
 import { PART_TITLES, PARTS, type Part } from "./parts.js";
-import { ALL_METHODS, median } from "./plan.js";
+import { median } from "./plan.js";
 import { PRESETS } from "./presets.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import { howSection, LIMITS, ratesSection } from "./report-about.js";
@@ -15,11 +15,17 @@ import type { PageInputs } from "./report-inputs.js";
 import { longSection } from "./report-long.js";
 import { powerSection } from "./report-power.js";
 import { compareAtSameRate, type SameRateComparison, sameRateSection } from "./report-same-rate.js";
-import { TEST_STYLES, TUNING_STYLE, taskName } from "./tasks.js";
+import { bandTable, compareMean, differenceTable, titleOf } from "./report-tables.js";
+import { ABLATION_STYLE, TEST_STYLES, TUNING_STYLE, taskName } from "./tasks.js";
 
-const ERROR = METRICS[0]!;
-const titleOf = (name: string): string => methodNamed(name, ALL_METHODS).title;
 const isTest = ({ task }: RunSpec): boolean => TEST_STYLES.includes(task.style);
+
+/** Rows of a table, what they are compared with, and how they differ from it. */
+interface Comparison {
+  rows: readonly MethodRuns[];
+  baseline: readonly RunRecord[];
+  cells: readonly Compared[];
+}
 
 /** The whole page. */
 export function evidencePage(inputs: PageInputs): string {
@@ -111,6 +117,9 @@ class EvidencePage {
     for (const { title, cells } of this.confirmationCells()) {
       say(`confirmation at ${title}${this.provisional("confirm")}`, cells);
     }
+    for (const part of ["few-shot", "subject"] as const) {
+      for (const { kind, cells } of this.kinds(part)) say(`${kind}${this.provisional(part)}`, cells);
+    }
     const any = [...this.inputs.records.values()].some(({ heldOut }) => heldOut !== undefined);
     const nothing = any
       ? "Nothing: no corrected interval leaves zero out."
@@ -147,7 +156,7 @@ class EvidencePage {
       "## Equal steps, equal parameters",
       `Mean over ${stylesText(rows)}, whose drawings chose nothing. Differences to ${titleOf(BASELINE)} in percent ` +
         "(nearest: in points of a hundred), with 95 % intervals that hold for the whole table at once; bold ones leave zero out.",
-      this.differenceTable(rows, baseline, cells),
+      differenceTable(rows, baseline, cells),
       "What they are, and what they cost:",
       this.costTable(rows),
       ...(none ? [this.closerText(rows, none.records)] : []),
@@ -156,27 +165,6 @@ class EvidencePage {
       "Held-out error by band of frequency, in percent of all of the baseline's:",
       bandTable(rows, baseline),
     ];
-  }
-
-  private differenceTable(
-    rows: readonly MethodRuns[],
-    baseline: readonly RunRecord[],
-    cells: readonly Compared[],
-  ): string {
-    const metrics = METRICS.filter((metric) => cells.some((cell) => cell.metric === metric));
-    const shown = metrics.length > 0 ? metrics : [ERROR];
-    const own = [titleOf(BASELINE), ...shown.map((metric) => fourDigits(compareMean(baseline, metric)))];
-    const others = rows.filter(({ row }) => row !== BASELINE && row !== "none");
-    return markdownTable(
-      ["method", ...shown.map(({ title }) => title)],
-      [
-        own,
-        ...others.map(({ row }) => [
-          titleOf(row),
-          ...shown.map((metric) => cellText(cells.find((cell) => cell.row === row && cell.metric === metric))),
-        ]),
-      ],
-    );
   }
 
   private costTable(rows: readonly MethodRuns[]): string {
@@ -253,7 +241,7 @@ class EvidencePage {
         titleOf(row),
         ...styles.map((style) => {
           const own = records.filter(({ spec }) => spec.task.style === style);
-          return own.length === 0 ? "–" : fourDigits(compareMean(own, ERROR));
+          return own.length === 0 ? "–" : fourDigits(compareMean(own, HELD_OUT_ERROR));
         }),
       ]),
     );
@@ -271,47 +259,55 @@ class EvidencePage {
     return [
       "## Equal time",
       `Each method has as many steps as fit into the time of ${titleOf(BASELINE)}'s, by the processor's seconds a step, measured alone.`,
-      this.differenceTable(rows, baseline, cells),
+      differenceTable(rows, baseline, cells),
       markdownTable(["method", "steps"], steps),
     ];
   }
 
-  /** One comparison for each task's kind: few drawings, or a subject. */
-  private byTask(part: "few-shot" | "subject", title: string): string[] {
+  /** One comparison for each task's kind: a number of drawings, or a subject. */
+  private kinds(part: "few-shot" | "subject"): (Comparison & { kind: string })[] {
     const specs = this.runs(part).filter(({ id }) => this.inputs.records.has(id));
-    if (specs.length === 0) return [];
-    const kindOf = ({ task }: RunSpec): string => {
-      if (task.kind === "few-shot") return `${task.drawings} drawings`;
-      return task.kind === "subject" ? task.subject : task.style;
-    };
-    const kinds = [...new Set(specs.map(kindOf))];
-    const tables = kinds.flatMap((kind) => {
+    return [...new Set(specs.map(kindOf))].flatMap((kind) => {
       const { rows, baseline } = this.rows(specs.filter((spec) => kindOf(spec) === kind));
-      if (baseline.length === 0 || rows.length < 2) return [];
       const compared = rows.filter(({ row }) => row !== BASELINE && row !== "none");
-      return [`**${kind}**`, this.differenceTable(rows, baseline, compare(compared, baseline))];
+      if (baseline.length === 0 || compared.length === 0) return [];
+      return [{ kind, rows, baseline, cells: compare(compared, baseline) }];
     });
-    return tables.length === 0 ? [] : [`## ${title}`, ...tables];
+  }
+
+  private byTask(part: "few-shot" | "subject", title: string): string[] {
+    const kinds = this.kinds(part);
+    if (kinds.length === 0) return [];
+    const told =
+      `All methods at the learning rate of ${titleOf(BASELINE)}, with ${this.runs(part)[0]!.steps} steps${this.provisional(part)}: rates ` +
+      "were tuned on whole styles. Differences in percent, each table corrected for all of its comparisons.";
+    const tables = kinds.flatMap(({ kind, rows, baseline, cells }) => [
+      `**${kind}**`,
+      differenceTable(rows, baseline, cells),
+    ]);
+    return [`## ${title}`, told, ...tables];
   }
 
   private ablations(): string[] {
     const blocks = (["consistency", "bands", "sigma", "numbers"] as const).flatMap((part) => {
-      const { rows, baseline } = this.rows(this.runs(part));
-      if (baseline.length === 0 || rows.length < 2) return [];
-      const cells = compare(
-        rows.filter(({ row }) => row !== BASELINE),
-        baseline,
-        [ERROR],
-      );
-      return [`**${PART_TITLES[part]}**`, this.differenceTable(rows, baseline, cells)];
+      const { rows } = this.rows(this.runs(part));
+      const own = rows.find(({ row }) => row === ABLATED)?.records ?? [];
+      const variants = rows.filter(({ row }) => row !== ABLATED);
+      if (own.length === 0 || variants.length === 0) return [];
+      const cells = compare(variants, own, [HELD_OUT_ERROR]);
+      return [`**${PART_TITLES[part]}**${this.provisional(part)}`, differenceTable(rows, own, cells, ABLATED)];
     });
-    return blocks.length === 0 ? [] : ["## One thing exchanged at a time", ...blocks];
+    if (blocks.length === 0) return [];
+    const told =
+      `On ${ABLATION_STYLE}, at the same learning rate: what one change makes of *${titleOf(ABLATED)}*, which has three bands, three ` +
+      "experts, and a finest blur of min(H, W) / 32. Differences to it in percent, each table corrected for all of its comparisons.";
+    return ["## One thing exchanged at a time", told, ...blocks];
   }
 
   private hypotheses(): string[] {
     const { rows, baseline } = this.rows(this.runs("hypotheses"));
     const others = rows.filter(({ row }) => row !== BASELINE);
-    const cells = baseline.length > 0 && others.length > 0 ? compare(others, baseline, [ERROR]) : [];
+    const cells = baseline.length > 0 && others.length > 0 ? compare(others, baseline, [HELD_OUT_ERROR]) : [];
     const table = HYPOTHESES.map(({ method, prediction, expected }) => {
       const cell = cells.find(({ row }) => row === method.name);
       const claim = cell ? claimOf(cell) : 0;
@@ -328,12 +324,7 @@ class EvidencePage {
     ];
   }
 
-  private confirmationCells(): {
-    title: string;
-    cells: Compared[];
-    rows: MethodRuns[];
-    baseline: readonly RunRecord[];
-  }[] {
+  private confirmationCells(): (Comparison & { title: string })[] {
     const specs = this.runs("confirm").filter(isTest);
     const { steps } = this.inputs.study;
     const baselineSpecs = specs.filter(({ method }) => method === BASELINE);
@@ -357,7 +348,7 @@ class EvidencePage {
   private confirmation(): string[] {
     const tables = this.confirmationCells().flatMap(({ title, cells, rows, baseline }) => [
       `**${title}**`,
-      this.differenceTable(rows, baseline, cells),
+      differenceTable(rows, baseline, cells),
     ]);
     if (tables.length === 0) return [];
     return [
@@ -369,30 +360,18 @@ class EvidencePage {
   }
 }
 
+/** What tells tasks of a part apart, whatever the style. */
+function kindOf({ task }: RunSpec): string {
+  if (task.kind === "few-shot") return `${task.drawings} drawings`;
+  return task.kind === "subject" ? task.subject : task.style;
+}
+
 /** The styles of the runs that are there. */
 function stylesText(rows: readonly MethodRuns[]): string {
   return [...new Set(rows.flatMap(({ records }) => records.map(({ spec }) => spec.task.style)))].join(", ");
 }
 
-function compareMean(records: readonly RunRecord[], metric: Metric): number {
-  return compare([{ row: "", records }], [], [metric])[0]?.mean ?? Number.NaN;
-}
-
 function medianOf(values: readonly (number | undefined)[]): number | undefined {
   const known = values.filter((value) => value !== undefined);
   return known.length === 0 ? undefined : median(known);
-}
-
-function bandTable(rows: readonly MethodRuns[], baseline: readonly RunRecord[]): string {
-  const bands = Object.keys(baseline[0]?.heldOut?.byBand ?? {});
-  const mean = (records: readonly RunRecord[], band: string) =>
-    records.reduce((sum, { heldOut }) => sum + heldOut!.byBand[band]!, 0) / records.length;
-  const total = bands.reduce((sum, band) => sum + mean(baseline, band), 0);
-  return markdownTable(
-    ["method", ...bands],
-    rows.map(({ row, records }) => [
-      titleOf(row),
-      ...bands.map((band) => `${((100 * mean(records, band)) / total).toFixed(2)}`),
-    ]),
-  );
 }

@@ -1,0 +1,53 @@
+// Tables that several sections of the study's page have.
+
+import { type Compared, compare, HELD_OUT_ERROR, METRICS, type MethodRuns, type Metric } from "./comparisons.js";
+import { cellText, fourDigits, markdownTable } from "./markdown.js";
+import { BASELINE, methodNamed } from "./methods.js";
+import { ALL_METHODS } from "./plan.js";
+import type { RunRecord } from "./records.js";
+
+/** A method's title in any part. @throws {ConfigError} If there is no such method. */
+export const titleOf = (name: string): string => methodNamed(name, ALL_METHODS).title;
+
+/** Means of what the rows are compared with, and their differences to it. */
+export function differenceTable(
+  rows: readonly MethodRuns[],
+  baseline: readonly RunRecord[],
+  cells: readonly Compared[],
+  comparedWith = BASELINE,
+): string {
+  const metrics = METRICS.filter((metric) => cells.some((cell) => cell.metric === metric));
+  const shown = metrics.length > 0 ? metrics : [HELD_OUT_ERROR];
+  const own = [titleOf(comparedWith), ...shown.map((metric) => fourDigits(compareMean(baseline, metric)))];
+  const others = rows.filter(({ row }) => row !== comparedWith && row !== "none");
+  return markdownTable(
+    ["method", ...shown.map(({ title }) => title)],
+    [
+      own,
+      ...others.map(({ row }) => [
+        titleOf(row),
+        ...shown.map((metric) => cellText(cells.find((cell) => cell.row === row && cell.metric === metric))),
+      ]),
+    ],
+  );
+}
+
+/** The mean of a metric over runs; not a number where none has it. */
+export function compareMean(records: readonly RunRecord[], metric: Metric): number {
+  return compare([{ row: "", records }], [], [metric])[0]?.mean ?? Number.NaN;
+}
+
+/** Errors by band of frequency, in percent of all of the baseline's. */
+export function bandTable(rows: readonly MethodRuns[], baseline: readonly RunRecord[]): string {
+  const bands = Object.keys(baseline[0]?.heldOut?.byBand ?? {});
+  const mean = (records: readonly RunRecord[], band: string) =>
+    records.reduce((sum, { heldOut }) => sum + heldOut!.byBand[band]!, 0) / records.length;
+  const total = bands.reduce((sum, band) => sum + mean(baseline, band), 0);
+  return markdownTable(
+    ["method", ...bands],
+    rows.map(({ row, records }) => [
+      titleOf(row),
+      ...bands.map((band) => `${((100 * mean(records, band)) / total).toFixed(2)}`),
+    ]),
+  );
+}
