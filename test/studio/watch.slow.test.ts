@@ -54,7 +54,15 @@ describe.skipIf(!CHROMIUM)("the watch view", () => {
     await studio.api("runs", {
       name: "routed",
       settings: {
-        ...{ model: join(root, "tiny"), data: [join(root, "data")], steps: STEPS, batchSize: 2, rank: 2, seed: 3 },
+        ...{
+          model: join(root, "tiny"),
+          data: [join(root, "data")],
+          steps: STEPS,
+          batchSize: 2,
+          rank: 2,
+          seed: 3,
+          feclWeight: 0.1,
+        },
         ...{ validationSplit: 0.25, validationLossEvery: 2 },
         ...{ validationPrompts: [PROMPT], validateEvery: 2, validationSteps: 4 },
       },

@@ -27,6 +27,7 @@ import {
 } from "./option.js";
 
 const defaults = new FeRAConfig();
+const feclWeight = number("weight of the consistency loss; 0 leaves it out", { min: 0 });
 
 /** What a file of FeRA adapters without a configuration does not tell. */
 export const UNTOLD_OPTIONS = {
@@ -35,7 +36,7 @@ export const UNTOLD_OPTIONS = {
     defaults.dropout,
   ),
   routerTau: number("temperature of the router's softmax", { above: 0 }).withDefault(defaults.routerTau),
-  feclWeight: number("weight of the consistency loss; 0 leaves it out", { min: 0 }).withDefault(defaults.feclWeight),
+  feclWeight: feclWeight.withDefault(defaults.feclWeight),
   bands: choice("frequency bands: the reference implementation's, or a complete partition", [
     "reference",
     "complete",
@@ -66,6 +67,8 @@ const FERA_ONLY = {
     min: 0,
   }).withDefault(defaults.topExperts),
   ...FERA_ONLY_UNTOLD,
+  // Published with 0.1. It costs a forward pass of the frozen model in every step, and lowered no error (docs/evidence.md).
+  feclWeight: feclWeight.withDefault(0),
 };
 
 /** What all kinds but FeRA have. */
@@ -109,9 +112,17 @@ export function kindsWith(option: string): string[] | undefined {
 
 /** Which adapter is trained, and how it is made. */
 export const ADAPTER_OPTIONS = {
-  adapter: choice("kind of adapter", ADAPTER_TYPES as readonly [string, ...string[]]).withDefault("fera"),
+  adapter: choice(
+    "kind of adapter; a lora of the ranks of FeRA's experts together did as well in fera evidence, and other programs read it",
+    ADAPTER_TYPES as readonly [string, ...string[]],
+  ).withDefault("fera"),
   rank: integer("rank of the adapter, with FeRA of each expert", { min: 1 }).withDefault(defaults.rank),
-  alpha: number("what an adapter adds is scaled by alpha / rank; 1 for FeRA, the rank for other kinds", { above: 0 }),
+  alpha: number(
+    "what an adapter adds is scaled by alpha / rank; by default the rank, with FeRA those of all experts together",
+    {
+      above: 0,
+    },
+  ),
   dropout,
   targetModules: list(
     "layers that are adapted, by the end of their paths; or all-linear. The default stands for those usual for the model",
@@ -183,7 +194,8 @@ export function toAdapterConfig(
     if (option in own || JSON.stringify(value) === JSON.stringify(defaultValue)) continue;
     throw new ConfigError(`${name(option)}: the adapter "${adapter}" has no such option. Leave it out.`);
   }
-  if (adapter === "fera") return toFeRAConfig(options, name);
+  // Gates sum to 1, so that this is the scale that other kinds have by default. Published with 1.
+  if (adapter === "fera") return toFeRAConfig({ ...options, alpha: alpha ?? rank * options.numExperts }, name);
   const common = {
     ...{ rank, alpha, dropout, matching, ...layersOf(options, name) },
     rankPattern: numbersByPattern(name("rankPattern"), options.rankPattern),
