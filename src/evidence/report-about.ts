@@ -7,9 +7,8 @@ import { ALL_METHODS, ratesOf } from "./plan.js";
 import { PRESETS, type PresetName } from "./presets.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import type { PageInputs } from "./report-inputs.js";
+import { titleOf } from "./report-tables.js";
 import { TUNING_STYLE } from "./tasks.js";
-
-const titleOf = (name: string): string => methodNamed(name, ALL_METHODS).title;
 
 /** Errors of all tries; empty where there are none. */
 export function ratesSection(

@@ -3,11 +3,12 @@
 import type { MethodRuns } from "./comparisons.js";
 import { intervalText, markdownTable } from "./markdown.js";
 import type { GateResult } from "./records.js";
+import { titleOf } from "./report-tables.js";
 import { type Interval, type Observation, simultaneousIntervals } from "./statistics.js";
 import { taskName } from "./tasks.js";
 
 /** The section of runs that have gates; empty where there are none. */
-export function gatesSection(rows: readonly MethodRuns[], titleOf: (method: string) => string): string[] {
+export function gatesSection(rows: readonly MethodRuns[]): string[] {
   const routed = rows
     .map(({ row, records }) => ({ row, records: records.filter(({ gates }) => gates !== undefined) }))
     .filter(({ records }) => records.length > 0);
@@ -28,6 +29,7 @@ export function gatesSection(rows: readonly MethodRuns[], titleOf: (method: stri
       titleOf(row),
       share(({ gatesByTimestep }) => gatesByTimestep),
       share(({ energiesByTimestep }) => energiesByTimestep),
+      own[0]!.energySpread.map((_, band) => share(({ energySpread }) => energySpread[band])).join(", "),
       intervalText(losses[i]!),
       intervalText(wholeLosses[i]!),
       ...[overlap("down", "downByChance"), overlap("up", "upByChance")],
@@ -35,12 +37,21 @@ export function gatesSection(rows: readonly MethodRuns[], titleOf: (method: stri
   });
   return [
     "## What the gates do",
-    "R² of gates and of energies on the timestep: 1 where the clock explains all, and images at one timestep do not differ. Error " +
-      "in percent more than with live gates, where they are frozen to their mean at each timestep, and to one mean for all, with " +
+    "R² of gates and of energies on the timestep: 1 where the clock explains all, and images at one timestep do not differ; how much the share of each band, low to high, does " +
+      "differ there, as a standard deviation. Error in percent more than with live gates, where they are frozen to their mean at each timestep, and to one mean for all, with " +
       "intervals over seeds corrected for each column. Overlap of experts' subspaces, inputs and outputs, and by chance: 1 where " +
       "they are the same.",
     markdownTable(
-      ["method", "R² of gates", "R² of energies", "frozen at t", "frozen", "overlap of A", "overlap of B"],
+      [
+        "method",
+        "R² of gates",
+        "R² of energies",
+        "spread at t",
+        "frozen at t",
+        "frozen",
+        "overlap of A",
+        "overlap of B",
+      ],
       table,
     ),
   ];

@@ -3,6 +3,7 @@
 import type { Budget } from "./budget.js";
 import type { Plan } from "./plan.js";
 import type { RunRecord } from "./records.js";
+import type { SameRateComparison } from "./report-same-rate.js";
 import type { Study } from "./study-folder.js";
 
 /** What a report is made of. */
@@ -15,4 +16,8 @@ export interface ReportInputs {
 }
 
 /** What the page is made of. */
-export type PageInputs = ReportInputs & { plots: readonly { file: string; title: string }[]; runsFile: string };
+export interface PageInputs extends ReportInputs {
+  sameRate: SameRateComparison;
+  plots: readonly { file: string; title: string }[];
+  runsFile: string;
+}

@@ -1,17 +1,12 @@
 // Whether the order of methods is the same after longer training, as a part of the study's page.
 
-import { METRICS, type MethodRuns, meanOf, runsByMethod } from "./comparisons.js";
+import { HELD_OUT_ERROR, type MethodRuns, meanOf, runsByMethod } from "./comparisons.js";
 import { fourDigits, markdownTable } from "./markdown.js";
 import type { RunRecord, RunSpec } from "./records.js";
-
-const ERROR = METRICS[0]!;
+import { titleOf } from "./report-tables.js";
 
 /** The section; empty where no method has both lengths. Only seeds that have both lengths of all methods shown count. */
-export function longSection(
-  specs: readonly RunSpec[],
-  records: ReadonlyMap<string, RunRecord>,
-  titleOf: (method: string) => string,
-): string[] {
+export function longSection(specs: readonly RunSpec[], records: ReadonlyMap<string, RunRecord>): string[] {
   const lengths = [...new Set(specs.map(({ steps }) => steps))].sort((a, b) => a - b);
   const methods = new Set(specs.map(({ method }) => method));
   const isWhole = (seed: number) => {
@@ -27,7 +22,7 @@ export function longSection(
     ),
   );
   const errors = columns.map(
-    (rows) => new Map(rows.map(({ row, records: own }: MethodRuns) => [row, meanOf(own, ERROR)!])),
+    (rows) => new Map(rows.map(({ row, records: own }: MethodRuns) => [row, meanOf(own, HELD_OUT_ERROR)!])),
   );
   const [short, long] = [errors[0]!, errors.at(-1)!];
   const agreement = kendall([...methods].map((method) => [short.get(method)!, long.get(method)!]));

@@ -14,11 +14,9 @@ import { gatesSection } from "./report-gates.js";
 import type { PageInputs } from "./report-inputs.js";
 import { longSection } from "./report-long.js";
 import { powerSection } from "./report-power.js";
-import { compareAtSameRate, type SameRateComparison, sameRateSection } from "./report-same-rate.js";
+import { sameRateSection } from "./report-same-rate.js";
 import { bandTable, compareMean, differenceTable, titleOf } from "./report-tables.js";
-import { ABLATION_STYLE, TEST_STYLES, TUNING_STYLE, taskName } from "./tasks.js";
-
-const isTest = ({ task }: RunSpec): boolean => TEST_STYLES.includes(task.style);
+import { ABLATION_STYLE, isTest, TUNING_STYLE, taskName } from "./tasks.js";
 
 /** Rows of a table, what they are compared with, and how they differ from it. */
 interface Comparison {
@@ -34,15 +32,7 @@ export function evidencePage(inputs: PageInputs): string {
 }
 
 class EvidencePage {
-  private readonly sameRate: SameRateComparison;
-
-  constructor(private readonly inputs: PageInputs) {
-    const { steps: equal } = inputs.study;
-    const forms = [...this.runs("main"), ...this.runs("confirm")].filter(
-      (spec) => isTest(spec) && spec.steps === equal,
-    );
-    this.sameRate = compareAtSameRate(forms, this.runs("same-rate").filter(isTest), inputs.records);
-  }
+  constructor(private readonly inputs: PageInputs) {}
 
   text(): string[] {
     return [
@@ -52,13 +42,13 @@ class EvidencePage {
       ...this.claims(),
       ...this.main(),
       ...powerSection(this.comparison("main", isTest)),
-      ...sameRateSection(this.sameRate, titleOf),
+      ...sameRateSection(this.inputs.sameRate),
       ...this.plots(),
       ...this.equalTime(),
-      ...longSection(this.runs("long"), this.inputs.records, titleOf),
+      ...longSection(this.runs("long"), this.inputs.records),
       ...this.byTask("few-shot", "From few drawings"),
       ...this.byTask("subject", "One thing in several drawings"),
-      ...gatesSection(this.rows([...this.runs("main"), ...this.runs("hypotheses")]).rows, titleOf),
+      ...gatesSection(this.rows([...this.runs("main"), ...this.runs("hypotheses")]).rows),
       ...this.ablations(),
       ...this.hypotheses(),
       ...this.confirmation(),
@@ -112,7 +102,7 @@ class EvidencePage {
       }
     };
     say(`equal steps${this.provisional("main")}`, this.comparison("main", isTest));
-    say(`equal steps and the same learning rate${this.provisional("same-rate")}`, this.sameRate.cells);
+    say(`equal steps and the same learning rate${this.provisional("same-rate")}`, this.inputs.sameRate.cells);
     say(`equal time${this.provisional("time")}`, this.comparison("time", isTest));
     for (const { title, cells } of this.confirmationCells()) {
       say(`confirmation at ${title}${this.provisional("confirm")}`, cells);

@@ -2,12 +2,14 @@
 
 import type { RgbImage } from "../images/pixels.js";
 import { type PlotSeries, renderPlot } from "../images/plot.js";
-import { compare, METRICS, runsByMethod } from "./comparisons.js";
-import { BASELINE, methodNamed } from "./methods.js";
-import { ALL_METHODS, type Plan } from "./plan.js";
+import { type Compared, compare, HELD_OUT_ERROR, type MethodRuns, runsByMethod } from "./comparisons.js";
+import { BASELINE } from "./methods.js";
+import type { Plan } from "./plan.js";
 import type { RunRecord } from "./records.js";
+import type { SameRateComparison } from "./report-same-rate.js";
+import { titleOf } from "./report-tables.js";
 import { excludesZero } from "./statistics.js";
-import { TEST_STYLES } from "./tasks.js";
+import { isTest } from "./tasks.js";
 
 /** A picture beside the page. */
 export interface EvidencePlot {
@@ -18,49 +20,64 @@ export interface EvidencePlot {
 
 /** Half the height of an estimate's mark, in rows. */
 const MARK = 0.18;
-
-const titleOf = (name: string): string => methodNamed(name, ALL_METHODS).title;
+/** Whose gates are drawn. */
+const ROUTED = "fera-plain";
 
 /** Those that the runs suffice for. */
-export async function evidencePlots(plan: Plan, records: ReadonlyMap<string, RunRecord>): Promise<EvidencePlot[]> {
-  const main = (plan.byPart.get("main") ?? []).filter(
-    ({ task }) => task.kind === "style" && TEST_STYLES.includes(task.style),
-  );
+export async function evidencePlots(
+  plan: Plan,
+  records: ReadonlyMap<string, RunRecord>,
+  sameRate: SameRateComparison,
+): Promise<EvidencePlot[]> {
+  const main = (plan.byPart.get("main") ?? []).filter(isTest);
   const rows = runsByMethod(main, records);
   const baseline = rows.find(({ row }) => row === BASELINE)?.records;
   if (!baseline) return [];
-  const plots: EvidencePlot[] = [];
   const trained = rows.filter(({ row }) => row !== BASELINE && row !== "none");
+  const tuned = "Held-out error against LoRA's in percent, each at its tuned rate; left of zero is better";
+  const same = "Held-out error against LoRA's in percent, both at one rate; left of zero is better";
+  const plots = [
+    await differencesPlot("differences.png", tuned, trained.length > 0 ? compare(trained, baseline) : []),
+    await differencesPlot("differences-same-rate.png", same, sameRate.cells),
+    await profilePlot(trained, baseline),
+    await gatesPlot(rows),
+  ];
+  return plots.filter((plot) => plot !== undefined);
+}
 
-  // Corrected together with all measures, as in the page's table.
-  const differences = compare(trained, baseline).flatMap(({ row, metric, interval }) =>
-    metric === METRICS[0] && interval?.corrected ? [{ row, ...interval, corrected: interval.corrected }] : [],
+/** Estimates and intervals, corrected together with all measures, as in the page's table. */
+async function differencesPlot(
+  file: string,
+  title: string,
+  cells: readonly Compared[],
+): Promise<EvidencePlot | undefined> {
+  const differences = cells.flatMap(({ row, metric, interval }) =>
+    metric === HELD_OUT_ERROR && interval?.corrected ? [{ row, ...interval, corrected: interval.corrected }] : [],
   );
-  if (differences.length > 0) {
-    const count = differences.length;
-    const series = differences.flatMap(({ corrected, estimate }, i): PlotSeries[] => {
-      const color = excludesZero(corrected) ? "#d55e00" : "#0072b2";
-      const y = count - i;
-      return [
-        { label: "", x: [...corrected], y: [y, y], color },
-        { label: "", x: [estimate, estimate], y: [y - MARK, y + MARK], color },
-      ];
-    });
-    const reach = 1.05 * Math.max(...differences.flatMap(({ corrected }) => corrected.map(Math.abs)));
-    const title = "Held-out error against LoRA's in percent, with corrected intervals; left of zero is better";
-    const picture = await renderPlot({
-      ...{
-        title,
-        xLabel: "percent",
-        series: [zeroLine(0, count + 1), ...series],
-        height: 120 + 34 * Math.max(count, 2),
-      },
-      ...{ xRange: [-reach, reach], yRange: [0.4, count + 0.6], width: 860 },
-      yTicks: differences.map(({ row }, i) => ({ value: count - i, label: titleOf(row) })),
-    });
-    plots.push({ file: "differences.png", title, picture });
-  }
+  if (differences.length === 0) return undefined;
+  const count = differences.length;
+  const series = differences.flatMap(({ corrected, estimate }, i): PlotSeries[] => {
+    const color = excludesZero(corrected) ? "#d55e00" : "#0072b2";
+    const y = count - i;
+    return [
+      { label: "", x: [...corrected], y: [y, y], color },
+      { label: "", x: [estimate, estimate], y: [y - MARK, y + MARK], color },
+    ];
+  });
+  const reach = 1.05 * Math.max(...differences.flatMap(({ corrected }) => corrected.map(Math.abs)));
+  const picture = await renderPlot({
+    ...{ title, xLabel: "percent", series: [zeroLine(0, count + 1), ...series], height: 120 + 34 * Math.max(count, 2) },
+    ...{ xRange: [-reach, reach], yRange: [0.4, count + 0.6], width: 860 },
+    yTicks: differences.map(({ row }, i) => ({ value: count - i, label: titleOf(row) })),
+  });
+  return { file, title, picture };
+}
 
+async function profilePlot(
+  trained: readonly MethodRuns[],
+  baseline: readonly RunRecord[],
+): Promise<EvidencePlot | undefined> {
+  if (trained.length === 0) return undefined;
   const profile = (own: readonly RunRecord[]) => {
     const parts = own[0]!.heldOut!.byTimestep;
     return parts.map(({ from, to }, i) => ({
@@ -69,35 +86,30 @@ export async function evidencePlots(plan: Plan, records: ReadonlyMap<string, Run
     }));
   };
   const of = profile(baseline);
-  const lines = trained.map(({ row, records: own }): PlotSeries => {
+  const series = trained.map(({ row, records: own }): PlotSeries => {
     const mine = profile(own);
     const change = mine.map(({ error }, i) => 100 * (error / of[i]!.error - 1));
     return { label: titleOf(row), x: mine.map(({ middle }) => middle), y: change };
   });
-  if (lines.length > 0) {
-    const title = "Held-out error against LoRA's in percent, by timestep (noise on the right)";
-    const picture = await renderPlot({ title, xLabel: "timestep", yLabel: "percent", series: lines, height: 480 });
-    plots.push({ file: "error-by-timestep.png", title, picture });
-  }
+  const title = "Held-out error against LoRA's in percent, by timestep (noise on the right)";
+  const picture = await renderPlot({ title, xLabel: "timestep", yLabel: "percent", series, height: 480 });
+  return { file: "error-by-timestep.png", title, picture };
+}
 
-  const routed = rows.find(({ row, records: own }) => row === "fera-plain" && own[0]!.gates);
-  if (routed) {
-    const [first] = routed.records;
-    const times = first!.gates!.meanGates.map(({ timestep }) => timestep);
-    const experts = first!.gates!.meanGates[0]!.gates.length;
-    const series = Array.from(
-      { length: experts },
-      (_, expert): PlotSeries => ({
-        label: `expert ${expert + 1}`,
-        x: times,
-        y: first!.gates!.meanGates.map(({ gates }) => gates[expert]!),
-      }),
-    );
-    const title = `Mean gates over timesteps, ${titleOf("fera-plain")}, one run`;
-    const picture = await renderPlot({ ...{ title, series, xLabel: "timestep" }, yRange: [0, 1] });
-    plots.push({ file: "gates.png", title, picture });
-  }
-  return plots;
+async function gatesPlot(rows: readonly MethodRuns[]): Promise<EvidencePlot | undefined> {
+  const [first] = rows.find(({ row }) => row === ROUTED)?.records ?? [];
+  if (!first?.gates) return undefined;
+  const { meanGates } = first.gates;
+  const series = meanGates[0]!.gates.map(
+    (_, expert): PlotSeries => ({
+      label: `expert ${expert + 1}`,
+      x: meanGates.map(({ timestep }) => timestep),
+      y: meanGates.map(({ gates }) => gates[expert]!),
+    }),
+  );
+  const title = `Mean gates over timesteps, ${titleOf(ROUTED)}, one run`;
+  const picture = await renderPlot({ ...{ title, series, xLabel: "timestep" }, yRange: [0, 1] });
+  return { file: "gates.png", title, picture };
 }
 
 const zeroLine = (from: number, to: number): PlotSeries => ({

@@ -3,7 +3,11 @@
 import { type Compared, compare, METRICS, type MethodRuns, runsByMethod } from "./comparisons.js";
 import { cellText, markdownTable } from "./markdown.js";
 import { BASELINE } from "./methods.js";
+import type { Part } from "./parts.js";
+import type { Plan } from "./plan.js";
 import { isRouted, type RunRecord, type RunSpec } from "./records.js";
+import { titleOf } from "./report-tables.js";
+import { isTest } from "./tasks.js";
 
 /** Each form with the baseline of its own rate, all of them corrected together. */
 export interface SameRateComparison {
@@ -12,18 +16,19 @@ export interface SameRateComparison {
 }
 
 /**
- * Compares the forms that have a rate at which the baseline was trained, too.
+ * Compares the forms that have a rate at which the baseline was trained, too, on the styles that claims are made on.
  *
- * @param specs - Runs of the forms, all with the same steps.
- * @param baselineSpecs - Runs of the baseline at several rates.
+ * @param steps - Of all runs that are compared.
  */
 export function compareAtSameRate(
-  specs: readonly RunSpec[],
-  baselineSpecs: readonly RunSpec[],
+  plan: Plan,
   records: ReadonlyMap<string, RunRecord>,
+  steps: number,
 ): SameRateComparison {
+  const tested = (part: Part): RunSpec[] => (plan.byPart.get(part) ?? []).filter(isTest);
+  const specs = [...tested("main"), ...tested("confirm")].filter((spec) => spec.steps === steps);
   const baselines = new Map<number, RunRecord[]>();
-  for (const { id, learningRate } of baselineSpecs) {
+  for (const { id, learningRate } of tested("same-rate")) {
     const record = records.get(id);
     if (record) baselines.set(learningRate, [...(baselines.get(learningRate) ?? []), record]);
   }
@@ -35,7 +40,7 @@ export function compareAtSameRate(
 }
 
 /** The section; empty where there is nothing to compare. */
-export function sameRateSection({ rows, cells }: SameRateComparison, titleOf: (method: string) => string): string[] {
+export function sameRateSection({ rows, cells }: SameRateComparison): string[] {
   if (rows.length === 0) return [];
   const metrics = METRICS.filter((metric) => cells.some((cell) => cell.metric === metric));
   return [

@@ -13,6 +13,9 @@ export const TUNING_STYLE: IconStyle = "openmoji";
 /** The styles that claims are made on. */
 export const TEST_STYLES: readonly IconStyle[] = ["fluent-emoji-flat", "fluent-emoji-high-contrast", "twemoji"];
 
+/** Whether claims are made on a run. */
+export const isTest = ({ task }: { task: Task }): boolean => TEST_STYLES.includes(task.style);
+
 /** The style on which parts of a method are left out or exchanged, one at a time. */
 export const ABLATION_STYLE: IconStyle = "fluent-emoji-high-contrast";
 
