@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FeRAConfig, FeRAModel } from "../src/adapters/index.js";
-import type { Denoiser, DenoiserInputs, DenoiserShape } from "../src/diffusion/index.js";
+import type { Denoiser, DenoiserShape } from "../src/diffusion/index.js";
 import * as ops from "../src/graph/index.js";
 import { Graph } from "../src/graph/index.js";
 import { AdamW, FlowMatchEulerDiscreteScheduler, Generator, randn } from "../src/index.js";
@@ -15,12 +15,12 @@ import { compile } from "../src/runtime/index.js";
 import { FileStorage } from "../src/storage/file-storage.js";
 import { encodeSafetensors, writeSafetensors } from "../src/storage/index.js";
 import { openSafetensorsIn } from "../src/storage/safetensors-source.js";
-import { sizeOf, type Tensor, tensor } from "../src/tensor/tensor.js";
+import { type Tensor, tensor } from "../src/tensor/tensor.js";
 import { sayPhase, sayResult } from "./measured-process.js";
 import { ownPeakBytes } from "./memory.js";
+import { drawAdapters, drawInputs, type ModelInputs } from "./model-inputs.js";
 import { OnnxTimes } from "./onnx-times.js";
 import { REAL_MODELS, type RealModelName } from "./real-models.js";
-import { timeIds } from "./step-inputs.js";
 
 /** What is measured of one way to keep frozen weights. */
 export interface SizeTask {
@@ -65,15 +65,6 @@ export interface SizeResult {
   peakBytes: number;
 }
 
-/** What a batch has beside its target. */
-type Inputs = DenoiserInputs & { timesteps: Tensor };
-
-/** Of the experts' second factors, which start at 0 in training: then half of the gradients would be 0. */
-const UP_STD = 0.02;
-/** As people give it. */
-const GUIDANCE = 3.5;
-const TIMESTEP = 500;
-
 const task = JSON.parse(process.argv[2]!) as SizeTask | Int8RateTask;
 sayResult(await (task.part === "int8-rate" ? int8Rate(task) : measureSize(task)));
 
@@ -89,7 +80,7 @@ async function measureSize(task: SizeTask): Promise<object> {
     Object.assign(model.runtime, profilePrefix && { profilePrefix });
   });
   if (task.part === "load") return { loadSeconds };
-  const inputs = inputsOf(model, task.shape);
+  const inputs = drawInputs(model, task.shape, new Generator(1));
   const result = await (task.part === "train" ? train : sample)(task, model, inputs);
   await times.finish(result.seconds.length + 1);
   const [sessionSeconds = 0] = times.create;
@@ -99,18 +90,12 @@ async function measureSize(task: SizeTask): Promise<object> {
   return { loadSeconds, ...result, createSeconds, sessionSeconds, firstSeconds, peakBytes: ownPeakBytes() };
 }
 
-async function train(task: SizeTask, model: Denoiser, inputs: Inputs) {
+async function train(task: SizeTask, model: Denoiser, inputs: ModelInputs) {
   const { rank, experts: numExperts, feclWeight, gradientCheckpointing } = task;
   const { latentHeight: height, latentWidth: width, batchSize, tokens } = task.shape;
   const fera = new FeRAModel(model, new FeRAConfig({ rank, numExperts, feclWeight }));
   const generator = new Generator(3);
-  const state = fera.stateDict();
-  for (const [name, value] of state) {
-    if (!name.includes("lora_up")) continue;
-    const drawn = randn(value.shape, { generator }).data;
-    for (let i = 0; i < drawn.length; i++) value.data[i] = UP_STD * drawn[i]!;
-  }
-  fera.loadStateDict(state);
+  fera.loadStateDict(drawAdapters(fera, generator));
   sayPhase("create");
   let step!: Awaited<ReturnType<FeRAModel["compileTrainStep"]>>;
   const optimizer = new AdamW({ lr: 1e-4 });
@@ -142,7 +127,7 @@ async function train(task: SizeTask, model: Denoiser, inputs: Inputs) {
   return { createSeconds, firstSeconds, seconds: all, losses };
 }
 
-async function sample(task: SizeTask, model: Denoiser, inputs: Inputs) {
+async function sample(task: SizeTask, model: Denoiser, inputs: ModelInputs) {
   const scheduler = new FlowMatchEulerDiscreteScheduler({ shift: 3 });
   scheduler.setTimesteps(task.runs + 1);
   let latents = inputs.latents as Tensor<"float32">;
@@ -162,23 +147,6 @@ async function sample(task: SizeTask, model: Denoiser, inputs: Inputs) {
   for (const timestep of others) all.push(await seconds(() => denoise(timestep)));
   await model.release();
   return { firstSeconds, seconds: all, losses: [] };
-}
-
-/** Random numbers for whatever the model takes. */
-function inputsOf(model: Denoiser, shape: DenoiserShape): Inputs {
-  const generator = new Generator(1);
-  const made = Object.entries(model.declareInputs(new Graph(), shape)).map(([name, { shape }]): [string, Tensor] => {
-    if (name === "timesteps") return [name, constant(shape, TIMESTEP)];
-    if (name === "guidance") return [name, constant(shape, GUIDANCE)];
-    if (name === "encoderAttentionMask") return [name, constant(shape, 1)];
-    if (name === "timeIds") return [name, timeIds(shape)];
-    return [name, randn(shape, { generator })];
-  });
-  return Object.fromEntries(made) as unknown as Inputs;
-}
-
-function constant(shape: readonly number[], value: number): Tensor {
-  return tensor(new Float32Array(sizeOf(shape)).fill(value), shape);
 }
 
 /** GFLOP/s of the library's product with a weight of integers, what is multiplied with it being rounded included. */

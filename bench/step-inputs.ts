@@ -4,17 +4,15 @@
 import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { FeRAConfig, FeRAModel } from "../src/adapters/index.js";
-import { Graph } from "../src/graph/index.js";
 import type { UNet2DConditionModel } from "../src/models/index.js";
 import type { UNetShape } from "../src/models/unet-2d-condition/unet-2d-condition.js";
 import { readSafetensors, writeSafetensors } from "../src/storage/index.js";
 import { Generator, randint, randn } from "../src/tensor/random.js";
-import { type Tensor, tensor } from "../src/tensor/tensor.js";
+import type { Tensor } from "../src/tensor/tensor.js";
 import type { DiffusionBatch } from "../src/training/index.js";
+import { drawAdapters, drawInputs } from "./model-inputs.js";
 
 const ADAPTERS = "adapters.";
-/** Of the experts' second factors, which start at 0 in training: then half of the gradients would be 0. */
-const UP_STD = 0.02;
 
 /** What a step needs besides the frozen model. */
 export interface StepInputs {
@@ -33,19 +31,11 @@ export async function writeStepInputs(
 ): Promise<void> {
   const generator = new Generator(1);
   const { batchSize, latentHeight: height, latentWidth: width } = shape;
-  const tensors = new Map<string, Tensor>();
-  for (const [name, { shape: own }] of Object.entries(model.declareInputs(new Graph(), shape))) {
-    tensors.set(name, name === "timeIds" ? timeIds(own) : randn(own, { generator }));
-  }
+  const tensors = new Map<string, Tensor>(Object.entries(drawInputs(model, shape, generator)));
   tensors.set("timesteps", randint(0, 1000, [batchSize], { generator }));
   tensors.set("target", randn([batchSize, model.config.out_channels, height, width], { generator }));
-  for (const [name, value] of new FeRAModel(model, config).stateDict()) {
-    if (name.includes("lora_up")) {
-      const drawn = randn(value.shape, { generator }).data;
-      for (let i = 0; i < drawn.length; i++) value.data[i] = UP_STD * drawn[i]!;
-    }
+  for (const [name, value] of drawAdapters(new FeRAModel(model, config), generator))
     tensors.set(ADAPTERS + name, value);
-  }
   await mkdir(dirname(path), { recursive: true });
   await writeSafetensors(path, tensors, { config: JSON.stringify(config) });
 }
@@ -64,10 +54,4 @@ export async function readStepInputs(path: string): Promise<StepInputs> {
     batch: batch as unknown as StepInputs["batch"],
     adapters,
   };
-}
-
-/** SDXL's sizes of a square of 512 pixels, not cropped, `[B, 6]`. */
-export function timeIds([batchSize, count]: readonly number[]): Tensor {
-  const row = [512, 512, 0, 0, 512, 512].slice(0, count);
-  return tensor(Array.from({ length: batchSize! }, () => row).flat(), [batchSize!, row.length]);
 }
