@@ -31,7 +31,7 @@ const ofPreset = (of: (preset: (typeof PRESETS)[keyof typeof PRESETS]) => number
 
 const OPTIONS = {
   preset: choice(
-    "how large the study is: quick has fewer steps, names and parts, and wider intervals",
+    "how large the study is: quick has fewer steps, names and methods, and wider intervals",
     PRESET_NAMES,
   ).withDefault("quick"),
   part: list(`parts of the study, in any order: ${PARTS.join(", ")}; the preset's by default`, "A,B"),

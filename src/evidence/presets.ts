@@ -1,5 +1,5 @@
-// How large a study is: steps, held-out names, tries of a rate, and what its parts have. Methods, tasks, seeds, pairing and
-// corrections are the same in all; what a smaller one costs is width of its intervals, which the page tells.
+// How large a study is: steps, held-out names, tries of a rate, and what its parts have. Tasks, seeds, pairing and corrections
+// are the same in all; what a smaller one costs is width of its intervals, which the page tells.
 
 import { PARTS, type Part } from "./parts.js";
 
@@ -31,7 +31,7 @@ export const PRESETS = {
     ...{ steps: 150, limit: 32, drawingSteps: 8 },
     rates: { adapter: [1e-3, 2e-3, 4e-3, 8e-3], full: [1e-4, 2e-4, 4e-4, 8e-4] },
     untuned: 2,
-    parts: ["rates", "speed", "main", "same-rate", "time", "long", "hypotheses", "confirm"],
+    parts: PARTS,
     timeMethods: ["lora", "fera", "fera-plain", "fera-timestep"],
     fewMethods: ["lora", "fera", "fera-plain"],
     subjectMethods: ["lora", "fera", "fera-plain", "t-lora", "none"],
