@@ -28,6 +28,7 @@ export function gatesSection(rows: readonly MethodRuns[]): string[] {
     return [
       titleOf(row),
       share(({ gatesByTimestep }) => gatesByTimestep),
+      share(({ meanGates }) => largestRange(meanGates)),
       share(({ energiesByTimestep }) => energiesByTimestep),
       own[0]!.energySpread.map((_, band) => share(({ energySpread }) => energySpread[band])).join(", "),
       intervalText(losses[i]!),
@@ -37,14 +38,16 @@ export function gatesSection(rows: readonly MethodRuns[]): string[] {
   });
   return [
     "## What the gates do",
-    "R² of gates and of energies on the timestep: 1 where the clock explains all, and images at one timestep do not differ; how much the share of each band, low to high, does " +
-      "differ there, as a standard deviation. Error in percent more than with live gates, where they are frozen to their mean at each timestep, and to one mean for all, with " +
-      "intervals over seeds corrected for each column. Overlap of experts' subspaces, inputs and outputs, and by chance: 1 where " +
-      "they are the same.",
+    "R² of gates and of energies on the timestep: 1 where the clock explains all, and images at one timestep do not differ. Range " +
+      "of gates: between the timesteps where an expert's mean gate is largest and least, of the expert where that is most. Spread at t: " +
+      "standard deviation between images at one timestep of each band's share, low to high. Error in percent more than with live " +
+      "gates, where they are frozen to their mean at each timestep, and to one mean for all, with intervals over seeds corrected for " +
+      "each column. Overlap of experts' subspaces, inputs and outputs, and by chance: 1 where they are the same.",
     markdownTable(
       [
         "method",
         "R² of gates",
+        "range of gates",
         "R² of energies",
         "spread at t",
         "frozen at t",
@@ -55,6 +58,15 @@ export function gatesSection(rows: readonly MethodRuns[]): string[] {
       table,
     ),
   ];
+}
+
+/** Largest less least of an expert's mean gates over timesteps, of the expert where that is most. */
+function largestRange(meanGates: GateResult["meanGates"]): number {
+  const ranges = meanGates[0]!.gates.map((_, expert) => {
+    const values = meanGates.map(({ gates }) => gates[expert]!);
+    return Math.max(...values) - Math.min(...values);
+  });
+  return Math.max(...ranges);
 }
 
 /** Of a ratio to the error with live gates, in percent more. */

@@ -3,7 +3,7 @@
 import type { RgbImage } from "../images/pixels.js";
 import { type PlotSeries, renderPlot } from "../images/plot.js";
 import { type Compared, compare, HELD_OUT_ERROR, type MethodRuns, runsByMethod } from "./comparisons.js";
-import { BASELINE } from "./methods.js";
+import { BASELINE, METHODS, methodNamed } from "./methods.js";
 import type { Plan } from "./plan.js";
 import type { RunRecord } from "./records.js";
 import type { SameRateComparison } from "./report-same-rate.js";
@@ -33,11 +33,16 @@ export async function evidencePlots(
   const rows = runsByMethod(main, records);
   const baseline = rows.find(({ row }) => row === BASELINE)?.records;
   if (!baseline) return [];
-  const trained = rows.filter(({ row }) => row !== BASELINE && row !== "none");
+  // All weights have thirteen times the parameters, and differ by so much that nothing else could be told apart.
+  const trained = rows.filter(({ row }) => row !== BASELINE && methodNamed(row, METHODS).kind === "adapter");
   const tuned = "Held-out error against LoRA's in percent, each at its tuned rate; left of zero is better";
   const same = "Held-out error against LoRA's in percent, both at one rate; left of zero is better";
+  const compared = compare(
+    rows.filter(({ row }) => row !== BASELINE && row !== "none"),
+    baseline,
+  ).filter((cell) => trained.some(({ row }) => row === cell.row));
   const plots = [
-    await differencesPlot("differences.png", tuned, trained.length > 0 ? compare(trained, baseline) : []),
+    await differencesPlot("differences.png", tuned, compared),
     await differencesPlot("differences-same-rate.png", same, sameRate.cells),
     await profilePlot(trained, baseline),
     await gatesPlot(rows),

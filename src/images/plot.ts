@@ -114,7 +114,7 @@ export function plotSvg(options: PlotOptions): string {
     } else {
       const style = series.faint ? `stroke-width="1" stroke-opacity="0.3"` : `stroke-width="2"`;
       parts.push(
-        `<path d="${linePath(series.x, series.y, x, y)}" fill="none" stroke="${color}" ${style} stroke-linejoin="round" stroke-linecap="round"/>`,
+        `<path d="${linePath(series.x, series.y, x, y)}" fill="none" stroke="${color}" ${style}${dashOf(series, index)} stroke-linejoin="round" stroke-linecap="round"/>`,
       );
     }
   }
@@ -230,12 +230,14 @@ function areaPath(xs: ArrayLike<number>, lower: number[], upper: number[], x: Sc
 
 /** A row of colour samples and labels, wrapped to the plot's width; nothing for a single series without a label. */
 function drawLegend(series: readonly PlotSeries[], kind: "line" | "area", top: number, width: number) {
-  const named = series.map((one, index) => ({ ...one, color: colorOf(one, index) })).filter((one) => one.label !== "");
+  const named = series
+    .map((one, index) => ({ ...one, color: colorOf(one, index), dash: dashOf(one, index) }))
+    .filter((one) => one.label !== "");
   const lineHeight = LABEL.size * 1.5;
   let svg = "";
   let x = MARGIN;
   let line = 0;
-  for (const { label, color, faint } of named) {
+  for (const { label, color, faint, dash } of named) {
     const [text = ""] = wrapText(label, LABEL, width - 2 * MARGIN - 26, 1);
     const itemWidth = 26 + textWidth(text, LABEL) + 18;
     if (x > MARGIN && x + itemWidth - 18 > width - MARGIN) {
@@ -247,11 +249,16 @@ function drawLegend(series: readonly PlotSeries[], kind: "line" | "area", top: n
     svg +=
       kind === "area"
         ? `<rect x="${round(x)}" y="${round(y - 10.5)}" width="18" height="12" rx="2" fill="${color}" fill-opacity="0.85"/>`
-        : `<path d="M${round(x)} ${round(y - 4.5)}h18" stroke="${color}" stroke-width="3" stroke-linecap="round"${opacity}/>`;
+        : `<path d="M${round(x)} ${round(y - 4.5)}h18" stroke="${color}" stroke-width="3"${dash} stroke-linecap="round"${opacity}/>`;
     svg += textToSvg(text, { ...LABEL, x: x + 26, y });
     x += itemWidth;
   }
   return { svg, bottom: named.length === 0 ? top : top + (line + 1) * lineHeight };
+}
+
+/** Lines that have an earlier one's colour are dashed. */
+function dashOf({ color }: PlotSeries, index: number): string {
+  return color === undefined && index >= PALETTE.length ? ` stroke-dasharray="5 5"` : "";
 }
 
 function colorOf(series: PlotSeries, index: number): string {
