@@ -1,7 +1,15 @@
 // The study's page in words and tables. Every figure is of the runs; a claim stands only where a corrected interval leaves zero
 // out, and what has not been run is said.
 
-import { type Compared, claimOf, compare, HELD_OUT_ERROR, type MethodRuns, runsByMethod } from "./comparisons.js";
+import {
+  type Compared,
+  claimOf,
+  compare,
+  HELD_OUT_ERROR,
+  type MethodRuns,
+  meanOf,
+  runsByMethod,
+} from "./comparisons.js";
 import { HYPOTHESES } from "./hypotheses.js";
 import { cellText, fourDigits, intervalText, markdownTable, percent } from "./markdown.js";
 import { ABLATED, BASELINE } from "./methods.js";
@@ -15,7 +23,7 @@ import type { PageInputs } from "./report-inputs.js";
 import { longSection } from "./report-long.js";
 import { powerSection } from "./report-power.js";
 import { sameRateSection } from "./report-same-rate.js";
-import { bandTable, compareMean, differenceTable, titleOf } from "./report-tables.js";
+import { bandTable, differenceTable, titleOf } from "./report-tables.js";
 import { ABLATION_STYLE, isTest, TUNING_STYLE, taskName } from "./tasks.js";
 
 /** Rows of a table, what they are compared with, and how they differ from it. */
@@ -235,7 +243,7 @@ class EvidencePage {
         titleOf(row),
         ...styles.map((style) => {
           const own = records.filter(({ spec }) => spec.task.style === style);
-          return own.length === 0 ? "–" : fourDigits(compareMean(own, HELD_OUT_ERROR));
+          return own.length === 0 ? "–" : fourDigits(meanOf(own, HELD_OUT_ERROR)!);
         }),
       ]),
     );

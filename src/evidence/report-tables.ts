@@ -1,6 +1,6 @@
 // Tables that several sections of the study's page have.
 
-import { type Compared, compare, HELD_OUT_ERROR, METRICS, type MethodRuns, type Metric } from "./comparisons.js";
+import { type Compared, HELD_OUT_ERROR, METRICS, type MethodRuns, meanOf } from "./comparisons.js";
 import { cellText, fourDigits, markdownTable } from "./markdown.js";
 import { BASELINE, methodNamed } from "./methods.js";
 import { ALL_METHODS } from "./plan.js";
@@ -18,7 +18,7 @@ export function differenceTable(
 ): string {
   const metrics = METRICS.filter((metric) => cells.some((cell) => cell.metric === metric));
   const shown = metrics.length > 0 ? metrics : [HELD_OUT_ERROR];
-  const own = [titleOf(comparedWith), ...shown.map((metric) => fourDigits(compareMean(baseline, metric)))];
+  const own = [titleOf(comparedWith), ...shown.map((metric) => fourDigits(meanOf(baseline, metric) ?? Number.NaN))];
   const others = rows.filter(({ row }) => row !== comparedWith && row !== "none");
   return markdownTable(
     ["method", ...shown.map(({ title }) => title)],
@@ -30,11 +30,6 @@ export function differenceTable(
       ]),
     ],
   );
-}
-
-/** The mean of a metric over runs; not a number where none has it. */
-export function compareMean(records: readonly RunRecord[], metric: Metric): number {
-  return compare([{ row: "", records }], [], [metric])[0]?.mean ?? Number.NaN;
 }
 
 /** Errors by band of frequency, in percent of all of the baseline's. */
