@@ -34,8 +34,8 @@ export async function writeStepInputs(
   const tensors = new Map<string, Tensor>(Object.entries(drawInputs(model, shape, generator)));
   tensors.set("timesteps", randint(0, 1000, [batchSize], { generator }));
   tensors.set("target", randn([batchSize, model.config.out_channels, height, width], { generator }));
-  for (const [name, value] of drawAdapters(new FeRAModel(model, config), generator))
-    tensors.set(ADAPTERS + name, value);
+  const adapters = drawAdapters(new FeRAModel(model, config), generator);
+  for (const [name, value] of adapters) tensors.set(ADAPTERS + name, value);
   await mkdir(dirname(path), { recursive: true });
   await writeSafetensors(path, tensors, { config: JSON.stringify(config) });
 }

@@ -82,9 +82,11 @@ async function executeWith(context: RunContext, spec: RunSpec, options: Executio
     const heldOut = await rowsOf(data.heldOut);
     const errors = await measureErrors(trained.model, heldOut, { ...noise, timestepsPerImage: TIMESTEPS_PER_IMAGE });
     const after = await measureOwn(trained.model, own);
-    const isRouted = trained.model instanceof FeRAModel && spec.task.kind === "style";
-    const gates = isRouted ? await analyzeGates(trained.model as FeRAModel, heldOut, noise) : undefined;
-    await (trained.model as { release?: () => Promise<void> }).release?.();
+    const { model } = trained;
+    // Asked for of whole styles only.
+    const isAnalyzed = model instanceof FeRAModel && spec.task.kind === "style";
+    const gates = isAnalyzed ? await analyzeGates(model, heldOut, noise) : undefined;
+    await (model as { release?: () => Promise<void> }).release?.();
     await pipeline.denoiser.release();
     const drawn = spec.measures === "all" ? await drawWith(trained.model) : undefined;
     const { rows, residuals: _, ...parts } = errors;

@@ -40,7 +40,18 @@ export function evidencePage(inputs: PageInputs): string {
 }
 
 class EvidencePage {
-  constructor(private readonly inputs: PageInputs) {}
+  // Each is bootstrapped once, and told in several places.
+  private readonly mainCells: readonly Compared[];
+  private readonly timeCells: readonly Compared[];
+  private readonly confirmed: readonly (Comparison & { title: string })[];
+  private readonly kindsOf: Readonly<Record<"few-shot" | "subject", readonly (Comparison & { kind: string })[]>>;
+
+  constructor(private readonly inputs: PageInputs) {
+    this.mainCells = this.comparison("main");
+    this.timeCells = this.comparison("time");
+    this.confirmed = this.confirmationCells();
+    this.kindsOf = { "few-shot": this.kinds("few-shot"), subject: this.kinds("subject") };
+  }
 
   text(): string[] {
     return [
@@ -49,7 +60,7 @@ class EvidencePage {
       ...this.state(),
       ...this.claims(),
       ...this.main(),
-      ...powerSection(this.comparison("main", isTest)),
+      ...powerSection(this.mainCells),
       ...sameRateSection(this.inputs.sameRate),
       ...this.plots(),
       ...this.equalTime(),
@@ -110,14 +121,14 @@ class EvidencePage {
         lines.push([where, titleOf(row), metric.title, claim > 0 ? "better" : "worse", text, same]);
       }
     };
-    say(`equal steps${this.provisional("main")}`, this.comparison("main", isTest));
+    say(`equal steps${this.provisional("main")}`, this.mainCells);
     say(`equal steps, the same learning rate${this.provisional("same-rate")}`, sameRate.cells);
-    say(`equal time${this.provisional("time")}`, this.comparison("time", isTest));
-    for (const { title, cells } of this.confirmationCells()) {
+    say(`equal time${this.provisional("time")}`, this.timeCells);
+    for (const { title, cells } of this.confirmed) {
       say(`confirmation at ${title}${this.provisional("confirm")}`, cells);
     }
     for (const part of ["few-shot", "subject"] as const) {
-      for (const { kind, cells } of this.kinds(part)) say(`${kind}${this.provisional(part)}`, cells);
+      for (const { kind, cells } of this.kindsOf[part]) say(`${kind}${this.provisional(part)}`, cells);
     }
     const any = [...records.values()].some(({ heldOut }) => heldOut !== undefined);
     const nothing = any
@@ -141,8 +152,8 @@ class EvidencePage {
     return isWhole ? "" : " (provisional)";
   }
 
-  private comparison(part: Part, keep: (spec: RunSpec) => boolean): Compared[] {
-    const { rows, baseline } = this.rows(this.runs(part).filter(keep));
+  private comparison(part: Part): Compared[] {
+    const { rows, baseline } = this.rows(this.runs(part).filter(isTest));
     if (baseline.length === 0) return [];
     const compared = rows.filter(({ row }) => row !== BASELINE && row !== "none");
     return compared.length === 0 ? [] : compare(compared, baseline);
@@ -152,7 +163,7 @@ class EvidencePage {
     const specs = this.runs("main").filter(isTest);
     const { rows, baseline } = this.rows(specs);
     if (rows.length === 0) return [];
-    const cells = this.comparison("main", isTest);
+    const { mainCells: cells } = this;
     const none = rows.find(({ row }) => row === "none");
     return [
       "## Equal steps, equal parameters",
@@ -256,7 +267,7 @@ class EvidencePage {
   private equalTime(): string[] {
     const { rows, baseline } = this.rows(this.runs("time").filter(isTest));
     if (rows.length < 2) return [];
-    const cells = this.comparison("time", isTest);
+    const { timeCells: cells } = this;
     const steps = rows.map(({ row, records }) => [titleOf(row), `${records[0]!.spec.steps}`]);
     return [
       "## Equal time",
@@ -278,7 +289,7 @@ class EvidencePage {
   }
 
   private byTask(part: "few-shot" | "subject", title: string): string[] {
-    const kinds = this.kinds(part);
+    const kinds = this.kindsOf[part];
     if (kinds.length === 0) return [];
     const told =
       `All methods at the learning rate of ${titleOf(BASELINE)}, with ${this.runs(part)[0]!.steps} steps${this.provisional(part)}: rates ` +
@@ -348,7 +359,7 @@ class EvidencePage {
   }
 
   private confirmation(): string[] {
-    const tables = this.confirmationCells().flatMap(({ title, cells, rows, baseline }) => [
+    const tables = this.confirmed.flatMap(({ title, cells, rows, baseline }) => [
       `**${title}**`,
       differenceTable(rows, baseline, cells),
     ]);

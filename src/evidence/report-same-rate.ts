@@ -1,21 +1,13 @@
 // What is the learning rate's doing, as a part of the study's page: forms of FeRA beside the baseline at the rate that they were
 // tuned to, and all methods beside the baseline at the rate that turned out best.
 
-import {
-  type Compared,
-  compare,
-  HELD_OUT_ERROR,
-  METRICS,
-  type MethodRuns,
-  meanOf,
-  runsByMethod,
-} from "./comparisons.js";
+import { type Compared, compare, HELD_OUT_ERROR, type MethodRuns, meanOf, runsByMethod } from "./comparisons.js";
 import { cellText, markdownTable } from "./markdown.js";
 import { BASELINE } from "./methods.js";
 import type { Part } from "./parts.js";
 import type { Plan } from "./plan.js";
 import { isRouted, type RunRecord, type RunSpec } from "./records.js";
-import { titleOf } from "./report-tables.js";
+import { cellTexts, metricsOf, titleOf } from "./report-tables.js";
 import { isTest } from "./tasks.js";
 
 /** Each form with the baseline of its own rate, all of them corrected together. */
@@ -75,7 +67,7 @@ function compareWithBest(
 /** The section; empty where there is nothing to compare. */
 export function sameRateSection({ rows, cells, best }: SameRateComparison): string[] {
   if (rows.length === 0) return [];
-  const metrics = METRICS.filter((metric) => cells.some((cell) => cell.metric === metric));
+  const metrics = metricsOf(cells);
   return [
     "## Equal steps, the same learning rate",
     "A tuned rate is one of four, so that one method can be ahead of another for the rate that it got. Each form of FeRA beside " +
@@ -85,7 +77,7 @@ export function sameRateSection({ rows, cells, best }: SameRateComparison): stri
       rows.map(({ row, records }) => [
         titleOf(row),
         `${records[0]!.spec.learningRate}`,
-        ...metrics.map((metric) => cellText(cells.find((cell) => cell.row === row && cell.metric === metric))),
+        ...cellTexts(cells, row, metrics),
       ]),
     ),
     ...(best

@@ -1,6 +1,6 @@
 // Tables that several sections of the study's page have.
 
-import { type Compared, HELD_OUT_ERROR, METRICS, type MethodRuns, meanOf } from "./comparisons.js";
+import { type Compared, HELD_OUT_ERROR, METRICS, type MethodRuns, type Metric, meanOf } from "./comparisons.js";
 import { cellText, fourDigits, markdownTable } from "./markdown.js";
 import { BASELINE, methodNamed } from "./methods.js";
 import { ALL_METHODS } from "./plan.js";
@@ -9,6 +9,14 @@ import type { RunRecord } from "./records.js";
 /** A method's title in any part. @throws {ConfigError} If there is no such method. */
 export const titleOf = (name: string): string => methodNamed(name, ALL_METHODS).title;
 
+/** The metrics that any comparison has, in their order. */
+export const metricsOf = (cells: readonly Compared[]): readonly Metric[] =>
+  METRICS.filter((metric) => cells.some((cell) => cell.metric === metric));
+
+/** A row's comparisons, one for each metric. */
+export const cellTexts = (cells: readonly Compared[], row: string, metrics: readonly Metric[]): string[] =>
+  metrics.map((metric) => cellText(cells.find((cell) => cell.row === row && cell.metric === metric)));
+
 /** Means of what the rows are compared with, and their differences to it. */
 export function differenceTable(
   rows: readonly MethodRuns[],
@@ -16,19 +24,13 @@ export function differenceTable(
   cells: readonly Compared[],
   comparedWith = BASELINE,
 ): string {
-  const metrics = METRICS.filter((metric) => cells.some((cell) => cell.metric === metric));
+  const metrics = metricsOf(cells);
   const shown = metrics.length > 0 ? metrics : [HELD_OUT_ERROR];
   const own = [titleOf(comparedWith), ...shown.map((metric) => fourDigits(meanOf(baseline, metric) ?? Number.NaN))];
   const others = rows.filter(({ row }) => row !== comparedWith && row !== "none");
   return markdownTable(
     ["method", ...shown.map(({ title }) => title)],
-    [
-      own,
-      ...others.map(({ row }) => [
-        titleOf(row),
-        ...shown.map((metric) => cellText(cells.find((cell) => cell.row === row && cell.metric === metric))),
-      ]),
-    ],
+    [own, ...others.map(({ row }) => [titleOf(row), ...cellTexts(cells, row, shown)])],
   );
 }
 

@@ -206,7 +206,7 @@ it("tells what is the learning rate's doing: a method ahead of LoRA for its rate
   const [, main, same] = page!.split("\n## Equal steps");
   expect(main).toMatch(/\| FeRA, complete bands, no consistency loss \| \*\*−[01]\.\d+ \[/);
   expect(same).toMatch(/\| FeRA, complete bands, no consistency loss \| 0\.002 \| [−+]?0\.0\d \[/);
-  // Whoever chose LoRA's rate afterwards would have taken the other one, beside which LoRA itself is worse and FeRA is level.
+  // Who chose LoRA's rate afterwards would have taken the other one, beside which LoRA itself is worse and FeRA is level.
   expect(same).toContain("After the fact, a rate of 0.002 suits LoRA of rank 24 best");
   expect(same).toMatch(/\| method \| held-out error \|\n.*\n\| LoRA of rank 24 \| \*\*\+[01]\.\d+ \[/);
   // The claim stands beside what is left of it.
