@@ -1,7 +1,7 @@
 // The parts of the study, in the order in which they are run.
 
 export const PARTS = [
-  ...(["rates", "speed", "main", "same-rate", "time", "long", "few-shot", "subject"] as const),
+  ...(["rates", "speed", "main", "same-rate", "all-names", "time", "long", "few-shot", "subject"] as const),
   ...(["consistency", "bands", "sigma", "numbers", "hypotheses", "confirm"] as const),
 ] as const;
 export type Part = (typeof PARTS)[number];
@@ -12,6 +12,7 @@ export const PART_TITLES: Readonly<Record<Part, string>> = {
   speed: "seconds a step and memory, one run at a time",
   main: "every method, every style, at equal steps and parameters",
   "same-rate": "LoRA at the rates that FeRA's forms were tuned to: is it the routing or the rate?",
+  "all-names": "held-out error of both on all held-out names",
   time: "the same at the training time of LoRA",
   long: "whether the order of methods is the same after four times the steps",
   "few-shot": "a style from 8, 32 and 128 drawings",

@@ -132,6 +132,24 @@ describe("the plan", () => {
     expect(new Set(runs.map(({ learningRate }) => learningRate))).toEqual(new Set([1e-3, 2e-3]));
   });
 
+  it("measures the main part's trainings on every held-out name, once where they have been", () => {
+    const options = { parts: ["main", "same-rate", "all-names"] as const, methods: ["fera-plain"], isTuned: false };
+    const limited = planned({ ...options, preset: "quick", settings: { ...settings, limit: 32 } }).byPart;
+    const [main, all] = [limited.get("main")!, limited.get("all-names")!];
+    const trainings = (runs: readonly RunSpec[]) =>
+      new Set(
+        runs.map(({ method, task, seed, learningRate, steps }) =>
+          [method, task.style, seed, learningRate, steps].join(),
+        ),
+      );
+    expect(trainings(all)).toEqual(trainings([...main, ...limited.get("same-rate")!]));
+    expect(all.every((run) => run.settings.limit === undefined && run.measures === "error")).toBe(true);
+    const idsOf = (runs: readonly RunSpec[]) => new Set(runs.map(({ id }) => id));
+    expect(all.some(({ id }) => idsOf(main).has(id))).toBe(false);
+    const { byPart } = planned(options);
+    expect(idsOf(byPart.get("all-names")!)).toEqual(idsOf([...byPart.get("main")!, ...byPart.get("same-rate")!]));
+  });
+
   it("trains all methods of few drawings and of one thing at LoRA's rate", () => {
     const options = { parts: ["few-shot", "subject"] as const };
     const first = planned(options);

@@ -74,9 +74,11 @@ class Planner {
   private readonly needed = new Map<Part, Map<string, RunSpec>>();
   private readonly rates = new Map<string, number>();
   private readonly preset: Preset;
+  private readonly withoutLimit: StudySettings;
 
   constructor(private readonly options: PlanOptions) {
     this.preset = PRESETS[options.preset];
+    this.withoutLimit = { ...options.settings, limit: undefined };
   }
 
   plan(): Plan {
@@ -122,6 +124,8 @@ class Planner {
         return this.each(main, styles.map(style), "all", () => steps);
       case "same-rate":
         return this.sameRates(main, tested.map(style));
+      case "all-names":
+        return [...this.runsOf("main"), ...this.runsOf("same-rate")].map((make) => () => this.onAllNames(make()));
       case "time":
         return this.each(
           this.some(main, this.preset.timeMethods).filter(({ kind }) => kind !== "none"),
@@ -222,6 +226,12 @@ class Planner {
       ...{ method: method.name, ...run, settings, routerLr: method.routerLr },
       adapter: adapterOf(method, budget),
     });
+  }
+
+  /** The run measured on every held-out name, by its errors alone where it is not measured on all of them anyway. */
+  private onAllNames({ id: _, ...run }: RunSpec): RunSpec {
+    const { limit } = run.settings;
+    return runSpec(limit === undefined ? run : { ...run, measures: "error", settings: this.withoutLimit });
   }
 
   private rate(method: Method): number {

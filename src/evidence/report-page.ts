@@ -18,6 +18,7 @@ import { median } from "./plan.js";
 import { PRESETS } from "./presets.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import { howSection, LIMITS, ratesSection } from "./report-about.js";
+import { allNamesSection } from "./report-all-names.js";
 import { gatesSection } from "./report-gates.js";
 import type { PageInputs } from "./report-inputs.js";
 import { longSection } from "./report-long.js";
@@ -62,6 +63,7 @@ class EvidencePage {
       ...this.main(),
       ...powerSection(this.mainCells),
       ...sameRateSection(this.inputs.sameRate),
+      ...allNamesSection(this.inputs.allNames, this.provisional("all-names")),
       ...this.plots(),
       ...this.equalTime(),
       ...longSection(this.runs("long"), this.inputs.records),
@@ -110,12 +112,12 @@ class EvidencePage {
   private claims(): string[] {
     const { sameRate, records } = this.inputs;
     const lines: string[][] = [];
-    const say = (where: string, cells: readonly Compared[]) => {
+    const say = (where: string, cells: readonly Compared[], controls = sameRate.cells) => {
       for (const cell of cells) {
         const claim = claimOf(cell);
         if (claim === 0) continue;
         const { row, metric, interval } = cell;
-        const control = sameRate.cells.find((other) => other.row === row && other.metric === metric);
+        const control = controls.find((other) => other.row === row && other.metric === metric);
         const text = `${intervalText(interval!).replaceAll("**", "")} ${metric.isRelative ? "%" : "points"}`;
         const same = control && control !== cell && control.interval ? intervalText(control.interval) : "";
         lines.push([where, titleOf(row), metric.title, claim > 0 ? "better" : "worse", text, same]);
@@ -123,6 +125,12 @@ class EvidencePage {
     };
     say(`equal steps${this.provisional("main")}`, this.mainCells);
     say(`equal steps, the same learning rate${this.provisional("same-rate")}`, sameRate.cells);
+    const { allNames } = this.inputs;
+    if (allNames) {
+      const where = `all held-out names${this.provisional("all-names")}`;
+      say(where, allNames.tuned, allNames.sameRate.cells);
+      say(`${where}, the same learning rate`, allNames.sameRate.cells, allNames.sameRate.cells);
+    }
     say(`equal time${this.provisional("time")}`, this.timeCells);
     for (const { title, cells } of this.confirmed) {
       say(`confirmation at ${title}${this.provisional("confirm")}`, cells);

@@ -1,7 +1,16 @@
 // What is the learning rate's doing, as a part of the study's page: forms of FeRA beside the baseline at the rate that they were
 // tuned to, and all methods beside the baseline at the rate that turned out best.
 
-import { type Compared, compare, HELD_OUT_ERROR, type MethodRuns, meanOf, runsByMethod } from "./comparisons.js";
+import {
+  type Compared,
+  compare,
+  HELD_OUT_ERROR,
+  METRICS,
+  type MethodRuns,
+  type Metric,
+  meanOf,
+  runsByMethod,
+} from "./comparisons.js";
 import { cellText, markdownTable } from "./markdown.js";
 import { BASELINE } from "./methods.js";
 import type { Part } from "./parts.js";
@@ -19,20 +28,31 @@ export interface SameRateComparison {
 }
 
 /**
- * Compares the forms that have a rate at which the baseline was trained, too, on the styles that claims are made on.
+ * Compares what the main part and the confirmation trained, on the styles that claims are made on.
  *
  * @param steps - Of all runs that are compared.
  */
-export function compareAtSameRate(
-  plan: Plan,
-  records: ReadonlyMap<string, RunRecord>,
-  steps: number,
-): SameRateComparison {
+export function mainAtSameRate(plan: Plan, records: ReadonlyMap<string, RunRecord>, steps: number): SameRateComparison {
   const tested = (part: Part): RunSpec[] => (plan.byPart.get(part) ?? []).filter(isTest);
   const finalists = tested("confirm").filter(({ method }) => method !== BASELINE);
   const specs = [...tested("main"), ...finalists].filter((spec) => spec.steps === steps);
+  return compareAtSameRate(specs, tested("same-rate"), records);
+}
+
+/**
+ * Compares the forms that have a rate at which the baseline was trained, too.
+ *
+ * @param specs - At their tuned rates.
+ * @param baselineSpecs - The baseline's at several rates.
+ */
+export function compareAtSameRate(
+  specs: readonly RunSpec[],
+  baselineSpecs: readonly RunSpec[],
+  records: ReadonlyMap<string, RunRecord>,
+  metrics: readonly Metric[] = METRICS,
+): SameRateComparison {
   const baselines = new Map<number, RunRecord[]>();
-  for (const { id, learningRate } of tested("same-rate")) {
+  for (const { id, learningRate } of baselineSpecs) {
     const record = records.get(id);
     if (record) baselines.set(learningRate, [...(baselines.get(learningRate) ?? []), record]);
   }
@@ -40,7 +60,11 @@ export function compareAtSameRate(
     const baseline = baselines.get(own.records[0]!.spec.learningRate);
     return baseline ? [{ ...own, baseline }] : [];
   });
-  return { rows, cells: rows.length === 0 ? [] : compare(rows, []), best: compareWithBest(specs, baselines, records) };
+  return {
+    rows,
+    cells: rows.length === 0 ? [] : compare(rows, [], metrics),
+    best: compareWithBest(specs, baselines, records),
+  };
 }
 
 /** The rate is chosen on what is compared, in the baseline's favour: what is ahead of it is ahead of any of its rates. */
