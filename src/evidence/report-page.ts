@@ -11,7 +11,7 @@ import {
   runsByMethod,
 } from "./comparisons.js";
 import { HYPOTHESES } from "./hypotheses.js";
-import { cellText, fourDigits, intervalText, markdownTable, percent } from "./markdown.js";
+import { cellText, fourDigits, markdownTable, percent } from "./markdown.js";
 import { ABLATED, BASELINE } from "./methods.js";
 import { PART_TITLES, PARTS, type Part } from "./parts.js";
 import { median } from "./plan.js";
@@ -19,6 +19,7 @@ import { PRESETS } from "./presets.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import { howSection, LIMITS, ratesSection } from "./report-about.js";
 import { allNamesSection } from "./report-all-names.js";
+import { type Claimed, claimsSection } from "./report-claims.js";
 import { gatesSection } from "./report-gates.js";
 import type { PageInputs } from "./report-inputs.js";
 import { longSection } from "./report-long.js";
@@ -110,46 +111,24 @@ class EvidencePage {
   }
 
   private claims(): string[] {
-    const { sameRate, records } = this.inputs;
-    const lines: string[][] = [];
-    const say = (where: string, cells: readonly Compared[], controls = sameRate.cells) => {
-      for (const cell of cells) {
-        const claim = claimOf(cell);
-        if (claim === 0) continue;
-        const { row, metric, interval } = cell;
-        const control = controls.find((other) => other.row === row && other.metric === metric);
-        const text = `${intervalText(interval!).replaceAll("**", "")} ${metric.isRelative ? "%" : "points"}`;
-        const same = control && control !== cell && control.interval ? intervalText(control.interval) : "";
-        lines.push([where, titleOf(row), metric.title, claim > 0 ? "better" : "worse", text, same]);
-      }
-    };
-    say(`equal steps${this.provisional("main")}`, this.mainCells);
-    say(`equal steps, the same learning rate${this.provisional("same-rate")}`, sameRate.cells);
-    const { allNames } = this.inputs;
-    if (allNames) {
-      const where = `all held-out names${this.provisional("all-names")}`;
-      say(where, allNames.tuned, allNames.sameRate.cells);
-      say(`${where}, the same learning rate`, allNames.sameRate.cells, allNames.sameRate.cells);
-    }
-    say(`equal time${this.provisional("time")}`, this.timeCells);
-    for (const { title, cells } of this.confirmed) {
-      say(`confirmation at ${title}${this.provisional("confirm")}`, cells);
-    }
-    for (const part of ["few-shot", "subject"] as const) {
-      for (const { kind, cells } of this.kindsOf[part]) say(`${kind}${this.provisional(part)}`, cells);
-    }
-    const any = [...records.values()].some(({ heldOut }) => heldOut !== undefined);
-    const nothing = any
-      ? "Nothing: no corrected interval leaves zero out."
-      : "Nothing yet: there is no run that was measured.";
-    const head = ["comparison", "method", "measure", "", "difference", "at the same rate"];
-    return [
-      "## What can be claimed",
-      `Differences to ${titleOf(BASELINE)} whose interval, corrected for all comparisons of its table, leaves zero out. Beside each ` +
-        "that was made at tuned rates is what is left of it at one rate, where that was compared: a claim for a form of FeRA is one " +
-        "for its routing only if it holds there. Provisional is what not all runs are there for.",
-      lines.length > 0 ? markdownTable(head, lines, 4) : nothing,
+    const { sameRate, allNames, records } = this.inputs;
+    const onAllNames = `all held-out names${this.provisional("all-names")}`;
+    const several = (["few-shot", "subject"] as const).flatMap((part) =>
+      this.kindsOf[part].map(({ kind, cells }) => ({ where: `${kind}${this.provisional(part)}`, cells })),
+    );
+    const claimed: Claimed[] = [
+      { where: `equal steps${this.provisional("main")}`, cells: this.mainCells },
+      { where: `equal steps, the same learning rate${this.provisional("same-rate")}`, cells: sameRate.cells },
+      { where: onAllNames, cells: allNames?.tuned ?? [], controls: allNames?.sameRate.cells },
+      { where: `${onAllNames}, the same learning rate`, cells: allNames?.sameRate.cells ?? [], controls: [] },
+      { where: `equal time${this.provisional("time")}`, cells: this.timeCells },
+      ...this.confirmed.map(({ title, cells }) => ({
+        ...{ where: `confirmation at ${title}${this.provisional("confirm")}`, cells },
+      })),
+      ...several,
     ];
+    const isMeasured = [...records.values()].some(({ heldOut }) => heldOut !== undefined);
+    return claimsSection(claimed, sameRate.cells, isMeasured);
   }
 
   /** Looking at a part again and again until something shows is no test. */
