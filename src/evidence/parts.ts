@@ -14,7 +14,7 @@ export const PART_TITLES: Readonly<Record<Part, string>> = {
   "same-rate": "LoRA at the rates that FeRA's forms were tuned to: is it the routing or the rate?",
   "all-names": "held-out error of both on all held-out names",
   time: "the same at the training time of LoRA",
-  long: "whether the order of methods is the same after four times the steps",
+  long: "whether it is the same after four times the steps",
   "few-shot": "a style from 8, 32 and 128 drawings",
   subject: "one thing in several drawings",
   consistency: "weight of the consistency loss",

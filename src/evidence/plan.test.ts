@@ -150,6 +150,25 @@ describe("the plan", () => {
     expect(idsOf(byPart.get("all-names")!)).toEqual(idsOf([...byPart.get("main")!, ...byPart.get("same-rate")!]));
   });
 
+  it("trains some methods four times as long, each at every rate that one of them has", () => {
+    const options = { parts: ["long"] as const };
+    const first = planned(options);
+    const best: Record<string, number> = { "fera-plain": 2e-3, "fera-timestep": 2e-3 };
+    const records = new Map(
+      first.runs.map((spec) => record(spec, Math.abs(spec.learningRate - (best[spec.method] ?? 1e-3)))),
+    );
+    const runs = planned({ ...options, records }).byPart.get("long")!;
+    const methods = new Set(runs.map(({ method }) => method));
+    const long = runs.filter(({ steps }) => steps === 4 * 600);
+    expect(runs.length - long.length).toBe(2 * methods.size);
+    for (const method of methods) {
+      const own = long.filter((run) => run.method === method);
+      expect(own.map(({ seed, learningRate }) => [seed, learningRate].join()).sort()).toEqual([
+        ...["0,0.001", "0,0.002", "1,0.001", "1,0.002"],
+      ]);
+    }
+  });
+
   it("trains all methods of few drawings and of one thing at LoRA's rate", () => {
     const options = { parts: ["few-shot", "subject"] as const };
     const first = planned(options);

@@ -15,10 +15,9 @@ const REPEATS_OF_SPEED = 3;
 const SPEED_STEPS = 24;
 const FEW = [8, 32, 128] as const;
 const FINALISTS = 2;
-/** Trained longer, to see whether their order stays, at so many seeds. */
-const LONG_METHODS = [BASELINE, "fera", "fera-plain", "fera-timestep"];
+/** Trained longer, to see whether it stays as it is. */
+const LONG_METHODS = [BASELINE, "fera", "fera-plain", "fera-energies", "fera-timestep"];
 const LONG_FACTOR = 4;
-const LONG_SEEDS = 3;
 /** Of the steps, where not as many fit into LoRA's time; to count until it is known. */
 const GUESSED_SHARE = 0.9;
 /** Of the steps: few drawings are learned sooner, and by heart after that. */
@@ -136,10 +135,12 @@ class Planner {
       case "long": {
         const task = this.styles([ABLATION_STYLE]).map(style);
         const compared = this.some(main, LONG_METHODS);
-        const stages = [1, LONG_FACTOR].map((factor) => this.each(compared, task, "all", () => factor * steps));
-        // Seeds are outermost, so that the first ones are those of the first seeds.
-        const most = Math.min(LONG_SEEDS, this.options.seeds) * compared.length * task.length;
-        return stages.flatMap((runs) => runs.slice(0, most));
+        // A rate that was tuned for few steps may be too high for many, for one method sooner than for another.
+        const atEachRate = compared.flatMap((tuned) => compared.map((method) => atRateOf(tuned, method)));
+        return [
+          ...this.each(compared, task, "all", () => steps),
+          ...this.each(atEachRate, task, "all", () => LONG_FACTOR * steps),
+        ];
       }
       case "few-shot": {
         const tasks = tested.flatMap((name) =>
@@ -172,17 +173,12 @@ class Planner {
     }
   }
 
-  /**
-   * Seeds outermost, so that what was cut has all methods of the first ones.
-   *
-   * @param trained - Another method that is trained at these methods' rates.
-   */
+  /** Seeds outermost, so that what was cut has all methods of the first ones. */
   private each(
     methods: readonly Method[],
     tasks: readonly Task[],
     measures: Measures | ((method: Method) => Measures),
     stepsOf: (method: Method) => number,
-    trained?: Method,
   ): (() => RunSpec)[] {
     const measuresOf = typeof measures === "string" ? () => measures : measures;
     return Array.from({ length: this.options.seeds }, (_, seed) => seed).flatMap((seed) =>
@@ -190,7 +186,7 @@ class Planner {
         methods.map((method) => () => {
           const steps = method.kind === "none" ? 0 : stepsOf(method);
           const learningRate = this.rate(method);
-          return this.spec(trained ?? method, { task, seed, steps, measures: measuresOf(method), learningRate });
+          return this.spec(method, { task, seed, steps, measures: measuresOf(method), learningRate });
         }),
       ),
     );
@@ -200,7 +196,10 @@ class Planner {
   private sameRates(methods: readonly Method[], tasks: readonly Task[]): (() => RunSpec)[] {
     const { steps, parts, budget } = this.options;
     const baseline = methodNamed(BASELINE, METHODS);
-    const atRatesOf = (own: readonly Method[]) => this.each(own, tasks, "all", () => steps, baseline);
+    const atRatesOf = (tuned: readonly Method[]) => {
+      const runs = tuned.map((each) => atRateOf(each, baseline));
+      return this.each(runs, tasks, "all", () => steps);
+    };
     return [
       ...atRatesOf(methods.filter((method) => isRouted({ adapter: adapterOf(method, budget) }))),
       ...(parts.includes("confirm") ? this.ofFinalists(atRatesOf) : []),
@@ -353,6 +352,9 @@ export const ratesOf = ({ kind }: Pick<Method, "kind">, preset: PresetName): rea
 
 /** Variants are compared by their errors alone; what they are compared with has its runs in the main part. */
 const measuresOfVariant = ({ name }: Method): Measures => (name === BASELINE || name === ABLATED ? "all" : "error");
+
+/** A method at the learning rate of another. */
+const atRateOf = ({ tunedAs, rateFactor = 1 }: Method, method: Method): Method => ({ ...method, tunedAs, rateFactor });
 
 /** Trained at the baseline's rate: rates are tuned on whole styles, and differ by more than methods do. */
 const atBaselineRate = (methods: readonly Method[]): Method[] =>

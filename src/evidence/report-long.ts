@@ -1,39 +1,94 @@
-// Whether the order of methods is the same after longer training, as a part of the study's page.
+// Whether what was found is the same after longer training, as a part of the study's page: the order of methods, and how they
+// differ at each learning rate.
 
-import { HELD_OUT_ERROR, type MethodRuns, meanOf, runsByMethod } from "./comparisons.js";
+import { type Compared, compare, HELD_OUT_ERROR, type MethodRuns, meanOf, runsByMethod } from "./comparisons.js";
 import { fourDigits, markdownTable } from "./markdown.js";
+import { BASELINE } from "./methods.js";
 import type { RunRecord, RunSpec } from "./records.js";
-import { titleOf } from "./report-tables.js";
+import { differenceTable, titleOf } from "./report-tables.js";
 
-/** The section; empty where no method has both lengths. Only seeds that have both lengths of all methods shown count. */
-export function longSection(specs: readonly RunSpec[], records: ReadonlyMap<string, RunRecord>): string[] {
-  const lengths = [...new Set(specs.map(({ steps }) => steps))].sort((a, b) => a - b);
-  const methods = new Set(specs.map(({ method }) => method));
-  const isWhole = (seed: number) => {
-    const own = specs.filter((spec) => spec.seed === seed);
-    return own.length === methods.size * lengths.length && own.every(({ id }) => records.has(id));
-  };
-  const seeds = [...new Set(specs.map(({ seed }) => seed))].filter(isWhole);
-  if (lengths.length < 2 || seeds.length === 0) return [];
-  const columns = lengths.map((steps) =>
-    runsByMethod(
-      specs.filter((spec) => spec.steps === steps && seeds.includes(spec.seed)),
+/** All methods at one learning rate after the longer training. */
+export interface LongComparison {
+  rate: number;
+  steps: number;
+  rows: readonly MethodRuns[];
+  baseline: readonly RunRecord[];
+  cells: readonly Compared[];
+}
+
+/** Compares at each rate that the baseline was trained with, too. @param specs - Of two lengths. */
+export function compareLong(specs: readonly RunSpec[], records: ReadonlyMap<string, RunRecord>): LongComparison[] {
+  const steps = Math.max(...specs.map((spec) => spec.steps));
+  const long = specs.filter((spec) => spec.steps === steps);
+  const rates = [...new Set(long.map(({ learningRate }) => learningRate))].sort((a, b) => a - b);
+  return rates.flatMap((rate) => {
+    const rows = runsByMethod(
+      long.filter(({ learningRate }) => learningRate === rate),
       records,
-    ),
+    );
+    const baseline = rows.find(({ row }) => row === BASELINE)?.records;
+    const others = rows.filter(({ row }) => row !== BASELINE);
+    return baseline && others.length > 0 ? [{ rate, steps, rows, baseline, cells: compare(others, baseline) }] : [];
+  });
+}
+
+/**
+ * The section; empty where no seed has all methods at both lengths.
+ *
+ * @param note - Said of the comparisons where not all runs are there.
+ */
+export function longSection(
+  specs: readonly RunSpec[],
+  records: ReadonlyMap<string, RunRecord>,
+  comparisons: readonly LongComparison[],
+  note: string,
+): string[] {
+  const order = orderOf(specs, records);
+  if (order.length === 0) return [];
+  const told =
+    `Beside ${titleOf(BASELINE)} at the same learning rate, those of a quarter of the steps${note}: differences in percent, each table ` +
+    "corrected for all of its comparisons.";
+  const tables = comparisons.flatMap(({ rate, steps, rows, baseline, cells }) => [
+    `**${steps} steps at ${rate}**`,
+    differenceTable(rows, baseline, cells),
+  ]);
+  return ["## The same after longer training?", ...order, ...(tables.length > 0 ? [told, ...tables] : [])];
+}
+
+/** Errors after both lengths at tuned rates, of the seeds that have all of them. */
+function orderOf(specs: readonly RunSpec[], records: ReadonlyMap<string, RunRecord>): string[] {
+  const lengths = [...new Set(specs.map(({ steps }) => steps))].sort((a, b) => a - b);
+  const tuned = new Map(
+    specs.flatMap(({ steps, method, learningRate }) => (steps === lengths[0] ? [[method, learningRate]] : [])),
   );
-  const errors = columns.map(
-    (rows) => new Map(rows.map(({ row, records: own }: MethodRuns) => [row, meanOf(own, HELD_OUT_ERROR)!])),
-  );
+  const own = specs.filter(({ method, learningRate }) => tuned.get(method) === learningRate);
+  const isWhole = (seed: number) => {
+    const ofSeed = own.filter((spec) => spec.seed === seed);
+    return ofSeed.length === tuned.size * lengths.length && ofSeed.every(({ id }) => records.has(id));
+  };
+  const seeds = [...new Set(own.map(({ seed }) => seed))].filter(isWhole);
+  if (lengths.length < 2 || seeds.length === 0) return [];
+  const errors = lengths.map((steps) => {
+    const rows = runsByMethod(
+      own.filter((spec) => spec.steps === steps && seeds.includes(spec.seed)),
+      records,
+    );
+    return new Map(rows.map(({ row, records }) => [row, meanOf(records, HELD_OUT_ERROR)!]));
+  });
+  const methods = [...tuned.keys()];
   const [short, long] = [errors[0]!, errors.at(-1)!];
-  const agreement = kendall([...methods].map((method) => [short.get(method)!, long.get(method)!]));
+  const agreement = kendall(methods.map((method) => [short.get(method)!, long.get(method)!]));
   return [
-    "## The same after longer training?",
-    `Held-out error on ${specs[0]!.task.style} after ${lengths.join(" and ")} steps, the same learning rates, ` +
+    `Held-out error on ${specs[0]!.task.style} after ${lengths.join(" and ")} steps, at rates tuned for the fewer, ` +
       `${seeds.length} ${seeds.length === 1 ? "seed" : "seeds"}. Kendall's τ of the two orders is ${agreement.toFixed(2)}: 1 where they are the same, ` +
-      "−1 where one is the other reversed. Differences that are within the intervals of the other tables can turn around by chance.",
+      "−1 where one is the other reversed.",
     markdownTable(
-      ["method", ...lengths.map((steps) => `${steps} steps`)],
-      [...methods].map((method) => [titleOf(method), ...errors.map((column) => fourDigits(column.get(method)!))]),
+      ["method", "rate", ...lengths.map((steps) => `${steps} steps`)],
+      methods.map((method) => [
+        titleOf(method),
+        `${tuned.get(method)}`,
+        ...errors.map((column) => fourDigits(column.get(method)!)),
+      ]),
     ),
   ];
 }

@@ -22,7 +22,7 @@ import { allNamesSection } from "./report-all-names.js";
 import { type Claimed, claimsSection } from "./report-claims.js";
 import { gatesSection } from "./report-gates.js";
 import type { PageInputs } from "./report-inputs.js";
-import { longSection } from "./report-long.js";
+import { compareLong, type LongComparison, longSection } from "./report-long.js";
 import { powerSection } from "./report-power.js";
 import { sameRateSection } from "./report-same-rate.js";
 import { bandTable, differenceTable, titleOf } from "./report-tables.js";
@@ -45,12 +45,14 @@ class EvidencePage {
   // Each is bootstrapped once, and told in several places.
   private readonly mainCells: readonly Compared[];
   private readonly timeCells: readonly Compared[];
+  private readonly longer: readonly LongComparison[];
   private readonly confirmed: readonly (Comparison & { title: string })[];
   private readonly kindsOf: Readonly<Record<"few-shot" | "subject", readonly (Comparison & { kind: string })[]>>;
 
   constructor(private readonly inputs: PageInputs) {
     this.mainCells = this.comparison("main");
     this.timeCells = this.comparison("time");
+    this.longer = compareLong(this.runs("long"), inputs.records);
     this.confirmed = this.confirmationCells();
     this.kindsOf = { "few-shot": this.kinds("few-shot"), subject: this.kinds("subject") };
   }
@@ -67,7 +69,7 @@ class EvidencePage {
       ...allNamesSection(this.inputs.allNames, this.provisional("all-names")),
       ...this.plots(),
       ...this.equalTime(),
-      ...longSection(this.runs("long"), this.inputs.records),
+      ...longSection(this.runs("long"), this.inputs.records, this.longer, this.provisional("long")),
       ...this.byTask("few-shot", "From few drawings"),
       ...this.byTask("subject", "One thing in several drawings"),
       ...gatesSection(this.rows([...this.runs("main"), ...this.runs("hypotheses")]).rows),
@@ -122,6 +124,9 @@ class EvidencePage {
       { where: onAllNames, cells: allNames?.tuned ?? [], controls: allNames?.sameRate.cells },
       { where: `${onAllNames}, the same learning rate`, cells: allNames?.sameRate.cells ?? [], controls: [] },
       { where: `equal time${this.provisional("time")}`, cells: this.timeCells },
+      ...this.longer.map(({ steps, rate, cells }) => ({
+        ...{ where: `${steps} steps at ${rate}${this.provisional("long")}`, cells, controls: [] },
+      })),
       ...this.confirmed.map(({ title, cells }) => ({
         ...{ where: `confirmation at ${title}${this.provisional("confirm")}`, cells },
       })),
