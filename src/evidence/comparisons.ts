@@ -1,5 +1,6 @@
 // Paired comparisons of methods with the baseline: what is measured of both on the same names, seeds and tasks.
 
+import { mean } from "./averages.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import { excludesZero, type Interval, type Observation, simultaneousIntervals } from "./statistics.js";
 import { taskName } from "./tasks.js";
@@ -158,5 +159,3 @@ function differences(records: readonly RunRecord[], baseline: readonly RunRecord
     });
   });
 }
-
-const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;

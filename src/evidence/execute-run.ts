@@ -17,9 +17,9 @@ import { currentEngine } from "../training/engine.js";
 import { createOptimizer, type ImageDataset, Trainer } from "../training/index.js";
 import { rateFactors } from "../training/parameter-groups.js";
 import { WholeDenoiser } from "../training/whole-denoiser.js";
+import { median } from "./averages.js";
 import { analyzeGates } from "./gate-analysis.js";
 import { driftBetween, type MeasuredErrors, measureDrawings, measureErrors } from "./measures.js";
-import { median } from "./plan.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import { RunContext } from "./run-context.js";
 

@@ -11,6 +11,7 @@ import {
 } from "../adapters/index.js";
 import { ConfigError, quoted } from "../errors.js";
 import { type Budget, fitted, nearest, TOTAL_RANK } from "./budget.js";
+import type { RunSpec } from "./records.js";
 
 /**
  * alpha / rank of a LoRA, and of FeRA's experts taken together: gates sum to 1, so that experts of rank r with gates of
@@ -160,4 +161,17 @@ export function methodNamed(name: string, methods: readonly Method[]): Method {
   throw new ConfigError(
     `evidence: there is no method ${quoted(name)}; there are ${methods.map((method) => method.name).join(", ")}.`,
   );
+}
+
+const adapters = new WeakMap<Budget, Map<string, RunSpec["adapter"]>>();
+
+/** A method's adapter under a budget: made once, as a plan is asked for after every run. */
+export function adapterOf({ name, config: make }: Method, budget: Budget): RunSpec["adapter"] {
+  const known = adapters.get(budget) ?? new Map<string, RunSpec["adapter"]>();
+  adapters.set(budget, known);
+  if (!known.has(name)) {
+    const config = make?.(budget);
+    known.set(name, config && { type: config.adapterType, config: config.toJSON() });
+  }
+  return known.get(name);
 }

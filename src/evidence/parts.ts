@@ -1,7 +1,8 @@
 // The parts of the study, in the order in which they are run.
 
 export const PARTS = [
-  ...(["rates", "speed", "main", "same-rate", "all-names", "time", "long", "few-shot", "subject"] as const),
+  ...(["rates", "speed", "main", "same-rate", "all-names", "time"] as const),
+  ...(["long", "long-confirm", "few-shot", "subject"] as const),
   ...(["consistency", "bands", "sigma", "numbers", "hypotheses", "confirm"] as const),
 ] as const;
 export type Part = (typeof PARTS)[number];
@@ -15,6 +16,7 @@ export const PART_TITLES: Readonly<Record<Part, string>> = {
   "all-names": "held-out error of both on all held-out names",
   time: "the same at the training time of LoRA",
   long: "whether it is the same after four times the steps",
+  "long-confirm": "two kinds of gates after as many steps, on the styles that did not show it",
   "few-shot": "a style from 8, 32 and 128 drawings",
   subject: "one thing in several drawings",
   consistency: "weight of the consistency loss",

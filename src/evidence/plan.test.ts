@@ -169,6 +169,29 @@ describe("the plan", () => {
     }
   });
 
+  it("tries what was trained longer again on other styles, at LoRA's best rate there and in its time", () => {
+    const options = { parts: ["long-confirm"] as const };
+    const seconds: Record<string, number> = { "fera-energies": 0.4, "fera-timestep": 0.3 };
+    // Few steps take the first rate, many the second.
+    const errorOf = ({ method, steps, learningRate }: RunSpec) =>
+      Math.abs(learningRate - (steps === 600 && method !== "fera-timestep" ? 1e-3 : 2e-3));
+    let records = new Map<string, RunRecord>();
+    const waited: string[] = [];
+    for (let round = 0; round < 4; round++) {
+      const { runs, waiting } = planned({ ...options, records });
+      waited.push(...waiting.map((each) => each.for));
+      records = new Map(runs.map((spec) => record(spec, errorOf(spec), seconds[spec.method] ?? 0.3)));
+    }
+    expect(waited).toEqual(["learning rates", "longer training", "seconds a step"]);
+    const runs = planned({ ...options, records }).byPart.get("long-confirm")!;
+    expect(new Set(runs.map(({ learningRate }) => learningRate))).toEqual(new Set([2e-3]));
+    expect(new Set(runs.map(({ task }) => task.style))).toEqual(new Set(["fluent-emoji-flat", "twemoji"]));
+    const stepsOf = (name: string) => new Set(runs.flatMap(({ method, steps }) => (method === name ? [steps] : [])));
+    expect(stepsOf("lora")).toEqual(new Set([2400]));
+    expect(stepsOf("fera-timestep")).toEqual(new Set([2400]));
+    expect(stepsOf("fera-energies")).toEqual(new Set([2400, 1800]));
+  });
+
   it("trains all methods of few drawings and of one thing at LoRA's rate", () => {
     const options = { parts: ["few-shot", "subject"] as const };
     const first = planned(options);

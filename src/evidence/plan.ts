@@ -2,9 +2,11 @@
 // been found so far: learning rates, equal times and finalists follow from runs, so that later parts wait for earlier ones.
 
 import type { IconStyle } from "../training/data/icons.js";
+import { mean, median } from "./averages.js";
 import type { Budget } from "./budget.js";
 import { HYPOTHESES } from "./hypotheses.js";
-import { ABLATED, ABLATIONS, BASELINE, METHODS, type Method, methodNamed } from "./methods.js";
+import { ABLATED, ABLATIONS, adapterOf, BASELINE, METHODS, type Method, methodNamed } from "./methods.js";
+import { askAll, NotYet } from "./not-yet.js";
 import { PARTS, type Part } from "./parts.js";
 import { PRESETS, type Preset, type PresetName } from "./presets.js";
 import { isRouted, type Measures, type RunRecord, type RunSpec, runSpec, type StudySettings } from "./records.js";
@@ -18,6 +20,8 @@ const FINALISTS = 2;
 /** Trained longer, to see whether it stays as it is. */
 const LONG_METHODS = [BASELINE, "fera", "fera-plain", "fera-energies", "fera-timestep"];
 const LONG_FACTOR = 4;
+/** Compared on other styles after that. */
+const LONG_FINALISTS = ["fera-energies", "fera-timestep"];
 /** Of the steps, where not as many fit into LoRA's time; to count until it is known. */
 const GUESSED_SHARE = 0.9;
 /** Of the steps: few drawings are learned sooner, and by heart after that. */
@@ -65,9 +69,6 @@ export const ALL_METHODS: readonly Method[] = [
 export function makePlan(options: PlanOptions): Plan {
   return new Planner(options).plan();
 }
-
-/** Thrown and caught in here: something must be run first. */
-class NotYet extends Error {}
 
 class Planner {
   private readonly needed = new Map<Part, Map<string, RunSpec>>();
@@ -133,14 +134,25 @@ class Planner {
           (method) => this.equalTime(method),
         );
       case "long": {
-        const task = this.styles([ABLATION_STYLE]).map(style);
+        const tasks = this.styles([ABLATION_STYLE]).map(style);
         const compared = this.some(main, LONG_METHODS);
         // A rate that was tuned for few steps may be too high for many, for one method sooner than for another.
         const atEachRate = compared.flatMap((tuned) => compared.map((method) => atRateOf(tuned, method)));
-        return [
-          ...this.each(compared, task, "all", () => steps),
-          ...this.each(atEachRate, task, "all", () => LONG_FACTOR * steps),
-        ];
+        return [...this.each(compared, tasks, "all", () => steps), ...this.longer(atEachRate, tasks, "all")];
+      }
+      case "long-confirm": {
+        const tasks = tested.filter((name) => name !== ABLATION_STYLE).map(style);
+        const finalists = this.some(main, LONG_FINALISTS);
+        return this.later(() => {
+          const [baseline, ...others] = [methodNamed(BASELINE, METHODS), ...finalists].map((method) =>
+            atRateOf(this.bestOfLong(), method),
+          );
+          const many = LONG_FACTOR * steps;
+          return [
+            ...this.longer([baseline!, ...others], tasks, "error"),
+            ...this.each(others, tasks, "error", (method) => this.equalTime(method, many)),
+          ];
+        });
       }
       case "few-shot": {
         const tasks = tested.flatMap((name) =>
@@ -192,6 +204,11 @@ class Planner {
     );
   }
 
+  /** As many steps as the longer trainings have. */
+  private longer(methods: readonly Method[], tasks: readonly Task[], measures: Measures): (() => RunSpec)[] {
+    return this.each(methods, tasks, measures, () => LONG_FACTOR * this.options.steps);
+  }
+
   /** The baseline at the rates of all that are routed; of the finalists' too where they are asked for. */
   private sameRates(methods: readonly Method[], tasks: readonly Task[]): (() => RunSpec)[] {
     const { steps, parts, budget } = this.options;
@@ -208,8 +225,13 @@ class Planner {
 
   /** Makers of the finalists' runs, or one that waits for them. */
   private ofFinalists(make: (finalists: readonly Method[]) => (() => RunSpec)[]): (() => RunSpec)[] {
+    return this.later(() => make(this.finalists()));
+  }
+
+  /** Makers that follow from runs, or one that waits for those. */
+  private later(make: () => (() => RunSpec)[]): (() => RunSpec)[] {
     try {
-      return make(this.finalists());
+      return make();
     } catch (reason) {
       return [
         () => {
@@ -272,9 +294,25 @@ class Planner {
     );
   }
 
+  /** Of the methods that were trained longer, the one at whose learning rate the baseline came out best. */
+  private bestOfLong(): Method {
+    const { records, isEstimate } = this.options;
+    const baseline = methodNamed(BASELINE, METHODS);
+    const tried = askAll(this.some(this.chosen(METHODS), LONG_METHODS), (tuned) => {
+      const task: Task = { kind: "style", style: ABLATION_STYLE };
+      const runs = this.need(
+        "long",
+        this.longer([atRateOf(tuned, baseline)], [task], "all").map((make) => make()),
+      );
+      const errors = runs.map(({ id }) => records.get(id)?.heldOut?.error);
+      return { tuned, error: errors.every((error) => error !== undefined) ? mean(errors) : undefined };
+    });
+    if (tried.some(({ error }) => error === undefined) && !isEstimate) throw new NotYet("longer training");
+    return tried.sort((a, b) => (a.error ?? 0) - (b.error ?? 0))[0]!.tuned;
+  }
+
   /** The steps that the method does in the time of the baseline's. */
-  private equalTime(method: Method): number {
-    const { steps } = this.options;
+  private equalTime(method: Method, steps = this.options.steps): number {
     if (method.name === BASELINE) return steps;
     const [baseline, own] = [methodNamed(BASELINE, METHODS), method].map((each) => {
       const runs = this.need("speed", this.timed(each));
@@ -333,19 +371,6 @@ class Planner {
   }
 }
 
-const adapters = new WeakMap<Budget, Map<string, RunSpec["adapter"]>>();
-
-/** A method's adapter under a budget: made once, as a plan is asked for after every run. */
-function adapterOf({ name, config: make }: Method, budget: Budget): RunSpec["adapter"] {
-  const known = adapters.get(budget) ?? new Map<string, RunSpec["adapter"]>();
-  adapters.set(budget, known);
-  if (!known.has(name)) {
-    const config = make?.(budget);
-    known.set(name, config && { type: config.adapterType, config: config.toJSON() });
-  }
-  return known.get(name);
-}
-
 /** The learning rates that are tried for a method. */
 export const ratesOf = ({ kind }: Pick<Method, "kind">, preset: PresetName): readonly number[] =>
   PRESETS[preset].rates[kind === "full" ? "full" : "adapter"];
@@ -366,12 +391,3 @@ function bestRate(tries: readonly RunSpec[], errors: readonly number[]): number 
 
 /** Each run once, where it first stands. */
 const distinct = (runs: readonly RunSpec[]): RunSpec[] => [...new Map(runs.map((run) => [run.id, run])).values()];
-
-const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
-
-/** The middle value, or the mean of the two. */
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-}

@@ -40,7 +40,7 @@ export const PRESETS = {
     ...{ steps: 600, limit: undefined, drawingSteps: 12 },
     rates: { adapter: [5e-4, 1e-3, 2e-3, 4e-3], full: [5e-5, 1e-4, 2e-4, 4e-4] },
     untuned: 2,
-    parts: PARTS.filter((part) => part !== "long" && part !== "all-names"),
+    parts: PARTS.filter((part) => !part.startsWith("long") && part !== "all-names"),
     timeMethods: undefined,
     fewMethods: ["lora", "fera", "fera-plain", "fera-shared", "t-lora"],
     subjectMethods: ["lora", "fera", "fera-plain", "fera-shared", "t-lora", "none"],

@@ -1,6 +1,7 @@
 // The study's page in words and tables. Every figure is of the runs; a claim stands only where a corrected interval leaves zero
 // out, and what has not been run is said.
 
+import { median } from "./averages.js";
 import {
   type Compared,
   claimOf,
@@ -14,12 +15,12 @@ import { HYPOTHESES } from "./hypotheses.js";
 import { cellText, fourDigits, markdownTable, percent } from "./markdown.js";
 import { ABLATED, BASELINE } from "./methods.js";
 import { PART_TITLES, PARTS, type Part } from "./parts.js";
-import { median } from "./plan.js";
 import { PRESETS } from "./presets.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import { howSection, LIMITS, ratesSection } from "./report-about.js";
 import { allNamesSection } from "./report-all-names.js";
 import { type Claimed, claimsSection } from "./report-claims.js";
+import { type Confirmation, compareConfirmed, confirmationTables } from "./report-confirm.js";
 import { gatesSection } from "./report-gates.js";
 import type { PageInputs } from "./report-inputs.js";
 import { compareLong, type LongComparison, longSection } from "./report-long.js";
@@ -46,14 +47,16 @@ class EvidencePage {
   private readonly mainCells: readonly Compared[];
   private readonly timeCells: readonly Compared[];
   private readonly longer: readonly LongComparison[];
-  private readonly confirmed: readonly (Comparison & { title: string })[];
+  private readonly longConfirmed: readonly Confirmation[];
+  private readonly confirmed: readonly Confirmation[];
   private readonly kindsOf: Readonly<Record<"few-shot" | "subject", readonly (Comparison & { kind: string })[]>>;
 
   constructor(private readonly inputs: PageInputs) {
     this.mainCells = this.comparison("main");
     this.timeCells = this.comparison("time");
     this.longer = compareLong(this.runs("long"), inputs.records);
-    this.confirmed = this.confirmationCells();
+    this.longConfirmed = compareConfirmed(this.runs("long-confirm"), inputs.records);
+    this.confirmed = compareConfirmed(this.runs("confirm").filter(isTest), inputs.records);
     this.kindsOf = { "few-shot": this.kinds("few-shot"), subject: this.kinds("subject") };
   }
 
@@ -70,6 +73,7 @@ class EvidencePage {
       ...this.plots(),
       ...this.equalTime(),
       ...longSection(this.runs("long"), this.inputs.records, this.longer, this.provisional("long")),
+      ...this.longConfirmation(),
       ...this.byTask("few-shot", "From few drawings"),
       ...this.byTask("subject", "One thing in several drawings"),
       ...gatesSection(this.rows([...this.runs("main"), ...this.runs("hypotheses")]).rows),
@@ -126,6 +130,9 @@ class EvidencePage {
       { where: `equal time${this.provisional("time")}`, cells: this.timeCells },
       ...this.longer.map(({ steps, rate, cells }) => ({
         ...{ where: `${steps} steps at ${rate}${this.provisional("long")}`, cells, controls: [] },
+      })),
+      ...this.longConfirmed.map(({ title, cells }) => ({
+        ...{ where: `longer training, ${title}${this.provisional("long-confirm")}`, cells, controls: [] },
       })),
       ...this.confirmed.map(({ title, cells }) => ({
         ...{ where: `confirmation at ${title}${this.provisional("confirm")}`, cells },
@@ -329,38 +336,24 @@ class EvidencePage {
     ];
   }
 
-  private confirmationCells(): (Comparison & { title: string })[] {
-    const specs = this.runs("confirm").filter(isTest);
-    const { steps } = this.inputs.study;
-    const baselineSpecs = specs.filter(({ method }) => method === BASELINE);
-    const finalists = specs.filter(({ method }) => method !== BASELINE);
-    const first = finalists.filter(({ steps: own }) => own === steps);
-    const timed = finalists.filter(({ steps: own }) => own !== steps);
-    return [
-      { title: "equal steps", own: first },
-      { title: "equal time", own: timed },
-    ].flatMap(({ title, own }) => {
-      const { rows, baseline } = this.rows([...baselineSpecs, ...own]);
-      if (baseline.length === 0 || rows.length < 2) return [];
-      const cells = compare(
-        rows.filter(({ row }) => row !== BASELINE),
-        baseline,
-      );
-      return [{ title, cells, rows, baseline }];
-    });
-  }
-
   private confirmation(): string[] {
-    const tables = this.confirmed.flatMap(({ title, cells, rows, baseline }) => [
-      `**${title}**`,
-      differenceTable(rows, baseline, cells),
-    ]);
-    if (tables.length === 0) return [];
+    if (this.confirmed.length === 0) return [];
     return [
       "## The best of them, confirmed",
       "The two variants with the least held-out error on the tuning style, each with as many tries of a learning rate as every " +
         `method, on the styles that did not choose them: ${stylesText(this.rows(this.runs("confirm").filter(isTest)).rows)}.`,
-      ...tables,
+      ...confirmationTables(this.confirmed),
+    ];
+  }
+
+  private longConfirmation(): string[] {
+    const specs = this.runs("long-confirm");
+    if (this.longConfirmed.length === 0) return [];
+    return [
+      `Gates that follow energies or the timestep after ${specs[0]!.steps} steps, at ${specs[0]!.learningRate}, the rate that suits ` +
+        `${titleOf(BASELINE)} best there, on styles whose drawings chose nothing of this: ${stylesText(this.rows(specs).rows)}` +
+        `${this.provisional("long-confirm")}. A method that needs no more time than ${titleOf(BASELINE)} has no table of its own at equal time.`,
+      ...confirmationTables(this.longConfirmed),
     ];
   }
 }

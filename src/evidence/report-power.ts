@@ -1,8 +1,8 @@
 // How small a difference the study would have found, as a part of its page: what its size costs.
 
+import { median } from "./averages.js";
 import type { Compared } from "./comparisons.js";
 import { fourDigits, markdownTable } from "./markdown.js";
-import { median } from "./plan.js";
 import { detectableDifference } from "./statistics.js";
 
 /** The section of a table's comparisons; empty where there are no intervals. */

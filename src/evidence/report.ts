@@ -4,6 +4,7 @@
 import { join } from "node:path";
 import { writePng } from "../images/image-file.js";
 import { writeFileAtomically } from "../storage/file-access.js";
+import { mean } from "./averages.js";
 import { type Budget, parametersOf } from "./budget.js";
 import { HYPOTHESES } from "./hypotheses.js";
 import { ALL_METHODS } from "./plan.js";
@@ -44,8 +45,6 @@ export async function writeEvidence(folder: string, inputs: ReportInputs): Promi
 
 /** One line for each run. */
 export function runsAsCsv(records: readonly RunRecord[]): string {
-  const mean = (values: readonly number[]) =>
-    values.length > 0 ? values.reduce((sum, value) => sum + value, 0) / values.length : undefined;
   const columns: [string, (record: RunRecord) => string | number | undefined][] = [
     ["id", ({ spec }) => spec.id],
     ["method", ({ spec }) => spec.method],
@@ -62,7 +61,10 @@ export function runsAsCsv(records: readonly RunRecord[]): string {
     ]),
     ...(["lab", "edges", "shape"] as const).map((key): [string, (record: RunRecord) => number | undefined] => [
       `${key}_distance`,
-      ({ heldOut }) => mean((heldOut?.names ?? []).flatMap(({ drawing }) => (drawing ? [drawing[key]] : []))),
+      ({ heldOut }) => {
+        const distances = (heldOut?.names ?? []).flatMap(({ drawing }) => (drawing ? [drawing[key]] : []));
+        return distances.length > 0 ? mean(distances) : undefined;
+      },
     ]),
     ["nearest_share", ({ drawings }) => drawings?.nearestShare],
     ["diversity", ({ drawings }) => drawings?.diversity],

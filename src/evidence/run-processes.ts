@@ -28,10 +28,7 @@ export class RunProcesses {
   readonly execute: Execute = (spec, { signal, onProgress }) =>
     new Promise<RunRecord>((resolve, reject) => {
       const isAlone = spec.measures === "speed";
-      const { child, runs } = (isAlone ? undefined : this.waiting()) ?? {
-        child: fork(PROGRAM, { serialization: "advanced" }),
-        runs: 0,
-      };
+      const { child, runs } = (isAlone ? undefined : this.waiting()) ?? { child: started(), runs: 0 };
       let record: RunRecord | undefined;
       let failure: string | undefined;
       // Its temporary files go with it, where it has the time.
@@ -59,7 +56,7 @@ export class RunProcesses {
       };
       const leave = () => {
         signal?.removeEventListener("abort", end);
-        child.off("message", onMessage).off("exit", onExit);
+        child.off("message", onMessage).off("error", reject).off("exit", onExit);
       };
       signal?.addEventListener("abort", end, { once: true });
       child.on("message", onMessage).once("error", reject).once("exit", onExit);
@@ -76,4 +73,10 @@ export class RunProcesses {
     for (let next = this.idle.pop(); next; next = this.idle.pop()) if (next.child.connected) return next;
     return undefined;
   }
+}
+
+function started(): ChildProcess {
+  const child = fork(PROGRAM, { serialization: "advanced" });
+  // What befalls one that waits shows as its end, when the next run looks for one.
+  return child.on("error", () => {});
 }

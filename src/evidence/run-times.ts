@@ -1,6 +1,6 @@
 // How long runs will take, from those that are done.
 
-import { median } from "./plan.js";
+import { median } from "./averages.js";
 import type { Measures, RunRecord, RunSpec } from "./records.js";
 
 /** Seconds of a step of eight drawings with the embedded model on one core, where nothing is known yet. */
