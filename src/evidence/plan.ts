@@ -144,13 +144,12 @@ class Planner {
         const tasks = tested.filter((name) => name !== ABLATION_STYLE).map(style);
         const finalists = this.some(main, LONG_FINALISTS);
         return this.later(() => {
-          const [baseline, ...others] = [methodNamed(BASELINE, METHODS), ...finalists].map((method) =>
-            atRateOf(this.bestOfLong(), method),
-          );
-          const many = LONG_FACTOR * steps;
+          const best = this.bestOfLong();
+          const others = finalists.map((method) => atRateOf(best, method));
+          const baseline = atRateOf(best, methodNamed(BASELINE, METHODS));
           return [
-            ...this.longer([baseline!, ...others], tasks, "error"),
-            ...this.each(others, tasks, "error", (method) => this.equalTime(method, many)),
+            ...this.longer([baseline, ...others], tasks, "error"),
+            ...this.each(others, tasks, "error", (method) => this.equalTime(method, LONG_FACTOR * steps)),
           ];
         });
       }
@@ -383,7 +382,7 @@ const atRateOf = ({ tunedAs, rateFactor = 1 }: Method, method: Method): Method =
 
 /** Trained at the baseline's rate: rates are tuned on whole styles, and differ by more than methods do. */
 const atBaselineRate = (methods: readonly Method[]): Method[] =>
-  methods.map((method) => (method.kind === "adapter" ? { ...method, tunedAs: BASELINE } : method));
+  methods.map((method) => (method.kind === "adapter" ? atRateOf(methodNamed(BASELINE, METHODS), method) : method));
 
 function bestRate(tries: readonly RunSpec[], errors: readonly number[]): number {
   return tries[errors.indexOf(Math.min(...errors))]!.learningRate;
