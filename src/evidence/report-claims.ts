@@ -10,29 +10,20 @@ export interface Claimed {
   /** Which table. */
   where: string;
   cells: readonly Compared[];
-  /** The same comparisons at one learning rate, where they are not those of the whole page. */
+  /** The same comparisons at one learning rate, for those at tuned ones. */
   controls?: readonly Compared[] | undefined;
 }
 
-/**
- * The section.
- *
- * @param sameRate - Comparisons at one learning rate.
- * @param isMeasured - Whether there is any run that could show something.
- */
-export function claimsSection(
-  claimed: readonly Claimed[],
-  sameRate: readonly Compared[],
-  isMeasured: boolean,
-): string[] {
-  const lines = claimed.flatMap(({ where, cells, controls = sameRate }) =>
+/** The section. @param isMeasured - Whether there is any run that could show something. */
+export function claimsSection(claimed: readonly Claimed[], isMeasured: boolean): string[] {
+  const lines = claimed.flatMap(({ where, cells, controls = [] }) =>
     cells.flatMap((cell) => {
       const claim = claimOf(cell);
       if (claim === 0) return [];
       const { row, metric, interval } = cell;
       const control = controls.find((other) => other.row === row && other.metric === metric);
       const text = `${intervalText(interval!).replaceAll("**", "")} ${metric.isRelative ? "%" : "points"}`;
-      const same = control && control !== cell && control.interval ? intervalText(control.interval) : "";
+      const same = control?.interval ? intervalText(control.interval) : "";
       return [[where, titleOf(row), metric.title, claim > 0 ? "better" : "worse", text, same]];
     }),
   );

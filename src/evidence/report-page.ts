@@ -119,28 +119,32 @@ class EvidencePage {
   private claims(): string[] {
     const { sameRate, allNames, records } = this.inputs;
     const onAllNames = `all held-out names${this.provisional("all-names")}`;
-    const several = (["few-shot", "subject"] as const).flatMap((part) =>
-      this.kindsOf[part].map(({ kind, cells }) => ({ where: `${kind}${this.provisional(part)}`, cells })),
-    );
+    const controls = sameRate.cells;
     const claimed: Claimed[] = [
-      { where: `equal steps${this.provisional("main")}`, cells: this.mainCells },
+      { where: `equal steps${this.provisional("main")}`, cells: this.mainCells, controls },
       { where: `equal steps, the same learning rate${this.provisional("same-rate")}`, cells: sameRate.cells },
       { where: onAllNames, cells: allNames?.tuned ?? [], controls: allNames?.sameRate.cells },
-      { where: `${onAllNames}, the same learning rate`, cells: allNames?.sameRate.cells ?? [], controls: [] },
-      { where: `equal time${this.provisional("time")}`, cells: this.timeCells },
+      { where: `${onAllNames}, the same learning rate`, cells: allNames?.sameRate.cells ?? [] },
+      { where: `equal time${this.provisional("time")}`, cells: this.timeCells, controls },
       ...this.longer.map(({ steps, rate, cells }) => ({
-        ...{ where: `${steps} steps at ${rate}${this.provisional("long")}`, cells, controls: [] },
+        where: `${steps} steps at ${rate}${this.provisional("long")}`,
+        cells,
       })),
       ...this.longConfirmed.map(({ title, cells }) => ({
-        ...{ where: `longer training, ${title}${this.provisional("long-confirm")}`, cells, controls: [] },
+        where: `longer training, ${title}${this.provisional("long-confirm")}`,
+        cells,
       })),
       ...this.confirmed.map(({ title, cells }) => ({
-        ...{ where: `confirmation at ${title}${this.provisional("confirm")}`, cells },
+        where: `confirmation at ${title}${this.provisional("confirm")}`,
+        cells,
+        controls,
       })),
-      ...several,
+      ...(["few-shot", "subject"] as const).flatMap((part) =>
+        this.kindsOf[part].map(({ kind, cells }) => ({ where: `${kind}${this.provisional(part)}`, cells })),
+      ),
     ];
     const isMeasured = [...records.values()].some(({ heldOut }) => heldOut !== undefined);
-    return claimsSection(claimed, sameRate.cells, isMeasured);
+    return claimsSection(claimed, isMeasured);
   }
 
   /** Looking at a part again and again until something shows is no test. */
