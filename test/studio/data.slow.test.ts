@@ -49,6 +49,15 @@ const chooseSet = (label: RegExp) =>
     select.dispatchEvent(new Event("change", { bubbles: true }));
   }, label.source);
 
+/** The part of wide.png that is trained on, in shares of its picture. */
+async function cropShares() {
+  const [picture, crop] = await Promise.all([
+    card("wide.png").locator(".picture").boundingBox(),
+    card("wide.png").locator(".crop").boundingBox(),
+  ]);
+  return { left: (crop!.x - picture!.x) / picture!.width, width: crop!.width / picture!.width };
+}
+
 /** Drops files on the page, as a person does from another window. */
 async function drop(files: Record<string, Uint8Array | string>): Promise<void> {
   const contents = Object.entries(files).map(
@@ -123,22 +132,29 @@ describe.skipIf(!CHROMIUM)("the data view", () => {
 
   it("draws the part that is trained on over the original, and all of it in its bucket", async () => {
     await page.getByRole("button", { name: "Show the crop of wide.png" }).click();
-    const shares = async () => {
-      const [picture, crop] = await Promise.all([
-        card("wide.png").locator(".picture").boundingBox(),
-        card("wide.png").locator(".crop").boundingBox(),
-      ]);
-      return { left: (crop!.x - picture!.x) / picture!.width, width: crop!.width / picture!.width };
-    };
-    const { left, width } = await shares();
+    const { left, width } = await cropShares();
     expect(left).toBeCloseTo(0.25, 1);
     expect(width).toBeCloseTo(0.5, 1);
     await page.getByLabel("Each at the shape nearest to its own (buckets)").check();
-    await expect.poll(async () => (await shares()).width).toBeCloseTo(1, 1);
+    await expect.poll(async () => (await cropShares()).width).toBeCloseTo(1, 1);
+  });
+
+  it("keeps a resolution that is being typed while the set is read anew", async () => {
+    let release = () => {};
+    const isTyped = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    await page.route("**/api/dataset?*", async (route) => {
+      await isTyped;
+      await route.continue();
+    });
     await page.getByLabel("Each at the shape nearest to its own (buckets)").uncheck();
-    const sizes = page.getByRole("table", { name: "Images by the size that they are trained at" });
     await page.getByLabel("Resolution in pixels").fill("64");
+    release();
+    await expect.poll(async () => (await cropShares()).width).toBeCloseTo(0.5, 1);
+    await page.unroute("**/api/dataset?*");
     await page.keyboard.press("Tab");
+    const sizes = page.getByRole("table", { name: "Images by the size that they are trained at" });
     await sizes.getByRole("rowheader", { name: "64×64" }).waitFor();
   });
 

@@ -1,10 +1,13 @@
 // How many images are trained at each size.
 
+import { useState } from "preact/hooks";
 import type { DataSetView } from "../../../../src/studio/protocol.js";
 import { query, setQuery } from "./data-state.js";
 
 export function TrainedSizes({ shown }: { shown: DataSetView | undefined }) {
   const { resolution, bucket } = query.value;
+  // Kept apart until it is whole: the set may be read anew, and drawn, while somebody types.
+  const [typed, setTyped] = useState<string | undefined>(undefined);
   const most = Math.max(1, ...(shown?.buckets ?? []).map(({ images }) => images));
   return (
     <section class="panel stack sizes" aria-labelledby="sizes-title">
@@ -16,11 +19,12 @@ export function TrainedSizes({ shown }: { shown: DataSetView | undefined }) {
           min={8}
           max={4096}
           step={8}
-          value={resolution}
+          value={typed ?? resolution}
+          onInput={(event) => setTyped(event.currentTarget.value)}
           onChange={(event) => {
             const side = event.currentTarget.valueAsNumber;
             if (Number.isInteger(side) && side >= 8 && side <= 4096) setQuery({ resolution: side });
-            else event.currentTarget.value = String(resolution);
+            setTyped(undefined);
           }}
         />
       </label>
