@@ -1,35 +1,25 @@
 // Whether what was found is the same after longer training, as a part of the study's page: the order of methods, and how they
 // differ at each learning rate.
 
-import { type Compared, compare, HELD_OUT_ERROR, type MethodRuns, meanOf, runsByMethod } from "./comparisons.js";
+import { HELD_OUT_ERROR, meanOf, runsByMethod } from "./comparisons.js";
 import { fourDigits, markdownTable } from "./markdown.js";
 import { BASELINE } from "./methods.js";
 import type { RunRecord, RunSpec } from "./records.js";
+import { type Comparison, compareGroups } from "./report-groups.js";
 import { differenceTable, titleOf } from "./report-tables.js";
 
-/** All methods at one learning rate after the longer training. */
-export interface LongComparison {
-  rate: number;
+/** All methods after the longer training, one comparison for each learning rate. */
+export interface LongComparisons {
   steps: number;
-  rows: readonly MethodRuns[];
-  baseline: readonly RunRecord[];
-  cells: readonly Compared[];
+  rates: readonly Comparison<number>[];
 }
 
 /** Compares at each rate that the baseline was trained with, too. @param specs - Of two lengths. */
-export function compareLong(specs: readonly RunSpec[], records: ReadonlyMap<string, RunRecord>): LongComparison[] {
+export function compareLong(specs: readonly RunSpec[], records: ReadonlyMap<string, RunRecord>): LongComparisons {
   const steps = Math.max(...specs.map((spec) => spec.steps));
   const long = specs.filter((spec) => spec.steps === steps);
-  const rates = [...new Set(long.map(({ learningRate }) => learningRate))].sort((a, b) => a - b);
-  return rates.flatMap((rate) => {
-    const rows = runsByMethod(
-      long.filter(({ learningRate }) => learningRate === rate),
-      records,
-    );
-    const baseline = rows.find(({ row }) => row === BASELINE)?.records;
-    const others = rows.filter(({ row }) => row !== BASELINE);
-    return baseline && others.length > 0 ? [{ rate, steps, rows, baseline, cells: compare(others, baseline) }] : [];
-  });
+  const rates = compareGroups(long, ({ learningRate }) => learningRate, records);
+  return { steps, rates: rates.sort((a, b) => a.key - b.key) };
 }
 
 /**
@@ -40,7 +30,7 @@ export function compareLong(specs: readonly RunSpec[], records: ReadonlyMap<stri
 export function longSection(
   specs: readonly RunSpec[],
   records: ReadonlyMap<string, RunRecord>,
-  comparisons: readonly LongComparison[],
+  { steps, rates }: LongComparisons,
   note: string,
 ): string[] {
   const order = orderOf(specs, records);
@@ -48,7 +38,7 @@ export function longSection(
   const told =
     `Beside ${titleOf(BASELINE)} at the same learning rate, those of a quarter of the steps${note}: differences in percent, each table ` +
     "corrected for all of its comparisons.";
-  const tables = comparisons.flatMap(({ rate, steps, rows, baseline, cells }) => [
+  const tables = rates.flatMap(({ key: rate, rows, baseline, cells }) => [
     `**${steps} steps at ${rate}**`,
     differenceTable(rows, baseline, cells),
   ]);

@@ -22,19 +22,13 @@ import { allNamesSection } from "./report-all-names.js";
 import { type Claimed, claimsSection } from "./report-claims.js";
 import { type Confirmation, compareConfirmed, confirmationTables } from "./report-confirm.js";
 import { gatesSection } from "./report-gates.js";
+import { type Comparison, compareAll, compareGroups } from "./report-groups.js";
 import type { PageInputs } from "./report-inputs.js";
-import { compareLong, type LongComparison, longSection } from "./report-long.js";
+import { compareLong, type LongComparisons, longSection } from "./report-long.js";
 import { powerSection } from "./report-power.js";
 import { sameRateSection } from "./report-same-rate.js";
 import { bandTable, differenceTable, titleOf } from "./report-tables.js";
 import { ABLATION_STYLE, isTest, TUNING_STYLE, taskName } from "./tasks.js";
-
-/** Rows of a table, what they are compared with, and how they differ from it. */
-interface Comparison {
-  rows: readonly MethodRuns[];
-  baseline: readonly RunRecord[];
-  cells: readonly Compared[];
-}
 
 /** The whole page. */
 export function evidencePage(inputs: PageInputs): string {
@@ -45,15 +39,15 @@ export function evidencePage(inputs: PageInputs): string {
 class EvidencePage {
   // Each is bootstrapped once, and told in several places.
   private readonly mainCells: readonly Compared[];
-  private readonly timeCells: readonly Compared[];
-  private readonly longer: readonly LongComparison[];
+  private readonly time: Comparison | undefined;
+  private readonly longer: LongComparisons;
   private readonly longConfirmed: readonly Confirmation[];
   private readonly confirmed: readonly Confirmation[];
-  private readonly kindsOf: Readonly<Record<"few-shot" | "subject", readonly (Comparison & { kind: string })[]>>;
+  private readonly kindsOf: Readonly<Record<"few-shot" | "subject", readonly Comparison<string>[]>>;
 
   constructor(private readonly inputs: PageInputs) {
-    this.mainCells = this.comparison("main");
-    this.timeCells = this.comparison("time");
+    this.mainCells = inputs.main?.cells ?? [];
+    this.time = compareAll(this.runs("time").filter(isTest), inputs.records);
     this.longer = compareLong(this.runs("long"), inputs.records);
     this.longConfirmed = compareConfirmed(this.runs("long-confirm"), inputs.records);
     this.confirmed = compareConfirmed(this.runs("confirm").filter(isTest), inputs.records);
@@ -125,9 +119,9 @@ class EvidencePage {
       { where: `equal steps, the same learning rate${this.provisional("same-rate")}`, cells: sameRate.cells },
       { where: onAllNames, cells: allNames?.tuned ?? [], controls: allNames?.sameRate.cells },
       { where: `${onAllNames}, the same learning rate`, cells: allNames?.sameRate.cells ?? [] },
-      { where: `equal time${this.provisional("time")}`, cells: this.timeCells, controls },
-      ...this.longer.map(({ steps, rate, cells }) => ({
-        where: `${steps} steps at ${rate}${this.provisional("long")}`,
+      { where: `equal time${this.provisional("time")}`, cells: this.time?.cells ?? [], controls },
+      ...this.longer.rates.map(({ key: rate, cells }) => ({
+        where: `${this.longer.steps} steps at ${rate}${this.provisional("long")}`,
         cells,
       })),
       ...this.longConfirmed.map(({ title, cells }) => ({
@@ -140,7 +134,7 @@ class EvidencePage {
         controls,
       })),
       ...(["few-shot", "subject"] as const).flatMap((part) =>
-        this.kindsOf[part].map(({ kind, cells }) => ({ where: `${kind}${this.provisional(part)}`, cells })),
+        this.kindsOf[part].map(({ key: kind, cells }) => ({ where: `${kind}${this.provisional(part)}`, cells })),
       ),
     ];
     const isMeasured = [...records.values()].some(({ heldOut }) => heldOut !== undefined);
@@ -153,13 +147,6 @@ class EvidencePage {
     const specs = this.runs(part).filter(isTest);
     const isWhole = specs.every(({ id }) => records.has(id)) && !plan.waiting.some((each) => each.part === part);
     return isWhole ? "" : " (provisional)";
-  }
-
-  private comparison(part: Part): Compared[] {
-    const { rows, baseline } = this.rows(this.runs(part).filter(isTest));
-    if (baseline.length === 0) return [];
-    const compared = rows.filter(({ row }) => row !== BASELINE && row !== "none");
-    return compared.length === 0 ? [] : compare(compared, baseline);
   }
 
   private main(): string[] {
@@ -268,9 +255,8 @@ class EvidencePage {
   }
 
   private equalTime(): string[] {
-    const { rows, baseline } = this.rows(this.runs("time").filter(isTest));
-    if (rows.length < 2) return [];
-    const { timeCells: cells } = this;
+    if (!this.time) return [];
+    const { rows, baseline, cells } = this.time;
     const steps = rows.map(({ row, records }) => [titleOf(row), `${records[0]!.spec.steps}`]);
     return [
       "## Equal time",
@@ -281,14 +267,8 @@ class EvidencePage {
   }
 
   /** One comparison for each task's kind: a number of drawings, or a subject. */
-  private kinds(part: "few-shot" | "subject"): (Comparison & { kind: string })[] {
-    const specs = this.runs(part).filter(({ id }) => this.inputs.records.has(id));
-    return [...new Set(specs.map(kindOf))].flatMap((kind) => {
-      const { rows, baseline } = this.rows(specs.filter((spec) => kindOf(spec) === kind));
-      const compared = rows.filter(({ row }) => row !== BASELINE && row !== "none");
-      if (baseline.length === 0 || compared.length === 0) return [];
-      return [{ kind, rows, baseline, cells: compare(compared, baseline) }];
-    });
+  private kinds(part: "few-shot" | "subject"): Comparison<string>[] {
+    return compareGroups(this.runs(part), kindOf, this.inputs.records);
   }
 
   private byTask(part: "few-shot" | "subject", title: string): string[] {
@@ -297,7 +277,7 @@ class EvidencePage {
     const told =
       `All methods at the learning rate of ${titleOf(BASELINE)}, with ${this.runs(part)[0]!.steps} steps${this.provisional(part)}: rates ` +
       "were tuned on whole styles. Differences in percent, each table corrected for all of its comparisons.";
-    const tables = kinds.flatMap(({ kind, rows, baseline, cells }) => [
+    const tables = kinds.flatMap(({ key: kind, rows, baseline, cells }) => [
       `**${kind}**`,
       differenceTable(rows, baseline, cells),
     ]);

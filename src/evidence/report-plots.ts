@@ -2,14 +2,13 @@
 
 import type { RgbImage } from "../images/pixels.js";
 import { type PlotSeries, renderPlot } from "../images/plot.js";
-import { type Compared, compare, HELD_OUT_ERROR, type MethodRuns, runsByMethod } from "./comparisons.js";
+import { type Compared, HELD_OUT_ERROR, type MethodRuns } from "./comparisons.js";
 import { BASELINE, METHODS, methodNamed } from "./methods.js";
-import type { Plan } from "./plan.js";
 import type { RunRecord } from "./records.js";
+import type { Comparison } from "./report-groups.js";
 import type { SameRateComparison } from "./report-same-rate.js";
 import { titleOf } from "./report-tables.js";
 import { excludesZero } from "./statistics.js";
-import { isTest } from "./tasks.js";
 
 /** A picture beside the page. */
 export interface EvidencePlot {
@@ -23,24 +22,22 @@ const MARK = 0.18;
 /** Whose gates are drawn. */
 const ROUTED = "fera-plain";
 
-/** Those that the runs suffice for. */
+/**
+ * Those that the runs suffice for.
+ *
+ * @param main - The main part's comparison.
+ */
 export async function evidencePlots(
-  plan: Plan,
-  records: ReadonlyMap<string, RunRecord>,
+  main: Comparison | undefined,
   sameRate: SameRateComparison,
 ): Promise<EvidencePlot[]> {
-  const main = (plan.byPart.get("main") ?? []).filter(isTest);
-  const rows = runsByMethod(main, records);
-  const baseline = rows.find(({ row }) => row === BASELINE)?.records;
-  if (!baseline) return [];
+  if (!main) return [];
+  const { rows, baseline } = main;
   // All weights have thirteen times the parameters, and differ by so much that nothing else could be told apart.
   const trained = rows.filter(({ row }) => row !== BASELINE && methodNamed(row, METHODS).kind === "adapter");
   const tuned = "Held-out error against LoRA's in percent, each at its tuned rate; left of zero is better";
   const same = "Held-out error against LoRA's in percent, both at one rate; left of zero is better";
-  const compared = compare(
-    rows.filter(({ row }) => row !== BASELINE && row !== "none"),
-    baseline,
-  ).filter((cell) => trained.some(({ row }) => row === cell.row));
+  const compared = main.cells.filter((cell) => trained.some(({ row }) => row === cell.row));
   const plots = [
     await differencesPlot("differences.png", tuned, compared),
     await differencesPlot("differences-same-rate.png", same, sameRate.cells),

@@ -10,12 +10,13 @@ import { HYPOTHESES } from "./hypotheses.js";
 import { ALL_METHODS } from "./plan.js";
 import type { RunRecord } from "./records.js";
 import { compareOnAllNames } from "./report-all-names.js";
+import { compareAll } from "./report-groups.js";
 import type { ReportInputs } from "./report-inputs.js";
 import { evidencePage } from "./report-page.js";
 import { evidencePlots } from "./report-plots.js";
 import { mainAtSameRate } from "./report-same-rate.js";
 import { RUNS_FILE, writeAllRuns, writeJson } from "./study-folder.js";
-import { taskName } from "./tasks.js";
+import { isTest, taskName } from "./tasks.js";
 
 /**
  * Writes page, plots, runs and configurations.
@@ -28,12 +29,14 @@ export async function writeEvidence(folder: string, inputs: ReportInputs): Promi
   await writeAllRuns(folder, study, used);
   await writeFileAtomically(join(folder, "runs.csv"), [new TextEncoder().encode(runsAsCsv(used))]);
   await writeJson(join(folder, "configurations.json"), configurations(budget), 1);
+  const main = compareAll((plan.byPart.get("main") ?? []).filter(isTest), records);
   const sameRate = mainAtSameRate(plan, records, study.steps);
-  const plots = await evidencePlots(plan, records, sameRate);
+  const plots = await evidencePlots(main, sameRate);
   for (const { file, picture } of plots) await writePng(join(folder, file), picture);
   const page = join(folder, "README.md");
   const text = evidencePage({
     ...inputs,
+    main,
     sameRate,
     allNames: compareOnAllNames(plan, records),
     plots: plots.map(({ file, title }) => ({ file, title })),
