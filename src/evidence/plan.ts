@@ -22,6 +22,8 @@ const LONG_METHODS = [BASELINE, "fera", "fera-plain", "fera-energies", "fera-tim
 const LONG_FACTOR = 4;
 /** Compared on other styles after that. */
 const LONG_FINALISTS = ["fera-energies", "fera-timestep"];
+/** Of those that a better rate is looked for with: rates differ by more than seeds do. */
+const LONG_RATE_SEEDS = 2;
 /** Of the steps, where not as many fit into LoRA's time; to count until it is known. */
 const GUESSED_SHARE = 0.9;
 /** Of the steps: few drawings are learned sooner, and by heart after that. */
@@ -144,11 +146,12 @@ class Planner {
         const tasks = tested.filter((name) => name !== ABLATION_STYLE).map(style);
         const finalists = this.some(main, LONG_FINALISTS);
         return this.later(() => {
-          const best = this.bestOfLong();
+          const { best, tried } = this.bestRateFor(tasks, this.bestOfLong());
           const others = finalists.map((method) => atRateOf(best, method));
           const baseline = atRateOf(best, methodNamed(BASELINE, METHODS));
           return [
             ...this.longer([baseline, ...others], tasks, "error"),
+            ...tried.map((run) => () => run),
             ...this.each(others, tasks, "error", (method) => this.equalTime(method, LONG_FACTOR * steps)),
           ];
         });
@@ -308,6 +311,35 @@ class Planner {
     });
     if (tried.some(({ error }) => error === undefined) && !isEstimate) throw new NotYet("longer training");
     return tried.sort((a, b) => (a.error ?? 0) - (b.error ?? 0))[0]!.tuned;
+  }
+
+  /**
+   * From a rate on, halves or doubles it as long as the baseline comes out better on the very tasks that others are compared with
+   * it on: what is ahead of it there is not ahead for the rate's sake.
+   *
+   * @returns A method that has the rate, and the baseline's runs at all rates that were tried.
+   */
+  private bestRateFor(tasks: readonly Task[], first: Method): { best: Method; tried: RunSpec[] } {
+    const { records, isEstimate } = this.options;
+    const baseline = methodNamed(BASELINE, METHODS);
+    const tried: RunSpec[] = [];
+    const errorAt = (rate: Method): number | undefined => {
+      const runs = this.longer([atRateOf(rate, baseline)], tasks, "error")
+        .map((make) => make())
+        .filter(({ seed }) => seed < LONG_RATE_SEEDS);
+      tried.push(...this.need("long-confirm", runs));
+      const errors = runs.map(({ id }) => records.get(id)?.heldOut?.error);
+      return errors.every((error) => error !== undefined) ? mean(errors) : undefined;
+    };
+    const scaled = (method: Method, by: number): Method => ({ ...method, rateFactor: (method.rateFactor ?? 1) * by });
+    for (let best = first; ; ) {
+      const rates = [best, scaled(best, 1 / 2), scaled(best, 2)].map((rate) => ({ rate, error: errorAt(rate) }));
+      const known = rates.flatMap(({ rate, error }) => (error === undefined ? [] : [{ rate, error }]));
+      if (known.length < rates.length && !isEstimate) throw new NotYet("the rate that suits longer training");
+      const lowest = known.sort((a, b) => a.error - b.error)[0]?.rate ?? best;
+      if (lowest === best || known.length < rates.length) return { best, tried: distinct(tried) };
+      best = lowest;
+    }
   }
 
   /** The steps that the method does in the time of the baseline's. */
