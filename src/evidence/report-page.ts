@@ -20,7 +20,7 @@ import type { RunRecord, RunSpec } from "./records.js";
 import { howSection, LIMITS, ratesSection } from "./report-about.js";
 import { allNamesSection } from "./report-all-names.js";
 import { type Claimed, claimsSection } from "./report-claims.js";
-import { type Confirmation, compareConfirmed, confirmationTables } from "./report-confirm.js";
+import { type Confirmation, compareConfirmed, confirmationTables, ratesTried, splitByRate } from "./report-confirm.js";
 import { gatesSection } from "./report-gates.js";
 import { type Comparison, compareAll, compareGroups } from "./report-groups.js";
 import type { PageInputs } from "./report-inputs.js";
@@ -49,7 +49,7 @@ class EvidencePage {
     this.mainCells = inputs.main?.cells ?? [];
     this.time = compareAll(this.runs("time").filter(isTest), inputs.records);
     this.longer = compareLong(this.runs("long"), inputs.records);
-    this.longConfirmed = compareConfirmed(this.runs("long-confirm"), inputs.records);
+    this.longConfirmed = compareConfirmed(splitByRate(this.runs("long-confirm")).own, inputs.records);
     this.confirmed = compareConfirmed(this.runs("confirm").filter(isTest), inputs.records);
     this.kindsOf = { "few-shot": this.kinds("few-shot"), subject: this.kinds("subject") };
   }
@@ -332,11 +332,13 @@ class EvidencePage {
 
   private longConfirmation(): string[] {
     const specs = this.runs("long-confirm");
+    const { rate, tried } = splitByRate(specs);
     if (this.longConfirmed.length === 0) return [];
     return [
-      `Gates that follow energies or the timestep after ${specs[0]!.steps} steps, at ${specs[0]!.learningRate}, the rate that suits ` +
-        `${titleOf(BASELINE)} best there, on styles whose drawings chose nothing of this: ${stylesText(this.rows(specs).rows)}` +
+      `Gates that follow energies or the timestep after ${specs[0]!.steps} steps, at ${rate}, the rate that suits ${titleOf(BASELINE)} ` +
+        `best on the very styles, whose drawings chose nothing else of this: ${stylesText(this.rows(specs).rows)}` +
         `${this.provisional("long-confirm")}. A method that needs no more time than ${titleOf(BASELINE)} has no table of its own at equal time.`,
+      ...ratesTried(tried, this.inputs.records),
       ...confirmationTables(this.longConfirmed),
     ];
   }
