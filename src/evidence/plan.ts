@@ -315,7 +315,7 @@ class Planner {
 
   /**
    * From a rate on, halves or doubles it as long as the baseline comes out better on the very tasks that others are compared with
-   * it on: what is ahead of it there is not ahead for the rate's sake.
+   * it on, and at last tries one between: what is ahead of it there is not ahead for the rate's sake.
    *
    * @returns A method that has the rate, and the baseline's runs at all rates that were tried.
    */
@@ -331,15 +331,25 @@ class Planner {
       const errors = runs.map(({ id }) => records.get(id)?.heldOut?.error);
       return errors.every((error) => error !== undefined) ? mean(errors) : undefined;
     };
-    const scaled = (method: Method, by: number): Method => ({ ...method, rateFactor: (method.rateFactor ?? 1) * by });
-    for (let best = first; ; ) {
-      const rates = [best, scaled(best, 1 / 2), scaled(best, 2)].map((rate) => ({ rate, error: errorAt(rate) }));
-      const known = rates.flatMap(({ rate, error }) => (error === undefined ? [] : [{ rate, error }]));
-      if (known.length < rates.length && !isEstimate) throw new NotYet("the rate that suits longer training");
-      const lowest = known.sort((a, b) => a.error - b.error)[0]?.rate ?? best;
-      if (lowest === best || known.length < rates.length) return { best, tried: distinct(tried) };
-      best = lowest;
+    const lowestFirst = (rates: readonly Method[]): Method[] => {
+      const errors = rates.map((rate) => ({ rate, error: errorAt(rate) ?? Number.POSITIVE_INFINITY }));
+      if (errors.some(({ error }) => !Number.isFinite(error)) && !isEstimate) {
+        throw new NotYet("the rate that suits longer training");
+      }
+      return errors.sort((a, b) => (a.error === b.error ? 0 : a.error - b.error)).map(({ rate }) => rate);
+    };
+    const factorOf = ({ rateFactor = 1 }: Method): number => rateFactor;
+    const scaled = (method: Method, by: number): Method => ({ ...method, rateFactor: factorOf(method) * by });
+    const neighbours = (method: Method) => lowestFirst([method, scaled(method, 1 / 2), scaled(method, 2)]);
+    let best = first;
+    let ordered = neighbours(best);
+    while (ordered[0] !== best) {
+      best = ordered[0]!;
+      ordered = neighbours(best);
     }
+    // About halfway to the better neighbour.
+    const between = scaled(best, factorOf(ordered[1]!) < factorOf(best) ? 0.7 : 1.4);
+    return { best: lowestFirst([best, between])[0]!, tried: distinct(tried) };
   }
 
   /** The steps that the method does in the time of the baseline's. */
