@@ -3,14 +3,16 @@ import { targetLayers } from "../adapters/index.js";
 import { UNet2DConditionModel } from "../models/index.js";
 import "../runtime/node.js";
 import "../storage/node.js";
+import { ALL_METHODS } from "./all-methods.js";
 import { type Budget, budgetOf, parametersOf } from "./budget.js";
 import { HYPOTHESES } from "./hypotheses.js";
 import { METHODS, methodNamed } from "./methods.js";
 import { PARTS } from "./parts.js";
-import { ALL_METHODS, makePlan, type PlanOptions } from "./plan.js";
+import { makePlan } from "./plan.js";
 import { PRESETS } from "./presets.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import { runSpec } from "./records.js";
+import type { PlanOptions } from "./spec-maker.js";
 import { TEST_STYLES, TUNING_STYLE } from "./tasks.js";
 
 let unet: UNet2DConditionModel;

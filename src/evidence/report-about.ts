@@ -1,13 +1,14 @@
 // What the study's page says of itself: learning rates, limits, how it was made.
 
 import { BASE_STYLE } from "../demo/index.js";
+import { ALL_METHODS } from "./all-methods.js";
 import { fourDigits, markdownTable } from "./markdown.js";
 import { methodNamed } from "./methods.js";
-import { ALL_METHODS, ratesOf } from "./plan.js";
 import { PRESETS, type PresetName } from "./presets.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import type { PageInputs } from "./report-inputs.js";
 import { titleOf } from "./report-tables.js";
+import { ratesOf } from "./spec-maker.js";
 import { TUNING_STYLE } from "./tasks.js";
 
 /** Errors of all tries; empty where there are none. */

@@ -1,9 +1,9 @@
 // Tables that several sections of the study's page have.
 
+import { ALL_METHODS } from "./all-methods.js";
 import { type Compared, HELD_OUT_ERROR, METRICS, type MethodRuns, type Metric, meanOf } from "./comparisons.js";
 import { cellText, fourDigits, markdownTable } from "./markdown.js";
 import { BASELINE, methodNamed } from "./methods.js";
-import { ALL_METHODS } from "./plan.js";
 import type { RunRecord } from "./records.js";
 
 /** A method's title in any part. @throws {ConfigError} If there is no such method. */

@@ -4,10 +4,10 @@
 import { join } from "node:path";
 import { writePng } from "../images/image-file.js";
 import { writeFileAtomically } from "../storage/file-access.js";
+import { ALL_METHODS } from "./all-methods.js";
 import { mean } from "./averages.js";
 import { type Budget, parametersOf } from "./budget.js";
 import { HYPOTHESES } from "./hypotheses.js";
-import { ALL_METHODS } from "./plan.js";
 import type { RunRecord } from "./records.js";
 import { compareOnAllNames } from "./report-all-names.js";
 import { compareAll } from "./report-groups.js";

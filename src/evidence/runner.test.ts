@@ -8,10 +8,11 @@ import type { TargetLayer } from "../adapters/index.js";
 import "../storage/node.js";
 import { hash32 } from "../training/data/icon-names.js";
 import { budgetOf } from "./budget.js";
-import { makePlan, type PlanOptions } from "./plan.js";
+import { makePlan } from "./plan.js";
 import type { RunRecord, RunSpec } from "./records.js";
 import { writeEvidence } from "./report.js";
 import { type Execute, runStudy } from "./runner.js";
+import type { PlanOptions } from "./spec-maker.js";
 import { readRecords, type Study, writeRecord, writeStudy } from "./study-folder.js";
 
 let folder: string;
