@@ -9,10 +9,25 @@ import { taskName } from "./tasks.js";
 
 /** The section of runs that have gates; empty where there are none. */
 export function gatesSection(rows: readonly MethodRuns[]): string[] {
+  const table = gatesTable(rows);
+  if (table === "") return [];
+  return [
+    "## What the gates do",
+    "R² of gates and of energies on the timestep: 1 where the clock explains all, and images at one timestep do not differ. Range " +
+      "of gates: between the timesteps where an expert's mean gate is largest and least, of the expert where that is most. Spread at t: " +
+      "standard deviation between images at one timestep of each band's share, low to high. Error in percent more than with live " +
+      "gates, where they are frozen to their mean at each timestep, and to one mean for all, with intervals over seeds corrected for " +
+      "each column. Overlap of experts' subspaces, inputs and outputs, and by chance: 1 where they are the same.",
+    table,
+  ];
+}
+
+/** A row for each method that has gates; empty where none has. */
+export function gatesTable(rows: readonly MethodRuns[]): string {
   const routed = rows
     .map(({ row, records }) => ({ row, records: records.filter(({ gates }) => gates !== undefined) }))
     .filter(({ records }) => records.length > 0);
-  if (routed.length === 0) return [];
+  if (routed.length === 0) return "";
   const losses = intervals(routed, ({ frozenAtTimestep, live }) => frozenAtTimestep / live);
   const wholeLosses = intervals(routed, ({ frozen, live }) => frozen / live);
   const table = routed.map(({ row, records }, i) => {
@@ -36,28 +51,8 @@ export function gatesSection(rows: readonly MethodRuns[]): string[] {
       ...[overlap("down", "downByChance"), overlap("up", "upByChance")],
     ];
   });
-  return [
-    "## What the gates do",
-    "R² of gates and of energies on the timestep: 1 where the clock explains all, and images at one timestep do not differ. Range " +
-      "of gates: between the timesteps where an expert's mean gate is largest and least, of the expert where that is most. Spread at t: " +
-      "standard deviation between images at one timestep of each band's share, low to high. Error in percent more than with live " +
-      "gates, where they are frozen to their mean at each timestep, and to one mean for all, with intervals over seeds corrected for " +
-      "each column. Overlap of experts' subspaces, inputs and outputs, and by chance: 1 where they are the same.",
-    markdownTable(
-      [
-        "method",
-        "R² of gates",
-        "range of gates",
-        "R² of energies",
-        "spread at t",
-        "frozen at t",
-        "frozen",
-        "overlap of A",
-        "overlap of B",
-      ],
-      table,
-    ),
-  ];
+  const head = ["R² of gates", "range of gates", "R² of energies", "spread at t", "frozen at t", "frozen"];
+  return markdownTable(["method", ...head, "overlap of A", "overlap of B"], table);
 }
 
 /** Largest less least of an expert's mean gates over timesteps, of the expert where that is most. */

@@ -21,7 +21,7 @@ import { howSection, LIMITS, ratesSection } from "./report-about.js";
 import { allNamesSection } from "./report-all-names.js";
 import { type Claimed, claimsSection } from "./report-claims.js";
 import { type Confirmation, compareConfirmed, confirmationTables, ratesTried, splitByRate } from "./report-confirm.js";
-import { gatesSection } from "./report-gates.js";
+import { gatesSection, gatesTable } from "./report-gates.js";
 import { type Comparison, compareAll, compareGroups } from "./report-groups.js";
 import type { PageInputs } from "./report-inputs.js";
 import { compareLong, type LongComparisons, longSection } from "./report-long.js";
@@ -332,14 +332,16 @@ class EvidencePage {
 
   private longConfirmation(): string[] {
     const specs = this.runs("long-confirm");
-    const { rate, tried } = splitByRate(specs);
+    const { rate, own, tried } = splitByRate(specs);
     if (this.longConfirmed.length === 0) return [];
+    const gates = gatesTable(this.rows(own.filter(({ steps }) => steps === specs[0]!.steps)).rows);
     return [
       `Gates that follow energies or the timestep after ${specs[0]!.steps} steps, at ${rate}, the rate that suits ${titleOf(BASELINE)} ` +
         `best on the very styles, whose drawings chose nothing else of this: ${stylesText(this.rows(specs).rows)}` +
         `${this.provisional("long-confirm")}. A method that needs no more time than ${titleOf(BASELINE)} has no table of its own at equal time.`,
       ...ratesTried(tried, this.inputs.records),
       ...confirmationTables(this.longConfirmed),
+      ...(gates === "" ? [] : ["Their gates, with the columns of *What the gates do*:", gates]),
     ];
   }
 }
