@@ -60,7 +60,13 @@ export {
   meanGates,
   type NoisyLatents,
 } from "./fera/gate-statistics.js";
-export { type BandOptions, bandEnergies, FrequencyEnergyIndicator, frequencyBands } from "./fera/indicator.js";
+export {
+  type BandOptions,
+  bandEnergies,
+  baseSigma,
+  FrequencyEnergyIndicator,
+  frequencyBands,
+} from "./fera/indicator.js";
 export { adapterGates, SoftFrequencyRouter, type SoftFrequencyRouterOptions } from "./fera/soft-frequency-router.js";
 export type { PatternValues } from "./layer-pattern.js";
 export { LoHaAdapter } from "./loha/loha-adapter.js";

@@ -211,3 +211,16 @@ it("refuses a token that no caption has, or that begins with nothing", async () 
 const checkpointOf = (name: string, step: number) =>
   join(dir, name, "checkpoints", `checkpoint-0000000${step}.safetensors`);
 const isSame = (a: Tensor, b: Tensor) => a.data.every((value, i) => value === b.data[i]);
+
+it("tells of experts that the energies of small latents leave closed, and how they open", async () => {
+  const messages: string[] = [];
+  const options = { rank: 2, router: "gates-are-energies", bands: "complete" } as const;
+  const onMessage = (message: string) => void messages.push(message);
+  await tune("closed", { config: new FeRAConfig(options), onMessage });
+  expect(messages).toEqual([expect.stringMatching(/^Experts 2 and 3 of 3 stay closed .* sigmaDivisor (\d+) /)]);
+  const divisor = Number(messages.pop()!.match(/sigmaDivisor (\d+) /)![1]);
+  await tune("open", { config: new FeRAConfig({ ...options, sigma: { rule: "latent", divisor } }), onMessage });
+  // A router can learn to open any.
+  await tune("routed", { config: new FeRAConfig({ ...options, router: "energies" }), onMessage });
+  expect(messages).toEqual([]);
+});

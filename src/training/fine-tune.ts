@@ -14,6 +14,7 @@ import { compileForSizes } from "./bucketed-train-step.js";
 import { openDatasetRows } from "./cache/dataset-rows.js";
 import { checkCaptions, checkCaptionTokens } from "./check-captions.js";
 import { prepareOutputFolder } from "./checkpoint.js";
+import { closedExpertsMessage } from "./closed-experts.js";
 import type { ImageDataset } from "./data/dataset.js";
 import { isVaried, variedCaption } from "./data/varied-caption.js";
 import { DiffusionBatches, type RowVariation } from "./diffusion-batches.js";
@@ -235,6 +236,10 @@ export async function fineTune(options: FineTuneOptions): Promise<FineTuneResult
     const lastText = lastTextStep(values.stopTextEncoder, values.steps);
     if (isFirst && validationDataset && validationLossEvery > 0) {
       validationData = await open(validationDataset, { flip: false, randomCrop: false, variedCaptions: false });
+    }
+    if (isFirst && model instanceof FeRAModel && !tokensOnly) {
+      const closed = await closedExpertsMessage(model, rows, objective);
+      if (closed !== undefined) onMessage(closed);
     }
     const { captionDropout } = values;
     const part = ranks && { index: ranks.rank, of: ranks.size };

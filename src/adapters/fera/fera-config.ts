@@ -11,7 +11,8 @@ import type { LayerMatching } from "../target-layers.js";
  * The blur of the finest level, sigma_0; level k blurs with sigma_0 · 2^k.
  *
  * - `reference`: sigma_0 = min(H, W) / 128.
- * - `latent`: sigma_0 = min(H, W) / divisor; divisors of 4 to 16 spread the energies of small latents further apart.
+ * - `latent`: sigma_0 = min(H, W) / divisor. On small latents the reference's rule hardly blurs, so that the finest bands are empty;
+ *   a divisor of 2 · min(H, W) blurs by half a pixel, which is what the reference's has at 64×64.
  */
 export type SigmaRule = { rule: "reference" } | { rule: "latent"; divisor: number };
 

@@ -44,7 +44,10 @@ export const UNTOLD_OPTIONS = {
   sigmaRule: choice("finest blur: min(H, W) / 128, or min(H, W) / sigmaDivisor", ["reference", "latent"]).withDefault(
     defaults.sigma.rule,
   ),
-  sigmaDivisor: number("divisor of min(H, W), 4 to 16, with the sigma rule latent", { above: 0 }),
+  sigmaDivisor: number(
+    "divisor of min(H, W) with the sigma rule latent: twice the side of small latents blurs by half a pixel, as reference does at 64×64",
+    { above: 0 },
+  ),
 };
 
 const { alpha: _, dropout, ...FERA_ONLY_UNTOLD } = UNTOLD_OPTIONS;
