@@ -80,7 +80,8 @@ export function allNamesSection(comparison: AllNamesComparison | undefined, note
     "## The same on all held-out names",
     `Held-out error of the same trainings on all ${names} names, with noise of their own; all other tables have ${otherNames} of them${note}. ` +
       `${titleOf(BASELINE)} has ${fourDigits(error)}; differences to it in percent, each column corrected for all of its comparisons. ` +
-      `The last losses of the ${repeated} trainings are those of the main part, within ${(100 * lossDifference).toPrecision(1)} %.`,
+      `The last losses of the ${repeated} trainings are those of the main part, ` +
+      (lossDifference === 0 ? "in every digit." : `within ${(100 * lossDifference).toPrecision(1)} %.`),
     markdownTable(
       [
         "method",
