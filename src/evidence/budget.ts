@@ -35,7 +35,8 @@ export function budgetOf(layers: readonly TargetLayer[]): Budget {
   return { layers, targetModules, parameters: parametersOf(new LoRAConfig({ rank, targetModules }), layers) };
 }
 
-function largestRank(layers: readonly TargetLayer[]): number {
+/** The largest rank that any layer can have. */
+export function largestRank(layers: readonly TargetLayer[]): number {
   return Math.max(
     ...layers.map(({ inFeatures, outFeatures, kernelSize: k }) => Math.min(inFeatures * k * k, outFeatures)),
   );

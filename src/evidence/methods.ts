@@ -10,7 +10,7 @@ import {
   TLoRAConfig,
 } from "../adapters/index.js";
 import { ConfigError, quoted } from "../errors.js";
-import { type Budget, fitted, nearest, TOTAL_RANK } from "./budget.js";
+import { type Budget, fitted, largestRank, nearest, TOTAL_RANK } from "./budget.js";
 import type { RunSpec } from "./records.js";
 
 /**
@@ -86,7 +86,7 @@ export const METHODS: readonly Method[] = [
     "lora-expert",
     `LoRA of rank ${TOTAL_RANK / 3}, one expert's`,
     ({ targetModules, layers }) => {
-      const rank = Math.min(TOTAL_RANK / 3, ...layers.map(({ outFeatures }) => outFeatures));
+      const rank = Math.max(1, Math.floor(Math.min(TOTAL_RANK, largestRank(layers)) / 3));
       return new LoRAConfig({ rank, alpha: SCALE * rank, targetModules });
     },
     false,
