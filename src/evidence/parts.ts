@@ -1,7 +1,7 @@
 // The parts of the study, in the order in which they are run.
 
 export const PARTS = [
-  ...(["rates", "speed", "main", "same-rate", "all-names", "time"] as const),
+  ...(["rates", "speed", "main", "same-rate", "best-rate", "all-names", "time"] as const),
   ...(["long", "long-confirm", "few-shot", "subject"] as const),
   ...(["consistency", "bands", "sigma", "numbers", "hypotheses", "confirm"] as const),
 ] as const;
@@ -13,6 +13,7 @@ export const PART_TITLES: Readonly<Record<Part, string>> = {
   speed: "seconds a step and memory, one run at a time",
   main: "every method, every style, at equal steps and parameters",
   "same-rate": "LoRA at the rates that FeRA's forms were tuned to: is it the routing or the rate?",
+  "best-rate": "FeRA's forms at the best of those rates for LoRA",
   "all-names": "held-out error of both on all held-out names",
   time: "the same at the training time of LoRA",
   long: "whether it is the same after four times the steps",

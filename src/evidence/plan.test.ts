@@ -134,6 +134,30 @@ describe("the plan", () => {
     expect(new Set(runs.map(({ learningRate }) => learningRate))).toEqual(new Set([1e-3, 2e-3]));
   });
 
+  it("trains the forms of FeRA at the rate that suits LoRA best, but those that have it", () => {
+    const options = { parts: ["best-rate"] as const, methods: ["fera", "fera-plain", "fera-energies", "dora"] };
+    const tuned: Record<string, number> = { "fera-plain": 2e-3 };
+    let records = new Map<string, RunRecord>();
+    const waited: string[] = [];
+    for (let round = 0; round < 3; round++) {
+      const { runs, waiting } = planned({ ...options, records });
+      waited.push(...waiting.map((each) => each.for));
+      // On the tuning style LoRA's best is 1e-3, on the others 2e-3.
+      const isTuning = ({ task }: RunSpec) => task.style === "openmoji";
+      records = new Map(
+        runs.map((spec) => {
+          const best = isTuning(spec) ? (tuned[spec.method] ?? 1e-3) : 2e-3;
+          return record(spec, Math.abs(spec.learningRate - best));
+        }),
+      );
+    }
+    expect(waited).toEqual(["learning rates", "part same-rate"]);
+    const runs = planned({ ...options, records }).byPart.get("best-rate")!;
+    expect(runs).toHaveLength(2 * 2 * TEST_STYLES.length);
+    expect(new Set(runs.map(({ method }) => method))).toEqual(new Set(["fera", "fera-energies"]));
+    expect(runs.every(({ learningRate, measures }) => learningRate === 2e-3 && measures === "error")).toBe(true);
+  });
+
   it("measures the main part's trainings on every held-out name, once where they have been", () => {
     const options = { parts: ["main", "same-rate", "all-names"] as const, methods: ["fera-plain"], isTuned: false };
     const limited = planned({ ...options, preset: "quick", settings: { ...settings, limit: 32 } }).byPart;
@@ -188,7 +212,7 @@ describe("the plan", () => {
       records = new Map(runs.map((spec) => record(spec, errorOf(spec), seconds[spec.method] ?? 0.3)));
     }
     const search = "the rate that suits longer training";
-    expect(waited).toEqual(["learning rates", "longer training", search, search, search, search, "seconds a step"]);
+    expect(waited).toEqual(["learning rates", "part long", search, search, search, search, "seconds a step"]);
     const part = planned({ ...options, records }).byPart.get("long-confirm")!;
     const tried = part.filter(({ learningRate }) => learningRate !== 7e-4);
     expect(tried.every(({ method }) => method === "lora")).toBe(true);

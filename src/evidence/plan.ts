@@ -98,11 +98,23 @@ class Planner {
         return this.specs.each(main, styles.map(style), "all", () => steps);
       case "same-rate":
         return this.sameRates(main, tested.map(style));
+      case "best-rate": {
+        const tasks = tested.map(style);
+        return this.later(() => {
+          const forms = this.routed(main);
+          const best = this.bestRateOf("same-rate", forms, (rated) =>
+            this.specs.each([rated], tasks, "all", () => steps),
+          );
+          const others = forms.filter((form) => this.specs.rate(form) !== this.specs.rate(best));
+          const atBest = others.map((form) => atRateOf(best, form));
+          return this.specs.each(atBest, tasks, "error", () => steps);
+        });
+      }
       case "all-names":
         return [...this.runsOf("main"), ...this.runsOf("same-rate")].map((make) => () => this.onAllNames(make()));
       case "time":
         return this.specs.each(
-          this.some(main, this.preset.timeMethods).filter(({ kind }) => kind !== "none"),
+          main.filter(({ kind }) => kind !== "none"),
           tested.map(style),
           "all",
           (method) => this.specs.equalTime(method),
@@ -166,16 +178,13 @@ class Planner {
 
   /** The baseline at the rates of all that are routed; of the finalists' too where they are asked for. */
   private sameRates(methods: readonly Method[], tasks: readonly Task[]): (() => RunSpec)[] {
-    const { steps, parts, budget } = this.options;
+    const { steps, parts } = this.options;
     const baseline = methodNamed(BASELINE, METHODS);
     const atRatesOf = (tuned: readonly Method[]) => {
       const runs = tuned.map((each) => atRateOf(each, baseline));
       return this.specs.each(runs, tasks, "all", () => steps);
     };
-    return [
-      ...atRatesOf(methods.filter((method) => isRouted({ adapter: adapterOf(method, budget) }))),
-      ...(parts.includes("confirm") ? this.ofFinalists(atRatesOf) : []),
-    ];
+    return [...atRatesOf(this.routed(methods)), ...(parts.includes("confirm") ? this.ofFinalists(atRatesOf) : [])];
   }
 
   /** Makers of the finalists' runs, or one that waits for them. */
@@ -204,19 +213,30 @@ class Planner {
 
   /** Of the methods that were trained longer, the one at whose learning rate the baseline came out best. */
   private bestOfLong(): Method {
+    const tasks: Task[] = [{ kind: "style", style: ABLATION_STYLE }];
+    const tuned = this.some(this.chosen(METHODS), LONG_METHODS);
+    return this.bestRateOf("long", tuned, (rated) => this.longer([rated], tasks, "all"));
+  }
+
+  /**
+   * Of tuned methods, the one at whose learning rate the baseline came out best.
+   *
+   * @param part - Whose runs tell it.
+   * @param runsOf - Makers of the baseline's runs at a rate.
+   */
+  private bestRateOf(part: Part, tuned: readonly Method[], runsOf: (rated: Method) => (() => RunSpec)[]): Method {
     const { records, isEstimate } = this.options;
     const baseline = methodNamed(BASELINE, METHODS);
-    const tried = askAll(this.some(this.chosen(METHODS), LONG_METHODS), (tuned) => {
-      const task: Task = { kind: "style", style: ABLATION_STYLE };
+    const tried = askAll(tuned, (method) => {
       const runs = this.specs.need(
-        "long",
-        this.longer([atRateOf(tuned, baseline)], [task], "all").map((make) => make()),
+        part,
+        runsOf(atRateOf(method, baseline)).map((make) => make()),
       );
       const errors = runs.map(({ id }) => records.get(id)?.heldOut?.error);
-      return { tuned, error: errors.every((error) => error !== undefined) ? mean(errors) : undefined };
+      return { method, error: errors.every((error) => error !== undefined) ? mean(errors) : undefined };
     });
-    if (tried.some(({ error }) => error === undefined) && !isEstimate) throw new NotYet("longer training");
-    return tried.sort((a, b) => (a.error ?? 0) - (b.error ?? 0))[0]!.tuned;
+    if (tried.some(({ error }) => error === undefined) && !isEstimate) throw new NotYet(`part ${part}`);
+    return tried.sort((a, b) => (a.error ?? 0) - (b.error ?? 0))[0]!.method;
   }
 
   /**
@@ -262,6 +282,11 @@ class Planner {
       .sort((a, b) => a.error - b.error)
       .slice(0, FINALISTS)
       .map(({ method: { rateFactor: _, ...method } }) => ({ ...method, tunedAs: method.name }));
+  }
+
+  /** Forms of FeRA. */
+  private routed(methods: readonly Method[]): Method[] {
+    return methods.filter((method) => isRouted({ adapter: adapterOf(method, this.options.budget) }));
   }
 
   private chosen(methods: readonly Method[]): Method[] {

@@ -17,8 +17,6 @@ export interface Preset {
   untuned: number;
   /** The parts that are run where none are named. */
   parts: readonly Part[];
-  /** Methods that are also compared at equal time; all where undefined. */
-  timeMethods: readonly string[] | undefined;
   /** Methods that learn from few drawings, and those that learn one thing. */
   fewMethods: readonly string[];
   subjectMethods: readonly string[];
@@ -32,7 +30,6 @@ export const PRESETS = {
     rates: { adapter: [1e-3, 2e-3, 4e-3, 8e-3], full: [1e-4, 2e-4, 4e-4, 8e-4] },
     untuned: 2,
     parts: PARTS,
-    timeMethods: ["lora", "fera", "fera-plain", "fera-timestep"],
     fewMethods: ["lora", "fera", "fera-plain"],
     subjectMethods: ["lora", "fera", "fera-plain", "t-lora", "none"],
   },
@@ -41,7 +38,6 @@ export const PRESETS = {
     rates: { adapter: [5e-4, 1e-3, 2e-3, 4e-3], full: [5e-5, 1e-4, 2e-4, 4e-4] },
     untuned: 2,
     parts: PARTS.filter((part) => !part.startsWith("long") && part !== "all-names"),
-    timeMethods: undefined,
     fewMethods: ["lora", "fera", "fera-plain", "fera-shared", "t-lora"],
     subjectMethods: ["lora", "fera", "fera-plain", "fera-shared", "t-lora", "none"],
   },

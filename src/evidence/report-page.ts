@@ -117,6 +117,10 @@ class EvidencePage {
     const claimed: Claimed[] = [
       { where: `equal steps${this.provisional("main")}`, cells: this.mainCells, controls },
       { where: `equal steps, the same learning rate${this.provisional("same-rate")}`, cells: sameRate.cells },
+      {
+        where: `equal steps, all at ${sameRate.formsAtBest?.rate}${this.provisional("best-rate")}`,
+        cells: sameRate.formsAtBest?.cells ?? [],
+      },
       { where: onAllNames, cells: allNames?.tuned ?? [], controls: allNames?.sameRate.cells },
       { where: `${onAllNames}, the same learning rate`, cells: allNames?.sameRate.cells ?? [] },
       { where: `equal time${this.provisional("time")}`, cells: this.time?.cells ?? [], controls },

@@ -25,6 +25,8 @@ export interface SameRateComparison {
   cells: readonly Compared[];
   /** Held-out errors of all methods against the baseline at the best of its rates; undefined where that is its own. */
   best: { rate: number; cells: readonly Compared[] } | undefined;
+  /** Held-out errors of all forms of FeRA at that rate; undefined where no form was trained at it that has another. */
+  formsAtBest?: { rate: number; cells: readonly Compared[] } | undefined;
 }
 
 /**
@@ -36,7 +38,28 @@ export function mainAtSameRate(plan: Plan, records: ReadonlyMap<string, RunRecor
   const tested = (part: Part): RunSpec[] => (plan.byPart.get(part) ?? []).filter(isTest);
   const finalists = tested("confirm").filter(({ method }) => method !== BASELINE);
   const specs = [...tested("main"), ...finalists].filter((spec) => spec.steps === steps);
-  return compareAtSameRate(specs, tested("same-rate"), records);
+  const baselineSpecs = tested("same-rate");
+  const formsAtBest = compareForms(
+    [...specs, ...tested("best-rate")],
+    baselineSpecs,
+    records,
+    tested("best-rate")[0]?.learningRate,
+  );
+  return { ...compareAtSameRate(specs, baselineSpecs, records), formsAtBest };
+}
+
+/** Held-out errors of the forms that were trained at a rate. */
+function compareForms(
+  specs: readonly RunSpec[],
+  baselineSpecs: readonly RunSpec[],
+  records: ReadonlyMap<string, RunRecord>,
+  rate: number | undefined,
+): SameRateComparison["formsAtBest"] {
+  const atRate = (own: readonly RunSpec[]) => own.filter(({ learningRate }) => learningRate === rate);
+  const baseline = runsByMethod(atRate(baselineSpecs), records)[0]?.records;
+  const rows = runsByMethod(atRate(specs.filter(isRouted)), records);
+  if (rate === undefined || !baseline || rows.length === 0) return undefined;
+  return { rate, cells: compare(rows, baseline, [HELD_OUT_ERROR]) };
 }
 
 /**
@@ -89,7 +112,7 @@ function compareWithBest(
 }
 
 /** The section; empty where there is nothing to compare. */
-export function sameRateSection({ rows, cells, best }: SameRateComparison): string[] {
+export function sameRateSection({ rows, cells, best, formsAtBest }: SameRateComparison): string[] {
   if (rows.length === 0) return [];
   const metrics = metricsOf(cells);
   return [
@@ -112,6 +135,16 @@ export function sameRateSection({ rows, cells, best }: SameRateComparison): stri
           markdownTable(
             ["method", "held-out error"],
             best.cells.map((cell) => [titleOf(cell.row), cellText(cell)]),
+          ),
+        ]
+      : []),
+    ...(formsAtBest
+      ? [
+          `Every form of FeRA at ${formsAtBest.rate}, as ${titleOf(BASELINE)}, whatever rate it was tuned to: held-out error in ` +
+            "percent, corrected for all of them.",
+          markdownTable(
+            ["method", "held-out error"],
+            formsAtBest.cells.map((cell) => [titleOf(cell.row), cellText(cell)]),
           ),
         ]
       : []),
