@@ -4,9 +4,8 @@ import { baseSigma, type FeRAModel } from "../adapters/index.js";
 import type { Objective } from "../diffusion/index.js";
 import type { EncodedRows } from "./encoded-dataset.js";
 import { gatesAlong } from "./gates-along.js";
+import { closedGates, expertsInWords } from "./report/closed-gates.js";
 
-/** A mean gate below that, at every timestep, counts as closed. */
-const OPEN = 0.01;
 /** A first blur of half a latent pixel keeps every band open, which the reference's rule has at 64×64 latents. */
 const ENOUGH_SIGMA = 0.5;
 
@@ -18,10 +17,7 @@ export async function closedExpertsMessage(
 ): Promise<string | undefined> {
   const { router, numExperts, sigma } = fera.config;
   if (router !== "gates-are-energies" || numExperts === 1) return undefined;
-  const told = await gatesAlong(fera, rows, objective);
-  const closed = Array.from({ length: numExperts }, (_, expert) => expert).filter((expert) =>
-    told.every(({ gates }) => gates[expert]! < OPEN),
-  );
+  const closed = closedGates(await gatesAlong(fera, rows, objective));
   if (closed.length === 0) return undefined;
   const { latentHeight, latentWidth } = rows.latentSize(0);
   const blur = baseSigma(sigma, latentHeight, latentWidth);
@@ -31,13 +27,10 @@ export async function closedExpertsMessage(
       ? `The finest blur is ${Number(blur.toPrecision(2))} latent pixels, too little for latents of ${latentWidth}×${latentHeight}; ` +
         `sigmaRule "latent" with sigmaDivisor ${divisor} (--sigma-rule latent --sigma-divisor ${divisor}) makes it half a pixel.`
       : "Fewer experts would do.";
-  const names = closed.map((expert) => expert + 1).join(" and ");
-  const [which, stays, its] =
-    closed.length === 1
-      ? ["Expert", "stays closed and is", "its band has"]
-      : ["Experts", "stay closed and are", "their bands have"];
+  const [stays, its] =
+    closed.length === 1 ? ["stays closed and is", "its band has"] : ["stay closed and are", "their bands have"];
   return (
-    `${which} ${names} of ${numExperts} ${stays} hardly trained: gates are the energies (router "gates-are-energies"), and ${its} less ` +
+    `${expertsInWords(closed, numExperts)} ${stays} hardly trained: gates are the energies (router "gates-are-energies"), and ${its} less ` +
     `than a hundredth of them. ${advice}`
   );
 }

@@ -174,6 +174,16 @@ describe.skipIf(!CHROMIUM)("the watch view", () => {
     await page.getByRole("heading", { name: "by-hand" }).waitFor();
   });
 
+  it("tells of experts that stay closed", async () => {
+    const settings = { model: join(root, "tiny"), data: [join(root, "data")], steps: 2, batchSize: 2, rank: 2 };
+    await studio.api("runs", {
+      name: "closed",
+      settings: { ...settings, router: "gates-are-energies", bands: "complete" },
+    });
+    await runOf("closed").getByRole("link", { name: "closed" }).click();
+    await page.getByText(/^Experts? .* closed at every timestep.*sigmaDivisor/).waitFor({ timeout: TRAINING_MS });
+  });
+
   it("tells in words why a run failed", async () => {
     await studio.api("runs", {
       name: "failing",

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bandName, describeChange, describeTrace, traceCurves } from "./routing.js";
+import { bandName, describeChange, describeClosed, describeTrace, traceCurves } from "./routing.js";
 
 const trace = (gates: number[][], timesteps = gates.map((_, i) => 900 - 100 * i)) => {
   const rows = gates.map((row) => [row]);
@@ -66,4 +66,22 @@ it("a change of gates is told in words", () => {
     "Expert 1 went from 30 % to 60 %, expert 2 went from 70 % to 40 %.",
   );
   expect(describeChange([curve("expert 1", [0.3, 0.31])])).toMatch(/as it did at the beginning/);
+});
+
+describe("closed experts", () => {
+  const told = (...rows: number[][]) => rows.map((gates, i) => ({ timestep: 900 - 100 * i, gates }));
+
+  it("are told with what opens them", () => {
+    const closed = told([0.99, 0.009, 0.001], [0.995, 0.005, 0]);
+    expect(describeClosed(closed, "gates-are-energies")).toMatch(
+      /^Experts 2 and 3 of 3 are closed at every timestep, and hardly trained\. Their bands .*sigmaDivisor/,
+    );
+    expect(describeClosed(told([0.5, 0.5, 0]), "energies")).toMatch(/^Expert 3 of 3 is closed .* routerTau/);
+  });
+
+  it("are none where some timestep opens them, with one expert, and before gates are told", () => {
+    expect(describeClosed(told([0.99, 0.01], [1, 0]), "energies")).toBeUndefined();
+    expect(describeClosed(told([1]), "energies")).toBeUndefined();
+    expect(describeClosed([], "energies")).toBeUndefined();
+  });
 });

@@ -1,6 +1,8 @@
 // A routed adapter's way through the sampling: curves, and what is to be seen in words. Pure.
 
 import type { RoutingTrace } from "../../../src/studio/protocol.js";
+import { closedGates, expertsInWords } from "../../../src/training/report/closed-gates.js";
+import type { GatesAtStep } from "../../../src/training/report/step-report.js";
 import { type Curve, formatShare } from "./chart-data.js";
 import { seriesToken } from "./scheme.js";
 
@@ -90,4 +92,22 @@ export function describeChange(curves: readonly Curve[]): string {
     .map(({ label, first, last }) => `${label} went from ${formatShare(first)} to ${formatShare(last)}`)
     .join(", ");
   return `${told[0]!.toUpperCase()}${told.slice(1)}.`;
+}
+
+/**
+ * Experts that hardly train, and what opens them; undefined where all are open at some timestep.
+ *
+ * @param told - The newest gates of a training.
+ * @param router - The run's setting: what the gates follow.
+ */
+export function describeClosed(told: readonly GatesAtStep[], router: unknown): string | undefined {
+  const closed = closedGates(told);
+  if (closed.length === 0) return undefined;
+  const [is, its] = closed.length === 1 ? ["is", "Its band is"] : ["are", "Their bands are"];
+  const advice =
+    router === "gates-are-energies"
+      ? `${its} all but empty, and gates are the energies here: sigmaRule "latent" with twice the latents' shorter side as ` +
+        "sigmaDivisor makes the finest blur half a latent pixel, which opens them."
+      : "A higher routerTau opens them, or fewer experts do as much.";
+  return `${expertsInWords(closed, told[0]!.gates.length)} ${is} closed at every timestep, and hardly trained. ${advice}`;
 }

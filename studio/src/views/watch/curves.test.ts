@@ -6,6 +6,7 @@ import {
   gateTimesteps,
   lossByTimestep,
   lossCurves,
+  newestGates,
   plainCurves,
   settingDifferences,
   timestepProfile,
@@ -123,6 +124,8 @@ it("gates are told at a timestep, or as the mean over all", () => {
     ],
   ]);
   expect(gateCurves(routed, ALL_TIMESTEPS)[0]!.y).toEqual([0.25, 0.5]);
+  expect(newestGates(routed)).toEqual(gates(1));
+  expect(newestGates(run([line(1, {})]))).toEqual([]);
 });
 
 it("settings that differ are told, with a dash where there is none", () => {

@@ -2,6 +2,7 @@
 
 import type { MetricsLine } from "../../../../src/studio/protocol.js";
 import { lossCurve, smoother } from "../../../../src/training/report/loss-curve.js";
+import type { GatesAtStep } from "../../../../src/training/report/step-report.js";
 import type { Curve } from "../../charts/chart-data.js";
 import { seriesToken } from "../../charts/scheme.js";
 
@@ -139,6 +140,11 @@ export const ALL_TIMESTEPS = -1;
 /** Timesteps that the router's gates are told at, along the training. */
 export function gateTimesteps({ lines }: DrawnRun): number[] {
   return lines.find(({ gates }) => gates && gates.length > 0)?.gates?.map(({ timestep }) => timestep) ?? [];
+}
+
+/** The gates that were told last, at every timestep. */
+export function newestGates({ lines }: DrawnRun): readonly GatesAtStep[] {
+  return lines.findLast(({ gates }) => gates && gates.length > 0)?.gates ?? [];
 }
 
 /** The router's gates by step, expert by expert: at a timestep, or the mean over all. */

@@ -2,8 +2,8 @@
 
 import { useMemo, useState } from "preact/hooks";
 import { Chart } from "../../charts/chart.js";
-import { describeChange } from "../../charts/routing.js";
-import { ALL_TIMESTEPS, type DrawnRun, gateCurves, gateTimesteps } from "./curves.js";
+import { describeChange, describeClosed } from "../../charts/routing.js";
+import { ALL_TIMESTEPS, type DrawnRun, gateCurves, gateTimesteps, newestGates } from "./curves.js";
 
 /** Kinds of adapters that have a router. */
 const ROUTED = new Set(["fera"]);
@@ -11,10 +11,12 @@ const ROUTED = new Set(["fera"]);
 interface Props {
   run: DrawnRun;
   adapterKind: string | undefined;
+  /** The run's setting: what the gates follow. */
+  router: unknown;
   hasEnded: boolean;
 }
 
-export function RunGates({ run, adapterKind, hasEnded }: Props) {
+export function RunGates({ run, adapterKind, router, hasEnded }: Props) {
   const timesteps = gateTimesteps(run);
   const [chosen, setChosen] = useState(ALL_TIMESTEPS);
   // A run is made anew on every rendering, its lines are not.
@@ -31,6 +33,7 @@ export function RunGates({ run, adapterKind, hasEnded }: Props) {
   }
   const places = [ALL_TIMESTEPS, ...[...timesteps].sort((a, b) => b - a)];
   const place = Math.max(0, places.indexOf(chosen));
+  const closed = describeClosed(newestGates(run), router);
   const name = chosen === ALL_TIMESTEPS ? "mean over all timesteps" : `timestep ${chosen}`;
   return (
     <section class="panel stack" aria-labelledby="gates-title">
@@ -44,6 +47,7 @@ export function RunGates({ run, adapterKind, hasEnded }: Props) {
       ) : (
         <>
           <p>{describeChange(curves)}</p>
+          {closed !== undefined && <p class="closed">{closed}</p>}
           <Chart
             title={`The router's gates, ${name}`}
             curves={curves}

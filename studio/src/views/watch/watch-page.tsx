@@ -79,6 +79,7 @@ export function WatchPage() {
               key={`gates ${first.id}`}
               run={first}
               adapterKind={first.details?.adapterKind}
+              router={first.details?.settings.router}
               hasEnded={first.details !== undefined && hasEnded(first.details.state)}
             />
             <FurtherCharts runs={drawn} />
