@@ -14,7 +14,7 @@ export const PART_TITLES: Readonly<Record<Part, string>> = {
   main: "every method, every style, at equal steps and parameters",
   "same-rate": "LoRA at the rates that FeRA's forms were tuned to: is it the routing or the rate?",
   "best-rate": "FeRA's forms at the best of those rates for LoRA",
-  "all-names": "held-out error of both on all held-out names",
+  "all-names": "held-out error of those three on all held-out names",
   time: "the same at the training time of LoRA",
   long: "whether it is the same after four times the steps",
   "long-confirm": "two kinds of gates after as many steps, on the styles that did not show it",

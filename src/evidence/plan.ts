@@ -111,7 +111,9 @@ class Planner {
         });
       }
       case "all-names":
-        return [...this.runsOf("main"), ...this.runsOf("same-rate")].map((make) => () => this.onAllNames(make()));
+        return (["main", "same-rate", "best-rate"] as const).flatMap((each) =>
+          this.runsOf(each).map((make) => () => this.onAllNames(make())),
+        );
       case "time":
         return this.specs.each(
           main.filter(({ kind }) => kind !== "none"),

@@ -23,8 +23,9 @@ function recordOf(spec: RunSpec): RunRecord {
   return { spec, heldOut, loss: { first: 1, last: spec.learningRate }, ...rest, seconds: 1, finishedAt: "2026-01-01" };
 }
 
+const seeds = [0, 1, 2, 3, 4];
+
 function studyOf(limit: number | undefined): [Plan, Map<string, RunRecord>] {
-  const seeds = [0, 1, 2, 3, 4];
   const main = seeds.flatMap((seed) => Object.entries(RATES).map(([name, rate]) => specOf(name, seed, rate, limit)));
   const all = seeds.flatMap((seed) => [
     ...Object.entries(RATES).map(([name, rate]) => specOf(name, seed, rate)),
@@ -48,6 +49,25 @@ it("compares on all names at tuned rates, at one rate, and with LoRA's best", ()
   const text = allNamesSection(comparison, " (provisional)").join("\n");
   expect(text).toContain("on all 6 names, with noise of their own; all other tables have 3 of them (provisional)");
   expect(text).toMatch(/\| FeRA, gates from the timestep \| \*\*−5\.\d+ \[.*\| \*\*−0\.10 \[.*\| \*\*−0\.10 \[/);
+});
+
+it("compares all forms at the rate that suits LoRA best, beside what they have at their own", () => {
+  const [plan, records] = studyOf(3);
+  const at = (rate: number, limit?: number) => seeds.map((seed) => specOf("fera-energies", seed, rate, limit));
+  const own = at(4, 3);
+  const [onAll, onAllAtBest] = [at(4), at(2)];
+  const byPart = new Map([...plan.byPart, ["main", [...plan.byPart.get("main")!, ...own]]] as const)
+    .set("best-rate", at(2, 3))
+    .set("all-names", [...plan.byPart.get("all-names")!, ...onAll, ...onAllAtBest]);
+  for (const spec of [...own, ...onAll, ...onAllAtBest]) records.set(spec.id, recordOf(spec));
+  const { tuned, sameRate } = compareOnAllNames({ ...plan, byPart }, records)!;
+  const of = (cells: typeof tuned) => cells.find(({ row }) => row === "fera-energies")!.interval!.estimate;
+  expect(of(tuned)).toBeCloseTo(-0.1, 2);
+  expect(of(sameRate.best!.cells)).toBeGreaterThan(4);
+  expect(sameRate.formsAtBest).toMatchObject({ rate: 2 });
+  expect(of(sameRate.formsAtBest!.cells)).toBeCloseTo(-0.1, 2);
+  const text = allNamesSection(compareOnAllNames({ ...plan, byPart }, records), "").join("\n");
+  expect(text).toMatch(/both at 2 \|\n.*\n(.*\n)*\| FeRA, gates are the energies \|.*\+5\.\d+.*\| \*\*−0\.10 \[/);
 });
 
 it("says by how much a training that was repeated differs", () => {

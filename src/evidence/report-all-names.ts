@@ -5,7 +5,7 @@ import { cellText, fourDigits, markdownTable } from "./markdown.js";
 import { BASELINE } from "./methods.js";
 import type { Plan } from "./plan.js";
 import type { RunRecord, RunSpec } from "./records.js";
-import { compareAtSameRate, type SameRateComparison } from "./report-same-rate.js";
+import { compareAtSameRate, compareForms, rateOfForms, type SameRateComparison } from "./report-same-rate.js";
 import { titleOf } from "./report-tables.js";
 import { isTest, taskName } from "./tasks.js";
 
@@ -13,7 +13,7 @@ import { isTest, taskName } from "./tasks.js";
 export interface AllNamesComparison {
   /** Each at its tuned rate. */
   tuned: readonly Compared[];
-  /** The forms of FeRA at one rate with the baseline, and all methods against the baseline's best rate. */
+  /** The forms of FeRA at one rate with the baseline, and at its best one; all methods against the baseline at that. */
   sameRate: SameRateComparison;
   /** The baseline's mean error. */
   error: number;
@@ -26,14 +26,13 @@ export interface AllNamesComparison {
 }
 
 /** Compares; undefined where the main part has all names itself, or nothing is there. */
-export function compareOnAllNames(
-  { byPart }: Plan,
-  records: ReadonlyMap<string, RunRecord>,
-): AllNamesComparison | undefined {
+export function compareOnAllNames(plan: Plan, records: ReadonlyMap<string, RunRecord>): AllNamesComparison | undefined {
+  const { byPart } = plan;
   const main = (byPart.get("main") ?? []).filter(isTest);
   const specs = (byPart.get("all-names") ?? []).filter(isTest);
-  const tunedRate = main.find(({ method }) => method === BASELINE)?.learningRate;
-  const tunedSpecs = specs.filter(({ method, learningRate }) => method !== BASELINE || learningRate === tunedRate);
+  const baselineSpecs = specs.filter(({ method }) => method === BASELINE);
+  const tunedRates = new Map(main.map(({ method, learningRate }) => [method, learningRate]));
+  const tunedSpecs = specs.filter(({ method, learningRate }) => learningRate === tunedRates.get(method));
   const rows = runsByMethod(tunedSpecs, records);
   const own = rows.find(({ row }) => row === BASELINE)?.records;
   if (!own || main.some(({ settings }) => settings.limit === undefined)) return undefined;
@@ -45,12 +44,10 @@ export function compareOnAllNames(
   });
   return {
     tuned: others.length > 0 ? compare(others, own, [HELD_OUT_ERROR]) : [],
-    sameRate: compareAtSameRate(
-      tunedSpecs,
-      specs.filter(({ method }) => method === BASELINE),
-      records,
-      [HELD_OUT_ERROR],
-    ),
+    sameRate: {
+      ...compareAtSameRate(tunedSpecs, baselineSpecs, records, [HELD_OUT_ERROR]),
+      formsAtBest: compareForms(specs, baselineSpecs, records, rateOfForms(plan)),
+    },
     error: meanOf(own, HELD_OUT_ERROR)!,
     names: own[0]!.heldOut!.names.length,
     otherNames: Math.max(...main.map(({ id }) => records.get(id)?.heldOut?.names.length ?? 0)),
@@ -65,7 +62,7 @@ const trainingOf = ({ method, task, seed }: RunSpec): string => `${method} ${tas
 export function allNamesSection(comparison: AllNamesComparison | undefined, note: string): string[] {
   if (!comparison || comparison.tuned.length === 0) return [];
   const { tuned, sameRate, error, names, otherNames, repeated, lossDifference } = comparison;
-  const { best } = sameRate;
+  const { best, formsAtBest } = sameRate;
   const of = (cells: readonly Compared[] | undefined, row: string) => {
     const cell = cells?.find((each) => each.row === row);
     return cell ? cellText(cell) : "–";
@@ -75,6 +72,7 @@ export function allNamesSection(comparison: AllNamesComparison | undefined, note
     cellText(cell),
     of(sameRate.cells, cell.row),
     ...(best ? [of(best.cells, cell.row)] : []),
+    ...(formsAtBest ? [of(formsAtBest.cells, cell.row)] : []),
   ]);
   return [
     "## The same on all held-out names",
@@ -88,6 +86,7 @@ export function allNamesSection(comparison: AllNamesComparison | undefined, note
         "at tuned rates",
         "at the same rate",
         ...(best ? [`against LoRA at ${best.rate}, the best rate after the fact`] : []),
+        ...(formsAtBest ? [`both at ${formsAtBest.rate}`] : []),
       ],
       rows,
     ),

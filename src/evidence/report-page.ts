@@ -123,6 +123,10 @@ class EvidencePage {
       },
       { where: onAllNames, cells: allNames?.tuned ?? [], controls: allNames?.sameRate.cells },
       { where: `${onAllNames}, the same learning rate`, cells: allNames?.sameRate.cells ?? [] },
+      {
+        where: `${onAllNames}, all at ${allNames?.sameRate.formsAtBest?.rate}`,
+        cells: allNames?.sameRate.formsAtBest?.cells ?? [],
+      },
       { where: `equal time${this.provisional("time")}`, cells: this.time?.cells ?? [], controls },
       ...this.longer.rates.map(({ key: rate, cells }) => ({
         where: `${this.longer.steps} steps at ${rate}${this.provisional("long")}`,

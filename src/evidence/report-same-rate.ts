@@ -39,17 +39,15 @@ export function mainAtSameRate(plan: Plan, records: ReadonlyMap<string, RunRecor
   const finalists = tested("confirm").filter(({ method }) => method !== BASELINE);
   const specs = [...tested("main"), ...finalists].filter((spec) => spec.steps === steps);
   const baselineSpecs = tested("same-rate");
-  const formsAtBest = compareForms(
-    [...specs, ...tested("best-rate")],
-    baselineSpecs,
-    records,
-    tested("best-rate")[0]?.learningRate,
-  );
+  const formsAtBest = compareForms([...specs, ...tested("best-rate")], baselineSpecs, records, rateOfForms(plan));
   return { ...compareAtSameRate(specs, baselineSpecs, records), formsAtBest };
 }
 
+/** The rate that all forms of FeRA were trained at, too; undefined where it is not known yet. */
+export const rateOfForms = ({ byPart }: Plan): number | undefined => byPart.get("best-rate")?.[0]?.learningRate;
+
 /** Held-out errors of the forms that were trained at a rate. */
-function compareForms(
+export function compareForms(
   specs: readonly RunSpec[],
   baselineSpecs: readonly RunSpec[],
   records: ReadonlyMap<string, RunRecord>,
