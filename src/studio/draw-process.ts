@@ -16,13 +16,16 @@ import type { DrawJob, DrawOrder, DrawReport } from "./draw-messages.js";
 import type { DrawnImage } from "./protocol.js";
 
 let kept: { model: string; pipeline: AnyPipeline } | undefined;
-let current: { job: string; controller: AbortController } | undefined;
+/** Of jobs that have not ended. A job is known as it arrives: the order to cancel it may come before it begins. */
+const cancelling = new Map<string, AbortController>();
 let turn: Promise<void> = Promise.resolve();
 
 process.on("message", (order: DrawOrder) => {
   if (order.kind === "draw") {
-    turn = turn.then(() => run(order.job));
-  } else if (current?.job === order.job) current.controller.abort();
+    const controller = new AbortController();
+    cancelling.set(order.job.job, controller);
+    turn = turn.then(() => run(order.job, controller.signal));
+  } else cancelling.get(order.job)?.abort();
 });
 // The studio has gone.
 process.on("disconnect", () => process.exit());
@@ -31,16 +34,15 @@ const report = (message: DrawReport): void => {
   process.send?.(message);
 };
 
-async function run(job: DrawJob): Promise<void> {
-  const controller = new AbortController();
-  current = { job: job.job, controller };
+async function run(job: DrawJob, signal: AbortSignal): Promise<void> {
   try {
-    await draw(job, controller.signal);
+    signal.throwIfAborted();
+    await draw(job, signal);
     report({ kind: "ended", job: job.job });
   } catch (error) {
-    report({ kind: "ended", job: job.job, ...(!controller.signal.aborted && { error: wordsOf(error) }) });
+    report({ kind: "ended", job: job.job, ...(!signal.aborted && { error: wordsOf(error) }) });
   }
-  current = undefined;
+  cancelling.delete(job.job);
 }
 
 function wordsOf(error: unknown): string {

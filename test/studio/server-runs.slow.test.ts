@@ -193,6 +193,15 @@ it("what was trained is drawn with and without, its routing beside each picture 
   expect(await events.drawn(long.job)).toEqual([]);
 }, 100_000);
 
+it("a drawing that is cancelled while the process that draws is only starting is not drawn", async () => {
+  const { origin, token } = await open("cancelled");
+  const events = await listen(origin, token);
+  const request = { model, prompt: "red", steps: 999, guidanceScale: 2, adapters: [], compare: false };
+  const { job } = await studio!.api<{ job: string }>("drawings", request);
+  await studio!.api("drawings/cancel", { job });
+  expect(await events.drawn(job)).toEqual([]);
+}, 100_000);
+
 /** The pictures of a job, as its events tell of them. */
 /** Once it is resolved, no event is missed. */
 async function listen(origin: string, token: string) {
